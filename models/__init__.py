@@ -1,0 +1,1 @@
+"""The detector: specification, layers, head, target assignment, loss and post-processing."""

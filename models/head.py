@@ -1,0 +1,105 @@
+"""The detection head: raw maps from features, and their decoding to boxes in pixels."""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+BOX_FIELDS = 5
+"""x, y, w, h and objectness come before the class scores."""
+EXPECTED_OBJECTS = 8
+EXPECTED_IMAGE_SIZE = 640
+"""Objects an image of this many pixels is expected to hold before anything is learned."""
+EXPECTED_CLASS_MASS = 0.6
+SINGLE_CLASS_GUARD = 0.99999
+"""Class scores start summing to 0.6 over the *other* classes; not 1, so that nc = 1 is finite."""
+
+
+class DetectionHead(nn.Module):
+    """A 1x1 convolution per level, and the anchors its outputs are relative to.
+
+    Args:
+        classes: number of classes.
+        anchors: pixels of the network input; per level a flat row w, h, w, h, ...
+        channels: input channels per level.
+        strides: pixels of the network input per cell, per level.
+    """
+
+    anchors: Tensor
+
+    def __init__(
+        self,
+        classes: int,
+        anchors: Sequence[Sequence[float]],
+        channels: Sequence[int],
+        strides: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        self.strides = tuple(strides)
+        self.anchors_per_level = len(anchors[0]) // 2
+        fields = BOX_FIELDS + classes
+        pixels = torch.tensor(anchors, dtype=torch.float32).view(len(strides), -1, 2)
+        steps = torch.tensor(strides, dtype=torch.float32).view(-1, 1, 1)
+        self.register_buffer("anchors", pixels / steps)  # [L, A, 2], cells
+        self.m = nn.ModuleList(
+            nn.Conv2d(inputs, self.anchors_per_level * fields, 1) for inputs in channels
+        )
+        self._initialise_biases()
+
+    def forward(self, *features: Tensor) -> list[Tensor]:
+        """Raw maps.
+
+        Args:
+            features: one per level, ``[B, C_level, h, w]``.
+
+        Returns:
+            Per level ``[B, A, h, w, 5 + classes]``: x, y, w, h, objectness, classes, all logits.
+        """
+        return [
+            conv(feature)
+            .unflatten(1, (self.anchors_per_level, BOX_FIELDS + self.classes))
+            .permute(0, 1, 3, 4, 2)
+            for conv, feature in zip(self.m, features, strict=True)
+        ]
+
+    def decode(self, raw: Sequence[Tensor]) -> Tensor:
+        """Boxes and scores from raw maps, in float32: half precision is too coarse for pixels.
+
+        ``xy = (2 sigmoid - 0.5 + cell) * stride``, ``wh = (2 sigmoid)^2 * anchor``.
+
+        Args:
+            raw: per level ``[B, A, h, w, 5 + classes]``.
+
+        Returns:
+            ``[B, N, 5 + classes]``: centre and size in pixels of the network input, objectness and
+            class scores in 0..1; N runs over levels, anchors, rows, columns.
+        """
+        levels = zip(raw, self.anchors, self.strides, strict=True)
+        return torch.cat([_decode_level(*level).flatten(1, 3) for level in levels], 1)
+
+    @torch.no_grad()
+    def _initialise_biases(self) -> None:
+        """Start with rare objects (Lin et al., "Focal Loss", 2017, 3.3) and even classes."""
+        classes = math.log(EXPECTED_CLASS_MASS / (self.classes - SINGLE_CLASS_GUARD))
+        for conv, stride in zip(self.m, self.strides, strict=True):
+            cells = (EXPECTED_IMAGE_SIZE / stride) ** 2
+            bias = cast(nn.Conv2d, conv).bias
+            assert bias is not None  # ours are made with one; this tells the type checker
+            fields = bias.view(self.anchors_per_level, -1)  # [A, 5 + classes]
+            fields[:, BOX_FIELDS - 1] += math.log(EXPECTED_OBJECTS / cells)
+            fields[:, BOX_FIELDS:] += classes
+
+
+def _decode_level(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
+    """One level: raw ``[B, A, h, w, F]`` and anchors ``[A, 2]`` in cells to the same in pixels."""
+    _, _, height, width, _ = raw.shape
+    rows = torch.arange(height, device=raw.device)
+    cols = torch.arange(width, device=raw.device)
+    cells = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1)  # [h, w, 2]
+    scores = raw.float().sigmoid()
+    xy = (scores[..., :2] * 2 - 0.5 + cells) * stride
+    wh = (scores[..., 2:4] * 2).square() * (anchors.float() * stride)[:, None, None]
+    return torch.cat((xy, wh, scores[..., 4:]), -1)

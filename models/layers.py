@@ -1,0 +1,168 @@
+"""The layers a YOLOv5 backbone and neck are made of; attribute names are the state dict's."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+BATCH_NORM_EPS = 1e-3
+BATCH_NORM_MOMENTUM = 0.03
+"""YOLOv5's settings; pretrained weights are right for no other eps."""
+
+
+class Conv(nn.Module):
+    """Convolution without bias, batch norm, SiLU; padded so that stride 1 keeps the size.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        kernel: side of the kernel, pixels.
+        stride: step of the kernel, pixels.
+        padding: pixels added on each side; half the kernel if None.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        padding: int | None = None,
+    ) -> None:
+        super().__init__()
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(
+            outputs, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM
+        )
+        self.act = nn.SiLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W]`` to ``[B, outputs, H / stride, W / stride]``."""
+        activated: Tensor = self.act(self.bn(self.conv(x)))
+        return activated
+
+    def fold_batch_norm(self) -> None:
+        """Move the batch norm's running statistics into the convolution; for inference only."""
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.bn)
+            self.bn = nn.Identity()
+
+
+class Bottleneck(nn.Module):
+    """A 1x1 and a 3x3 convolution, added to the input where asked for and the channels agree.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        shortcut: whether to add the input.
+        expansion: channels between the two, as a fraction of `outputs`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, shortcut: bool = True, expansion: float = 0.5
+    ) -> None:
+        super().__init__()
+        hidden = int(outputs * expansion)
+        self.cv1 = Conv(inputs, hidden, 1)
+        self.cv2 = Conv(hidden, outputs, 3)
+        self.add = shortcut and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
+        y: Tensor = self.cv2(self.cv1(x))
+        return x + y if self.add else y
+
+
+class C3(nn.Module):
+    """Cross-stage partial block: bottlenecks on one half of the channels, the other half passes by.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        repeats: number of bottlenecks.
+        shortcut: whether the bottlenecks add their input.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, repeats: int = 1, *, shortcut: bool = True
+    ) -> None:
+        super().__init__()
+        hidden = outputs // 2
+        self.cv1 = Conv(inputs, hidden)
+        self.cv2 = Conv(inputs, hidden)
+        self.cv3 = Conv(2 * hidden, outputs)
+        self.m = nn.Sequential(
+            *(Bottleneck(hidden, hidden, shortcut=shortcut, expansion=1.0) for _ in range(repeats))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
+        merged: Tensor = self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+        return merged
+
+
+class SPP(nn.Module):
+    """Spatial pyramid pooling of YOLOv5 v5.0: max pools of several sizes side by side."""
+
+    def __init__(self, inputs: int, outputs: int, kernels: Sequence[int] = (5, 9, 13)) -> None:
+        super().__init__()
+        hidden = inputs // 2
+        self.cv1 = Conv(inputs, hidden)
+        self.cv2 = Conv(hidden * (len(kernels) + 1), outputs)
+        self.m = nn.ModuleList(nn.MaxPool2d(kernel, 1, kernel // 2) for kernel in kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
+        x = self.cv1(x)
+        merged: Tensor = self.cv2(torch.cat((x, *(pool(x) for pool in self.m)), 1))
+        return merged
+
+
+class SPPF(nn.Module):
+    """The same pyramid as SPP with kernels k, 2k-1, 3k-2, by one pool of size k in a row."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 5) -> None:
+        super().__init__()
+        hidden = inputs // 2
+        self.cv1 = Conv(inputs, hidden)
+        self.cv2 = Conv(hidden * 4, outputs)
+        self.m = nn.MaxPool2d(kernel, 1, kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
+        x = self.cv1(x)
+        once = self.m(x)
+        twice = self.m(once)
+        merged: Tensor = self.cv2(torch.cat((x, once, twice, self.m(twice)), 1))
+        return merged
+
+
+class Focus(nn.Module):
+    """First layer of YOLOv5 v5.0: each 2x2 block of pixels becomes four groups of channels."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
+        super().__init__()
+        self.conv = Conv(inputs * 4, outputs, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, inputs, H, W]`` to ``[B, outputs, H / 2, W / 2]``."""
+        blocks = F.pixel_unshuffle(x, 2)  # [B, inputs x row x column, H / 2, W / 2]
+        # The pretrained weights expect column, row, input from the slowest to the fastest.
+        blocks = blocks.unflatten(1, (-1, 2, 2)).permute(0, 3, 2, 1, 4, 5).flatten(1, 3)
+        mixed: Tensor = self.conv(blocks)
+        return mixed
+
+
+class Concat(nn.Module):
+    """Joins its inputs along a dimension."""
+
+    def __init__(self, dimension: int = 1) -> None:
+        super().__init__()
+        self.dimension = dimension
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Inputs equal in all other dimensions to one tensor."""
+        return torch.cat(inputs, self.dimension)

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+
+from models.assigner import Assignment, ShapeRatioAssigner
+from models.detector import Detector
+from models.spec import load_spec
+from tests.paths import GOLDENS, requires_shared
+
+
+def assign(
+    targets: list[list[float]], anchors: list[list[float]], height: int = 8, width: int = 8
+) -> Assignment:
+    assigner = ShapeRatioAssigner(torch.tensor([anchors]))
+    return assigner(torch.tensor(targets).view(-1, 6), [(height, width)])[0]
+
+
+def cells(assignment: Assignment) -> list[tuple[int, int]]:
+    """Row and column of each positive."""
+    return list(zip(assignment.row.tolist(), assignment.col.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        # The own cell is row 3, column 5; of the neighbours it is the nearest on each axis.
+        (5.25, 3.25, [(3, 5), (3, 4), (2, 5)]),
+        (5.75, 3.25, [(3, 5), (2, 5), (3, 6)]),
+        (5.25, 3.75, [(3, 5), (3, 4), (4, 5)]),
+        (5.75, 3.75, [(3, 5), (3, 6), (4, 5)]),
+        (5.5, 3.5, [(3, 5)]),  # right in the middle, none is near
+        (0.25, 3.5, [(3, 0)]),  # nothing left of the first column
+        (7.75, 3.5, [(3, 7)]),  # nor right of the last
+        (5.5, 0.25, [(0, 5)]),
+        (5.5, 7.75, [(7, 5)]),
+        (5.0, 3.5, [(3, 5), (3, 4)]),  # on a border, the cell beyond it is the nearest
+        (8.0, 3.5, [(3, 7), (3, 7)]),  # on the far border: clamped into the last cell
+        (0.0, 0.0, [(0, 0)]),
+    ],
+)
+def test_cells(x: float, y: float, expected: list[tuple[int, int]]) -> None:
+    found = assign([[0, 0, x / 8, y / 8, 1 / 8, 1 / 8]], [[1.0, 1.0]])
+    assert cells(found) == expected
+
+
+def test_boxes_are_relative_to_the_cell_they_go_to() -> None:
+    found = assign([[0, 0, 5.25 / 8, 3.25 / 8, 2 / 8, 1 / 8]], [[1.0, 1.0]])
+    assert found.boxes.tolist() == [
+        [0.25, 0.25, 2, 1],  # own cell
+        [1.25, 0.25, 2, 1],  # left of it
+        [0.25, 1.25, 2, 1],  # above it
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (1.0, 1.0, [0]),
+        (3.9, 1.0, [0, 1]),
+        (4.0, 1.0, [1]),  # the limit itself does not fit
+        (3.0, 3.0, [0, 1]),
+        (2.0, 7.9, []),  # one bad side is enough
+    ],
+)
+def test_anchors_of_similar_shape_fit(width: float, height: float, expected: list[int]) -> None:
+    found = assign([[0, 0, 0.5625, 0.5625, width / 8, height / 8]], [[1.0, 1.0], [8.0, 1.5]])
+    assert found.anchor.tolist() == expected
+    sizes = [[1.0, 1.0], [8.0, 1.5]]
+    assert found.anchor_sizes.tolist() == [sizes[anchor] for anchor in expected]
+
+
+def test_each_target_keeps_its_image_and_class() -> None:
+    targets = [[0, 7, 0.5625, 0.5625, 0.125, 0.125], [3, 2, 0.0625, 0.0625, 0.125, 0.125]]
+    found = assign(targets, [[1.0, 1.0]])
+    assert found.image.tolist() == [0, 3]
+    assert found.classes.tolist() == [7, 2]
+    assert cells(found) == [(4, 4), (0, 0)]
+
+
+def test_grids_need_not_be_square() -> None:
+    found = assign([[0, 0, 0.3125, 0.25, 0.125, 0.5]], [[1.0, 1.0]], height=2, width=8)
+    assert cells(found) == [(0, 2)]
+    assert found.boxes.tolist() == [[0.5, 0.5, 1, 1]]
+
+
+def test_levels_use_their_own_anchors_and_grids() -> None:
+    assigner = ShapeRatioAssigner(torch.tensor([[[1.0, 1.0]], [[9.0, 9.0]]]), ratio_limit=2.0)
+    fine, coarse = assigner(torch.tensor([[0, 0, 0.5625, 0.5625, 0.125, 0.125]]), [(8, 8), (4, 4)])
+    assert cells(fine) == [(4, 4)]
+    assert cells(coarse) == []
+
+
+def test_a_box_without_area_goes_nowhere() -> None:
+    assert cells(assign([[0, 0, 0.5, 0.5, 0.0, 0.1]], [[1.0, 1.0]])) == []
+
+
+def test_no_targets() -> None:
+    found = assign([], [[1.0, 1.0]])
+    assert [field.shape for field in found[:4]] == [(0,)] * 4
+    assert found.boxes.shape == (0, 4)
+    assert found.anchor_sizes.shape == (0, 2)
+
+
+@requires_shared
+@pytest.mark.parametrize("case", ["default", "empty", "smooth_focal"])
+def test_assignments_equal_upstreams(case: str) -> None:
+    golden = np.load(GOLDENS / f"loss_{case}.npz")
+    assigner = ShapeRatioAssigner(Detector(load_spec("yolov5n.yaml")).head.anchors)
+    sizes = [golden[f"p{level}"].shape[2:4] for level in range(3)]
+    found = assigner(torch.from_numpy(golden["targets"]), sizes)
+    for level, mine in enumerate(found):
+        # Equal in order too: where targets share a cell, the order says which one counts.
+        np.testing.assert_array_equal(torch.stack(mine[:4], 1), golden[f"assign{level}"])
+        np.testing.assert_array_equal(mine.classes, golden[f"tcls{level}"])
+        np.testing.assert_array_equal(mine.anchor_sizes, golden[f"anch{level}"])
+        np.testing.assert_allclose(mine.boxes, golden[f"tbox{level}"], rtol=1e-6)

@@ -1,0 +1,87 @@
+from typing import Any
+
+import pytest
+from torch import nn
+
+from models.builders import BUILDERS, build_layers
+from models.layers import C3, Conv
+from models.spec import ModelSpec
+from utils.errors import UserError
+
+
+def spec_of(*rows: list[Any], depth: float = 1.0, width: float = 1.0) -> ModelSpec:
+    return ModelSpec.from_dict(
+        {
+            "nc": 2,
+            "depth_multiple": depth,
+            "width_multiple": width,
+            "anchors": [[10, 13]],
+            "backbone": list(rows),
+            "head": [[-1, 1, "Detect", ["nc", "anchors"]]],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "expected"),
+    [(64, 1.0, 64), (64, 0.25, 16), (100, 0.25, 32), (8, 0.1, 8)],  # rounded up to eights
+)
+def test_channels_follow_the_width_multiple(channels: int, width: float, expected: int) -> None:
+    layers = build_layers(spec_of([-1, 1, "Conv", [channels]], width=width), 3).layers
+    assert isinstance(layers[0], Conv)
+    assert layers[0].conv.out_channels == expected
+
+
+@pytest.mark.parametrize(
+    ("repeats", "depth", "expected"), [(1, 0.33, 1), (3, 0.33, 1), (9, 0.33, 3), (9, 1.33, 12)]
+)
+def test_repeats_follow_the_depth_multiple(repeats: int, depth: float, expected: int) -> None:
+    layers = build_layers(spec_of([-1, repeats, "C3", [8]], depth=depth), 3).layers
+    assert isinstance(layers[0], C3)
+    assert len(layers[0].m) == expected
+
+
+def test_repeated_bottlenecks_are_a_sequence() -> None:
+    layers = build_layers(spec_of([-1, 2, "Bottleneck", [8]], [-1, 1, "Bottleneck", [8]]), 3).layers
+    assert isinstance(layers[0], nn.Sequential)
+    assert len(layers[0]) == 2
+    assert not isinstance(layers[1], nn.Sequential)
+
+
+def test_strides_follow_the_layers() -> None:
+    rows: list[list[Any]] = [
+        [-1, 1, "Focus", [8, 3]],  # 2
+        [-1, 1, "Conv", [8, 3, 2]],  # 4
+        [-1, 1, "SPP", [8, [5, 9, 13]]],
+        [-1, 1, "SPPF", [8, 5]],
+        [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],  # 2
+        [[-1, 0], 1, "Concat", [1]],
+    ]
+    built = build_layers(spec_of(*rows), 3)
+    head = built.layers[-1]
+    assert head.strides == (2,)
+    assert built.sources == [(-1,), (0,), (1,), (2,), (3,), (4, 0), (5,)]
+    assert sum(parameter.shape[1] for parameter in head.parameters() if parameter.ndim > 1) == 16
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[-1, 1, "GhostConv", [8]]], "layer 0 is of unknown kind GhostConv; known are .*Conv"),
+        ([[5, 1, "Conv", [8]]], r"layer 0 \(Conv\) takes \(5,\), not yet built"),
+        ([[-1, 1, "Conv", [8, 3, 2, 1, 1, 1]]], r"layer 0 \(Conv\) refuses arguments"),
+        ([[-1, 1, "Conv", []]], r"layer 0 \(Conv\) refuses arguments"),
+        ([[-1, 1, "Conv", ["wide"]]], r"layer 0 \(Conv\) refuses arguments \['wide'\]"),
+        ([[-1, 1, "Conv", [8]], [[-1, -2], 1, "Conv", [8]]], "one source expected"),
+        ([[-1, 1, "Conv", [8, 3, 2]], [[-1, -2], 1, "Concat", [1]]], r"strides \[1, 2\]"),
+    ],
+)
+def test_refuses_rows_it_cannot_build(rows: list[list[Any]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_layers(spec_of(*rows), 3)
+
+
+def test_every_kind_of_the_ready_models_is_known() -> None:
+    assert {"Conv", "C3", "SPPF", "nn.Upsample", "Concat", "Detect", "SPP", "Focus"} <= set(
+        BUILDERS
+    )

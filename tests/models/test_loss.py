@@ -1,0 +1,179 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.assigner import Assignment, ShapeRatioAssigner
+from models.detector import Detector
+from models.loss import (
+    DetectionLoss,
+    LossGains,
+    binary_loss,
+    build_loss,
+    decoded_boxes,
+    objectness_target,
+    scaled_gains,
+)
+from models.spec import load_spec
+from tests.paths import GOLDENS, requires_shared
+from utils.config import Hyp
+
+ONE = torch.tensor(1.0)
+GOLDEN_SETTINGS = {
+    "default": (Hyp(), 0.0),
+    "empty": (Hyp(), 0.0),
+    "smooth_focal": (Hyp(fl_gamma=1.5, cls_pw=1.5, obj_pw=0.8), 0.1),
+}
+
+
+def one_level_loss(classes: int, gains: LossGains) -> DetectionLoss:
+    """One anchor of one cell, on one level."""
+    return DetectionLoss(ShapeRatioAssigner(torch.ones(1, 1, 2)), gains, classes, (1.0,))
+
+
+def centred_target() -> Tensor:
+    """A box of one cell in the middle of the only cell, class 1."""
+    return torch.tensor([[0, 1, 0.5, 0.5, 1.0, 1.0]])
+
+
+def positives(cells: list[tuple[int, int, int, int]]) -> Assignment:
+    image, anchor, row, col = torch.tensor(cells).T
+    rest = torch.zeros(len(cells), 4)
+    return Assignment(image, anchor, row, col, rest, image, rest[:, :2])
+
+
+def test_gains_of_the_nominal_model_are_those_of_the_file() -> None:
+    gains = scaled_gains(Hyp(), classes=80, levels=3, image_size=640, label_smoothing=0.1)
+    assert gains == LossGains(box=0.05, obj=1.0, cls=0.5, label_smoothing=0.1)
+
+
+def test_gains_scale_with_levels_classes_and_image_size() -> None:
+    gains = scaled_gains(Hyp(), classes=40, levels=4, image_size=1280, label_smoothing=0.0)
+    assert gains.box == pytest.approx(0.05 * 3 / 4)
+    assert gains.cls == pytest.approx(0.5 / 2 * 3 / 4)
+    assert gains.obj == pytest.approx(4 * 3 / 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "balance"), [("yolov5n", (4.0, 1.0, 0.4)), ("yolov5n6", (4.0, 1.0, 0.25, 0.06))]
+)
+def test_levels_are_balanced(name: str, balance: tuple[float, ...]) -> None:
+    model = Detector(load_spec(f"{name}.yaml"))
+    loss = build_loss(model, Hyp(), image_size=640, label_smoothing=0.0)
+    assert loss.level_balance == balance
+
+
+def test_zero_logits_predict_the_cell_centre_and_the_anchor() -> None:
+    boxes = decoded_boxes(torch.zeros(1, 7), torch.tensor([[2.0, 3.0]]))
+    assert boxes.tolist() == [[0.5, 0.5, 2, 3]]
+
+
+def test_a_perfect_box_costs_nothing_and_is_the_objectness_target() -> None:
+    raw = [torch.zeros(1, 1, 1, 1, 7, requires_grad=True)]
+    raw[0].data[..., 4] = 100.0
+    loss = one_level_loss(2, LossGains(box=1.0, obj=1.0, cls=0.0))(raw, centred_target())
+    assert loss.box.item() == pytest.approx(0, abs=1e-6)
+    assert loss.obj.item() == pytest.approx(0, abs=1e-4)
+
+
+def test_parts_carry_their_gains_and_the_total_the_batch_size() -> None:
+    raw = [torch.zeros(2, 1, 1, 1, 7)]
+    loss = one_level_loss(2, LossGains(box=3.0, obj=5.0, cls=7.0))(raw, centred_target())
+    # Every logit is zero, so that each cross-entropy is log 2, whatever its target.
+    assert loss.obj.item() == pytest.approx(5 * math.log(2))
+    assert loss.cls.item() == pytest.approx(7 * math.log(2))
+    assert loss.total.item() == pytest.approx(2 * 12 * math.log(2), rel=1e-5)
+
+
+def test_a_single_class_has_no_class_loss() -> None:
+    target = torch.tensor([[0, 0, 0.5, 0.5, 1.0, 1.0]])
+    loss = one_level_loss(1, LossGains(1.0, 1.0, 1.0))([torch.zeros(1, 1, 1, 1, 6)], target)
+    assert loss.cls.item() == 0
+
+
+@pytest.mark.parametrize(("smoothing", "present", "absent"), [(0.0, 1.0, 0.0), (0.1, 0.95, 0.05)])
+def test_label_smoothing(smoothing: float, present: float, absent: float) -> None:
+    raw = torch.zeros(1, 1, 1, 1, 7)
+    raw[..., 5], raw[..., 6] = -1.0, 2.0
+    gains = LossGains(0.0, 0.0, 1.0, label_smoothing=smoothing)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        torch.tensor([-1.0, 2.0]), torch.tensor([absent, present])
+    )
+    found = one_level_loss(2, gains)([raw], centred_target()).cls
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_objectness_target_gives_no_gradient_to_the_box() -> None:
+    raw = torch.full((1, 1, 1, 1, 7), 0.3, requires_grad=True)
+    one_level_loss(2, LossGains(0.0, 1.0, 0.0))([raw], centred_target()).total.backward()
+    assert raw.grad is not None
+    assert raw.grad.flatten()[[0, 1, 2, 3, 5, 6]].abs().max() == 0
+    assert raw.grad.flatten()[4] != 0
+
+
+def test_the_last_target_of_a_cell_gives_its_objectness() -> None:
+    found = objectness_target(
+        torch.tensor([0.9, 0.2, 0.5, 0.4]),
+        positives([(0, 0, 0, 1), (1, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)]),
+        (2, 1, 2, 2),
+    )
+    assert torch.equal(found[0, 0], torch.tensor([[0.4, 0.5], [0, 0]]))
+    assert torch.equal(found[1, 0], torch.tensor([[0, 0], [0.2, 0]]))
+
+
+def test_binary_loss_weighs_positives() -> None:
+    logits, target = torch.zeros(2), torch.tensor([1.0, 0.0])
+    found = binary_loss(logits, target, torch.tensor(3.0), gamma=0.0)
+    assert found.item() == pytest.approx((3 + 1) / 2 * math.log(2))
+
+
+def test_focal_loss_quietens_what_is_right() -> None:
+    logits, target = torch.tensor([math.log(3)]), torch.tensor([1.0])  # score 3/4
+    found = binary_loss(logits, target, ONE, gamma=2.0)
+    assert found.item() == pytest.approx(0.25 * (1 / 4) ** 2 * math.log(4 / 3))
+    negative = binary_loss(logits, 1 - target, ONE, gamma=2.0)
+    assert negative.item() == pytest.approx(0.75 * (3 / 4) ** 2 * math.log(4))
+
+
+def test_half_precision_maps_give_a_float32_loss() -> None:
+    raw = torch.zeros(1, 1, 1, 1, 7, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = one_level_loss(2, LossGains(1.0, 1.0, 1.0))([raw], centred_target())
+    assert {part.dtype for part in loss} == {torch.float32}
+    loss.total.backward()
+    assert raw.grad is not None
+    assert raw.grad.isfinite().all()
+
+
+def test_extreme_logits_stay_finite() -> None:
+    for value in (-1e4, 1e4):
+        raw = torch.full((1, 1, 1, 1, 7), value, requires_grad=True)
+        loss = one_level_loss(2, LossGains(1.0, 1.0, 1.0))([raw], centred_target())
+        loss.total.backward()
+        assert loss.total.isfinite()
+        assert raw.grad is not None
+        assert raw.grad.isfinite().all()
+
+
+@requires_shared
+@pytest.mark.parametrize("case", GOLDEN_SETTINGS)
+def test_losses_and_gradients_equal_upstreams(case: str) -> None:
+    golden = np.load(GOLDENS / f"loss_{case}.npz")
+    hyp, smoothing = GOLDEN_SETTINGS[case]
+    model = Detector(load_spec("yolov5n.yaml"))
+    loss = build_loss(model, hyp, image_size=640, label_smoothing=smoothing)
+    raw = [torch.from_numpy(golden[f"p{level}"]).requires_grad_() for level in range(3)]
+
+    found = loss(raw, torch.from_numpy(golden["targets"]))
+    found.total.backward()
+
+    np.testing.assert_allclose(found.total.item(), golden["total"].item(), rtol=1e-6)
+    np.testing.assert_allclose(torch.stack(found[1:]), golden["box_obj_cls"], rtol=1e-6)
+    for level, maps in enumerate(raw):
+        expected = golden[f"grad{level}"]
+        # Relative to the largest: the smallest are differences of nearly equal numbers.
+        tolerance = 1e-6 * np.abs(expected).max()
+        assert maps.grad is not None
+        np.testing.assert_allclose(maps.grad, expected, rtol=1e-5, atol=tolerance)

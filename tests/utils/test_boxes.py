@@ -1,0 +1,49 @@
+import torch
+
+from utils.boxes import complete_iou, xywh_to_xyxy, xyxy_to_xywh
+
+
+def test_centre_format_to_corners() -> None:
+    boxes = torch.tensor([[10.0, 20.0, 4.0, 6.0]])
+    assert xywh_to_xyxy(boxes).tolist() == [[8.0, 17.0, 12.0, 23.0]]
+
+
+def test_corners_to_centre_format() -> None:
+    boxes = torch.tensor([[8.0, 17.0, 12.0, 23.0]])
+    assert xyxy_to_xywh(boxes).tolist() == [[10.0, 20.0, 4.0, 6.0]]
+
+
+def test_conversions_keep_leading_dimensions() -> None:
+    boxes = torch.arange(24.0).view(2, 3, 4)
+    assert torch.equal(xyxy_to_xywh(xywh_to_xyxy(boxes)), boxes)
+
+
+def test_complete_iou_of_equal_boxes_is_one() -> None:
+    boxes = torch.tensor([[5.0, 5.0, 2.0, 3.0], [0.5, 0.5, 40.0, 1.0]])
+    torch.testing.assert_close(complete_iou(boxes, boxes), torch.ones(2))
+
+
+def test_complete_iou_subtracts_the_centre_distance() -> None:
+    # Two 2x2 squares, one unit apart: IoU 2/6; the box around both is 3x2, its diagonal squared 13.
+    a, b = torch.tensor([[1.0, 1.0, 2.0, 2.0]]), torch.tensor([[2.0, 1.0, 2.0, 2.0]])
+    torch.testing.assert_close(complete_iou(a, b), torch.tensor([2 / 6 - 1 / 13]))
+
+
+def test_complete_iou_subtracts_the_weighted_aspect() -> None:
+    # A 2x2 square and a 4x1 bar, same centre: IoU 2/6, angles atan 1 and atan 4.
+    a, b = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 4.0, 1.0]])
+    aspect = 4 / torch.pi**2 * (torch.tensor(4.0).atan() - torch.pi / 4) ** 2
+    alpha = aspect / (1 - 2 / 6 + aspect)
+    torch.testing.assert_close(complete_iou(a, b), (2 / 6 - alpha * aspect).view(1))
+
+
+def test_complete_iou_falls_below_zero_for_far_boxes() -> None:
+    a, b = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[9.0, 0.0, 1.0, 1.0]])
+    torch.testing.assert_close(complete_iou(a, b), torch.tensor([-81 / 101]))
+
+
+def test_complete_iou_of_a_box_without_area_has_finite_gradients() -> None:
+    a = torch.tensor([[0.0, 0.0, 0.0, 0.0]], requires_grad=True)
+    complete_iou(a, torch.tensor([[0.0, 0.0, 2.0, 1.0]])).sum().backward()
+    assert a.grad is not None
+    assert a.grad.isfinite().all()

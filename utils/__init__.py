@@ -1,0 +1,1 @@
+"""Everything around the detector: data, solver, checkpoints, evaluation, plots, training loop."""

@@ -1,0 +1,55 @@
+"""Box conversions and the IoU of the box loss; for pairwise IoU take `torchvision.ops.box_iou`."""
+
+import math
+
+import torch
+from torch import Tensor
+
+EPS = 1e-7
+"""Keeps a box without area from dividing by zero; far below one pixel in any unit we use."""
+
+
+def xywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """Centre and size ``[..., 4]`` to corners left, top, right, bottom ``[..., 4]``, any unit."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), -1)
+
+
+def xyxy_to_xywh(boxes: Tensor) -> Tensor:
+    """Corners left, top, right, bottom ``[..., 4]`` to centre and size ``[..., 4]``, any unit."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat(((low + high) / 2, high - low), -1)
+
+
+def complete_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Complete IoU of aligned pairs (Zheng et al., "Distance-IoU Loss", AAAI 2020, section 3.2).
+
+    IoU less the centre distance relative to the enclosing box's diagonal, less the difference of
+    the aspect angles weighted by alpha, through which no gradient flows (as in the paper).
+
+    Not `torchvision.ops.complete_box_iou_loss`: that one is NaN for a box of zero height, and goes
+    through corners, which costs digits of small boxes.
+
+    Args:
+        a: boxes ``[n, 4]``, centre and size, any unit; gradients flow through both arguments.
+        b: boxes ``[n, 4]``, same convention and unit.
+
+    Returns:
+        ``[n]``, in -1.5 to 1; 1 for equal boxes.
+    """
+    a_size, b_size = a[:, 2:], b[:, 2:]  # [n, 2]
+    a_low, a_high = a[:, :2] - a_size / 2, a[:, :2] + a_size / 2
+    b_low, b_high = b[:, :2] - b_size / 2, b[:, :2] + b_size / 2
+
+    shared = (torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp(min=0).prod(1)
+    iou = shared / (a_size.prod(1) + b_size.prod(1) - shared + EPS)
+
+    enclosing = torch.maximum(a_high, b_high) - torch.minimum(a_low, b_low)
+    distance = (a[:, :2] - b[:, :2]).square().sum(1) / (enclosing.square().sum(1) + EPS)
+
+    a_angle = torch.atan(a_size[:, 0] / (a_size[:, 1] + EPS))
+    b_angle = torch.atan(b_size[:, 0] / (b_size[:, 1] + EPS))
+    aspect = (4 / math.pi**2) * (a_angle - b_angle).square()
+    with torch.no_grad():
+        alpha = aspect / (1 - iou + aspect + EPS)
+    return iou - distance - alpha * aspect
