@@ -1,0 +1,43 @@
+import pytest
+import torch
+from torch import nn
+
+from utils.solver.ema import ModelEma, ema_decay
+
+
+@pytest.mark.parametrize(
+    ("updates", "decay"), [(1, 0.00049983), (2000, 0.63205735), (20_000, 0.9998546)]
+)
+def test_decay_ramps_up_to_its_final_value(updates: int, decay: float) -> None:
+    assert ema_decay(updates) == pytest.approx(decay, abs=1e-7)
+
+
+def test_the_average_moves_by_what_the_decay_leaves() -> None:
+    model = nn.BatchNorm1d(1)
+    ema = ModelEma(model, updates=1999)
+    with torch.no_grad():
+        model.weight.fill_(3.0)  # the average has 1.0
+        model.running_mean.fill_(1.0)  # statistics are averaged too; the average has 0.0
+        model.num_batches_tracked.fill_(7)  # a counter is copied
+    ema.update(model)
+    new_share = 1 - ema_decay(2000)
+    assert ema.updates == 2000
+    assert ema.model.weight.item() == pytest.approx(1 + 2 * new_share)
+    assert ema.model.running_mean.item() == pytest.approx(new_share)
+    assert ema.model.num_batches_tracked.item() == 7
+    assert not ema.model.weight.requires_grad
+    assert not ema.model.training
+
+
+def test_a_restored_average_goes_on_alike() -> None:
+    model = nn.Linear(2, 2)
+    one = ModelEma(model)
+    one.update(model)
+    two = ModelEma(nn.Linear(2, 2))
+    two.restore(one.model.state_dict(), one.updates)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    one.update(model)
+    two.update(model)
+    assert two.updates == 2
+    assert torch.equal(one.model.weight, two.model.weight)

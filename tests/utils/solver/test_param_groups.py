@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models.detector import Detector
+from models.spec import load_spec
+from tests.paths import GOLDENS, requires_shared
+from utils.errors import UserError
+from utils.solver.param_groups import (
+    apply_settings,
+    build_optimizer,
+    optimizer_buffers,
+    parameter_groups,
+    restore_buffers,
+)
+from utils.solver.schedule import StepSettings
+
+
+def tiny() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+
+
+def optimizer_of(model: nn.Module, name: str = "SGD") -> torch.optim.Optimizer:
+    return build_optimizer(parameter_groups(model), name, lr=0.1, momentum=0.9, weight_decay=0.5)
+
+
+@requires_shared
+def test_members_equal_the_golden_name_by_name() -> None:
+    groups = parameter_groups(Detector(load_spec(Path("yolov5n.yaml"))))
+    expected = json.loads((GOLDENS / "optimizer_groups_yolov5n.json").read_text())
+    for group, wanted in zip((groups.bias, groups.weight, groups.norm), expected, strict=True):
+        assert list(group) == wanted["names"]
+
+
+def test_only_weights_decay_and_frozen_parameters_are_left_out() -> None:
+    model = tiny()
+    model[1].weight.requires_grad_(False)
+    groups = parameter_groups(model)
+    assert groups.names == ["0.bias", "1.bias", "0.weight"]
+    assert [g["weight_decay"] for g in optimizer_of(model).param_groups] == [0.0, 0.5, 0.0]
+
+
+def test_nothing_to_train_is_refused() -> None:
+    with pytest.raises(UserError, match="--freeze leaves no parameter"):
+        optimizer_of(tiny().requires_grad_(False))
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_settings_reach_every_group(name: str) -> None:
+    optimizer = optimizer_of(tiny(), name)
+    assert type(optimizer).__name__ == name
+    apply_settings(optimizer, StepSettings(bias_lr=0.3, lr=0.2, momentum=0.7, accumulate=1))
+    assert [g["lr"] for g in optimizer.param_groups] == [0.3, 0.2, 0.2]
+    assert {g["momentum"] if name == "SGD" else g["betas"][0] for g in optimizer.param_groups} == {
+        0.7
+    }
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_buffers_go_by_name_and_a_restored_optimizer_steps_alike(name: str) -> None:
+    model, twin = tiny(), tiny()
+    one, two = optimizer_of(model, name), optimizer_of(twin, name)
+    image = torch.ones(2, 1, 3, 3)
+
+    def step(m: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        m(image).square().sum().backward()
+        optimizer.step()
+
+    step(model, one)
+    names = parameter_groups(model).names
+    buffers = optimizer_buffers(one, names)
+    assert set(buffers) == set(names)
+    twin.load_state_dict(model.state_dict())
+    restore_buffers(two, names, buffers)
+    step(model, one)
+    step(twin, two)
+    for name_, tensor in model.state_dict().items():
+        assert torch.equal(tensor, twin.state_dict()[name_])
+
+
+def test_a_parameter_without_saved_buffers_starts_afresh() -> None:
+    optimizer = optimizer_of(tiny())
+    restore_buffers(optimizer, ["0.bias", "1.bias", "0.weight", "1.weight"], {})
+    assert optimizer.state_dict()["state"] == {}

@@ -1,0 +1,1 @@
+"""How weights move: parameter groups, learning-rate schedule, run continuation, EMA."""

@@ -1,0 +1,101 @@
+"""Which parameter is trained by which rule, and the optimizer over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UserError
+from utils.solver.schedule import StepSettings
+
+NORM_LAYERS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+ADAM_BETA2 = 0.999
+GROUP_NAMES = ("bias", "weight", "norm")
+
+
+@dataclass(frozen=True)
+class ParameterGroups:
+    """Trainable parameters by name, in module order."""
+
+    bias: dict[str, nn.Parameter]
+    weight: dict[str, nn.Parameter]
+    """The only group with weight decay."""
+    norm: dict[str, nn.Parameter]
+
+    @property
+    def names(self) -> list[str]:
+        """In the order in which the optimizer numbers its parameters."""
+        return [*self.bias, *self.weight, *self.norm]
+
+
+def parameter_groups(model: nn.Module) -> ParameterGroups:
+    """Split the trainable parameters into biases, decayed weights and norm weights."""
+    groups = ParameterGroups({}, {}, {})
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(prefix=prefix, recurse=False):
+            if not parameter.requires_grad:
+                continue
+            if name.endswith("bias"):
+                groups.bias[name] = parameter
+            elif isinstance(module, NORM_LAYERS):
+                groups.norm[name] = parameter
+            else:
+                groups.weight[name] = parameter
+    return groups
+
+
+def build_optimizer(
+    groups: ParameterGroups, name: str, *, lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, Adam or AdamW over the three groups; decay on the weights only.
+
+    Raises:
+        UserError: no parameter is left to train.
+    """
+    if not groups.names:
+        raise UserError("--freeze leaves no parameter to train; freeze fewer layers.")
+    members: list[dict[str, Any]] = [
+        {"params": list(groups.bias.values()), "weight_decay": 0.0},
+        {"params": list(groups.weight.values()), "weight_decay": weight_decay},
+        {"params": list(groups.norm.values()), "weight_decay": 0.0},
+    ]
+    if name == "SGD":
+        return torch.optim.SGD(members, lr=lr, momentum=momentum, nesterov=True)
+    kind = torch.optim.Adam if name == "Adam" else torch.optim.AdamW
+    return kind(members, lr=lr, betas=(momentum, ADAM_BETA2))
+
+
+def apply_settings(optimizer: torch.optim.Optimizer, settings: StepSettings) -> None:
+    """Write rates and momentum of a position into the optimizer; the only place that does."""
+    for group, rate in zip(optimizer.param_groups, settings.rates, strict=True):
+        group["lr"] = rate
+        if "momentum" in group:
+            group["momentum"] = settings.momentum
+        else:
+            group["betas"] = (settings.momentum, ADAM_BETA2)
+
+
+def optimizer_buffers(
+    optimizer: torch.optim.Optimizer, names: list[str]
+) -> dict[str, dict[str, Tensor]]:
+    """The optimizer's state by parameter name, so that it survives a change of order."""
+    state = optimizer.state_dict()["state"]
+    return {names[index]: dict(buffers) for index, buffers in state.items()}
+
+
+def restore_buffers(
+    optimizer: torch.optim.Optimizer, names: list[str], buffers: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Inverse of `optimizer_buffers`; a parameter without saved buffers starts afresh."""
+    state = optimizer.state_dict()
+    state["state"] = {
+        # Cloned, because the optimizer would write into the given tensors in place.
+        index: {key: value.clone() for key, value in buffers[name].items()}
+        for index, name in enumerate(names)
+        if name in buffers
+    }
+    optimizer.load_state_dict(state)
