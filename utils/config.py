@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +85,8 @@ class Hyp:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"hyp: {field.name} is {value!r}; give it a number.")
-            if value < 0:
-                raise UserError(f"hyp: {field.name} is {value}; it cannot be negative.")
+            if not 0 <= value < math.inf:
+                raise UserError(f"hyp: {field.name} is {value}; give a finite number from 0 up.")
         for name in PROBABILITIES:
             if getattr(self, name) > 1:
                 raise UserError(
