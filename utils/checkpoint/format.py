@@ -1,0 +1,142 @@
+"""The checkpoint format: tensors and plain data under fixed names; imports no torch.
+
+A file is read by `torch.load(path, weights_only=True)`: reading it runs no code. There are two
+kinds: `training`, everything a run needs to go on, and `deploy`, averaged weights in fp16 for use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
+
+from utils.errors import UserError
+
+FORMAT = "yolov5-extend"
+VERSION = 1
+
+
+class Position(TypedDict):
+    """Where a run stands."""
+
+    epoch: int
+    """Completed epochs, which is also the 0-based epoch that comes next."""
+    iteration: int
+    """Batches trained since the start of the run."""
+
+
+class Best(TypedDict):
+    """The best epoch so far."""
+
+    fitness: float
+    epoch: int
+    """0-based; -1 while nothing was validated."""
+
+
+class Ema(TypedDict):
+    """Averaged weights, fp32, and the number of updates that decides the decay."""
+
+    weights: dict[str, Any]
+    updates: int
+
+
+class Optimizer(TypedDict):
+    """Buffers by parameter name, e.g. `momentum_buffer`; the rates are in the plan."""
+
+    name: str
+    buffers: dict[str, dict[str, Any]]
+
+
+class Config(TypedDict):
+    """The resolved configuration of a run."""
+
+    options: dict[str, Any]
+    hyp: dict[str, float]
+    spec: dict[str, Any]
+    """The model, in the schema of the model files, with the run's classes and anchors."""
+    names: list[str]
+    precision: str
+
+
+class TrainingCheckpoint(TypedDict):
+    """A `training` file."""
+
+    format: str
+    version: int
+    kind: str
+    model: dict[str, Any]
+    ema: Ema
+    optimizer: Optimizer
+    scaler: dict[str, Any]
+    plan: dict[str, Any]
+    position: Position
+    best: Best
+    stopped_early: bool
+    history: list[dict[str, float]]
+    config: Config
+    software: dict[str, str]
+
+
+class DeployCheckpoint(TypedDict):
+    """A `deploy` file."""
+
+    format: str
+    version: int
+    kind: str
+    weights: dict[str, Any]
+    spec: dict[str, Any]
+    names: list[str]
+    epoch: int
+    fitness: float
+
+
+_KINDS: dict[str, type] = {"training": TrainingCheckpoint, "deploy": DeployCheckpoint}
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(
+        ("model", "ema", "optimizer", "scaler", "plan", "position", "best", "config"), dict
+    ),
+    **dict.fromkeys(("software", "weights", "spec"), dict),
+    **dict.fromkeys(("history", "names"), list),
+    **dict.fromkeys(("format", "kind"), str),
+    **dict.fromkeys(("version", "epoch"), int),
+    "stopped_early": bool,
+    "fitness": (int, float),
+}
+_PARTS: dict[str, type] = {
+    "position": Position,
+    "best": Best,
+    "ema": Ema,
+    "optimizer": Optimizer,
+    "config": Config,
+}
+
+
+def validated(data: object, origin: str) -> dict[str, Any]:
+    """The content of a file, after checking that it is one of ours and whole.
+
+    Raises:
+        UserError: foreign content, a newer version, or a part that is missing or of the wrong type.
+    """
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        raise UserError(f"{origin} is not a checkpoint of this program or of YOLOv5.")
+    version = data.get("version")
+    if version != VERSION:
+        raise UserError(
+            f"{origin} has format version {version}, this program reads {VERSION}; "
+            "use the program that wrote it."
+        )
+    kind = _KINDS.get(str(data.get("kind")))
+    if kind is None:
+        raise UserError(
+            f"{origin} is damaged: its kind {data.get('kind')!r} is unknown; use another file."
+        )
+    for name in kind.__annotations__:
+        if not isinstance(data.get(name), _TYPES[name]):
+            raise UserError(f"{origin} is damaged: `{name}` is missing or wrong; use another file.")
+        absent = set(_PARTS[name].__annotations__ if name in _PARTS else ()) - set(
+            data[name] if name in _PARTS else ()
+        )
+        if absent:
+            raise UserError(
+                f"{origin} is damaged: `{name}` lacks {', '.join(sorted(absent))}; take another."
+            )
+    return cast("dict[str, Any]", dict(data))

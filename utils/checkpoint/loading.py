@@ -1,0 +1,104 @@
+"""From a weights file, ours or upstream's, to a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.detector import Detector, transfer_weights
+from models.spec import ModelSpec
+from utils.checkpoint.store import read_checkpoint
+from utils.checkpoint.upstream import is_upstream_file, read_upstream
+from utils.datasets.download import fetch
+from utils.errors import UserError
+
+RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v7.0"
+RELEASED = frozenset(f"yolov5{size}{levels}.pt" for size in "nsmlx" for levels in ("", "6"))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a weights file gives to a new model: the averaged weights where there are any, fp32."""
+
+    state: dict[str, Tensor]
+    spec: ModelSpec
+    names: tuple[str, ...]
+    origin: str
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to predict, in eval mode."""
+
+    model: Detector
+    names: tuple[str, ...]
+    origin: str
+
+
+def find_weights(weights: str | Path) -> Path:
+    """The file meant by `--weights`; a published name that is not there is downloaded.
+
+    Raises:
+        UserError: no such file, and not a published name, or it cannot be downloaded.
+    """
+    path = Path(weights)
+    if path.is_file():
+        return path
+    if path.name in RELEASED:
+        fetch(f"{RELEASE}/{path.name}", path)
+        return path
+    if path.is_dir():
+        raise UserError(
+            f"--weights {weights} is a folder; name a .pt file, e.g. {path / 'weights/best.pt'}."
+        )
+    raise UserError(
+        f"there is no weights file {weights}; published names are {', '.join(sorted(RELEASED))}."
+    )
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a file of ours (training or deploy) or of upstream's, without executing anything in it.
+
+    Raises:
+        UserError: the file is neither, or damaged.
+    """
+    if is_upstream_file(path):
+        upstream = read_upstream(path)
+        spec = ModelSpec.from_dict(upstream.spec)
+        if (
+            upstream.anchors is not None
+        ):  # AutoAnchor changes these, not the model file kept with them
+            pixels = upstream.anchors * torch.tensor(upstream.strides).view(-1, 1, 1)
+            spec = spec.with_anchors([tuple(level) for level in pixels.flatten(1).tolist()])
+        return Weights(upstream.weights, spec, upstream.names, str(path))
+    data = read_checkpoint(path)
+    if data["kind"] == "deploy":
+        state, config = data["weights"], data
+    else:
+        state, config = data["ema"]["weights"], data["config"]
+    return Weights(
+        {name: t.float() if t.is_floating_point() else t for name, t in state.items()},
+        ModelSpec.from_dict(config["spec"]),
+        tuple(config["names"]),
+        str(path),
+    )
+
+
+def load_model(weights: str | Path, device: torch.device) -> LoadedModel:
+    """Build the model that a file describes and fill in every one of its tensors.
+
+    Raises:
+        UserError: the file cannot be read, or lacks a tensor of its own model.
+    """
+    path = find_weights(weights)
+    loaded = read_weights(path)
+    model = Detector(loaded.spec)
+    transfer = transfer_weights(model, loaded.state)
+    if transfer.missing:
+        raise UserError(
+            f"{path} lacks {len(transfer.missing)} tensors of its model: {transfer.missing[0]}, …"
+        )
+    return LoadedModel(model.to(device).eval(), loaded.names, loaded.origin)

@@ -1,0 +1,120 @@
+"""Checkpoints on disk: written beside and renamed, verified when read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.checkpoint.format import validated
+from utils.errors import UserError
+
+log = logging.getLogger("yolo")
+
+PREVIOUS = "last_prev.pt"
+
+
+def save_checkpoint(
+    checkpoint: Mapping[str, Any], path: Path, *, keep_previous: bool = False
+) -> None:
+    """Write a checkpoint; at every moment `path` is either the old file or the new one, whole.
+
+    Args:
+        checkpoint: a `TrainingCheckpoint` or `DeployCheckpoint`.
+        path: the file to write; its folder exists.
+        keep_previous: leave the file that is replaced beside it, as `last_prev.pt`.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written to; the old file is untouched.
+    """
+    beside = path.with_name(f".{path.name}.writing")
+    try:
+        with beside.open("wb") as stream:
+            torch.save(dict(checkpoint), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if keep_previous and path.is_file():
+            replace_by_copy(path, path.with_name(PREVIOUS))
+        beside.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        beside.unlink(missing_ok=True)
+        raise UserError(f"cannot save {path}: {error}; the file before it is untouched.") from error
+
+
+def replace_by_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file content as `source`, at once or not at all.
+
+    A hard link costs nothing, since checkpoints are replaced but never written into; where the file
+    system has none, the content is copied.
+    """
+    beside = target.with_name(f".{target.name}.writing")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(source, beside)
+    except OSError:
+        shutil.copyfile(source, beside)
+    beside.replace(target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; POSIX keeps it in the folder, which must be flushed itself."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours; a damaged `last.pt` falls back to `last_prev.pt` beside it.
+
+    Raises:
+        UserError: the file is missing, damaged, foreign or of another version.
+    """
+    try:
+        return read_checkpoint(path)
+    except UserError as error:
+        previous = path.with_name(PREVIOUS)
+        if path.name == PREVIOUS or not previous.is_file():
+            raise
+        log.warning("%s Falling back to %s.", error, previous)
+        return read_checkpoint(previous)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read one file: every record's checksum is verified, and nothing in it is executed.
+
+    Raises:
+        UserError: the file is missing, damaged, foreign or of another version.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise UserError(
+                f"{path} is damaged: the checksum of {damaged} is wrong; use another checkpoint."
+            )
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except zipfile.BadZipFile as error:
+        raise UserError(
+            f"{path} is not a checkpoint, or it is cut short; use another file."
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} holds more than tensors and plain data; it is refused.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}."
+        ) from error
+    return validated(data, origin=str(path))
