@@ -1,0 +1,206 @@
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.loss import DetectionLosses
+from utils.datasets.dataset import Batch, Frame
+from utils.evaluation.evaluate import EvalSettings, Evaluation, evaluate, to_original
+from utils.evaluation.metrics import fitness
+
+CPU = torch.device("cpu")
+NAMES = ("cat", "dog")
+# A picture of 200 x 100 px (height 100), shrunk to half and padded to a square of 128 px.
+FRAME = Frame("a/cat.jpg", original=(100, 200), ratio=(0.5, 0.5), pad=(14.0, 39.0))
+# Two objects, in pixels of the network input: centre, size, class.
+CAT = (44.0, 60.0, 20.0, 20.0, 0)
+DOG = (90.0, 70.0, 30.0, 16.0, 1)
+
+
+class Oracle(nn.Module):
+    """Stands for a detector: says what it is told to for each image, as boxes [n, 7]."""
+
+    def __init__(self, answers: Sequence[Sequence[tuple[float, ...]]]) -> None:
+        super().__init__()
+        longest = max(map(len, answers), default=0)
+        self.answers = torch.zeros(len(answers), longest, 5 + len(NAMES))
+        for image, boxes in enumerate(answers):
+            for row, (x, y, width, height, label, score) in enumerate(boxes):
+                self.answers[image, row, :5] = torch.tensor([x, y, width, height, 1.0])
+                self.answers[image, row, 5 + int(label)] = score
+        self.modes: list[bool] = []
+        self.inputs: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        self.modes.append(self.training)
+        self.inputs.append(images)
+        return [self.answers[: len(images)]]
+
+    def decode(self, raw: Sequence[Tensor]) -> Tensor:
+        return raw[0]
+
+
+class Watch:
+    """An observer that keeps what it sees."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.detections: list[list[Tensor]] = []
+
+    def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
+        self.batches.append(batch)
+        self.detections.append(detections)
+
+
+def make_batch(labels: Sequence[Sequence[tuple[float, ...]]], side: int = 128) -> Batch:
+    """Images of 255, with labels given as centre, size in pixels, class."""
+    rows = [
+        (image, label, x / side, y / side, width / side, height / side)
+        for image, boxes in enumerate(labels)
+        for x, y, width, height, label in boxes
+    ]
+    return Batch(
+        images=torch.full((len(labels), 3, side, side), 255, dtype=torch.uint8),
+        targets=torch.tensor(rows, dtype=torch.float32).reshape(-1, 6),
+        indices=torch.arange(len(labels)),
+        frames=(FRAME,) * len(labels),
+    )
+
+
+def run(model: Oracle, *batches: Batch, **options: Any) -> Evaluation:
+    return evaluate(model, batches, names=NAMES, device=CPU, **options)  # type: ignore[arg-type]
+
+
+def test_perfect_detections() -> None:
+    model = Oracle([[(*CAT, 0.9), (*DOG, 0.8)], [(*DOG, 0.7)]])
+    result = run(model, make_batch([[CAT, DOG], [DOG]]))
+    assert (result.precision, result.recall) == (1.0, 1.0)
+    assert (result.map50, result.map50_95) == pytest.approx((0.995, 0.995))
+    assert fitness(result.map50, result.map50_95) == pytest.approx(0.995)
+    assert (result.images, result.instances) == (2, 3)
+    assert [(c.index, c.name, c.images, c.instances) for c in result.classes] == [
+        (0, "cat", 2, 1),
+        (1, "dog", 2, 2),
+    ]
+    assert result.confusion.tolist() == [[1, 0, 0], [0, 2, 0], [0, 0, 0]]
+    assert result.losses == (0.0, 0.0, 0.0)
+    assert all(value >= 0 for value in result.speed_ms)
+
+
+def test_boxes_are_compared_in_the_original_picture_clipped() -> None:
+    # The cat's label ends at the picture's left edge (x = 14 in the input); the detection reaches
+    # 10 px into the padding, which is no part of the picture.
+    label = (24.0, 60.0, 20.0, 20.0, 0)
+    detection = (19.0, 60.0, 30.0, 20.0, 0, 0.9)
+    assert run(Oracle([[detection]]), make_batch([[label]])).map50_95 == pytest.approx(0.995)
+
+
+def test_wrong_class_counts_only_as_single_class() -> None:
+    model, batch = Oracle([[(*CAT[:4], 1, 0.9)]]), make_batch([[CAT]])
+    assert run(model, batch).map50 == 0.0
+    result = run(model, batch, settings=EvalSettings(single_class=True))
+    assert result.map50 == pytest.approx(0.995)
+    assert result.names == ("item",)
+    assert [(c.index, c.name) for c in result.classes] == [(0, "item")]
+    assert result.confusion.tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels"),
+    [
+        ([[]], [[]]),  # nothing there, nothing found
+        ([[]], [[CAT]]),  # nothing found
+        ([[(*CAT, 0.9)]], [[]]),  # nothing there
+    ],
+)
+def test_empty_sides_give_zeros_without_a_warning(
+    answers: list[list[tuple[float, ...]]], labels: list[list[tuple[float, ...]]]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = run(Oracle(answers), make_batch(labels))
+    metrics = (result.precision, result.recall, result.map50, result.map50_95)
+    assert metrics == (0.0, 0.0, 0.0, 0.0)
+    assert result.instances == len(labels[0])
+
+
+def test_no_batches_give_zeros() -> None:
+    result = run(Oracle([]))
+    assert (result.images, result.map50, result.speed_ms) == (0, 0.0, (0.0, 0.0, 0.0))
+    assert result.classes == ()
+
+
+def test_images_are_scaled_to_one() -> None:
+    model = Oracle([[]])
+    run(model, make_batch([[CAT]]))
+    assert model.inputs[0].dtype == torch.float32
+    assert model.inputs[0].unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_eval_meanwhile_and_restored(training: bool) -> None:
+    model = Oracle([[]])
+    model.train(training)
+    run(model, make_batch([[CAT]]))
+    assert (model.modes, model.training) == ([False], training)
+
+
+def test_the_mode_is_restored_after_an_error() -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    model = Oracle([[]])
+    with pytest.raises(RuntimeError):
+        run(model, make_batch([[CAT]]), observers=[fail])
+    assert model.training
+
+
+def test_losses_are_means_over_batches() -> None:
+    values = iter([(1.0, 2.0, 3.0), (3.0, 6.0, 5.0)])
+
+    def loss(raw: list[Tensor], targets: Tensor) -> DetectionLosses:
+        assert targets.shape == (1, 6)
+        return DetectionLosses(torch.tensor(0.0), *map(torch.tensor, next(values)))
+
+    batch = make_batch([[CAT]])
+    assert run(Oracle([[]]), batch, batch, loss=loss).losses == (2.0, 4.0, 4.0)
+
+
+def test_observers_see_detections_in_input_pixels_best_first() -> None:
+    watch = Watch()
+    batch = make_batch([[CAT], [DOG]])
+    run(Oracle([[(*CAT, 0.5), (*DOG, 0.75)], []]), batch, observers=[watch])
+    assert watch.batches[0] is batch
+    detections = watch.detections[0]
+    assert detections[0].tolist() == [[75, 62, 105, 78, 0.75, 1], [34, 50, 54, 70, 0.5, 0]]
+    assert detections[1].shape == (0, 6)
+
+
+def test_settings_reach_the_suppression() -> None:
+    model = Oracle([[(*CAT, 0.9), (*DOG, 0.3)]])
+    watch = Watch()
+    batch = make_batch([[CAT]])
+    for settings in (EvalSettings(), EvalSettings(conf_thres=0.5), EvalSettings(max_det=1)):
+        run(model, batch, settings=settings, observers=[watch])
+    assert [len(found[0]) for found in watch.detections] == [2, 1, 1]
+
+
+def test_bf16_is_used_for_the_forward_pass_only() -> None:
+    class Product(Oracle):
+        def forward(self, images: Tensor) -> list[Tensor]:
+            self.product = torch.ones(1, 1) @ torch.ones(1, 1)
+            return [raw.bfloat16() for raw in super().forward(images)]
+
+    model = Product([[(*CAT, 0.9)]])
+    watch = Watch()
+    run(model, make_batch([[CAT]]), settings=EvalSettings(precision="bf16"), observers=[watch])
+    assert model.product.dtype == torch.bfloat16
+    assert watch.detections[0][0].dtype == torch.float32
+
+
+def test_to_original_undoes_the_letterbox() -> None:
+    found = torch.tensor([[34.0, 50.0, 54.0, 70.0, 0.5, 1.0]])
+    assert to_original(found, FRAME).tolist() == [[40, 22, 80, 62, 0.5, 1]]

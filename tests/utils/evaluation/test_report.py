@@ -1,0 +1,143 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from utils.datasets.dataset import Batch, Frame
+from utils.datasets.description import load_description
+from utils.evaluation.evaluate import ClassResult, Evaluation
+from utils.evaluation.metrics import ap_per_class
+from utils.evaluation.report import (
+    BatchPictures,
+    CocoResults,
+    TextFiles,
+    category_ids,
+    log_table,
+    save_metrics,
+    save_plots,
+)
+
+# 100 px high, 200 px wide; letterboxed without scaling to 200 x 200.
+FRAME = Frame("images/000000000042.jpg", original=(100, 200), ratio=(1.0, 1.0), pad=(0.0, 50.0))
+FOUND = torch.tensor([[20.0, 70.0, 60.0, 90.0, 0.75, 1.0]])
+
+
+def make_batch(*names: str) -> Batch:
+    return Batch(
+        images=torch.zeros(len(names), 3, 200, 200, dtype=torch.uint8),
+        targets=torch.zeros(0, 6),
+        indices=torch.arange(len(names)),
+        frames=tuple(FRAME._replace(path=name) for name in names),
+    )
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    labels = np.array([0, 1])
+    metrics = ap_per_class(np.ones((2, 10), bool), np.ones(2), labels, labels, ("cat", "dög"))
+    return Evaluation(
+        precision=0.58649,
+        recall=0.508,
+        map50=1.0,
+        map50_95=0.0125,
+        losses=(0.0, 0.0, 0.0),
+        images=128,
+        instances=929,
+        classes=(ClassResult(1, "dög", 128, 9, 0.5, 0.25, 0.75, 0.125),),
+        names=("cat", "dög"),
+        curves=metrics.curves,
+        confusion=np.eye(3, dtype=np.int64),
+        speed_ms=(0.5, 10.25, 1.0),
+    )
+
+
+def test_table(
+    evaluation: Evaluation, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
+    with caplog.at_level(logging.INFO, logger="yolo"):
+        log_table(evaluation)
+        log_table(evaluation, per_class=True)
+    every = (
+        "                   all        128        929      0.586      0.508          1     0.0125"
+    )
+    dog = "                   dög        128          9        0.5       0.25       0.75      0.125"
+    assert caplog.messages == [every, every, dog]
+
+
+def test_metrics_file(evaluation: Evaluation, tmp_path: Path) -> None:
+    save_metrics(evaluation, tmp_path / "metrics.json")
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == {
+        "precision": 0.58649,
+        "recall": 0.508,
+        "map50": 1.0,
+        "map50_95": 0.0125,
+        "images": 128,
+        "instances": 929,
+        "speed_ms_per_image": {"preprocess": 0.5, "inference": 10.25, "nms": 1.0},
+        "classes": [
+            {
+                "index": 1,
+                "name": "dög",
+                "images": 128,
+                "instances": 9,
+                "precision": 0.5,
+                "recall": 0.25,
+                "map50": 0.75,
+                "map50_95": 0.125,
+            }
+        ],
+    }
+
+
+def test_plots(evaluation: Evaluation, tmp_path: Path) -> None:
+    save_plots(evaluation, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "F1_curve.png",
+        "PR_curve.png",
+        "P_curve.png",
+        "R_curve.png",
+        "confusion_matrix.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("with_confidence", "line"),
+    [(False, "1 0.2 0.3 0.2 0.2\n"), (True, "1 0.2 0.3 0.2 0.2 0.75\n")],
+)
+def test_label_files(tmp_path: Path, with_confidence: bool, line: str) -> None:
+    write = TextFiles(tmp_path / "labels", with_confidence=with_confidence)
+    write(make_batch("x/a.jpg", "x/empty.jpg"), [FOUND, FOUND[:0]])
+    assert [path.name for path in (tmp_path / "labels").iterdir()] == ["a.txt"]
+    assert (tmp_path / "labels" / "a.txt").read_text() == line
+
+
+def test_coco_results(tmp_path: Path) -> None:
+    results = CocoResults([1, 90])
+    results(make_batch("x/000042.jpg", "x/a1.jpg"), [FOUND, FOUND])
+    results.save(tmp_path / "results.json")
+    entry = {"category_id": 90, "bbox": [20.0, 20.0, 40.0, 20.0], "score": 0.75}
+    assert json.loads((tmp_path / "results.json").read_text()) == [
+        {"image_id": 42, **entry},
+        {"image_id": "a1", **entry},
+    ]
+
+
+def test_coco_numbers_its_classes_with_gaps() -> None:
+    numbers = category_ids(load_description("coco128.yaml").names)
+    assert (len(numbers), len(set(numbers))) == (80, 80)
+    # person, fire hydrant, stop sign, backpack, tv, toothbrush
+    assert [numbers[i] for i in (0, 10, 11, 24, 62, 79)] == [1, 11, 13, 27, 72, 90]
+    assert category_ids(("cat", "dog")) == (0, 1)
+
+
+def test_three_batches_are_pictured(tmp_path: Path) -> None:
+    draw = BatchPictures(tmp_path, ("cat", "dog"))
+    for _ in range(4):
+        draw(make_batch("a.jpg"), [FOUND])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"val_batch{number}_{kind}.jpg" for number in range(3) for kind in ("labels", "pred")
+    ]

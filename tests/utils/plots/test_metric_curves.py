@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.evaluation.metrics import MetricCurves, ap_per_class
+from utils.plots.metric_curves import save_confusion_matrix, save_metric_curves
+
+FILES = ["F1_curve.png", "PR_curve.png", "P_curve.png", "R_curve.png"]
+ODD_NAMES = ("Fahrrad", "人\nperson", "$cost$ & $", "_hidden", "x" * 60, "a%\\_é")
+
+
+def read(path: Path) -> np.ndarray:
+    """The pixels of a picture, blue, green, red."""
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    return picture
+
+
+def curves(classes: int, names: tuple[str, ...]) -> MetricCurves:
+    """Each class has ten labels, half of which are found."""
+    labels = np.repeat(np.arange(classes), 10)
+    tp = np.repeat((np.arange(len(labels)) % 2 == 0)[:, None], 10, 1)
+    return ap_per_class(tp, np.linspace(1, 0, len(labels)), labels, labels, names).curves
+
+
+@pytest.mark.parametrize("classes", [0, 1, 20, 21])
+def test_four_pictures_are_drawn(tmp_path: Path, classes: int) -> None:
+    save_metric_curves(curves(classes, tuple(map(str, range(classes)))), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
+    assert all((read(path) < 250).any() for path in tmp_path.iterdir())
+
+
+def test_odd_names_are_harmless(tmp_path: Path) -> None:
+    save_metric_curves(curves(len(ODD_NAMES), ODD_NAMES), tmp_path)
+    save_confusion_matrix(np.eye(7, dtype=int), ODD_NAMES, tmp_path / "confusion_matrix.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*FILES, "confusion_matrix.png"]
+
+
+def test_classes_are_listed_up_to_twenty(tmp_path: Path) -> None:
+    def legend_ink(classes: int) -> float:
+        folder = tmp_path / str(classes)
+        folder.mkdir()
+        save_metric_curves(curves(classes, tuple(map(str, range(classes)))), folder)
+        picture = read(folder / "R_curve.png")
+        return float((picture[:, round(picture.shape[1] * 0.71) :] < 250).any(2).mean())
+
+    assert legend_ink(20) > 3 * legend_ink(21)
+
+
+@pytest.mark.parametrize("classes", [1, 31, 101])
+def test_confusion_matrix_of_any_size(tmp_path: Path, classes: int) -> None:
+    path = tmp_path / "confusion_matrix.png"
+    save_confusion_matrix(np.eye(classes + 1, dtype=int), tuple(map(str, range(classes))), path)
+    blue, _, red = read(path).astype(int).transpose(2, 0, 1)
+    assert (blue - red > 60).any()  # the dark blue diagonal
+
+
+def test_an_empty_confusion_matrix_is_drawn(tmp_path: Path) -> None:
+    save_confusion_matrix(np.zeros((3, 3), int), ("a", "b"), tmp_path / "empty.png")
+    assert (tmp_path / "empty.png").is_file()

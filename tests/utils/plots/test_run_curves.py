@@ -1,0 +1,73 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.paths import ROOT
+from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
+
+NAN = float("nan")
+
+
+def history(rates: list[float], *, validated_every: int = 1) -> list[dict[str, float]]:
+    """A run in the columns of results.csv, with warm-up in its first epoch."""
+    rows = []
+    for epoch, rate in enumerate(rates):
+        score = 0.1 + 0.5 * epoch / len(rates) if epoch % validated_every == 0 else NAN
+        row = dict.fromkeys(("train/box_loss", "train/obj_loss", "train/cls_loss"), 1 / (epoch + 1))
+        row |= dict.fromkeys(("val/box_loss", "val/obj_loss", "val/cls_loss"), 2 / (epoch + 1))
+        row |= {"metrics/precision": score, "metrics/recall": score}
+        row |= {"metrics/mAP_0.5": score, "metrics/mAP_0.5:0.95": score / 2}
+        row |= {"epoch": epoch, "x/lr0": rate if epoch else 0.1, "x/lr1": rate, "x/lr2": rate}
+        rows.append(row)
+    return rows
+
+
+def ink(path: Path) -> float:
+    """Share of the pixels of a picture that are not white."""
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    return float((picture < 250).any(2).mean())
+
+
+@pytest.mark.parametrize(
+    ("rates", "trained", "seams"),
+    [
+        ([0.01, 0.005, 0.001], 3, []),
+        ([0.01] * 10, 1, []),  # a single row
+        ([0.01] * 10, 0, []),  # before the first epoch
+        ([0.01] * 4 + [0.004] * 6, 10, [(4, "hold"), (6, "slope-match"), (8, "restart")]),
+        ([0.01] * 300 + [1e-4] * 600, 700, [(300, "hold"), (302, "rebase"), (899, "hold")]),
+        ([0.01, 0.005], 2, [(2, "hold")]),  # a seam with nothing behind it
+        ([0.01, 0.0], 2, [(1, "slope-match")]),  # a rate of zero on a logarithmic axis
+    ],
+)
+def test_lr_map_is_drawn(
+    tmp_path: Path, rates: list[float], trained: int, seams: list[tuple[int, str]]
+) -> None:
+    path = tmp_path / "lr_map.png"
+    save_lr_map(history(rates)[:trained], rates, [SeamMark(*seam) for seam in seams], path)
+    assert ink(path) > 0.3  # the tinted panels alone are half of it
+
+
+def test_lr_map_with_gaps(tmp_path: Path) -> None:
+    rates = [0.01] * 10
+    save_lr_map(history(rates, validated_every=3), rates, [], tmp_path / "some.png")
+    save_lr_map([{"epoch": 0.0}, {"epoch": 1.0}], rates, [], tmp_path / "none.png")
+    assert ink(tmp_path / "some.png") > ink(tmp_path / "none.png") > 0.3
+
+
+def test_results_are_drawn(tmp_path: Path) -> None:
+    save_results_plot(history([0.01] * 10, validated_every=3), tmp_path / "results.png")
+    save_results_plot([], tmp_path / "empty.png")
+    assert ink(tmp_path / "results.png") > ink(tmp_path / "empty.png") > 0.01
+
+
+def test_pictures_are_drawn_without_pyplot_and_its_global_state() -> None:
+    code = (
+        "import sys, utils.plots.run_curves, utils.plots.metric_curves;"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,1 @@
+"""How good the detector is: matching, average precision, the validation loop."""

@@ -1,0 +1,272 @@
+"""Detection metrics over plain numpy arrays: matching, average precision, confusion, fitness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+Bools = NDArray[np.bool_]
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+CURVE_POINTS = 1000
+RECALL_GRID = np.linspace(0, 1, 101)  # the 101 recall points of the COCO protocol
+SMOOTHING_WIDTH = CURVE_POINTS // 10 + 1  # a tenth of the axis, odd to be centred
+MAP50_SHARE, MAP50_95_SHARE = 0.1, 0.9
+TINY = 1e-16  # keeps 0 / 0 at 0
+
+
+@dataclass(frozen=True)
+class MetricCurves:
+    """Curves for plotting at IoU 0.5; ``c`` classes that have labels, 1000 points each."""
+
+    names: tuple[str, ...]
+    """Names of the ``c`` classes."""
+    confidence: Floats
+    """Confidence axis from 0 to 1, [1000]."""
+    precision: Floats
+    """Precision over confidence, [c, 1000]."""
+    recall: Floats
+    """Recall over confidence, [c, 1000]."""
+    f1: Floats
+    """Harmonic mean of the two over confidence, [c, 1000]."""
+    envelope: Floats
+    """Precision over recall from 0 to 1, [c, 1000]; the recall axis equals `confidence`."""
+    ap50: Floats
+    """Average precision at IoU 0.5, [c]."""
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Metrics of the ``c`` classes that have labels, by ascending class index."""
+
+    classes: Ints
+    """Class indices, [c]."""
+    instances: Ints
+    """Number of labels, [c]."""
+    ap: Floats
+    """Average precision at each of the ten IoU thresholds, [c, 10]."""
+    precision: Floats
+    """Precision at `confidence`, [c]."""
+    recall: Floats
+    """Recall at `confidence`, [c]."""
+    f1: Floats
+    """F1 at `confidence`, [c]."""
+    tp: Floats
+    """True positives at `confidence`, rounded, [c]."""
+    fp: Floats
+    """False positives at `confidence`, rounded, [c]."""
+    confidence: float
+    """The confidence of the best (smoothed) mean F1."""
+    curves: MetricCurves
+
+
+class _ClassCurves(NamedTuple):
+    """What one class contributes: AP [10] and three curves [1000]."""
+
+    ap: Floats
+    precision: Floats
+    recall: Floats
+    envelope: Floats
+
+
+def fitness(map50: float, map50_95: float) -> float:
+    """The number by which epochs are compared: 0.1 mAP50 + 0.9 mAP50-95."""
+    return MAP50_SHARE * map50 + MAP50_95_SHARE * map50_95
+
+
+def match_detections(iou: Floats, label_classes: Ints, detection_classes: Ints) -> Bools:
+    """Decide at each IoU threshold which detections of one image are true positives.
+
+    A detection goes to the label of its class that it overlaps best, if the threshold is reached.
+    Of several detections that go to one label, the most confident is right and the others are not,
+    even if one of them lies better: the order of confidence is what AP judges.
+
+    Args:
+        iou: IoU of every label with every detection, [m, n]; detections by descending confidence.
+        label_classes: [m].
+        detection_classes: [n].
+
+    Returns:
+        True positives, [n, 10], one column per entry of `IOU_THRESHOLDS`.
+    """
+    tp = np.zeros((len(detection_classes), len(IOU_THRESHOLDS)), dtype=bool)
+    if not len(label_classes):
+        return tp
+    overlap = np.where(np.equal.outer(label_classes, detection_classes), iou, 0.0)  # [m, n]
+    label = overlap.argmax(0)  # [n]
+    detection, threshold = np.nonzero(overlap.max(0)[:, None] >= IOU_THRESHOLDS)
+    claim = label[detection] * len(IOU_THRESHOLDS) + threshold  # one number per label and threshold
+    first = np.unique(claim, return_index=True)[1]
+    tp[detection[first], threshold[first]] = True
+    return tp
+
+
+class _Pairs(NamedTuple):
+    """Matched labels and detections, index arrays of equal length."""
+
+    labels: Ints
+    detections: Ints
+
+
+def _greedy_pairs(iou: Floats, threshold: float) -> _Pairs:
+    """Match rows and columns of ``iou`` [m, n], best IoU first, each used at most once."""
+    rows, columns = np.nonzero(iou >= threshold)
+    order = np.argsort(-iou[rows, columns], kind="stable")
+    rows, columns = rows[order], columns[order]
+    labels: list[int] = []
+    detections: list[int] = []
+    while len(rows):
+        # The pairs that come first both in their row and in their column can all be taken at once.
+        first_of_row = np.zeros(len(rows), dtype=bool)
+        first_of_row[np.unique(rows, return_index=True)[1]] = True
+        first_of_column = np.zeros(len(rows), dtype=bool)
+        first_of_column[np.unique(columns, return_index=True)[1]] = True
+        taken = first_of_row & first_of_column
+        labels.extend(rows[taken])
+        detections.extend(columns[taken])
+        free = ~np.isin(rows, rows[taken]) & ~np.isin(columns, columns[taken])
+        rows, columns = rows[free], columns[free]
+    return _Pairs(np.array(labels, dtype=int), np.array(detections, dtype=int))
+
+
+def ap_per_class(
+    tp: Bools,
+    confidence: Floats,
+    predicted_classes: Ints,
+    target_classes: Ints,
+    names: tuple[str, ...] | None = None,
+) -> ClassMetrics:
+    """Precision, recall, F1 and average precision of every class that has labels.
+
+    Args:
+        tp: True positives at the ten IoU thresholds, [n, 10].
+        confidence: [n].
+        predicted_classes: [n].
+        target_classes: Class of every label, [m].
+        names: Class names by index, for the curves; the index itself when not given.
+
+    Returns:
+        `ClassMetrics`; arrays of length 0 when there are no labels.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    tp, confidence, predicted_classes = tp[order], confidence[order], predicted_classes[order]
+    classes, instances = np.unique(target_classes.astype(int), return_counts=True)
+    parts = []
+    for index, count in zip(classes, instances, strict=True):
+        mine = predicted_classes == index
+        parts.append(_class_curves(tp[mine], confidence[mine], int(count)))
+    precision, recall, envelope = (
+        np.array([getattr(part, field) for part in parts]).reshape(-1, CURVE_POINTS)
+        for field in ("precision", "recall", "envelope")
+    )
+    ap = np.array([part.ap for part in parts]).reshape(-1, len(IOU_THRESHOLDS))
+    f1 = 2 * precision * recall / (precision + recall + TINY)
+    axis = np.linspace(0, 1, CURVE_POINTS)
+    best = int(smooth(f1.mean(0)).argmax()) if len(classes) else 0
+    true_positives: Floats = np.round(recall[:, best] * instances)
+    return ClassMetrics(
+        classes=classes,
+        instances=instances,
+        ap=ap,
+        precision=precision[:, best],
+        recall=recall[:, best],
+        f1=f1[:, best],
+        tp=true_positives,
+        fp=(true_positives / (precision[:, best] + TINY) - true_positives).round(),
+        confidence=float(axis[best]),
+        curves=MetricCurves(
+            names=tuple(names[index] if names else str(index) for index in classes),
+            confidence=axis,
+            precision=precision,
+            recall=recall,
+            f1=f1,
+            envelope=envelope,
+            ap50=ap[:, 0],
+        ),
+    )
+
+
+def _class_curves(tp: Bools, confidence: Floats, instances: int) -> _ClassCurves:
+    """Curves of one class from its detections in descending order of confidence."""
+    axis = np.linspace(0, 1, CURVE_POINTS)
+    if not len(tp):
+        nothing = np.zeros(CURVE_POINTS)
+        return _ClassCurves(np.zeros(len(IOU_THRESHOLDS)), nothing, nothing, nothing)
+    true_positives = tp.cumsum(0, dtype=float)  # [n, 10]
+    recall = true_positives / instances
+    precision = true_positives / np.arange(1, len(tp) + 1)[:, None]
+    envelopes = [_envelope(recall[:, i], precision[:, i]) for i in range(tp.shape[1])]
+    return _ClassCurves(
+        ap=np.array([average_precision(*envelope) for envelope in envelopes]),
+        # np.interp wants an ascending axis; beyond the most confident detection nothing is found,
+        # and nothing is wrong either.
+        precision=np.interp(-axis, -confidence, precision[:, 0], left=1.0),
+        recall=np.interp(-axis, -confidence, recall[:, 0], left=0.0),
+        envelope=np.interp(axis, *envelopes[0]),
+    )
+
+
+class _Envelope(NamedTuple):
+    """A precision-recall curve with its sentinel ends, two arrays [n + 2]."""
+
+    recall: Floats
+    precision: Floats
+
+
+def _envelope(recall: Floats, precision: Floats) -> _Envelope:
+    """Add the ends (0, 1) and (1, 0) and make precision fall monotonically."""
+    recall = np.concatenate([[0.0], recall, [1.0]])
+    precision = np.concatenate([[1.0], precision, [0.0]])
+    return _Envelope(recall, np.maximum.accumulate(precision[::-1])[::-1])
+
+
+def average_precision(recall: Floats, precision: Floats) -> float:
+    """Area under a precision envelope, by trapezia between the 101 recall points of COCO."""
+    return float(np.trapezoid(np.interp(RECALL_GRID, recall, precision), RECALL_GRID))
+
+
+def smooth(curve: Floats) -> Floats:
+    """Moving average over a tenth of a confidence curve [1000], its ends prolonged."""
+    padded = np.pad(curve, SMOOTHING_WIDTH // 2, mode="edge")
+    return np.convolve(padded, np.full(SMOOTHING_WIDTH, 1 / SMOOTHING_WIDTH), mode="valid")
+
+
+class ConfusionMatrix:
+    """Counts of (predicted class, true class); the last row and column stand for background.
+
+    Args:
+        classes: Number of classes ``c``; the matrix is [c + 1, c + 1].
+        conf_thres: Detections at or below it are left out.
+        iou_thres: A label and a detection overlapping more are one object, whatever their classes.
+    """
+
+    def __init__(self, classes: int, conf_thres: float = 0.25, iou_thres: float = 0.45) -> None:
+        self.classes = classes
+        self.conf_thres = conf_thres
+        self.iou_thres = iou_thres
+        self.matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
+
+    def update(
+        self, iou: Floats, label_classes: Ints, detection_classes: Ints, confidence: Floats
+    ) -> None:
+        """Add one image.
+
+        Args:
+            iou: IoU of every label with every detection, [m, n].
+            label_classes: [m].
+            detection_classes: [n].
+            confidence: Of the detections, [n].
+        """
+        kept = confidence > self.conf_thres
+        iou, detection_classes = iou[:, kept], detection_classes[kept]
+        pairs = _greedy_pairs(iou, np.nextafter(self.iou_thres, 1.0))
+        predicted = np.full(len(label_classes), self.classes)
+        predicted[pairs.labels] = detection_classes[pairs.detections]
+        np.add.at(self.matrix, (predicted, label_classes.astype(int)), 1)
+        invented = np.delete(detection_classes, pairs.detections).astype(int)
+        np.add.at(self.matrix[:, self.classes], invented, 1)

@@ -1,0 +1,156 @@
+"""What is written of an evaluation: table, metrics.json, pictures, detections as text and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from utils.boxes import xyxy_to_xywh
+from utils.datasets.dataset import Batch
+from utils.datasets.description import load_description
+from utils.evaluation.evaluate import ClassResult, Evaluation, table_row, to_original
+from utils.plots.images import save_batch_grid
+from utils.plots.metric_curves import save_confusion_matrix, save_metric_curves
+
+log = logging.getLogger("yolo")
+
+COCO_DATA = "coco.yaml"
+# COCO numbers its 80 classes from 1 to 90 and leaves these out.
+COCO_GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in COCO_GAPS)
+PICTURED_BATCHES = 3
+
+
+def log_table(evaluation: Evaluation, *, per_class: bool = False) -> None:
+    """Log the row of all classes under the progress bar's header, and those of each class."""
+    counts = evaluation.images, evaluation.instances
+    log.info("%s", _row("all", counts, evaluation))
+    for result in evaluation.classes if per_class else ():
+        log.info("%s", _row(result.name, (result.images, result.instances), result))
+
+
+def _row(name: str, counts: tuple[int, int], metrics: Evaluation | ClassResult) -> str:
+    values = metrics.precision, metrics.recall, metrics.map50, metrics.map50_95
+    return table_row(name, *map(str, counts), *(f"{value:.3g}" for value in values))
+
+
+def save_metrics(evaluation: Evaluation, path: Path) -> None:
+    """Write the numbers of an evaluation as JSON."""
+    speed = dict(zip(("preprocess", "inference", "nms"), evaluation.speed_ms, strict=True))
+    record = {
+        "precision": evaluation.precision,
+        "recall": evaluation.recall,
+        "map50": evaluation.map50,
+        "map50_95": evaluation.map50_95,
+        "images": evaluation.images,
+        "instances": evaluation.instances,
+        "speed_ms_per_image": speed,
+        "classes": [dataclasses.asdict(result) for result in evaluation.classes],
+    }
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save_plots(evaluation: Evaluation, folder: Path) -> None:
+    """Draw the metric curves and the confusion matrix into a folder."""
+    save_metric_curves(evaluation.curves, folder)
+    save_confusion_matrix(evaluation.confusion, evaluation.names, folder / "confusion_matrix.png")
+
+
+class BatchPictures:
+    """Observer: draws labels and detections of the first three batches.
+
+    Args:
+        folder: Receives val_batch0_labels.jpg, val_batch0_pred.jpg and so on.
+        names: Class names by index.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder = folder
+        self.names = names
+        self.count = 0
+
+    def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
+        """Draw a batch, if it is one of the first."""
+        if self.count < PICTURED_BATCHES:
+            stem = self.folder / f"val_batch{self.count}"
+            save_batch_grid(batch, stem.with_name(f"{stem.name}_labels.jpg"), self.names)
+            save_batch_grid(
+                batch, stem.with_name(f"{stem.name}_pred.jpg"), self.names, boxes=detections
+            )
+        self.count += 1
+
+
+class TextFiles:
+    """Observer: writes the detections of each image as a label file.
+
+    A line is class, centre x and y, width, height as shares of the image, and, if wanted,
+    confidence. Images without detections get no file.
+
+    Args:
+        folder: Receives `<image>.txt` files.
+        with_confidence: Append the confidence.
+    """
+
+    def __init__(self, folder: Path, *, with_confidence: bool) -> None:
+        self.folder = folder
+        self.columns = 6 if with_confidence else 5
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
+        """Write the files of a batch."""
+        for frame, found in zip(batch.frames, detections, strict=True):
+            if not len(found):
+                continue
+            height, width = frame.original
+            scaled = to_original(found, frame)
+            boxes = xyxy_to_xywh(scaled[:, :4]) / scaled.new_tensor([width, height] * 2)
+            lines = [
+                " ".join(f"{value:g}" for value in (int(label), *box, confidence)[: self.columns])
+                for box, (confidence, label) in zip(
+                    boxes.tolist(), scaled[:, 4:].tolist(), strict=True
+                )
+            ]
+            path = self.folder / f"{Path(frame.path).stem}.txt"
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def category_ids(names: Sequence[str]) -> tuple[int, ...]:
+    """The COCO benchmark's numbers if these are its 80 classes, else 0, 1, 2 and so on."""
+    coco = load_description(COCO_DATA).names
+    return COCO_CATEGORY_IDS if tuple(names) == coco else tuple(range(len(names)))
+
+
+class CocoResults:
+    """Observer: collects detections in the result format of the COCO benchmark.
+
+    Args:
+        category_ids: The benchmark's number of each class.
+    """
+
+    def __init__(self, category_ids: Sequence[int]) -> None:
+        self.category_ids = category_ids
+        self.results: list[dict[str, Any]] = []
+
+    def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
+        """Collect the detections of a batch: left, top, width, height in pixels of the image."""
+        for frame, found in zip(batch.frames, detections, strict=True):
+            stem = Path(frame.path).stem
+            for x1, y1, x2, y2, confidence, label in to_original(found, frame).tolist():
+                self.results.append(
+                    {
+                        "image_id": int(stem) if stem.isdecimal() else stem,
+                        "category_id": self.category_ids[int(label)],
+                        "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
+                        "score": round(confidence, 5),
+                    }
+                )
+
+    def save(self, path: Path) -> None:
+        """Write what was collected."""
+        path.write_text(json.dumps(self.results) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Pictures: curves of a run, learning-rate map, metrics curves, drawn boxes."""

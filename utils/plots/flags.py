@@ -1,0 +1,96 @@
+"""Short texts hoisted above a panel on poles, in as many rows as they need not to overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
+
+from utils.plots.figure import INK, VERMILION
+
+ROW_HEIGHT = 0.21  # inches
+PAD = 0.06  # inches between a pole and its text
+FONT_SIZE = 8.5  # points
+POINTS_PER_INCH = 72
+POLE_ORDER = 3  # above the curves, below the flags of other seams
+
+
+class Flag(NamedTuple):
+    """A text and the place found for it."""
+
+    x: float
+    """The pole, as a share of the panel's width."""
+    text: str
+    row: int
+    """0 is the row next to the panel."""
+    before: bool
+    """Whether the text ends at the pole, for want of room behind it."""
+
+
+def place_flags(marks: Sequence[tuple[float, str]], panel_width: float) -> list[Flag]:
+    """Give each text the lowest row in which it overlaps no other.
+
+    Args:
+        marks: Poles, as shares of the panel's width in ascending order, and their texts.
+        panel_width: In inches.
+    """
+    row_ends: list[float] = []
+    flags = []
+    for x, text in marks:
+        pole = x * panel_width
+        extent = TextPath((0, 0), text, size=FONT_SIZE).get_extents()
+        width = extent.width / POINTS_PER_INCH + 2 * PAD
+        before = pole + width > panel_width
+        start = pole - width if before else pole
+        row = next((i for i, end in enumerate(row_ends) if end <= start), len(row_ends))
+        row_ends[row : row + 1] = [start + width]
+        flags.append(Flag(x, text, row, before))
+    return flags
+
+
+def rows_height(flags: Sequence[Flag]) -> float:
+    """Inches that the flags need above the panel."""
+    return ROW_HEIGHT * (1 + max((flag.row for flag in flags), default=-1))
+
+
+def hoist(axes: Axes, flags: Sequence[Flag], pole_top: float | None = None) -> None:
+    """Draw poles through the whole panel, and the flags above it.
+
+    Args:
+        axes: The panel.
+        flags: What `place_flags` made of the texts.
+        pole_top: Where all poles end, in inches above the panel; each at its own flag if not given.
+    """
+    figure = axes.get_figure(root=True)
+    if figure is None:
+        raise ValueError("the panel belongs to no figure")
+    width = axes.get_position().width * figure.get_figwidth()
+    height = axes.get_position().height * figure.get_figheight()
+    for flag in flags:
+        end = ROW_HEIGHT * (flag.row + 1) if pole_top is None else pole_top
+        axes.add_line(
+            Line2D(
+                [flag.x, flag.x],
+                [0, 1 + end / height],
+                transform=axes.transAxes,
+                color=VERMILION,
+                linewidth=1.1,
+                clip_on=False,
+                zorder=POLE_ORDER,
+            )
+        )
+        axes.text(
+            flag.x + (-PAD if flag.before else PAD) / width,
+            1 + ROW_HEIGHT * (flag.row + 0.5) / height,
+            flag.text,
+            transform=axes.transAxes,
+            ha="right" if flag.before else "left",
+            va="center",
+            fontsize=FONT_SIZE,
+            color=INK,
+            zorder=POLE_ORDER + 1,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+        )

@@ -1,0 +1,279 @@
+"""Pictures of a whole run, from plain history rows: results.png and lr_map.png."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from utils.evaluation.metrics import fitness
+from utils.plots.figure import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    QUIET,
+    VERMILION,
+    new_figure,
+    save_figure,
+    style_axes,
+)
+from utils.plots.flags import POLE_ORDER, Flag, hoist, place_flags, rows_height
+from utils.plots.series import Row, column, smoothed
+
+PANELS = (
+    "train/box_loss",
+    "train/obj_loss",
+    "train/cls_loss",
+    "metrics/precision",
+    "metrics/recall",
+    "val/box_loss",
+    "val/obj_loss",
+    "val/cls_loss",
+    "metrics/mAP_0.5",
+    "metrics/mAP_0.5:0.95",
+)
+PANEL_COLUMNS = 5
+
+
+def save_results_plot(rows: Sequence[Row], path: Path) -> None:
+    """Draw losses and metrics over the epochs as a grid of ten panels.
+
+    Args:
+        rows: History in the column names of results.csv; NaN or an absent value leaves a gap.
+        path: The picture to write.
+    """
+    figure = new_figure(15.0, 6.4)
+    grid = figure.subplots(len(PANELS) // PANEL_COLUMNS, PANEL_COLUMNS)
+    epochs = column(rows, "epoch")
+    for axes, name in zip(grid.flat, PANELS, strict=True):
+        values = column(rows, name)
+        known = np.isfinite(values)
+        style_axes(axes)
+        axes.set_title(name, fontsize=10, color=INK)
+        axes.plot(epochs[known], values[known], ".", color=BLUE, alpha=0.45, markersize=5)
+        axes.plot(
+            epochs[known], smoothed(epochs[known], values[known]), color=VERMILION, linewidth=1.6
+        )
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch", fontsize=9, color=INK)
+    figure.legend(
+        handles=grid[0, 0].lines,
+        labels=["each epoch", "smoothed"],
+        loc="upper right",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
+    figure.suptitle("Training results", x=0.04, ha="left", fontsize=13, weight="bold", color=INK)
+    figure.subplots_adjust(left=0.04, right=0.99, top=0.87, bottom=0.08, wspace=0.26, hspace=0.3)
+    save_figure(figure, path)
+
+
+class SeamMark(NamedTuple):
+    """Where a run was extended."""
+
+    epoch: int
+    """Epochs completed at the seam: the first epoch of the new segment."""
+    mode: str
+    """The continuation mode of the new segment."""
+
+
+class _Panels(NamedTuple):
+    """The figure of lr_map.png and its two panels."""
+
+    figure: Figure
+    metrics: Axes
+    rates: Axes
+
+
+# The figure from top to bottom, in inches; the flags of the seams come on top of each panel.
+WIDTH, LEFT, RIGHT = 12.0, 0.9, 0.3
+TITLE, METRICS, GAP, RATES, FOOT = 0.7, 3.1, 0.25, 2.7, 1.2
+LEGEND_TOP, LEGEND_STEP = 0.45, 0.25
+TINTS = ("#f4f6f9", "#fdf4e7")
+HEADROOM = 1.08
+# A segment that stays below a twentieth of a linear axis would be a flat line on its floor.
+LOG_SCALE_BELOW = 0.05
+LOG_MARGIN = 1.5
+DOT_BUDGET = 600.0  # points of marker width for all epochs together
+DOT_LIMITS = (1.8, 5.0)  # points
+
+
+def save_lr_map(
+    rows: Sequence[Row],
+    plan_rates: Sequence[float],
+    seams: Sequence[SeamMark],
+    path: Path,
+) -> None:
+    """Draw mAP above, learning rate below, over one epoch axis with every seam marked.
+
+    Args:
+        rows: History in the column names of results.csv; NaN or an absent value leaves a gap.
+        plan_rates: The planned rate ``lr0 * f(e)`` of the weights for every epoch ``e`` of the run.
+        seams: Where the run was extended; none for an unextended run.
+        path: The picture to write.
+    """
+    seams, planned = sorted(seams), len(plan_rates)
+    panel_width = WIDTH - LEFT - RIGHT
+    modes, steps = (
+        place_flags([(seam.epoch / planned, text(seam)) for seam in seams], panel_width)
+        for text in (
+            lambda seam: f"epoch {seam.epoch}: {seam.mode}",
+            lambda seam: _step_text(plan_rates, seam.epoch),
+        )
+    )
+    panels = _lay_out(planned, modes, steps)
+    _write_title(panels, len(rows), planned, len(seams))
+    _shade_segments(panels, [seam.epoch for seam in seams], planned)
+    curves = (
+        _draw_metrics(panels.metrics, rows, planned),
+        _draw_rates(panels.rates, rows, plan_rates),
+    )
+    _scale_rates(panels.rates, rows, plan_rates, [seam.epoch for seam in seams])
+    hoist(panels.metrics, modes)
+    hoist(panels.rates, steps, pole_top=rows_height(steps) + GAP)
+    _write_legends(panels, curves)
+    save_figure(panels.figure, path)
+
+
+def _step_text(plan_rates: Sequence[float], epoch: int) -> str:
+    """The planned rate on both sides of a seam and their ratio."""
+    if not 0 < epoch < len(plan_rates):
+        return "nothing planned behind it"
+    before, after = plan_rates[epoch - 1], plan_rates[epoch]
+    ratio = f"  (×{after / before:#.3g})" if before else ""
+    return f"{before:.3g} → {after:.3g}{ratio}"
+
+
+def _lay_out(planned: int, modes: Sequence[Flag], steps: Sequence[Flag]) -> _Panels:
+    """Place title, flags, panels and room for the legend one above the other."""
+    between = rows_height(steps) + GAP
+    height = TITLE + rows_height(modes) + METRICS + between + RATES + FOOT
+    figure = new_figure(WIDTH, height)
+    left, width = LEFT / WIDTH, (WIDTH - LEFT - RIGHT) / WIDTH
+    rates = figure.add_axes((left, FOOT / height, width, RATES / height))
+    metrics = figure.add_axes(
+        (left, (FOOT + RATES + between) / height, width, METRICS / height), sharex=rates
+    )
+    for axes, label in ((metrics, "validation mAP"), (rates, "learning rate")):
+        style_axes(axes)
+        axes.set_ylabel(label, fontsize=10.5, color=INK)
+        axes.yaxis.set_label_coords(-0.55 / (WIDTH * width), 0.5)
+    metrics.tick_params(labelbottom=False)
+    rates.set_xlabel("epoch", fontsize=10.5, color=INK)
+    rates.set_xlim(-0.5, planned - 0.5)
+    rates.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
+    return _Panels(figure, metrics, rates)
+
+
+def _write_title(panels: _Panels, trained: int, planned: int, seams: int) -> None:
+    """Name the picture at the upper left and the run's length at the upper right."""
+    y = 1 - TITLE / 2 / panels.figure.get_figheight()
+    left, right = LEFT / WIDTH, 1 - RIGHT / WIDTH
+    panels.figure.text(
+        left, y, "Learning-rate map", fontsize=15, weight="bold", color=INK, va="center"
+    )
+    story = f"{trained} of {planned} epochs trained, " + (
+        f"{seams} seam{'s' if seams > 1 else ''}" if seams else "no seam"
+    )
+    panels.figure.text(right, y, story, fontsize=10, color=QUIET, va="center", ha="right")
+
+
+def _write_legends(panels: _Panels, curves: Sequence[Sequence[Line2D]]) -> None:
+    """Explain the curves below the panels, one line for each panel."""
+    height = panels.figure.get_figheight()
+    for number, handles in enumerate(curves):
+        legend = panels.figure.legend(
+            handles=handles,
+            loc="center left",
+            bbox_to_anchor=(LEFT / WIDTH, (LEGEND_TOP - number * LEGEND_STEP) / height),
+            ncols=len(handles),
+            borderaxespad=0,
+            borderpad=0,
+            frameon=False,
+            fontsize=9,
+            labelcolor=INK,
+        )
+        for handle in legend.legend_handles:
+            if isinstance(handle, Line2D):
+                handle.set_markersize(max(handle.get_markersize(), DOT_LIMITS[1]))
+
+
+def _shade_segments(panels: _Panels, seams: Sequence[int], planned: int) -> None:
+    """Tint the segments in turn."""
+    edges = [0, *seams, planned]
+    for number, (start, end) in enumerate(pairwise(edges)):
+        for axes in (panels.metrics, panels.rates):
+            axes.axvspan(start - 0.5, end - 0.5, color=TINTS[number % len(TINTS)], lw=0, zorder=0)
+
+
+def _dot_size(epochs: int) -> float:
+    return float(np.clip(DOT_BUDGET / max(epochs, 1), *DOT_LIMITS))
+
+
+def _draw_metrics(axes: Axes, rows: Sequence[Row], planned: int) -> list[Line2D]:
+    """Draw both mAPs and the best epoch; returns the legend's entries."""
+    epochs = column(rows, "epoch")
+    map50, map50_95 = column(rows, "metrics/mAP_0.5"), column(rows, "metrics/mAP_0.5:0.95")
+    known = np.isfinite(map50) & np.isfinite(map50_95)
+    epochs, map50, map50_95 = epochs[known], map50[known], map50_95[known]
+    size = _dot_size(planned)
+    handles = [
+        *axes.plot(epochs, map50, "o-", color=ORANGE, lw=1.4, ms=size, mew=0, label="mAP50"),
+        *axes.plot(epochs, map50_95, "o-", color=BLUE, lw=1.4, ms=size, mew=0, label="mAP50-95"),
+    ]
+    axes.set_ylim(0, HEADROOM * map50.max(initial=0) or 1)
+    if len(epochs):
+        best = max(range(len(epochs)), key=lambda i: fitness(float(map50[i]), float(map50_95[i])))
+        found = f"best epoch {epochs[best]:.0f}: {map50[best]:.3f} and {map50_95[best]:.3f}"
+        point = (epochs[best], map50_95[best])
+        handles += axes.plot(*point, "*", ms=15, color=VERMILION, mec="white", label=found)
+        handles[-1].set_zorder(POLE_ORDER + 1)
+    return handles
+
+
+def _draw_rates(axes: Axes, rows: Sequence[Row], plan_rates: Sequence[float]) -> list[Line2D]:
+    """Draw planned and applied rates; returns the legend's entries."""
+    epochs = column(rows, "epoch")
+    bias, weights, norms = (column(rows, name) for name in ("x/lr0", "x/lr1", "x/lr2"))
+    size = _dot_size(len(plan_rates))
+    peak = bias[np.isfinite(bias)].max(initial=0)
+    start = f", from {peak:.2g} in warm-up" if peak > max(plan_rates) else ""
+    biases = axes.plot(epochs, bias, "--", color=PURPLE, lw=1.2, label=f"biases (x/lr0{start})")
+    return [
+        *axes.plot(plan_rates, color=GREEN, alpha=0.3, lw=6, label="planned"),
+        *axes.plot(epochs, weights, "o", color=GREEN, ms=size, mew=0, label="weights (x/lr1)"),
+        *axes.plot(epochs, norms, color=INK, lw=0.8, label="norm weights (x/lr2)"),
+        *biases,
+    ]
+
+
+def _scale_rates(
+    axes: Axes, rows: Sequence[Row], plan_rates: Sequence[float], seams: Sequence[int]
+) -> None:
+    """Scale the panel to the rates of the weights.
+
+    The rate of the biases, which warm-up starts ten times higher, leaves the panel through its top
+    instead of squashing all others; the legend tells where it comes from.
+    """
+    applied = np.concatenate([column(rows, "x/lr1"), column(rows, "x/lr2")])
+    shown = np.concatenate([plan_rates, applied[np.isfinite(applied)]])
+    top = shown.max(initial=0)
+    peaks = [max(part) for part in np.split(np.array(plan_rates), seams) if len(part)]
+    if min(peaks, default=0) < LOG_SCALE_BELOW * top:
+        axes.set_yscale("log")
+        axes.set_ylim(shown[shown > 0].min() / LOG_MARGIN, top * LOG_MARGIN)
+        axes.set_ylabel("learning rate (log scale)")
+    else:
+        axes.set_ylim(0, HEADROOM * top or 1)
+        axes.ticklabel_format(axis="y", style="plain")
