@@ -12,7 +12,7 @@ from models.detector import Detector, transfer_weights
 from models.spec import ModelSpec
 from utils.checkpoint.store import read_checkpoint
 from utils.checkpoint.upstream import is_upstream_file, read_upstream
-from utils.datasets.download import fetch
+from utils.download import fetch
 from utils.errors import UserError
 
 RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v7.0"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import torch
 
+from utils.atomic_files import copy_replacing, write_replacing
 from utils.checkpoint.format import validated
 from utils.errors import UserError
 
@@ -34,45 +33,16 @@ def save_checkpoint(
     Raises:
         UserError: the disk is full or the folder cannot be written to; the old file is untouched.
     """
-    beside = path.with_name(f".{path.name}.writing")
-    try:
-        with beside.open("wb") as stream:
-            torch.save(dict(checkpoint), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+
+    def write(part: Path) -> None:
+        torch.save(dict(checkpoint), part)
         if keep_previous and path.is_file():
-            replace_by_copy(path, path.with_name(PREVIOUS))
-        beside.replace(path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        beside.unlink(missing_ok=True)
+            copy_replacing(path, path.with_name(PREVIOUS))
+
+    try:
+        write_replacing(path, write)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise UserError(f"cannot save {path}: {error}; the file before it is untouched.") from error
-
-
-def replace_by_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file content as `source`, at once or not at all.
-
-    A hard link costs nothing, since checkpoints are replaced but never written into; where the file
-    system has none, the content is copied.
-    """
-    beside = target.with_name(f".{target.name}.writing")
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(source, beside)
-    except OSError:
-        shutil.copyfile(source, beside)
-    beside.replace(target)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; POSIX keeps it in the folder, which must be flushed itself."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

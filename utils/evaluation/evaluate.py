@@ -28,9 +28,8 @@ from utils.evaluation.metrics import (
     match_detections,
 )
 from utils.evaluation.stopwatch import Stopwatch
-from utils.runtime import Precision
+from utils.runtime import Precision, images_to_device
 
-PIXEL_MAX = 255.0
 MILLISECONDS = 1000.0
 SINGLE_CLASS_NAME = "item"
 TABLE_HEADER = ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
@@ -127,7 +126,7 @@ def evaluate(
         for batch in tqdm(batches, table_row(*TABLE_HEADER), bar_format=BAR):
             with torch.no_grad():
                 with watches[0]:
-                    images = _to_device(batch.images, device)
+                    images = images_to_device(batch.images, device)
                 with watches[1]:
                     with autocast():
                         raw = model(images)
@@ -162,15 +161,6 @@ def to_original(detections: Tensor, frame: Frame) -> Tensor:
         detections[:, :4], ratio=frame.ratio, pad=frame.pad, original=frame.original
     )
     return torch.cat((boxes, detections[:, 4:]), 1)
-
-
-def _to_device(images: Tensor, device: torch.device) -> Tensor:
-    """Images uint8 [B, 3, H, W] as float32 0 … 1 on the device.
-
-    Channels last: convolutions run faster so, yolov5n on a CPU 1.7 times as fast.
-    """
-    moved = images.to(device, non_blocking=True)
-    return moved.to(torch.float32, memory_format=torch.channels_last) / PIXEL_MAX
 
 
 def _detect(prediction: Tensor, settings: EvalSettings) -> list[Tensor]:

@@ -90,7 +90,8 @@ def test_after_the_warm_up_the_rate_is_exactly_lr0_times_the_factor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "batches", "expected"), [(3.0, 8, 100), (3.0, 100, 300), (1.33, 90, 120), (0, 50, 100)]
+    ("epochs", "batches", "expected"),
+    [(3.0, 8, 100), (3.0, 100, 300), (1.33, 90, 120), (0, 50, 100)],
 )
 def test_warm_up_lasts_a_hundred_iterations_at_least(
     epochs: float, batches: int, expected: int
