@@ -1,0 +1,45 @@
+"""Small data sets: black images, each with white rectangles that its labels name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.datasets.index import Index, build_index
+
+Rectangle = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in whole pixels; x2 and y2 are the first beyond it."""
+
+
+def label_rows(height: int, width: int, rectangles: Sequence[Rectangle], label: int = 0) -> str:
+    """The text of a label file."""
+    return "".join(
+        f"{label} {(x1 + x2) / 2 / width:.9f} {(y1 + y2) / 2 / height:.9f} "
+        f"{(x2 - x1) / width:.9f} {(y2 - y1) / height:.9f}\n"
+        for x1, y1, x2, y2 in rectangles
+    )
+
+
+def draw(
+    root: Path, name: str, size: tuple[int, int], rectangles: Sequence[Rectangle], label: int = 0
+) -> Path:
+    """Write an image of `size` (height, width) and its labels; returns the image's path."""
+    image = np.zeros((*size, 3), np.uint8)
+    for x1, y1, x2, y2 in rectangles:
+        image[y1:y2, x1:x2] = 255
+    path = root / "images" / f"{name}.png"
+    labels = root / "labels" / f"{name}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+    labels.write_text(label_rows(*size, rectangles, label))
+    return path
+
+
+def drawn_index(root: Path, sizes: Sequence[tuple[int, int]]) -> Index:
+    """An index of images of these sizes (height, width), each with its own rectangle inside."""
+    for i, (height, width) in enumerate(sizes):
+        rectangle = (width // 8, height // 4 + i, width - width // 4 - i, height - height // 4)
+        draw(root, f"{i:02d}", (height, width), [rectangle], label=i % 3)
+    return build_index([root / "images"], ["a", "b", "c"])

@@ -1,0 +1,102 @@
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.utils.datasets.web import closed_address, serving
+from utils.datasets.acquire import Archive, acquire
+from utils.errors import UserError
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Archives as they are met: of a whole set with and without its own folder, and of a part."""
+    for name, entries in {
+        "whole.zip": ["set/images/a/1.jpg", "set/labels/a/1.txt", "__MACOSX/set/._1"],
+        "bare.zip": ["images/a/1.jpg", "labels/a/1.txt"],
+        "images-only.zip": ["images/a/1.jpg", "images/a/2.jpg"],
+        "part.zip": ["val/2.jpg", "val/3.jpg"],
+    }.items():
+        (tmp_path / "site").mkdir(exist_ok=True)
+        with zipfile.ZipFile(tmp_path / "site" / name, "w") as archive:
+            for entry in entries:
+                archive.writestr(entry, entry)
+    return tmp_path / "site"
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("archives", "files"),
+    [
+        ([("whole.zip", ".")], ["images/a/1.jpg", "labels/a/1.txt"]),
+        ([("bare.zip", ".")], ["images/a/1.jpg", "labels/a/1.txt"]),
+        ([("images-only.zip", ".")], ["images/a/1.jpg", "images/a/2.jpg"]),
+        (
+            [("whole.zip", "."), ("part.zip", "images")],
+            ["images/a/1.jpg", "images/val/2.jpg", "images/val/3.jpg", "labels/a/1.txt"],
+        ),
+    ],
+)
+def test_archives_come_to_their_places(
+    site: Path, tmp_path: Path, archives: list[tuple[str, str]], files: list[str]
+) -> None:
+    root = tmp_path / "data" / "my-set"
+    with serving(site) as address:
+        acquire(root, [Archive(f"{address}/{name}", folder) for name, folder in archives])
+    assert files_in(root) == files
+    assert list(root.parent.iterdir()) == [root]  # neither archives nor scratch folders remain
+
+
+def test_until_all_is_there_nothing_is(site: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data" / "my-set"
+    with serving(site) as address:
+        archives = [Archive(f"{address}/whole.zip"), Archive(f"{address}/late.zip", "images")]
+        with pytest.raises(UserError, match=r"late\.zip cannot be downloaded"):
+            acquire(root, archives)
+        assert not root.exists()
+        (kept,) = root.parent.iterdir()  # what is fetched need not be fetched again
+        assert [path.name.split("-")[1] for path in kept.iterdir()] == ["whole.zip"]
+
+        shutil.move(site / "part.zip", site / "late.zip")
+        (site / "whole.zip").unlink()
+        acquire(root, archives)
+    assert "images/val/2.jpg" in files_in(root)
+    assert list(root.parent.iterdir()) == [root]
+
+
+def test_an_empty_folder_does_not_stand_in_the_way(site: Path, tmp_path: Path) -> None:
+    root = tmp_path / "my-set"
+    root.mkdir()
+    with serving(site) as address:
+        acquire(root, [Archive(f"{address}/bare.zip")])
+    assert len(files_in(root)) == 2
+
+
+def test_offline_it_says_what_to_do(tmp_path: Path) -> None:
+    root = tmp_path / "my-set"
+    url = f"{closed_address()}/my-set.zip"
+    with pytest.raises(UserError) as caught:
+        acquire(root, [Archive(url)])
+    sentence = str(caught.value)
+    assert sentence.startswith(
+        f"the data set my-set is not at {root} and {url} cannot be downloaded ("
+    )
+    assert sentence.endswith(
+        "; put it there, or set YOLO_DATASETS_DIR to the folder that holds my-set/."
+    )
+    assert "\n" not in sentence
+
+
+def test_without_an_address_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"my-set is not at .* no address to .*; put it there, or"):
+        acquire(tmp_path / "my-set", [])
+
+
+def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"is not at .* and cannot be made \(.*; put it there, or"):
+        acquire(tmp_path / "file" / "my-set", [Archive("http://localhost/a.zip")])

@@ -1,0 +1,192 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.utils.datasets.drawn import drawn_index
+from utils.datasets.dataset import Batch, EvalSet, Failure, Frame, Sample, TrainSet, collate
+from utils.datasets.draws import AugmentRanges
+from utils.datasets.image_store import FileImages
+from utils.datasets.index import Index
+from utils.datasets.labels import to_pixels
+from utils.datasets.letterbox import boxes_to_original
+
+SIDE = 96
+SIZES = [(96, 96), (64, 96), (96, 48), (80, 96), (96, 72), (96, 60)]
+
+
+def train_set(index: Index, ranges: AugmentRanges | None, seed: int = 0) -> TrainSet:
+    images = FileImages(index, SIDE, cv2.INTER_LINEAR)
+    return TrainSet(index, images, np.full((len(index), 2), SIDE), seed=seed, ranges=ranges)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return drawn_index(tmp_path, SIZES)
+
+
+def white_boxes(image: np.ndarray) -> np.ndarray:
+    """Corners [k, 4] of the connected white regions."""
+    white = (image.min(axis=2) > 160).astype(np.uint8)
+    stats = cv2.connectedComponentsWithStats(white)[2][1:, :4].astype(float)
+    stats[:, 2:] += stats[:, :2]
+    return stats
+
+
+def labelled_boxes(sample: Sample) -> np.ndarray:
+    return to_pixels(sample.labels, sample.image.shape[:2])
+
+
+def assert_boxes_are_on_rectangles(sample: Sample, tolerance: float) -> None:
+    """Every label has its white rectangle; every rectangle well inside has its label."""
+    height, width = sample.image.shape[:2]
+    labelled, white = labelled_boxes(sample), white_boxes(sample.image)
+    for box in labelled:
+        assert np.abs(white - box).max(axis=1).min() <= tolerance, (box, white)
+    for box in white:
+        inside = box[:2].min() > 0 and box[2] < width and box[3] < height
+        if inside and (box[2:] - box[:2]).min() > 4:
+            assert np.abs(labelled - box).max(axis=1).min() <= tolerance, (box, labelled)
+
+
+def test_plain_samples_are_letterboxed(index: Index) -> None:
+    sample = train_set(index, None)[0, 1]
+    # 64 x 96 in a square of 96: 16 rows above; the rectangle is drawn at (12, 17, 71, 48)
+    assert sample.image.shape == (96, 96, 3)
+    assert sample.labels[:, 0].tolist() == [1]
+    np.testing.assert_allclose(labelled_boxes(sample), [[12, 33, 71, 64]], atol=1e-4)
+    assert white_boxes(sample.image).tolist() == [[12, 33, 71, 64]]
+    assert sample.index == 1
+    assert sample.frame == Frame(str(index.paths[1]), (64, 96), (1.0, 1.0), (0.0, 0.0))
+
+
+def test_mosaics_without_a_warp_are_exact(index: Index) -> None:
+    dataset = train_set(index, AugmentRanges(mosaic=1))
+    found = 0
+    for epoch in range(5):
+        for i in range(len(index)):
+            sample = dataset[epoch, i]
+            found += len(sample.labels)
+            assert_boxes_are_on_rectangles(sample, 1e-4)
+    assert found > 60
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        AugmentRanges(translate=0.2),
+        AugmentRanges(scale=0.5, mosaic=1),
+        AugmentRanges(degrees=30, mosaic=1),
+        AugmentRanges(shear=15, mosaic=0.5, flip_up_down=0.5),
+        AugmentRanges(perspective=0.0007, mosaic=0.5, flip_left_right=0.5),
+    ],
+)
+def test_boxes_follow_their_rectangles(index: Index, ranges: AugmentRanges) -> None:
+    dataset = train_set(index, ranges)
+    found = 0
+    for i in range(len(index)):
+        for epoch in range(4):
+            sample = dataset[epoch, i]
+            found += len(sample.labels)
+            whole = [
+                box
+                for box in labelled_boxes(sample)
+                if box.min() > 0.5 and box.max() < SIDE - 0.5  # the others were cut off
+            ]
+            white = white_boxes(sample.image)
+            for box in whole:
+                assert np.abs(white - box).max(axis=1).min() <= 2, (box, white)
+    assert found > 15
+
+
+def test_labels_stay_in_the_picture(index: Index) -> None:
+    dataset = train_set(index, AugmentRanges(degrees=20, translate=0.3, scale=0.9, mosaic=0.7))
+    for epoch in range(10):
+        sample = dataset[epoch, 0]
+        boxes = labelled_boxes(sample)
+        assert sample.labels.dtype == np.float32
+        assert boxes.min(initial=0) >= -1e-4
+        assert boxes.max(initial=0) <= SIDE + 1e-4
+
+
+def test_mixup_has_the_labels_of_both(index: Index) -> None:
+    alone = train_set(index, AugmentRanges(mosaic=1))[0, 2]
+    mixed = train_set(index, AugmentRanges(mosaic=1, mixup=1))[0, 2]
+    assert mixed.labels[: len(alone.labels)].tolist() == alone.labels.tolist()
+    assert len(mixed.labels) > len(alone.labels)
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_index(index: Index) -> None:
+    ranges = AugmentRanges(translate=0.1, scale=0.5, hsv=(0.1, 0.5, 0.5), mosaic=1)
+    first, again = train_set(index, ranges), train_set(index, ranges)
+    again[3, 4]  # what was asked for before does not matter
+    assert np.array_equal(first[1, 2].image, again[1, 2].image)
+    assert np.array_equal(first[1, 2].labels, again[1, 2].labels)
+    for other in (first[2, 2], first[1, 3], train_set(index, ranges, seed=1)[1, 2]):
+        assert not np.array_equal(first[1, 2].image, other.image)
+
+
+def test_eval_samples_lead_back_to_the_original(tmp_path: Path) -> None:
+    index = drawn_index(tmp_path, [(192, 144)])
+    images = FileImages(index, SIDE, cv2.INTER_AREA)
+    sample = EvalSet(index, images, np.array([[128, 96]]))[0]
+    assert sample.image.shape == (128, 96, 3)
+    assert sample.frame == Frame(str(index.paths[0]), (192, 144), (0.5, 0.5), (12.0, 16.0))
+    back = boxes_to_original(
+        labelled_boxes(sample),
+        ratio=sample.frame.ratio,
+        pad=sample.frame.pad,
+        original=sample.frame.original,
+    )
+    # drawn_index draws at width / 8, height / 4, 3/4 of the width and of the height
+    np.testing.assert_allclose(back, [[18, 48, 108, 144]], atol=1e-3)
+    assert white_boxes(sample.image).tolist() == [[12 + 9, 16 + 24, 12 + 54, 16 + 72]]
+
+
+def test_eval_samples_are_not_enlarged_beyond_the_side(tmp_path: Path) -> None:
+    index = drawn_index(tmp_path, [(48, 48)])
+    sample = EvalSet(index, FileImages(index, SIDE, cv2.INTER_AREA), np.array([[128, 128]]))[0]
+    assert sample.frame.ratio == (2.0, 2.0)  # 48 to the side of 96, not to the shape of 128
+    assert sample.frame.pad == (16.0, 16.0)
+
+
+def test_collate() -> None:
+    frame = Frame("x", (2, 4), (1.0, 1.0), (0.0, 0.0))
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    labels = np.array([[5, 0.5, 0.5, 0.1, 0.2], [6, 0.4, 0.4, 0.3, 0.3]], np.float32)
+    batch = collate(
+        [
+            Sample(pixels, np.empty((0, 5), np.float32), 7, frame),
+            Sample(pixels[:, ::-1], labels, 9, frame),
+        ]
+    )
+    assert isinstance(batch, Batch)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous()
+    assert batch.images.shape == (2, 3, 2, 4)
+    assert batch.images[0].tolist() == pixels.transpose(2, 0, 1).tolist()
+    assert batch.images[1].tolist() == pixels[:, ::-1].transpose(2, 0, 1).tolist()
+    assert batch.targets.dtype == torch.float32
+    assert batch.targets[:, :2].tolist() == [[1, 5], [1, 6]]
+    assert torch.equal(batch.targets[:, 2:], torch.from_numpy(labels[:, 1:]))
+    assert batch.indices.tolist() == [7, 9]
+    assert batch.indices.dtype == torch.int64
+    assert batch.frames == (frame, frame)
+
+
+def test_a_batch_without_boxes_has_targets_of_the_right_shape() -> None:
+    frame = Frame("x", (2, 4), (1.0, 1.0), (0.0, 0.0))
+    sample = Sample(np.zeros((2, 4, 3), np.uint8), np.empty((0, 5), np.float32), 0, frame)
+    batch = collate([sample])
+    assert isinstance(batch, Batch)
+    assert batch.targets.shape == (0, 6)
+
+
+def test_a_changed_image_is_a_failure_in_the_users_words(index: Index) -> None:
+    path = Path(str(index.paths[0]))
+    cv2.imwrite(str(path), np.zeros((50, 50, 3), np.uint8))
+    failure = train_set(index, None).__getitems__([(0, 1), (0, 0)])
+    assert failure == Failure(f"image {path} has changed while it was in use; start again.")
+    assert collate(failure) is failure

@@ -1,0 +1,206 @@
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.paths import GOLDENS, requires_shared
+from tests.utils.datasets.web import serving
+from utils.datasets.acquire import Archive
+from utils.datasets.description import (
+    DATA_FOLDER,
+    DatasetDescription,
+    ensure_available,
+    load_description,
+)
+from utils.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "datasets"
+    folder.mkdir()
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(folder))
+    return folder
+
+
+def described(tmp_path: Path, text: str) -> DatasetDescription:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    return load_description(file)
+
+
+def test_everything_in_a_file(tmp_path: Path, datasets: Path) -> None:
+    description = described(
+        tmp_path,
+        """
+        path: ../datasets/mine
+        train: [images/a, images/b]
+        val: lists/val.txt
+        test: /elsewhere/test
+        nc: 2
+        names: {1: car, 0: person}
+        download: https://example.org/mine.zip
+        """,
+    )
+    assert description == DatasetDescription(
+        path=tmp_path / "mine.yaml",
+        root=datasets / "mine",
+        train=(datasets / "mine/images/a", datasets / "mine/images/b"),
+        val=(datasets / "mine/lists/val.txt",),
+        test=(Path("/elsewhere/test"),),
+        names=("person", "car"),
+        download=(Archive("https://example.org/mine.zip"),),
+    )
+
+
+def test_the_least_in_a_file(tmp_path: Path) -> None:
+    description = described(tmp_path, "train: images\nval:\nnames: [a, 7]")
+    assert description.root == tmp_path
+    assert description.train == (tmp_path / "images",)
+    assert description.val == ()
+    assert description.names == ("a", "7")
+    assert description.download == ()
+    assert not description.embedded
+
+
+def test_lists_of_archives(tmp_path: Path) -> None:
+    text = """
+        path: mine
+        train: images
+        names: [a]
+        download:
+          - https://example.org/labels.zip
+          - {url: "http://example.org/train.zip", folder: images}
+        """
+    assert described(tmp_path, text).download == (
+        Archive("https://example.org/labels.zip", "."),
+        Archive("http://example.org/train.zip", "images"),
+    )
+
+
+def test_scripts_are_not_run_and_not_needed(tmp_path: Path) -> None:
+    text = "path: mine\ntrain: images\nnames: [a]\ndownload: |\n  import os\n  os.abort()\n"
+    assert described(tmp_path, text).download == ()
+
+
+def test_folders_of_files_made_by_labelling_services(tmp_path: Path) -> None:
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    description = described(tmp_path, "train: ../train/images\nval: ../val/images\nnames: [a]")
+    assert description.train == (tmp_path / "train" / "images",)
+    assert description.val == (tmp_path / "../val/images",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2", "is not readable YAML"),
+        ("- a\n- b", "must hold `train:`, `val:` and `names:` lines"),
+        ("!!python/object/apply:os.abort []", "is not readable YAML"),
+        ("names: [a]", "names no images"),
+        ("train: 3\nnames: [a]", "train is 3; it must be a path or a list of paths"),
+        ("train: [a, '']\nnames: [a]", "it must be a path or a list of paths"),
+        ("path: [a]\ntrain: a\nnames: [a]", r"`path:` is \['a'\]; it must be a text"),
+        ("train: a", "must have `names:`"),
+        ("train: a\nnames: []", "must have `names:`"),
+        ("train: a\nnames: person", "must have `names:`"),
+        ("train: a\nnames: {0: a, 2: b}", "keys of `names:` must be 0, 1, 2"),
+        ("train: a\nnames: {a: 0}", "keys of `names:` must be 0, 1, 2"),
+        ("train: a\nnc: 3\nnames: [a, b]", "nc is 3, but names has 2 entries"),
+        ("train: a\nnames: [a]\nembedded: rivers", "no data set 'rivers' is embedded"),
+        ("train: a\nnames: [a]\ndownload: 7", "a `download:` entry is an address, or a map"),
+        ("train: a\nnames: [a]\ndownload: [{folder: x}]", "a `download:` entry is an address"),
+        ("train: a\nnames: [a]\ndownload: [{url: x, to: y}]", "a `download:` entry is an address"),
+        ("train: a\nnames: [a]\ndownload: ['file:///x']", r"needs http\(s\) addresses and folders"),
+        (
+            "train: a\nnames: [a]\ndownload: [{url: 'http://x/y', folder: ../z}]",
+            "folders inside the data set",
+        ),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        described(tmp_path, text)
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["coco128", "coco128.yaml", "data/coco128.yaml"])
+def test_bare_names_are_found(name: str, datasets: Path) -> None:
+    description = load_description(name)
+    assert description.path.resolve() == DATA_FOLDER / "coco128.yaml"
+    assert description.root == datasets / "coco128"
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(UserError, match=r"data-set file nowhere\.yaml does not exist; .* data/"):
+        load_description("nowhere.yaml")
+
+
+@requires_shared
+@pytest.mark.parametrize("name", ["coco128.yaml", "coco.yaml"])
+def test_the_published_data_sets(name: str) -> None:
+    expected = json.loads((GOLDENS / "datasets.json").read_text())[name]
+    content = yaml.safe_load((DATA_FOLDER / name).read_text())
+    assert {str(key): value for key, value in content["names"].items()} == expected["names"]
+    for key in ("path", "train", "val", "test"):
+        assert content.get(key) == expected[key]
+    if expected["download_url"]:
+        assert content["download"] == expected["download_url"]
+    assert all(archive.url for archive in load_description(name).download)
+
+
+def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    description = described(tmp_path, "train: images\nval: images\ntest: none\nnames: [a]")
+    ensure_available(description)
+    with pytest.raises(UserError, match=r"/none is not there; complete it"):
+        ensure_available(description, ["test"])
+
+
+def test_a_split_without_a_line(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    description = described(tmp_path, "train: images\nnames: [a]")
+    ensure_available(description, ["train"])
+    with pytest.raises(UserError, match="has no `val:` images"):
+        ensure_available(description)
+
+
+def test_what_is_missing_is_downloaded(tmp_path: Path, datasets: Path) -> None:
+    (tmp_path / "site").mkdir()
+    with zipfile.ZipFile(tmp_path / "site" / "mine.zip", "w") as archive:
+        archive.writestr("mine/images/1.jpg", b"")
+    with serving(tmp_path / "site") as address:
+        text = f"path: mine\ntrain: images\nval: other\nnames: [a]\ndownload: {address}/mine.zip"
+        description = described(tmp_path, text)
+        ensure_available(description, ["train"])
+    assert (datasets / "mine" / "images" / "1.jpg").is_file()
+    with pytest.raises(UserError, match=r"at .*/mine is incomplete, .*/other is not there"):
+        ensure_available(description, ["val"])
+
+
+def test_an_archive_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    with zipfile.ZipFile(tmp_path / "site" / "mine.zip", "w") as archive:
+        archive.writestr("readme.txt", b"")
+    with serving(tmp_path / "site") as address:
+        text = f"path: mine\ntrain: images\nnames: [a]\ndownload: {address}/mine.zip"
+        with pytest.raises(UserError, match="is not there even after getting the data set"):
+            ensure_available(described(tmp_path, text), ["train"])
+
+
+def test_the_embedded_data_set_is_made(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def make(root: Path) -> None:
+        made.append(root)
+        (root / "images").mkdir(parents=True)
+
+    monkeypatch.setattr("utils.datasets.description.make_streets", make)
+    text = "path: streets\ntrain: images\nval: images\nnames: [a]\nembedded: streets"
+    for _ in range(2):
+        ensure_available(described(tmp_path, text))
+    assert made == [datasets / "streets"]

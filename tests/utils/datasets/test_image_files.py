@@ -1,0 +1,170 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils.datasets.image_files import ImageError, list_images, probe_size, read_image
+from utils.errors import UserError
+
+ORIENTATION = 0x0112
+RED, GREEN = (200, 0, 0), (0, 200, 0)
+
+
+def picture() -> Image.Image:
+    """20 px high, 30 wide, red; green in the upper left quarter."""
+    pixels = np.full((20, 30, 3), RED, np.uint8)
+    pixels[:10, :15] = GREEN
+    return Image.fromarray(pixels)
+
+
+def turned(name: str) -> Callable[[Path], None]:
+    def save(folder: Path) -> None:
+        image = picture()
+        exif = image.getexif()
+        exif[ORIENTATION] = 6  # to be turned clockwise: the upper left comes to the upper right
+        image.save(folder / name, exif=exif, quality=95)
+
+    return save
+
+
+def sixteen_bits(folder: Path) -> None:
+    pixels = np.asarray(picture())[..., ::-1].astype(np.uint16) * 256
+    cv2.imwrite(str(folder / "deep.png"), pixels)
+
+
+def plain(name: str, mode: str = "RGB") -> Callable[[Path], None]:
+    return lambda folder: picture().convert(mode).save(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "size", "green_at"),
+    [
+        ("a.png", plain("a.png"), (20, 30), (2, 2)),
+        ("a.jpg", plain("a.jpg"), (20, 30), (2, 2)),
+        ("a.bmp", plain("a.bmp"), (20, 30), (2, 2)),
+        ("a.webp", plain("a.webp"), (20, 30), (2, 2)),
+        ("a.tif", plain("a.tif"), (20, 30), (2, 2)),
+        ("palette.png", plain("palette.png", "P"), (20, 30), (2, 2)),
+        ("alpha.png", plain("alpha.png", "RGBA"), (20, 30), (2, 2)),
+        ("ink.jpg", plain("ink.jpg", "CMYK"), (20, 30), (2, 2)),
+        ("deep.png", sixteen_bits, (20, 30), (2, 2)),
+        ("turned.jpg", turned("turned.jpg"), (30, 20), (2, 17)),
+        ("turned.png", turned("turned.png"), (30, 20), (2, 17)),
+        ("turned.webp", turned("turned.webp"), (30, 20), (2, 17)),
+        ("turned.tif", turned("turned.tif"), (30, 20), (2, 17)),
+    ],
+)
+def test_every_kind_decodes_to_three_upright_channels_of_the_probed_size(
+    tmp_path: Path,
+    name: str,
+    save: Callable[[Path], None],
+    size: tuple[int, int],
+    green_at: tuple[int, int],
+) -> None:
+    save(tmp_path)
+    image = read_image(tmp_path / name)
+    assert image.dtype == np.uint8
+    assert image.shape == (*size, 3)
+    assert probe_size(tmp_path / name) == size
+    np.testing.assert_allclose(image[green_at].astype(int), GREEN, atol=60)  # JPEG and ink differ
+    np.testing.assert_allclose(image[-3, 3].astype(int), RED, atol=60)
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
+    plain("grey.jpg", "L")(tmp_path)
+    image = read_image(tmp_path / "grey.jpg")
+    assert image.shape == (20, 30, 3)
+    assert (image[..., :1] == image).all()
+
+
+def shortened(name: str, keep: float) -> Callable[[Path], None]:
+    def save(folder: Path) -> None:
+        pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(keep * len(content))])
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "reason"),
+    [
+        ("empty.jpg", lambda folder: (folder / "empty.jpg").touch(), "corrupt image (cannot"),
+        ("text.jpg", lambda folder: (folder / "text.jpg").write_text("hello"), "corrupt image (c"),
+        ("half.jpg", shortened("half.jpg", 0.5), "corrupt image (image file is truncated"),
+        ("tail.jpg", shortened("tail.jpg", 0.99), "corrupt image (image file is truncated"),
+        ("half.png", shortened("half.png", 0.5), "corrupt image ("),
+        ("half.bmp", shortened("half.bmp", 0.5), "corrupt image (image file is truncated"),
+        ("half.tif", shortened("half.tif", 0.5), "corrupt image ("),
+        ("absent.jpg", lambda folder: None, "corrupt image ("),
+        (
+            "tiny.png",
+            lambda folder: Image.new("RGB", (9, 40)).save(folder / "tiny.png"),
+            "image of 9x40 px; 10 is the least side",
+        ),
+    ],
+)
+def test_unusable_images(
+    tmp_path: Path, name: str, save: Callable[[Path], object], reason: str
+) -> None:
+    save(tmp_path)
+    with pytest.raises(ImageError) as caught:
+        probe_size(tmp_path / name)
+    assert str(caught.value).startswith(reason)
+
+
+def test_a_jpeg_with_something_behind_its_end_is_complete(tmp_path: Path) -> None:
+    plain("a.jpg")(tmp_path)
+    with (tmp_path / "a.jpg").open("ab") as file:
+        file.write(b"camera maker's notes")
+    assert probe_size(tmp_path / "a.jpg") == (20, 30)
+
+
+def test_folders_are_searched_to_any_depth_and_sorted(tmp_path: Path) -> None:
+    for name in ("b/2.JPG", "b/1.png", "a/deep/3.jpeg", "notes.txt", "b/labels.cache"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    expected = ["a/deep/3.jpeg", "b/1.png", "b/2.JPG"]
+    assert list_images([tmp_path]) == [str(tmp_path / name) for name in expected]
+    assert list_images([tmp_path / "b", tmp_path / "a"]) == [
+        str(tmp_path / name) for name in ("b/1.png", "b/2.JPG", "a/deep/3.jpeg")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("list_file", "entries"),
+    [
+        ("train.txt", ["./images/2.jpg", "images/1.jpg"]),  # beside the images' folder
+        ("splits/train.txt", ["./images/2.jpg", "images/1.jpg"]),  # relative to the root above
+        ("splits/train.txt", ["../images/2.jpg", "../images/1.jpg", ""]),
+    ],
+)
+def test_list_files_keep_their_order(tmp_path: Path, list_file: str, entries: list[str]) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "splits").mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "images" / name).touch()
+    (tmp_path / list_file).write_text("\n".join(entries))
+    found = [Path(path).resolve() for path in list_images([tmp_path / list_file])]
+    assert found == [tmp_path / "images" / "2.jpg", tmp_path / "images" / "1.jpg"]
+
+
+def test_list_files_take_absolute_paths(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").touch()
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/1.jpg\n/gone/2.jpg\n")
+    assert list_images([tmp_path / "list.txt"]) == [f"{tmp_path}/1.jpg", "/gone/2.jpg"]
+
+
+def test_sources_that_give_nothing_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "table.csv").touch()
+    with pytest.raises(UserError, match=r"/absent does not exist"):
+        list_images([tmp_path / "absent"])
+    with pytest.raises(UserError, match=r"/empty holds no images \(\.avif, "):
+        list_images([tmp_path / "empty"])
+    with pytest.raises(UserError, match=r"neither a folder of images nor a \.txt list"):
+        list_images([tmp_path / "table.csv"])

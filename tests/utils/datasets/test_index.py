@@ -1,0 +1,209 @@
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.paths import ROOT, SHARED, requires_shared
+from tests.utils.datasets.drawn import draw
+from utils.datasets.index import Index, build_index
+from utils.errors import UserError
+
+NAMES = ["a", "b"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images: two boxes, background (an empty label file), one box."""
+    draw(tmp_path, "0", (40, 60), [(0, 0, 30, 20), (30, 20, 60, 40)])
+    draw(tmp_path, "1", (50, 30), [])
+    draw(tmp_path, "2", (20, 20), [(5, 5, 15, 15)], label=1)
+    return tmp_path / "images"
+
+
+def same(a: Index, b: Index) -> bool:
+    arrays = all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ("paths", "sizes", "boxes", "offsets")
+    )
+    return arrays and a.messages == b.messages and a.key == b.key
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_arrays(folder: Path, workers: int) -> None:
+    index = build_index([folder], NAMES, workers=workers)
+    assert len(index) == 3
+    assert index.paths.tolist() == [str(folder / f"{i}.png") for i in range(3)]
+    assert index.sizes.dtype == np.int32
+    assert index.sizes.tolist() == [[40, 60], [50, 30], [20, 20]]
+    assert index.offsets.tolist() == [0, 2, 2, 3]
+    assert index.boxes.dtype == np.float32
+    assert index.labels(0).tolist() == [[0, 0.25, 0.25, 0.5, 0.5], [0, 0.75, 0.75, 0.5, 0.5]]
+    assert index.labels(1).shape == (0, 5)
+    assert index.labels(2).tolist() == [[1, 0.5, 0.5, 0.5, 0.5]]
+    assert index.messages == ()
+
+
+def test_images_without_a_label_file_are_background(folder: Path) -> None:
+    (folder.parent / "labels" / "0.txt").unlink()
+    assert build_index([folder], NAMES).offsets.tolist() == [0, 0, 0, 1]
+
+
+def test_single_class(folder: Path) -> None:
+    (folder.parent / "labels" / "0.txt").write_text("17 0.5 0.5 0.5 0.5")
+    index = build_index([folder], ["thing"], single_class=True)
+    assert index.boxes[:, 0].tolist() == [0, 0]
+    with pytest.raises(UserError, match="class 17"):  # from the cache, whose classes are untouched
+        build_index([folder], NAMES)
+
+
+def test_what_is_unusable_is_left_out_and_named(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    label = folder.parent / "labels" / "1.txt"
+    label.write_text("0 0.5 0.5 2 0.5")
+    (folder.parent / "labels" / "2.txt").write_text("1 .5 .5 .5 .5\n1 .5 .5 .5 .5")
+    with caplog.at_level(logging.WARNING, "yolo"):
+        index = build_index([folder], NAMES)
+    assert index.paths.tolist() == [str(folder / "2.png")]
+    broken, wrong, repaired = index.messages
+    assert broken.startswith(f"{folder / '0.png'} left out: corrupt image (")
+    assert wrong == f"{folder / '1.png'} left out: {label}: row 1 has a coordinate outside 0 … 1."
+    assert repaired == f"{label.with_name('2.txt')}: 1 duplicate row(s) removed."
+    assert caplog.messages == list(index.messages)
+
+
+def test_a_label_that_is_no_text_leaves_the_image_out(folder: Path) -> None:
+    (folder.parent / "labels" / "0.txt").write_bytes(b"\xff\xfe0 1")
+    index = build_index([folder], NAMES)
+    assert len(index) == 2
+    assert "0.txt" in index.messages[0]
+
+
+def test_an_unknown_class_stops_the_run(folder: Path) -> None:
+    (folder.parent / "labels" / "2.txt").write_text("0 .5 .5 .5 .5\n2 .5 .5 .5 .5")
+    with pytest.raises(UserError, match=r"labels/2\.txt names class 2, but .* has 2 \(0 to 1\)"):
+        build_index([folder], NAMES)
+
+
+def test_a_set_without_boxes_stops_the_run(tmp_path: Path) -> None:
+    draw(tmp_path, "0", (20, 20), [])
+    with pytest.raises(UserError, match=r"has a box; the labels of .*0\.png are looked for in .*"):
+        build_index([tmp_path / "images"], NAMES)
+
+
+def test_a_set_without_usable_images_stops_the_run(tmp_path: Path) -> None:
+    draw(tmp_path, "0", (9, 9), [(0, 0, 9, 9)])
+    with pytest.raises(UserError, match=r"no image of .* is usable; the first: .*9x9 px"):
+        build_index([tmp_path / "images"], NAMES)
+
+
+def cache_files(folder: Path) -> list[Path]:
+    return list((folder.parent / "labels").glob("yolo-index-*.npz"))
+
+
+def test_the_cache_gives_the_same_index_without_opening_images(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "2.png").write_bytes(b"broken")
+    first = build_index([folder], NAMES)
+    assert len(cache_files(folder)) == 1
+    monkeypatch.setattr("utils.datasets.index.probe_size", None)
+    again = build_index([folder], NAMES)
+    assert same(first, again)
+    assert again.messages[0].startswith(f"{folder / '2.png'} left out")
+
+
+def touch_later(path: Path) -> None:
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: touch_later(root / "images" / "1.png"),
+        lambda root: touch_later(root / "labels" / "1.txt"),
+        lambda root: (root / "labels" / "1.txt").write_text("0 .5 .5 .5 .5"),
+        lambda root: (root / "labels" / "1.txt").unlink(),
+        lambda root: (root / "images" / "1.png").unlink(),
+        lambda root: draw(root, "3", (20, 20), [(1, 1, 9, 9)]),
+    ],
+    ids=["image time", "label time", "label", "label gone", "image gone", "image added"],
+)
+def test_any_change_of_a_file_renews_the_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: object
+) -> None:
+    build_index([folder], NAMES)
+    probed: list[str] = []
+
+    def probe(path: str) -> tuple[int, int]:
+        probed.append(path)
+        return 20, 20
+
+    monkeypatch.setattr("utils.datasets.index.probe_size", probe)
+    build_index([folder], NAMES)
+    assert not probed
+    assert callable(change)
+    change(folder.parent)
+    build_index([folder], NAMES)
+    assert len(probed) == len(list(folder.iterdir()))
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 half an archive"])
+def test_a_broken_cache_is_made_anew(folder: Path, content: bytes) -> None:
+    first = build_index([folder], NAMES)
+    (cache,) = cache_files(folder)
+    good = cache.read_bytes()
+    cache.write_bytes(content)
+    assert same(build_index([folder], NAMES), first)
+    cache.write_bytes(good[:-100])
+    assert same(build_index([folder], NAMES), first)
+    assert cache.read_bytes() == good
+
+
+def test_a_cache_of_objects_is_not_unpickled(folder: Path) -> None:
+    first = build_index([folder], NAMES)
+    (cache,) = cache_files(folder)
+    np.savez(cache, digest=np.array([{"an": "object"}], dtype=object))
+    assert same(build_index([folder], NAMES), first)
+
+
+def test_a_read_only_data_set_is_cached_elsewhere(folder: Path, cache_home: Path) -> None:
+    labels = folder.parent / "labels"
+    labels.chmod(0o555)
+    try:
+        first = build_index([folder], NAMES)
+        assert not cache_files(folder)
+        assert len(list(cache_home.glob("yolo-index-*.npz"))) == 1
+        assert same(build_index([folder], NAMES), first)
+    finally:
+        labels.chmod(0o755)
+
+
+def test_no_place_for_a_cache_is_no_obstacle(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("utils.datasets.cache_files.writable", lambda folder: False)
+    assert len(build_index([folder], NAMES)) == 3
+    assert "The index is made anew every time: no place can be written to" in caplog.text
+
+
+@requires_shared
+def test_coco128() -> None:
+    index = build_index([SHARED / "datasets" / "coco128" / "images"], ["name"] * 80, workers=2)
+    assert len(index) == 128
+    assert len(index.boxes) == 929
+    assert int((np.diff(index.offsets) == 0).sum()) == 2
+    assert index.messages == ()
+    assert index.sizes.max() == 640
+
+
+def test_the_modules_that_need_no_torch_do_not_import_it() -> None:
+    modules = "index, description, letterbox, augment, draws"
+    code = f"import sys; from utils.datasets import {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

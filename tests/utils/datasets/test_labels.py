@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils.datasets.labels import LabelError, from_pixels, label_path, parse_labels, to_pixels
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("/d/coco/images/train/1.jpg", "/d/coco/labels/train/1.txt"),
+        # only the last folder of that name, and never the file
+        ("/d/images/coco/images/a/1.png", "/d/images/coco/labels/a/1.txt"),
+        ("/d/images/images.jpg", "/d/labels/images.txt"),
+        # only whole names, and only the last suffix
+        ("/d/my-images/images/street.v2.jpg", "/d/my-images/labels/street.v2.txt"),
+        # without such a folder the label lies beside the image
+        ("/d/pics/1.jpg", "/d/pics/1.txt"),
+    ],
+)
+def test_label_path(image: str, label: str) -> None:
+    assert label_path(image) == Path(label)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "notes"),
+    [
+        ("", [], ()),
+        ("\n  \n", [], ()),
+        ("0 0.5 0.5 0.25 1\n", [[0, 0.5, 0.5, 0.25, 1]], ()),
+        ("2.0 0.5 0.5 0.25 1", [[2, 0.5, 0.5, 0.25, 1]], ()),
+        # order is kept
+        ("7 .5 .5 .5 .5\n1 .5 .5 .5 .5", [[7, 0.5, 0.5, 0.5, 0.5], [1, 0.5, 0.5, 0.5, 0.5]], ()),
+        # a triangle and its bounding box: x 0.25 … 0.75, y 0.5 … 1
+        ("3 0.25 1 0.75 1 0.5 0.5", [[3, 0.5, 0.75, 0.5, 0.5]], ()),
+        # a polygon beside a box
+        (
+            "3 0.25 1 0.75 1 0.5 0.5 0.5 0.75\n0 0.5 0.5 0.5 0.5",
+            [[3, 0.5, 0.75, 0.5, 0.5], [0, 0.5, 0.5, 0.5, 0.5]],
+            (),
+        ),
+        (
+            "1 .5 .5 .5 .5\n0 .5 .5 .5 .5\n1 0.50 0.5 0.5 0.5",
+            [[1, 0.5, 0.5, 0.5, 0.5], [0, 0.5, 0.5, 0.5, 0.5]],
+            ("1 duplicate row(s) removed",),
+        ),
+        (
+            "1 .5 .5 0 .5\n0 .5 .5 .5 .5\n0 .5 .5 .5 0",
+            [[0, 0.5, 0.5, 0.5, 0.5]],
+            ("2 box(es) without area removed",),
+        ),
+    ],
+)
+def test_rows(text: str, rows: list[list[float]], notes: tuple[str, ...]) -> None:
+    parsed = parse_labels(text)
+    assert parsed.rows.dtype == np.float32
+    assert parsed.rows.shape == (len(rows), 5)
+    assert parsed.rows.tolist() == rows
+    assert parsed.notes == notes
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0 .5 .5 .5", "row 1 has 4 columns; a box has 5, a polygon an odd number from 7"),
+        ("0 .5 .5 .5 .5\n0 .5 .5 .5 .5 .9", "row 2 has 6 columns"),
+        ("0 .1 .1 .2 .2 .3 .3 .4", "row 1 has 8 columns"),
+        ("person .5 .5 .5 .5", "row 1 is not made of numbers"),
+        ("0 .5 nan .5 .5", "row 1 holds a value that is not finite"),
+        ("0 .5 inf .5 .5", "row 1 holds a value that is not finite"),
+        ("1.5 .5 .5 .5 .5", "row 1 has class 1.5"),
+        ("-1 .5 .5 .5 .5", "row 1 has class -1"),
+        ("0 .5 .5 .5 1.01", "row 1 has a coordinate outside 0 … 1"),
+        ("0 -.1 .5 .5 .5", "row 1 has a coordinate outside 0 … 1"),
+        # its bounding box alone would pass: centre 0.2, width 0.8
+        ("0 -.2 .1 .6 .1 .6 .9", "row 1 has a coordinate outside 0 … 1"),
+    ],
+)
+def test_refused_rows(text: str, reason: str) -> None:
+    with pytest.raises(LabelError) as caught:
+        parse_labels(text)
+    assert str(caught.value).startswith(reason)
+
+
+def test_pixels_and_back() -> None:
+    labels = np.array([[4, 0.5, 0.5, 0.5, 1.0], [1, 0.25, 0.5, 0.5, 0.5]], np.float32)
+    boxes = to_pixels(labels, (20, 40), (100, 200))
+    assert boxes.tolist() == [[110, 200, 130, 220], [100, 205, 120, 215]]
+    back = from_pixels(labels[:, 0], to_pixels(labels, (20, 40)), (20, 40))
+    assert back.dtype == np.float32
+    assert back.tolist() == labels.tolist()
+    assert from_pixels(np.empty(0), np.empty((0, 4)), (20, 40)).shape == (0, 5)

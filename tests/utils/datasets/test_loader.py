@@ -1,0 +1,212 @@
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.paths import SHARED, requires_shared
+from tests.utils.datasets.drawn import drawn_index
+from utils.config import Hyp
+from utils.datasets.dataset import Batch
+from utils.datasets.index import Index, build_index
+from utils.datasets.loader import TrainLoader, build_eval_loader, build_train_loader, usable_workers
+from utils.errors import UserError
+
+SIZES = [(64, 64), (48, 64), (64, 40), (50, 64), (30, 64), (64, 64), (64, 32), (64, 56), (32, 64)]
+HYP = Hyp(degrees=5, mixup=0.3, flipud=0.2)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return drawn_index(tmp_path, SIZES)
+
+
+def train_loader(index: Index, **changes: object) -> TrainLoader:
+    options: dict[str, object] = {
+        "image_size": 64,
+        "batch_size": 4,
+        "hyp": HYP,
+        "seed": 0,
+        "workers": 0,
+        "cache": None,
+        **changes,
+    }
+    return build_train_loader(index, **options)  # type: ignore[arg-type]
+
+
+def equal(a: Iterable[Batch], b: Iterable[Batch]) -> bool:
+    return all(
+        torch.equal(x.images, y.images)
+        and torch.equal(x.targets, y.targets)
+        and torch.equal(x.indices, y.indices)
+        and x.frames == y.frames
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def orders(batches: Iterable[Batch]) -> list[list[int]]:
+    return [batch.indices.tolist() for batch in batches]
+
+
+def test_an_epoch_has_every_image_once_and_the_rest_last(index: Index) -> None:
+    loader = train_loader(index)
+    assert len(loader) == 3
+    batches = list(loader.batches(0))
+    assert [len(batch.images) for batch in batches] == [4, 4, 1]
+    assert sorted(np.concatenate(orders(batches)).tolist()) == list(range(9))
+    for batch in batches:
+        assert batch.images.shape[1:] == (3, 64, 64)
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.is_contiguous()
+
+
+def test_the_order_depends_on_epoch_and_seed_only(index: Index) -> None:
+    loader = train_loader(index)
+    first, second = orders(loader.batches(0)), orders(loader.batches(1))
+    assert first != second
+    assert orders(loader.batches(0)) == first
+    assert orders(train_loader(index, seed=1).batches(0)) != first
+
+
+def test_workers_do_not_change_the_batches(index: Index) -> None:
+    expected = [list(train_loader(index).batches(epoch)) for epoch in range(2)]
+    for workers in (1, 2):
+        loader = train_loader(index, workers=workers)
+        for epoch in range(2):
+            assert equal(loader.batches(epoch), expected[epoch])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_begin_at_any_batch(index: Index, workers: int) -> None:
+    loader = train_loader(index, batch_size=2, workers=workers)
+    whole = list(loader.batches(3))
+    for start in (0, 2, 4, 5):
+        assert equal(loader.batches(3, start), whole[start:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_be_left_in_the_middle(index: Index, workers: int) -> None:
+    loader = train_loader(index, batch_size=2, workers=workers)
+    expected = list(train_loader(index, batch_size=2).batches(1))
+    next(loader.batches(0))
+    assert equal(loader.batches(1), expected)
+
+
+def test_workers_live_on_between_epochs(index: Index) -> None:
+    loader = train_loader(index, workers=1)
+    inner = loader._loader
+    list(loader.batches(0))
+    iterator = inner._iterator
+    list(loader.batches(1))
+    assert iterator is not None
+    assert inner._iterator is iterator
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_caches_do_not_change_the_batches(index: Index, cache: str, workers: int) -> None:
+    expected = list(train_loader(index).batches(0))
+    assert equal(train_loader(index, cache=cache, workers=workers).batches(0), expected)
+
+
+def test_without_augmentation_images_are_as_they_are(index: Index) -> None:
+    loader = train_loader(index, augment=False)
+    for first, second in zip(loader.batches(0), loader.batches(1), strict=True):
+        assert first.targets[:, 0].tolist() == list(range(len(first.images)))
+        assert not torch.equal(first.indices, second.indices)
+    by_index = {
+        int(i): image
+        for epoch in (0, 1)
+        for batch in loader.batches(epoch)
+        for i, image in zip(batch.indices, batch.images, strict=True)
+    }
+    assert by_index[0].unique().tolist() == [0, 255]
+    assert by_index[1].unique().tolist() == [0, 114, 255]
+
+
+def test_rectangular_training_shuffles_whole_batches(index: Index) -> None:
+    hyp = Hyp(hsv_h=0, hsv_s=0, hsv_v=0, mosaic=1)
+    loader = train_loader(index, rect=True, batch_size=3, hyp=hyp)
+    groups = {tuple(batch.indices.tolist()): batch.images.shape for batch in loader.batches(0)}
+    # height over width: 4, 8: 0.5; 1: 0.75; 3: 0.78; 0, 5: 1; 7: 1.14; 2: 1.6; 6: 2
+    assert {tuple(sorted(group)): tuple(shape[2:]) for group, shape in groups.items()} == {
+        (1, 4, 8): (64, 64),
+        (0, 3, 5): (64, 64),
+        (2, 6, 7): (64, 64),
+    }
+    assert {tuple(order) for order in orders(loader.batches(1))} == set(groups)
+    epochs = [orders(loader.batches(epoch)) for epoch in range(4)]
+    assert any(epoch != epochs[0] for epoch in epochs)
+
+
+def test_rectangular_training_has_rectangles_and_no_mosaics(tmp_path: Path) -> None:
+    index = drawn_index(tmp_path, [(32, 64)] * 2 + [(64, 32)] * 2)
+    hyp = Hyp(hsv_h=0, hsv_s=0, hsv_v=0, scale=0, translate=0, fliplr=0, mosaic=1)
+    for batch in train_loader(index, rect=True, batch_size=2, hyp=hyp).batches(0):
+        assert tuple(batch.images.shape[2:]) in {(32, 64), (64, 32)}
+        assert batch.targets[:, 0].tolist() == [0, 1]
+
+
+def test_copy_paste_is_said_to_have_no_effect(
+    index: Index, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "yolo"):
+        train_loader(index, hyp=Hyp(copy_paste=0.1))
+    (message,) = caplog.messages
+    assert message.startswith("copy_paste has no effect")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_worker_reports_in_the_users_words(index: Index, workers: int) -> None:
+    Path(str(index.paths[4])).unlink()
+    for loader in (
+        train_loader(index, workers=workers).batches(0),
+        build_eval_loader(index, image_size=64, batch_size=4, workers=workers),
+    ):
+        with pytest.raises(UserError) as caught:
+            list(loader)
+        assert str(caught.value).startswith(f"image {index.paths[4]} is not usable any more: ")
+        assert "Traceback" not in str(caught.value)
+
+
+def test_evaluation_has_every_image_once_sorted_by_proportions(index: Index) -> None:
+    loader = build_eval_loader(index, image_size=64, batch_size=3, workers=0, stride=16)
+    assert len(loader) == 3
+    batches = list(loader)
+    aspects = [index.sizes[i, 0] / index.sizes[i, 1] for i in np.concatenate(orders(batches))]
+    assert aspects == sorted(aspects)
+    assert sorted(np.concatenate(orders(batches)).tolist()) == list(range(9))
+    # half a stride is added to 0.75, 1 and 1 / 1.14 times 4 strides before rounding up
+    assert [tuple(batch.images.shape[2:]) for batch in batches] == [(64, 80), (80, 80), (80, 64)]
+    assert equal(
+        build_eval_loader(index, image_size=64, batch_size=3, workers=2, stride=16), batches
+    )
+
+
+def test_evaluation_in_squares(index: Index) -> None:
+    loader = build_eval_loader(index, image_size=64, batch_size=4, workers=0, rect=False)
+    batches = list(loader)
+    assert orders(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert all(batch.images.shape[2:] == (64, 64) for batch in batches)
+
+
+def test_workers_are_no_more_than_batches_and_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert [usable_workers(wanted, 100) for wanted in (0, 3, 8)] == [0, 3, 4]
+    assert usable_workers(8, 2) == 2
+
+
+@requires_shared
+def test_coco128_in_rectangles() -> None:
+    index = build_index([SHARED / "datasets" / "coco128" / "images"], ["name"] * 80)
+    loader = build_eval_loader(index, image_size=160, batch_size=32, workers=0)
+    batches = list(loader)
+    assert sum(len(batch.targets) for batch in batches) == 929
+    assert [tuple(batch.images.shape[2:]) for batch in batches] == [
+        (128, 192),
+        (160, 192),
+        (192, 192),
+        (192, 192),
+    ]

@@ -1,0 +1,188 @@
+"""The data-set file: where images are, what their classes are called, how to get them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from utils.datasets.acquire import Archive, acquire
+from utils.datasets.places import find_root
+from utils.datasets.synthetic import make_streets
+from utils.download import is_address
+from utils.errors import UserError
+
+DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
+SPLITS = ("train", "val", "test")
+STREETS = "streets"
+"""The `embedded:` entry of the drawn street scenes, the only such data set."""
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """A data-set file, read and checked; nothing is known yet of the images."""
+
+    path: Path
+    """The YAML file."""
+    root: Path
+    """The data set's folder, which need not exist yet."""
+    train: tuple[Path, ...]
+    """Folders of images and .txt files that list images; empty if the file has no such line."""
+    val: tuple[Path, ...]
+    test: tuple[Path, ...]
+    names: tuple[str, ...]
+    """Class names by index."""
+    download: tuple[Archive, ...] = ()
+    """Archives to fetch when the folder is missing."""
+    embedded: bool = False
+    """Whether it is the drawn street scenes, which are made on first use."""
+
+    def split(self, name: str) -> tuple[Path, ...]:
+        """The sources of `train`, `val` or `test`.
+
+        Raises:
+            UserError: the file has no such line.
+        """
+        sources = {"train": self.train, "val": self.val, "test": self.test}[name]
+        if not sources:
+            raise UserError(f"{self.path} has no `{name}:` images; add the line or choose another.")
+        return sources
+
+
+def load_description(data: str | Path) -> DatasetDescription:
+    """Read a data-set file; a bare name is looked for in data/ too.
+
+    Raises:
+        UserError: no such file, or something in it is missing, unknown or contradictory.
+    """
+    path = _find_file(Path(data))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable YAML: {error}".replace("\n", " ")) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold `train:`, `val:` and `names:` lines.")
+
+    root = find_root(_text(content, "path", path), path.parent)
+    splits = {name: _sources(content.get(name), root, f"{path}: {name}") for name in SPLITS}
+    if not any(splits.values()):
+        raise UserError(f"{path} names no images; add `train:` and `val:` lines.")
+    embedded = content.get("embedded")
+    if embedded not in (None, STREETS):
+        raise UserError(
+            f"{path}: no data set {embedded!r} is embedded; `embedded:` takes {STREETS}."
+        )
+    return DatasetDescription(
+        path=path,
+        root=root,
+        **splits,
+        names=_names(content, path),
+        download=_archives(content.get("download"), path),
+        embedded=embedded == STREETS,
+    )
+
+
+def ensure_available(
+    description: DatasetDescription, splits: Sequence[str] = ("train", "val")
+) -> None:
+    """Make or download the data set if the folders and lists of `splits` are not there.
+
+    Raises:
+        UserError: they are not there and cannot be had; it says where to put them.
+    """
+    sources = [source for name in splits for source in description.split(name)]
+    missing = next((source for source in sources if not source.exists()), None)
+    if missing is None:
+        return
+    root = description.root
+    if root.is_dir() and any(root.iterdir()):
+        raise UserError(
+            f"the data set at {root} is incomplete, {missing} is not there; "
+            f"complete it, or move it away to get it anew, or correct {description.path}."
+        )
+    if description.embedded:
+        make_streets(root)
+    else:
+        acquire(root, description.download)
+    missing = next((source for source in sources if not source.exists()), None)
+    if missing is not None:
+        raise UserError(
+            f"{missing} is not there even after getting the data set of {description.path}."
+        )
+
+
+def _find_file(data: Path) -> Path:
+    for candidate in (data, DATA_FOLDER / data.name, DATA_FOLDER / f"{data.name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"data-set file {data} does not exist; ready ones are in {DATA_FOLDER.name}/.")
+
+
+def _text(content: Mapping[str, Any], key: str, path: Path) -> str:
+    value = content.get(key)
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{path}: `{key}:` is {value!r}; it must be a text.")
+    return value or ""
+
+
+def _sources(entry: object, root: Path, origin: str) -> tuple[Path, ...]:
+    """Absolute paths of a split, which is a path or a list of paths relative to the root."""
+    entries: list[object] = [] if entry is None else entry if isinstance(entry, list) else [entry]
+    paths = [item for item in entries if isinstance(item, str) and item]
+    if len(paths) < len(entries):
+        raise UserError(f"{origin} is {entry!r}; it must be a path or a list of paths.")
+    return tuple(_source(path, root) for path in paths)
+
+
+def _source(entry: str, root: Path) -> Path:
+    source = root / entry
+    inside = root / entry.removeprefix("../")
+    # Files of labelling services say ../train/images for a folder that lies beside the file.
+    return inside if not source.exists() and inside.exists() else source
+
+
+def _names(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Class names from a list or an index → name map, in accordance with `nc` if that is there."""
+    entry = content.get("names")
+    if isinstance(entry, dict):
+        if sorted(entry, key=str) != sorted(range(len(entry)), key=str):
+            raise UserError(f"{path}: the keys of `names:` must be 0, 1, 2 … without a gap.")
+        entry = [entry[index] for index in range(len(entry))]
+    if not isinstance(entry, list) or not entry:
+        raise UserError(f"{path} must have `names:`, a list or an index: name map of the classes.")
+    count = content.get("nc", len(entry))
+    if count != len(entry):
+        raise UserError(
+            f"{path}: nc is {count}, but names has {len(entry)} entries; make them agree."
+        )
+    return tuple(map(str, entry))
+
+
+def _archives(entry: object, path: Path) -> tuple[Archive, ...]:
+    """What `download:` says: an address, or a list of addresses and `url`, `folder` maps.
+
+    Any other text, such as the script in some files written for other programs, gives no archives:
+    scripts are never run.
+    """
+    if entry is None or (isinstance(entry, str) and not is_address(entry)):
+        return ()
+    items = entry if isinstance(entry, list) else [entry]
+    return tuple(_archive(item, path) for item in items)
+
+
+def _archive(item: object, path: Path) -> Archive:
+    if isinstance(item, str):
+        item = {"url": item}
+    if not isinstance(item, dict) or not {"url"} <= set(item) <= {"url", "folder"}:
+        raise UserError(f"{path}: a `download:` entry is an address, or a map of url and folder.")
+    archive = Archive(str(item["url"]), str(item.get("folder", ".")))
+    folder = PurePosixPath(archive.folder)
+    if not is_address(archive.url) or folder.is_absolute() or ".." in folder.parts:
+        raise UserError(
+            f"{path}: `download:` needs http(s) addresses and folders inside the data set, "
+            f"not {archive.url} and {archive.folder}."
+        )
+    return archive

@@ -1,0 +1,229 @@
+"""The index of a data set: its images' paths and sizes and all its boxes, packed into arrays."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.datasets.cache_files import (
+    cache_places,
+    files_digest,
+    source_key,
+    write_first_writable,
+)
+from utils.datasets.image_files import ImageError, list_images, probe_size
+from utils.datasets.labels import BOX_COLUMNS, LabelError, label_path, parse_labels
+from utils.errors import UserError
+
+log = logging.getLogger("yolo")
+
+FORMAT = "index 1"
+"""Goes into the digest of every cache: to be raised whenever the meaning of its arrays changes."""
+CHUNK = 64
+"""Images that a thread checks at a time: milliseconds, much more than handing them over costs."""
+MESSAGES_LOGGED = 20
+NO_BOXES = np.empty((0, BOX_COLUMNS), np.float32)
+# What np.load is known to raise on files that are truncated, of another kind or of another version.
+CACHE_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """What is known of a data set without opening its images; `n` images, `m` boxes."""
+
+    paths: np.ndarray
+    """str [n]: image files."""
+    sizes: np.ndarray
+    """int32 [n, 2]: height and width of the decoded, upright image."""
+    boxes: np.ndarray
+    """float32 [m, 5]: class, cx, cy, w, h, normalised; image by image."""
+    offsets: np.ndarray
+    """int64 [n + 1]: the boxes of image i are `boxes[offsets[i]:offsets[i + 1]]`."""
+    messages: tuple[str, ...]
+    """What was left out or repaired, one sentence per file."""
+    key: str = ""
+    """Short name of the sources, for the names of cache files."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def labels(self, i: int) -> np.ndarray:
+        """The boxes of image `i`, a view: float32 [k, 5], class, cx, cy, w, h, normalised."""
+        return self.boxes[self.offsets[i] : self.offsets[i + 1]]
+
+
+class _Record(NamedTuple):
+    """What checking one image gave; without a size the image is left out."""
+
+    path: str
+    size: tuple[int, int] | None
+    rows: np.ndarray
+    messages: tuple[str, ...]
+
+
+def build_index(
+    sources: Sequence[Path],
+    names: Sequence[str],
+    *,
+    single_class: bool = False,
+    workers: int = 0,
+) -> Index:
+    """Index the images of some folders or list files, from the cache if no file has changed.
+
+    Args:
+        sources: folders of images or .txt files that list images.
+        names: the classes; a label file must not name another one.
+        single_class: make every box class 0, whatever its class in the file.
+        workers: threads that check files, at least one.
+
+    Raises:
+        UserError: no images, no boxes at all, or a class that the data set does not have.
+    """
+    images = list_images(sources)
+    labels = [str(label_path(image)) for image in images]
+    key = source_key(sources)
+    digest = files_digest(itertools.chain(images, labels), FORMAT)
+    places = cache_places(Path(labels[0]).parent, f"yolo-index-{key}.npz")
+
+    index = next(filter(None, (_read_cache(place, digest) for place in places)), None)
+    if index is None:
+        index = _pack(_examine_all(images, labels, max(workers, 1)))
+        _write_cache(places, index, digest)
+    index = replace(index, key=key)
+    _report(index, sources)
+    _require_boxes(index, sources)
+    if single_class:
+        boxes = index.boxes.copy()
+        boxes[:, 0] = 0
+        return replace(index, boxes=boxes)
+    _require_known_classes(index, names)
+    return index
+
+
+def _examine_all(images: Sequence[str], labels: Sequence[str], threads: int) -> list[_Record]:
+    """Check every image with its labels, in order, showing progress."""
+
+    def examine_chunk(start: int) -> list[_Record]:
+        chosen = slice(start, start + CHUNK)
+        return list(map(_examine, images[chosen], labels[chosen]))
+
+    records: list[_Record] = []
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(images), desc="Checking images", unit="img", disable=None) as progress,
+    ):
+        for chunk in pool.map(examine_chunk, range(0, len(images), CHUNK)):
+            records += chunk
+            progress.update(len(chunk))
+    return records
+
+
+def _examine(image: str, label: str) -> _Record:
+    try:
+        size = probe_size(image)
+        text = Path(label).read_text(encoding="utf-8-sig")
+        rows, notes = parse_labels(text)
+    except FileNotFoundError:  # no label file: background
+        return _Record(image, size, NO_BOXES, ())
+    except ImageError as error:
+        return _Record(image, None, NO_BOXES, (f"{image} left out: {error}.",))
+    except (LabelError, UnicodeDecodeError, OSError) as error:
+        return _Record(image, None, NO_BOXES, (f"{image} left out: {label}: {error}.",))
+    return _Record(image, size, rows, tuple(f"{label}: {note}." for note in notes))
+
+
+def _pack(records: Sequence[_Record]) -> Index:
+    kept = [record for record in records if record.size is not None]
+    counts = [len(record.rows) for record in kept]
+    return Index(
+        paths=np.array([record.path for record in kept], dtype=np.str_),
+        sizes=np.array([record.size for record in kept], np.int32).reshape(-1, 2),
+        boxes=np.concatenate([NO_BOXES, *(record.rows for record in kept)]),
+        offsets=np.cumsum([0, *counts], dtype=np.int64),
+        messages=tuple(itertools.chain.from_iterable(record.messages for record in records)),
+    )
+
+
+def _read_cache(place: Path, digest: str) -> Index | None:
+    """The index kept at `place`; None if there is none, it is of other files, or it is broken."""
+    try:
+        with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["digest"]) != digest:
+                return None
+            return Index(
+                paths=arrays["paths"],
+                sizes=arrays["sizes"],
+                boxes=arrays["boxes"],
+                offsets=arrays["offsets"],
+                messages=tuple(map(str, arrays["messages"])),
+            )
+    except FileNotFoundError:
+        return None
+    except CACHE_ERRORS as error:
+        log.warning("%s is not a usable cache (%s); the index is made anew.", place, error)
+        return None
+
+
+def _write_cache(places: Sequence[Path], index: Index, digest: str) -> None:
+    def write(part: Path) -> None:
+        np.savez(
+            part,
+            digest=np.array(digest),
+            paths=index.paths,
+            sizes=index.sizes,
+            boxes=index.boxes,
+            offsets=index.offsets,
+            messages=np.array(index.messages, dtype=np.str_),
+        )
+
+    try:
+        write_first_writable(places, write)
+    except UserError as error:
+        log.warning("The index is made anew every time: %s", error)
+
+
+def _report(index: Index, sources: Sequence[Path]) -> None:
+    for message in index.messages[:MESSAGES_LOGGED]:
+        log.warning("%s", message)
+    if len(index.messages) > MESSAGES_LOGGED:
+        log.warning("… and %d more messages like these.", len(index.messages) - MESSAGES_LOGGED)
+    background = int((np.diff(index.offsets) == 0).sum())
+    log.info(
+        "%s: %d images, %d of them background, %d boxes",
+        ", ".join(map(str, sources)),
+        len(index),
+        background,
+        len(index.boxes),
+    )
+
+
+def _require_boxes(index: Index, sources: Sequence[Path]) -> None:
+    if len(index.boxes):
+        return
+    origin = ", ".join(map(str, sources))
+    if len(index) == 0:
+        raise UserError(f"no image of {origin} is usable; the first: {index.messages[0]}")
+    raise UserError(
+        f"no image of {origin} has a box; the labels of {index.paths[0]} are looked for "
+        f"in {label_path(str(index.paths[0]))}."
+    )
+
+
+def _require_known_classes(index: Index, names: Sequence[str]) -> None:
+    unknown = np.flatnonzero(index.boxes[:, 0] >= len(names))
+    if len(unknown):
+        image = int(np.searchsorted(index.offsets, unknown[0], side="right")) - 1
+        raise UserError(
+            f"{label_path(str(index.paths[image]))} names class {int(index.boxes[unknown[0], 0])}, "
+            f"but the data set has {len(names)} (0 to {len(names) - 1}); "
+            "correct the label or the names."
+        )

@@ -1,0 +1,215 @@
+"""Loaders: which images form a batch, in which order, and the processes that prepare them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from utils.config import Hyp
+from utils.datasets.dataset import Batch, EvalSet, Failure, Sample, TrainSet, collate
+from utils.datasets.draws import AugmentRanges
+from utils.datasets.image_store import CacheKind, open_images
+from utils.datasets.index import Index
+from utils.datasets.shapes import rectangular_batches, square_batches
+from utils.errors import UserError
+
+log = logging.getLogger("yolo")
+
+ORDER_TAG = 1 << 31
+"""Stands where samples have their index, and no data set has that many: another stream of dice."""
+
+
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """The batches of one epoch as lists of (epoch, index) pairs, in an order of that epoch's own.
+
+    Args:
+        batches: data-set indices of each batch, before shuffling.
+        seed: of the run.
+        keep_together: shuffle whole batches instead of images, for they differ in shape.
+    """
+
+    def __init__(self, batches: Sequence[np.ndarray], *, seed: int, keep_together: bool) -> None:
+        self._batches = batches
+        self._seed = seed
+        self._keep_together = keep_together
+        self._epoch = 0
+        self._start = 0
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def seek(self, epoch: int, start: int) -> None:
+        """Let the next iteration yield the batches of `epoch` from number `start` on."""
+        self._epoch = epoch
+        self._start = start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        rng = np.random.default_rng(np.random.SeedSequence([self._seed, self._epoch, ORDER_TAG]))
+        epoch, batches = self._epoch, self._batches
+        if self._keep_together:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        else:
+            ends = np.cumsum([len(batch) for batch in batches])[:-1]
+            batches = np.split(rng.permutation(np.concatenate(batches)), ends)
+        for batch in batches[self._start :]:
+            yield [(epoch, int(i)) for i in batch]
+
+
+class BatchLoader(DataLoader[Sample]):
+    """A DataLoader of batches that raises what its workers report in the user's words.
+
+    Raises:
+        UserError: while iterating, when an image has become unusable.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # collate makes batches
+        for batch in super().__iter__():
+            if isinstance(batch, Failure):
+                raise UserError(batch.sentence)
+            yield batch
+
+
+class TrainLoader:
+    """The batches of every epoch, from any batch on; the workers live on between epochs."""
+
+    def __init__(self, dataset: TrainSet, sampler: EpochSampler, *, workers: int) -> None:
+        self.dataset = dataset
+        self._sampler = sampler
+        self._loader = _batch_loader(dataset, sampler, workers)
+
+    def __len__(self) -> int:
+        """Batches of an epoch; the last may be smaller than the others."""
+        return len(self._sampler)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from number `start` on, as they would be without the ones before.
+
+        One epoch is read at a time: asking for another ends the one before.
+        """
+        self._sampler.seek(epoch, start)
+        yield from self._loader
+
+
+def build_train_loader(  # noqa: PLR0913 -- one argument per option of the command line
+    index: Index,
+    *,
+    image_size: int,
+    batch_size: int,
+    hyp: Hyp,
+    seed: int,
+    workers: int,
+    cache: CacheKind | None,
+    augment: bool = True,
+    rect: bool = False,
+    stride: int = 32,
+) -> TrainLoader:
+    """The loader for training.
+
+    Args:
+        index: of the data set.
+        image_size: side of the samples, px.
+        batch_size: images per batch.
+        hyp: the ranges of the augmentation.
+        seed: of the run.
+        workers: processes; 0 loads in this one. Never more than processors or batches.
+        cache: decode and resize all images now, into memory (`ram`) or a file (`disk`).
+        augment: False gives plain letterboxed images.
+        rect: rectangular batches of similar images, without mosaics.
+        stride: of the network, px, for rectangular shapes.
+    """
+    if hyp.copy_paste > 0:
+        log.warning("copy_paste has no effect: it needs outlines of objects, and these are boxes.")
+    if rect:
+        plan = rectangular_batches(index.sizes, batch_size, image_size, stride=stride, pad=0.0)
+    else:
+        plan = square_batches(len(index), batch_size, image_size)
+    ranges = augment_ranges(hyp) if augment else None
+    if ranges is not None and rect:
+        ranges = dataclasses.replace(ranges, mosaic=0.0)
+    shrinking = cv2.INTER_LINEAR if augment else cv2.INTER_AREA
+    workers = usable_workers(workers, len(plan.batches))
+    images = open_images(index, image_size, shrinking=shrinking, cache=cache, threads=workers)
+    dataset = TrainSet(index, images, plan.shapes, seed=seed, ranges=ranges)
+    sampler = EpochSampler(plan.batches, seed=seed, keep_together=rect)
+    return TrainLoader(dataset, sampler, workers=workers)
+
+
+def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the command line
+    index: Index,
+    *,
+    image_size: int,
+    batch_size: int,
+    workers: int,
+    rect: bool = True,
+    pad: float = 0.5,
+    stride: int = 32,
+    cache: CacheKind | None = None,
+) -> BatchLoader:
+    """The loader for evaluation: every image once, in rectangular batches unless `rect` is off.
+
+    Args:
+        index: of the data set.
+        image_size: the longer side of the images, px.
+        batch_size: images per batch.
+        workers: processes; 0 loads in this one. Never more than processors or batches.
+        rect: sort by proportions and letterbox to the least shape; else to squares.
+        pad: strides to add to rectangular shapes before rounding up.
+        stride: of the network, px.
+        cache: decode and resize all images now, into memory (`ram`) or a file (`disk`).
+    """
+    if rect:
+        plan = rectangular_batches(index.sizes, batch_size, image_size, stride=stride, pad=pad)
+    else:
+        plan = square_batches(len(index), batch_size, image_size)
+    workers = usable_workers(workers, len(plan.batches))
+    images = open_images(index, image_size, shrinking=cv2.INTER_AREA, cache=cache, threads=workers)
+    batches = [batch.tolist() for batch in plan.batches]
+    return _batch_loader(EvalSet(index, images, plan.shapes), batches, workers)
+
+
+def augment_ranges(hyp: Hyp) -> AugmentRanges:
+    """What a hyp file says about the augmentation."""
+    return AugmentRanges(
+        degrees=hyp.degrees,
+        translate=hyp.translate,
+        scale=hyp.scale,
+        shear=hyp.shear,
+        perspective=hyp.perspective,
+        hsv=(hyp.hsv_h, hyp.hsv_s, hyp.hsv_v),
+        flip_up_down=hyp.flipud,
+        flip_left_right=hyp.fliplr,
+        mosaic=hyp.mosaic,
+        mixup=hyp.mixup,
+    )
+
+
+def usable_workers(wanted: int, batches: int) -> int:
+    """At most one process per processor, and per batch."""
+    return min(wanted, os.cpu_count() or 1, batches)
+
+
+def _batch_loader(
+    dataset: TrainSet | EvalSet, sampler: EpochSampler | list[list[int]], workers: int
+) -> BatchLoader:
+    return BatchLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+        persistent_workers=workers > 0,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    """Keep each worker to one thread: there are as many workers as processors."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,55 @@
+"""Where a data set lies: the rules that turn the `path:` of a data-set file into a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from utils.datasets.cache_files import cache_home, writable
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATASETS_VARIABLE = "YOLO_DATASETS_DIR"
+DATASETS_FOLDER = "datasets"
+
+
+def find_root(entry: str, beside: Path) -> Path:
+    """The folder meant by the `path:` entry of a data-set file that lies in the folder `beside`.
+
+    No entry, or one like `.`, means relative to the file itself; an absolute path means itself.
+    Otherwise the first of these that exists (NAME is the entry without leading `..`, `.` and
+    `datasets`; for ../datasets/coco128 it is coco128):
+
+    1. $YOLO_DATASETS_DIR/NAME, if the variable is set, then with only the last part of NAME
+    2. the entry relative to the working directory, to the repository, and to the file
+    3. datasets/NAME beside the repository
+    4. datasets/NAME in the user's cache folder
+
+    If none exists: the first of 1, 3 and 4 where a folder could be made, for downloading to.
+    """
+    given = Path(entry).expanduser()
+    name = _bare_name(given)
+    if given.is_absolute():
+        return given
+    if name is None:
+        return (beside / given).resolve()
+
+    base = os.environ.get(DATASETS_VARIABLE)
+    chosen = [Path(base).expanduser()] if base else []
+    homes = [*chosen, REPOSITORY.parent / DATASETS_FOLDER, cache_home() / DATASETS_FOLDER]
+    candidates = [
+        *(home / part for home in chosen for part in (name, name.name)),
+        *(folder / given for folder in (Path.cwd(), REPOSITORY, beside)),
+        *(home / name for home in homes),
+    ]
+    found = next((candidate for candidate in candidates if candidate.is_dir()), None)
+    if found is None:
+        found = next((home for home in homes if writable(home)), homes[-1]) / name
+    return found.resolve()
+
+
+def _bare_name(given: Path) -> Path | None:
+    """The entry without leading `..`, `.` and `datasets`; None if nothing else is in it."""
+    parts = list(given.parts)
+    while parts and parts[0] in ("..", ".", DATASETS_FOLDER):
+        parts.pop(0)
+    return Path(*parts) if parts else None

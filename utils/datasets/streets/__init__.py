@@ -1,0 +1,1 @@
+"""Small street scenes painted by the program: the data set behind data/streets.yaml."""
