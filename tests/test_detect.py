@@ -1,0 +1,287 @@
+import csv
+import json
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import detect
+from models.detector import Detector
+from models.spec import load_spec
+from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
+from tests.toy import make_toy_model
+from utils.datasets.sources import Loaded, open_source
+from utils.errors import UserError
+from utils.prediction_files import OutputSettings, PredictionFiles, crop_box
+from utils.predictor import DetectSettings, Prediction, Predictor, Speed
+
+WEIGHTS = SHARED / "weights" / "yolov5n.pt"
+COCO128 = SHARED / "datasets" / "coco128" / "images" / "train2017"
+NAMES = ("cat", "a/b: c")
+
+# corners in a picture of 100 x 80, confidence, class; best first
+FOUND = np.array([[20, 20, 60, 40, 0.9, 1], [0, 10, 10, 30, 0.5, 0]], np.float32)
+
+
+def loaded(path: str = "/in/a.png", kind: str = "image", frame: int = 0) -> Loaded:
+    picture = np.zeros((80, 100, 3), np.uint8)
+    return Loaded(path, kind, picture, picture, (1, 1), (0, 0), 2, 7, frame, 9, 10.0)  # type: ignore[arg-type]
+
+
+def run(*options: object) -> Path:
+    args = detect.build_parser().parse_args([str(option) for option in options])
+    detect.check_options(args)
+    return detect.detect(args)
+
+
+def pixels(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path))
+    assert image is not None
+    return image
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def write(folder: Path, settings: OutputSettings, *items: Loaded) -> None:
+    with PredictionFiles(folder, NAMES, settings) as files:
+        for item in items:
+            files.write(item, FOUND, files.annotate(item, FOUND))
+
+
+@requires_shared
+@pytest.mark.slow
+def test_same_detections_as_the_reference() -> None:
+    """The golden file rounds corners to whole pixels, so its boxes agree to one."""
+    from utils.checkpoint.loading import load_model
+
+    golden = json.loads((GOLDENS / "detect_yolov5n_640.json").read_text(encoding="utf-8"))
+    device = torch.device("cpu")
+    model = load_model(WEIGHTS, device).model
+    settings = DetectSettings(golden["conf_thres"], golden["iou_thres"])
+    predictor = Predictor(model, device, settings)
+    assert len(golden["detections"]) == 7
+    for stem, rows in golden["detections"].items():
+        folder = COCO128 if stem.isdecimal() else SHARED / "images"
+        (image,) = open_source(str(folder / f"{stem}.jpg"), image_size=(640, 640), stride=32)
+        found = predictor(image).detections
+        height, width = image.original.shape[:2]
+        expected = np.array(rows)[::-1]  # best first
+        assert found[:, 5].tolist() == expected[:, 0].tolist()
+        assert found[:, 4] == pytest.approx(expected[:, 5], abs=0.005)
+        centre = expected[:, 1:3] * (width, height)
+        half = expected[:, 3:5] * (width, height) / 2
+        corners = np.concatenate((centre - half, centre + half), axis=1)
+        assert np.abs(found[:, :4] - corners).max() <= 1.0
+
+
+@requires_shared
+def test_whole_program(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "yolo"):
+        folder = run(
+            *("--weights", WEIGHTS, "--source", SHARED / "images", "--device", "cpu"),
+            *("--imgsz", 320, "--classes", 0, "--project", tmp_path, "--save-txt", "--save-conf"),
+            *("--save-csv", "--save-crop"),
+        )
+    assert folder == tmp_path / "exp"
+    found = set(tree(folder))
+    assert {"bus.jpg", "zidane.jpg", "labels/bus.txt", "predictions.csv"} <= found
+    assert {"labels/zidane.txt", "crops/person/bus.jpg", "crops/person/zidane.jpg"} <= found
+    rows = [line.split() for line in (folder / "labels/bus.txt").read_text().splitlines()]
+    assert {(len(row), row[0]) for row in rows} == {(6, "0")}  # persons only
+    confidences = [float(row[5]) for row in rows]
+    assert confidences == sorted(confidences)
+    assert pixels(folder / "bus.jpg").shape == (1080, 810, 3)
+    report = [message for message in caplog.messages if message.startswith("image")]
+    assert report[0].startswith(f"image 1/2 {SHARED}/images/bus.jpg: 320x256 ")
+    assert f" {len(rows)} persons, " in report[0]
+    assert caplog.messages[-3].startswith("Speed: ")
+    assert caplog.messages[-2:] == [
+        f"2 labels saved to {folder}/labels",
+        f"Results saved to {folder}",
+    ]
+
+
+@requires_shared
+def test_nosave_writes_nothing_and_runs_are_numbered(tmp_path: Path) -> None:
+    options = ("--weights", WEIGHTS, "--source", SHARED / "images" / "bus.jpg", "--imgsz", 96)
+    first, second = (run(*options, "--nosave", "--project", tmp_path) for _ in range(2))
+    assert (first.name, second.name) == ("exp", "exp2")
+    assert tree(tmp_path) == []
+    assert run(*options, "--project", tmp_path, "--exist-ok") == first
+    assert tree(tmp_path) == ["exp/bus.jpg"]
+
+
+def test_predictor_maps_boxes_to_the_original(tmp_path: Path) -> None:
+    """Halving the image and adding a border, by hand, gives the same boxes as the letterbox."""
+    model = Detector(load_spec(make_toy_model(tmp_path)))
+    settings = DetectSettings(conf_thres=0.0, iou_thres=1.0, max_det=50)
+    predictor = Predictor(model, torch.device("cpu"), settings)
+    picture = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (64, 64, 3), np.uint8)
+    plain = Loaded("x", "image", picture, picture, (1.0, 1.0), (0.0, 0.0), 1, 1)
+    boxes = predictor(plain).detections
+    assert boxes.shape == (50, 6)
+    assert (np.diff(boxes[:, 4]) <= 0).all()
+    assert 0 <= boxes[:, :4].min() < boxes[:, :4].max() <= 64
+
+    twice = plain._replace(original=np.zeros((120, 96, 3)), ratio=(0.5, 0.5), pad=(8.0, 2.0))
+    expected = np.clip((boxes[:, :4] - (8, 2, 8, 2)) / 0.5, 0, (96, 120, 96, 120))
+    assert predictor(twice).detections[:, :4] == pytest.approx(expected, abs=1e-3)
+
+
+def test_yolo_label_files(tmp_path: Path) -> None:
+    """Least confident first, as upstream writes them."""
+    write(tmp_path, OutputSettings(pictures=False, txt=True), loaded())
+    assert tree(tmp_path) == ["labels/a.txt"]
+    text = (tmp_path / "labels/a.txt").read_text()
+    assert text == "0 0.05 0.25 0.1 0.25\n1 0.4 0.375 0.4 0.25\n"
+
+
+def test_voc_label_files_with_confidence(tmp_path: Path) -> None:
+    settings = OutputSettings(pictures=False, txt=True, txt_format=1, txt_confidence=True)
+    write(tmp_path, settings, loaded("/in/v.mp4", "video", 3))
+    assert (tmp_path / "labels/v_3.txt").read_text() == "0 0 10 10 30 0.5\n1 20 20 60 40 0.9\n"
+
+
+def test_no_label_file_without_detections(tmp_path: Path) -> None:
+    with PredictionFiles(tmp_path, NAMES, OutputSettings(pictures=False, txt=True)) as files:
+        files.write(loaded(), FOUND[:0], None)
+        assert files.label_files == 0
+    assert tree(tmp_path) == []
+
+
+def test_table(tmp_path: Path) -> None:
+    write(tmp_path, OutputSettings(pictures=False, csv=True), loaded("/in/a.png"), loaded("/b.jpg"))
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["Image Name", "Prediction", "Confidence"],
+            ["a.png", "cat", "0.50"],
+            ["a.png", "a/b: c", "0.90"],
+            ["b.jpg", "cat", "0.50"],
+            ["b.jpg", "a/b: c", "0.90"],
+        ]
+
+
+def test_crops(tmp_path: Path) -> None:
+    """2 % and 10 px larger than the box, cut off at the picture's edge; names fit for folders."""
+    write(tmp_path, OutputSettings(pictures=False, crops=True), loaded())
+    assert tree(tmp_path) == ["crops/a_b_ c/a2.jpg", "crops/cat/a.jpg"]
+    assert pixels(tmp_path / "crops/cat/a.jpg").shape == (31, 15, 3)
+    image = np.broadcast_to(np.arange(80)[:, None, None], (80, 100, 1))  # the row's number
+    crop = crop_box(image, np.array([20.0, 20, 60, 40]))
+    # 40 x 20 grow to 50.8 x 30.4 about (40, 30)
+    assert (crop.shape[:2], crop[0, 0, 0]) == ((31, 51), 14)
+
+
+def test_equal_names_of_different_files_are_numbered(tmp_path: Path) -> None:
+    sources = ("/x/a.png", "/y/a.png", "http://z/a.jpg?n=1", "/x/a.heic", "/x/a.png")
+    write(tmp_path, OutputSettings(txt=True), *(loaded(source) for source in sources))
+    pictures = ["a.png", "a2.png", "a3.jpg", "a4.jpg"]
+    labels = [f"labels/{name[:-4]}.txt" for name in pictures]
+    assert tree(tmp_path) == pictures + labels
+
+
+def test_video_is_written_as_one_file_per_source(tmp_path: Path) -> None:
+    frames = [loaded("/in/v.avi", "video", i) for i in (1, 2, 3)]
+    write(tmp_path, OutputSettings(), *frames, loaded("0", "video", 1))
+    assert tree(tmp_path) == ["0.mp4", "v.mp4"]
+    (first, second, third) = open_source(
+        str(tmp_path / "v.mp4"), image_size=(80, 100), stride=4, vid_stride=1
+    )
+    assert (first.original.shape, third.frame, second.fps) == ((80, 100, 3), 3, 10.0)
+    assert first.original.max() > 100  # the boxes
+
+
+def test_captions() -> None:
+    for settings, differs in ((OutputSettings(), True), (OutputSettings(hide_labels=True), False)):
+        files = PredictionFiles(Path(), NAMES, settings)
+        drawn = files.annotate(loaded(), FOUND)
+        assert bool(drawn[5:15, 22:50].any()) is differs  # above the box at (20, 20)
+    bare = PredictionFiles(Path(), NAMES, OutputSettings(hide_conf=True))._caption(0, 0.5)
+    assert bare == "cat"
+
+
+@pytest.mark.parametrize(
+    ("item", "found", "line"),
+    [
+        (loaded(), FOUND, "image 2/7 /in/a.png: 80x100 1 cat, 1 a/b: c, 12.3ms"),
+        (loaded(), FOUND[[0, 0]], "image 2/7 /in/a.png: 80x100 2 a/b: cs, 12.3ms"),
+        (loaded(), FOUND[:0], "image 2/7 /in/a.png: 80x100 (no detections), 12.3ms"),
+        (loaded("v", "video", 4), FOUND[:1], "video 2/7 (4/9) v: 80x100 1 a/b: c, 12.3ms"),
+        (
+            loaded("0", "video", 4)._replace(frames=0),
+            FOUND[:1],
+            "video 2/7 (4) 0: 80x100 1 a/b: c, 12.3ms",
+        ),
+    ],
+)
+def test_report_line(item: Loaded, found: np.ndarray, line: str) -> None:
+    assert detect.report_line(item, Prediction(found, Speed(1.0, 12.34, 1.0)), NAMES) == line
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [([640], (640, 640)), ([480, 641], (480, 672)), ([1], (32, 32))]
+)
+def test_network_size(sizes: list[int], expected: tuple[int, int]) -> None:
+    assert detect.network_size(sizes, 32) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--conf-thres", "1.5"), r"--conf-thres 1\.5: give a number from 0 to 1"),
+        (("--iou-thres", "-1"), "--iou-thres"),
+        (("--max-det", "0"), "--max-det 0: give at least 1"),
+        (("--vid-stride", "0"), "--vid-stride"),
+        (("--line-thickness", "0"), "--line-thickness"),
+        (("--imgsz", "1", "2", "3"), "give one size, or the height and the width"),
+        (("--imgsz", "0"), "give one size"),
+        (("--weights", "missing.pt"), r"missing\.pt"),
+        (("--half", "--device", "cpu"), "--half needs a GPU"),
+    ],
+)
+def test_bad_options(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        run(*options, "--project", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only X11 can be seen to be absent"
+)
+def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(UserError, match="--view-img: there is no display"):
+        detect.check_options(detect.build_parser().parse_args(["--view-img"]))
+
+
+def test_class_names_come_from_the_weights_or_from_data(tmp_path: Path) -> None:
+    parse = detect.build_parser().parse_args
+    assert detect.class_names(parse([]), NAMES) == NAMES
+    data = tmp_path / "two.yaml"
+    data.write_text("path: .\ntrain: images\nval: images\nnames: [dog, bird]\n")
+    assert detect.class_names(parse(["--data", str(data)]), NAMES) == ("dog", "bird")
+    with pytest.raises(UserError, match=r"names 2 classes, but .* detects 3"):
+        detect.class_names(parse(["--data", str(data)]), (*NAMES, "third"))
+    with pytest.raises(UserError, match="--classes 2: the model's classes are 0 to 1"):
+        detect.class_names(parse(["--classes", "0", "2"]), NAMES)
+
+
+def test_help_is_quick() -> None:
+    """No torch for a list of options; the best of a few tries, as the machine may be busy."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "detect.py", "--help"], cwd=ROOT, check=True, capture_output=True
+        )
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5

@@ -1,0 +1,165 @@
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import val
+from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
+from utils.datasets.description import load_description
+from utils.errors import UserError
+
+WEIGHTS = SHARED / "weights" / "yolov5n.pt"
+IMAGES = SHARED / "datasets" / "coco128" / "images" / "train2017"
+METRICS = ("precision", "recall", "map50", "map50_95")
+
+
+@pytest.fixture
+def two_pictures(tmp_path: Path) -> Path:
+    """A data set of two of COCO128's images, one without labels; returns its YAML file."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for number, stem in enumerate(("000000000009", "000000000025")):
+        shutil.copyfile(IMAGES / f"{stem}.jpg", tmp_path / "images" / f"{stem}.jpg")
+        labels = Path(str(IMAGES).replace("images", "labels")) / f"{stem}.txt"
+        if number == 0:
+            shutil.copyfile(labels, tmp_path / "labels" / f"{stem}.txt")
+    file = tmp_path / "two.yaml"
+    names = list(load_description("coco128.yaml").names)
+    file.write_text(
+        yaml.safe_dump({"path": str(tmp_path), "train": "images", "val": "images", "names": names})
+    )
+    return file
+
+
+def validate(*options: object) -> Path:
+    args = val.build_parser().parse_args([str(option) for option in options])
+    val.check_options(args)
+    return val.validate(args)
+
+
+def common(tmp_path: Path) -> tuple[object, ...]:
+    return ("--weights", WEIGHTS, "--device", "cpu", "--workers", 0, "--project", tmp_path / "runs")
+
+
+@requires_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [320, 640])
+def test_coco128_gives_the_reference_metrics(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(SHARED / "datasets"))
+    options = ("--data", "coco128.yaml", "--imgsz", size, "--batch-size", 16, "--noplots")
+    folder = validate(*options, *common(tmp_path))
+    assert [path.name for path in folder.iterdir()] == ["metrics.json"]
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    goldens = json.loads((GOLDENS / "val_yolov5n_coco128.json").read_text(encoding="utf-8"))
+    golden = goldens[str(size)]
+    everything = golden.pop("all")
+    assert (found["images"], found["instances"]) == (128, 929)
+    for name in METRICS:
+        assert found[name] == pytest.approx(everything[name], abs=0.003), name
+    classes = {result["name"]: result for result in found["classes"]}
+    assert classes.keys() == golden.keys()
+    for name, expected in golden.items():
+        assert classes[name]["instances"] == expected["instances"]
+        for metric in METRICS:
+            assert classes[name][metric] == pytest.approx(expected[metric], abs=0.003), name
+
+
+@requires_shared
+def test_everything_that_can_be_written(two_pictures: Path, tmp_path: Path) -> None:
+    options = ("--data", two_pictures, "--imgsz", 320, "--conf-thres", 0.25, "--verbose")
+    outputs = ("--save-txt", "--save-conf", "--save-json")
+    folder = validate(*options, *outputs, *common(tmp_path))
+    assert folder == tmp_path / "runs" / "exp"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "F1_curve.png",
+        "PR_curve.png",
+        "P_curve.png",
+        "R_curve.png",
+        "confusion_matrix.png",
+        "labels",
+        "metrics.json",
+        "val_batch0_labels.jpg",
+        "val_batch0_pred.jpg",
+        "yolov5n_predictions.json",
+    ]
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["images"], metrics["instances"]) == (2, 8)
+    results = json.loads((folder / "yolov5n_predictions.json").read_text(encoding="utf-8"))
+    found = {(result["image_id"], result["category_id"]) for result in results}
+    assert (25, 25) in found  # giraffes are class 23, which is category 25 of the benchmark
+    assert {image for image, _ in found} == {9, 25}
+    lines = (folder / "labels" / "000000000025.txt").read_text().splitlines()
+    assert [len(line.split()) for line in lines] == [6] * len(lines)
+    assert "23" in {line.split()[0] for line in lines}
+    assert all(float(line.split()[-1]) > 0.25 for line in lines)
+    assert validate(*options, "--noplots", *common(tmp_path)).name == "exp2"
+
+
+@requires_shared
+def test_single_class_needs_no_equal_classes(two_pictures: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(two_pictures.read_text())
+    content["names"] = content["names"][:60]
+    two_pictures.write_text(yaml.safe_dump(content))
+    options = ("--data", two_pictures, "--imgsz", 320, "--noplots", *common(tmp_path))
+    with pytest.raises(UserError, match=r"has 60 classes, but .* detects 80"):
+        validate(*options)
+    folder = validate(*options, "--single-cls")
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert [(result["name"], result["instances"]) for result in metrics["classes"]] == [("item", 8)]
+
+
+@requires_shared
+def test_speed_makes_squares_and_no_pictures(two_pictures: Path, tmp_path: Path) -> None:
+    options = ("--data", two_pictures, "--imgsz", 300, "--task", "speed", *common(tmp_path))
+    args = val.build_parser().parse_args([str(option) for option in options])
+    batch = next(iter(val.build_loader(args, load_description(two_pictures), 32)))
+    assert batch.images.shape == (2, 3, 320, 320)
+    assert [path.name for path in validate(*options).iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", (0.001, 0.6)),
+        ("--task speed", (0.25, 0.45)),
+        ("--task speed --conf-thres 0.1 --iou-thres 0.5", (0.1, 0.5)),
+    ],
+)
+def test_speed_has_thresholds_of_its_own(options: str, expected: tuple[float, float]) -> None:
+    settings = val.eval_settings(val.build_parser().parse_args(options.split()))
+    assert (settings.conf_thres, settings.iou_thres) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--batch-size 0", "--batch-size 0: give a number of at least 1"),
+        ("--imgsz -1", "--imgsz -1: give a number of at least 1"),
+        ("--conf-thres 2", "--conf-thres 2.0: give a number from 0 to 1"),
+        ("--save-conf", "--save-txt"),
+    ],
+)
+def test_impossible_options_are_refused(options: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        val.check_options(val.build_parser().parse_args(options.split()))
+
+
+def test_half_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--half needs a GPU"):
+        validate("--half", "--device", "cpu", "--project", tmp_path)
+
+
+def test_help_is_quick() -> None:
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "val.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--save-json" in done.stdout
+    assert time.perf_counter() - start < 2  # it takes 0.1 s on an idle machine, with torch 3 s

@@ -1,0 +1,18 @@
+from utils.plots.flags import place_flags, rows_height
+
+
+def test_flags_side_by_side_share_a_row() -> None:
+    flags = place_flags([(0.1, "epoch 1: hold"), (0.6, "epoch 6: hold")], 10.0)
+    assert [(flag.row, flag.before) for flag in flags] == [(0, False), (0, False)]
+
+
+def test_crowded_flags_are_stacked_and_the_last_turns_back() -> None:
+    flags = place_flags([(0.5, "epoch 5: hold"), (0.51, "epoch 6: hold"), (0.99, "end")], 10.0)
+    assert [(flag.row, flag.before) for flag in flags] == [(0, False), (1, False), (0, True)]
+
+
+def test_height_goes_with_the_rows() -> None:
+    assert rows_height([]) == 0
+    one, two = place_flags([(0.5, "a"), (0.501, "b")], 10.0)
+    assert rows_height([one]) > 0
+    assert rows_height([one, two]) == 2 * rows_height([one])

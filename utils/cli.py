@@ -1,0 +1,36 @@
+"""How a command line program starts and ends: logging, and one sentence for the user's mistakes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from utils.errors import UserError
+
+USAGE_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Send the program's messages, bare, to standard output."""
+    logger = logging.getLogger("yolo")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a program's main function; bad input ends it with one sentence and exit code 2."""
+    set_up_logging()
+    try:
+        main()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(USAGE_ERROR) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(INTERRUPTED) from None

@@ -1,0 +1,283 @@
+"""Boxes drawn into pictures: detections, batches as they are trained on, label statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import LogNorm
+from matplotlib.patches import Rectangle
+from PIL import Image, ImageDraw, ImageFont
+
+from utils.plots.figure import INK, new_figure, save_figure, style_axes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from utils.datasets.dataset import Batch
+
+Bgr = tuple[int, int, int]
+
+# Twenty hues that are told apart on grass, asphalt and sky; neighbours differ most.
+PALETTE = (
+    "#ff3b30", "#2f7bff", "#2fbf4a", "#ffb000", "#c04cff", "#00bcd4", "#ff6f91", "#8d6e00",
+    "#7ed957", "#5b5bd6", "#ff7a1a", "#00997a", "#e0218a", "#9acd32", "#4aa3df", "#b5651d",
+    "#f2d600", "#845ec2", "#00d2a0", "#a83232",
+)  # fmt: skip
+LUMA = (0.114, 0.587, 0.299)  # of blue, green and red, ITU-R BT.601
+BRIGHT = 150  # luma above which black text is read more easily than white
+FONT_SMALLEST, FONT_PER_THICKNESS, FONT_BASE = 10, 4, 4  # pixels; 16 for lines of 3
+LONGEST_LABEL = 60  # characters
+JPEG_QUALITY = 92
+
+GREY = 114
+GRID_SIDE = 1920  # pixels that a grid of pictures is at most wide and high
+SHOWN_CONFIDENCE = 0.25  # detections below it are noise to the eye
+FILE_NAME_LENGTH = 40  # characters of a file name that fit on a tile
+
+OVERLAID = 1000  # boxes drawn on top of each other; more are only a darker blot
+MOST_NAMED_CLASSES = 40  # whose names fit below a histogram
+MOST_LEVEL_NAMES = 5  # that fit beside each other
+BINS = 50
+FAINTEST = 0.3  # count that would be white: a single box must be seen
+
+
+class Marked(NamedTuple):
+    """Boxes and how to draw them."""
+
+    boxes: np.ndarray
+    """[n, 4] corners, px."""
+    labels: list[str]
+    colors: list[Bgr]
+
+
+def class_color(index: int) -> Bgr:
+    """Return the colour of a class, blue-green-red; they repeat after twenty."""
+    code = PALETTE[index % len(PALETTE)]
+    return int(code[5:7], 16), int(code[3:5], 16), int(code[1:3], 16)
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: Sequence[str | None],
+    colors: Sequence[Bgr],
+    thickness: int = 3,
+) -> np.ndarray:
+    """Return a copy of a picture with boxes and their labels drawn into it.
+
+    Args:
+        image: uint8 [h, w, 3] BGR.
+        boxes: [n, 4] corners x1, y1, x2, y2, px; drawn in this order.
+        labels: text of each box, any characters; None or empty for none.
+        colors: of each box, BGR.
+        thickness: of the lines, px; the text's size goes with it.
+    """
+    drawn = np.ascontiguousarray(image).copy()
+    height, width = drawn.shape[:2]
+    # Corners far outside, as a diverged model predicts, would overflow OpenCV's coordinates.
+    limits = (-thickness, -thickness, width + thickness, height + thickness)
+    for box, label, color in zip(np.asarray(boxes, float), labels, colors, strict=True):
+        x1, y1 = (round(max(v, low)) for v, low in zip(box[:2], limits[:2], strict=True))
+        x2, y2 = (round(min(v, high)) for v, high in zip(box[2:], limits[2:], strict=True))
+        cv2.rectangle(drawn, (x1, y1), (x2, y2), color, thickness)
+        if label:
+            _draw_label(drawn, label, (x1, y1), color, thickness)
+    return drawn
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write a BGR picture in the format of the path's suffix.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    is_jpeg = path.suffix.lower() in {".jpg", ".jpeg"}
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if is_jpeg else []
+    encoded = cv2.imencode(path.suffix, image, options)[1]
+    path.write_bytes(encoded.tobytes())
+
+
+def save_batch_grid(
+    batch: Batch,
+    path: Path,
+    names: Sequence[str],
+    boxes: Sequence[Tensor] | None = None,
+    max_images: int = 16,
+) -> None:
+    """Draw a batch as one picture of tiles, each with its boxes and file name.
+
+    Args:
+        batch: images and targets.
+        path: file to write.
+        names: class names by index.
+        boxes: detections to draw instead of the targets: for each image [k, 6] corners in pixels of
+            the network input, confidence, class.
+        max_images: images shown.
+    """
+    count = min(len(batch.images), max_images)
+    height, width = (int(side) for side in batch.images.shape[2:])
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scale = min(1.0, GRID_SIDE / (columns * max(height, width)))
+    tile = (round(width * scale), round(height * scale))  # width, height
+    grid = np.full((rows * tile[1], columns * tile[0], 3), GREY, np.uint8)
+    for i in range(count):
+        marked = _targets(batch, i, names) if boxes is None else _detections(boxes[i], names)
+        bgr = batch.images[i].permute(1, 2, 0).cpu().numpy()[..., ::-1]
+        small = cv2.resize(np.ascontiguousarray(bgr), tile, interpolation=cv2.INTER_AREA)
+        name = Path(batch.frames[i].path).name[:FILE_NAME_LENGTH]
+        _paste(small, _text_mask(_one_line(name), FONT_SMALLEST), (3, 2), (GREY // 3,) * 3)
+        drawn = draw_boxes(small, marked.boxes * scale, marked.labels, marked.colors, 1)
+        cv2.rectangle(drawn, (0, 0), (tile[0] - 1, tile[1] - 1), (255, 255, 255), 1)
+        y, x = (i // columns) * tile[1], (i % columns) * tile[0]
+        grid[y : y + tile[1], x : x + tile[0]] = drawn
+    write_picture(path, grid)
+
+
+def save_labels_plot(boxes: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Plot the labels of a data set: how many of each class, where they lie and how big they are.
+
+    Args:
+        boxes: [n, 5] class, centre x and y, width, height; shares of the image.
+        names: class names by index.
+        path: file to write.
+    """
+    figure = new_figure(10.0, 10.0)
+    figure.set_layout_engine("tight")
+    panels = figure.subplots(2, 2)
+    _class_histogram(panels[0, 0], boxes[:, 0].astype(int), names)
+    _overlaid_boxes(panels[0, 1], boxes)
+    _density(panels[1, 0], boxes[:, 1], boxes[:, 2], ("centre x", "centre y"))
+    panels[1, 0].invert_yaxis()
+    _density(panels[1, 1], boxes[:, 3], boxes[:, 4], ("width", "height"))
+    save_figure(figure, path)
+
+
+def _targets(batch: Batch, index: int, names: Sequence[str]) -> Marked:
+    height, width = batch.images.shape[2:]
+    mine = batch.targets[batch.targets[:, 0] == index].cpu().numpy()
+    centre, size = mine[:, 2:4], mine[:, 4:6]
+    corners = np.concatenate((centre - size / 2, centre + size / 2), axis=1)
+    classes = mine[:, 1].astype(int)
+    labels = [_name(names, label) for label in classes]
+    return Marked(
+        corners * np.array((width, height) * 2), labels, [class_color(int(c)) for c in classes]
+    )
+
+
+def _detections(found: Tensor, names: Sequence[str]) -> Marked:
+    shown = found.cpu().numpy()
+    shown = shown[shown[:, 4] >= SHOWN_CONFIDENCE]
+    classes = shown[:, 5].astype(int)
+    labels = [
+        f"{_name(names, label)} {confidence:.1f}"
+        for label, confidence in zip(classes, shown[:, 4], strict=True)
+    ]
+    return Marked(shown[:, :4], labels, [class_color(int(c)) for c in classes])
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return names[index] if 0 <= index < len(names) else str(index)
+
+
+def _draw_label(
+    image: np.ndarray, text: str, corner: tuple[int, int], color: Bgr, line: int
+) -> None:
+    """Write a text on a filled box above the upper left corner, or below it for want of room."""
+    size = max(FONT_SMALLEST, FONT_BASE + FONT_PER_THICKNESS * line)
+    mask = _text_mask(_one_line(text), size)
+    height, width = mask.shape
+    x = max(0, min(corner[0] - line // 2, image.shape[1] - width))
+    above = corner[1] - height - line // 2
+    y = above if above >= 0 else max(corner[1], 0)
+    _paste(image, mask, (x, y), color)
+
+
+def _paste(image: np.ndarray, mask: np.ndarray, corner: tuple[int, int], color: Bgr) -> None:
+    """Fill the mask's rectangle with a colour and set the text into it, black or white."""
+    x, y = corner
+    part = image[y : y + mask.shape[0], x : x + mask.shape[1]]
+    share = mask[: part.shape[0], : part.shape[1], None].astype(np.float32) / 255
+    ink = 0 if np.dot(LUMA, color) > BRIGHT else 255
+    part[:] = np.rint(np.array(color, np.float32) * (1 - share) + ink * share)
+
+
+def _one_line(text: str) -> str:
+    """Return the text without line breaks and control characters, shortened to a label's length."""
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(shown.split())[:LONGEST_LABEL]
+
+
+@lru_cache(maxsize=256)
+def _text_mask(text: str, size: int) -> np.ndarray:
+    """Return the opacity of a line of text with a small margin, uint8 [h, w]."""
+    font = _font(size)
+    left, _, right, _ = font.getbbox(text)
+    ascent, descent = font.getmetrics()
+    margin = max(1, size // 8)
+    picture = Image.new("L", (math.ceil(right - left) + 2 * margin, ascent + descent), 0)
+    ImageDraw.Draw(picture).text((margin - left, 0), text, fill=255, font=font)
+    return np.array(picture)
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which comes with matplotlib: OpenCV's own fonts know ASCII only."""
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
+
+
+def _class_histogram(axes: Axes, classes: np.ndarray, names: Sequence[str]) -> None:
+    counts = np.bincount(classes, minlength=len(names))[: len(names)]
+    colors = ["#{2:02x}{1:02x}{0:02x}".format(*class_color(i)) for i in range(len(names))]
+    axes.bar(range(len(names)), counts, color=colors)
+    style_axes(axes)
+    axes.set_ylabel("instances", color=INK)
+    if len(names) > MOST_NAMED_CLASSES:
+        axes.set_xlabel("class", color=INK)
+        return
+    axes.set_xticks(range(len(names)), [_one_line(name) for name in names])
+    for text in axes.get_xticklabels():
+        text.set_parse_math(False)
+        text.set_rotation(90 if len(names) > MOST_LEVEL_NAMES else 0)
+
+
+def _overlaid_boxes(axes: Axes, boxes: np.ndarray) -> None:
+    """Draw some of the boxes, evenly picked, moved to a common centre."""
+    step = max(1, math.ceil(len(boxes) / OVERLAID))
+    patches, colors = [], []
+    for label, _, _, width, height in boxes[::step]:
+        patches.append(Rectangle((0.5 - width / 2, 0.5 - height / 2), width, height))
+        blue, green, red = class_color(int(label))
+        colors.append((red / 255, green / 255, blue / 255, 0.35))
+    collection = PatchCollection(
+        patches, facecolor="none", edgecolor=colors or "none", linewidth=0.8
+    )
+    axes.add_collection(collection)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
+    axes.set_xlabel("sizes, one image wide and high", color=INK)
+
+
+def _density(axes: Axes, x: np.ndarray, y: np.ndarray, titles: tuple[str, str]) -> None:
+    style_axes(axes)
+    if len(x):
+        axes.hist2d(
+            x,
+            y,
+            bins=BINS,
+            range=[[0, 1], [0, 1]],
+            cmap="Blues",
+            norm=LogNorm(vmin=FAINTEST),
+            zorder=2,
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_xlabel(titles[0], color=INK)
+    axes.set_ylabel(titles[1], color=INK)

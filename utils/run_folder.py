@@ -1,0 +1,60 @@
+"""Folders of runs: numbered names, and finding the checkpoint to go on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from utils.errors import UserError
+
+
+def numbered_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
+    """Make and return `project/name`, or `project/name2`, `name3`, … when it is taken.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    folder = Path(project) / name
+    number = 2
+    while folder.exists() and not exist_ok:
+        folder = Path(project) / f"{name}{number}"
+        number += 1
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}.") from error
+    return folder
+
+
+def latest_checkpoint(project: str | Path) -> Path:
+    """The most recently written `*/weights/last.pt` under `project`.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = list(Path(project).glob("**/weights/last.pt"))
+    if not found:
+        raise UserError(f"no last.pt under {project} to resume; give its path: --resume PATH.")
+    return max(found, key=lambda file: file.stat().st_mtime)
+
+
+def checkpoint_of(target: str | Path) -> Path:
+    """The checkpoint file meant by a path: the file itself, or the `last.pt` of a run folder.
+
+    Raises:
+        UserError: there is no such file, or the folder holds no `weights/last.pt`.
+    """
+    path = Path(target)
+    if path.is_dir():
+        for candidate in (path / "weights" / "last.pt", path / "last.pt"):
+            if candidate.is_file():
+                return candidate
+        raise UserError(f"the folder {path} holds no weights/last.pt to resume from.")
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path} to resume from.")
+    return path
+
+
+def run_folder_of(checkpoint: Path) -> Path:
+    """The run of a checkpoint: the folder above its `weights/`, else its own folder."""
+    folder = checkpoint.resolve().parent
+    return folder.parent if folder.name == "weights" else folder

@@ -1,0 +1,114 @@
+"""The machine a run is on: device, number format, memory."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from utils.errors import UserError
+
+GIGABYTE = 1e9
+PIXEL_MAX = 255.0
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, KiB on Linux
+BF16_CUDA_CAPABILITY = 8  # Ampere, the first with bf16 tensor cores
+
+
+def select_device(text: str = "") -> torch.device:
+    """The device named by `--device`: '' (first GPU, else CPU), 'cpu', 'mps', or a CUDA index.
+
+    Raises:
+        UserError: the device is not on this machine, or several are named.
+    """
+    name = text.strip().lower().removeprefix("cuda:")
+    if name == "":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError("--device mps: this machine has no Metal device; use --device cpu.")
+        return torch.device("mps")
+    if name == "cuda":
+        name = "0"
+    if not name.isdigit():
+        raise UserError(f"--device {text}: give one device: cpu, mps or the number of a GPU.")
+    count = torch.cuda.device_count()
+    if int(name) >= count:
+        raise UserError(
+            f"--device {text}: this machine has {count} CUDA devices; use --device cpu."
+        )
+    return torch.device(f"cuda:{name}")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The number format of the forward pass; weights, losses and the optimizer stay in fp32."""
+
+    name: str
+    """fp32, bf16 or fp16."""
+    device_type: str
+
+    @property
+    def needs_scaler(self) -> bool:
+        """Gradients of fp16 underflow without loss scaling; bf16 has the range of fp32."""
+        return self.name == "fp16"
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of a forward pass in this format."""
+        if self.name == "fp32":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.name == "bf16" else torch.float16
+        return torch.autocast(self.device_type, dtype=dtype)
+
+
+def choose_precision(amp: str, device: torch.device) -> Precision:
+    """Resolve `--amp`: auto is bf16 or fp16 on CUDA, and bf16 on CPUs with instructions for it.
+
+    Raises:
+        UserError: fp16 was asked for on a CPU.
+    """
+    if amp == "auto":
+        amp = _native_format(device)
+    if amp == "fp16" and device.type == "cpu":
+        raise UserError("--amp fp16 needs a GPU; a CPU can train with --amp bf16 or --amp off.")
+    return Precision("fp32" if amp == "off" else amp, device.type)
+
+
+def _native_format(device: torch.device) -> str:
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        return "bf16" if major >= BF16_CUDA_CAPABILITY else "fp16"
+    if device.type == "cpu" and _cpu_multiplies_bf16():
+        return "bf16"
+    return "off"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def images_to_device(images: Tensor, device: torch.device) -> Tensor:
+    """Uint8 images [B, 3, H, W] to float32 0 … 1 on the device.
+
+    Channels last: convolutions run faster so, those of yolov5n on a CPU 1.7 times as fast.
+    """
+    moved = images.to(device, non_blocking=True)
+    return moved.to(torch.float32, memory_format=torch.channels_last) / PIXEL_MAX
+
+
+def memory_in_use(device: torch.device) -> float:
+    """Gigabytes reserved on the GPU, or the peak resident size of this process on other devices.
+
+    Windows has no such figure to ask for without another package; it is 0 there.
+    """
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device) / GIGABYTE
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / GIGABYTE
