@@ -1,0 +1,192 @@
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import train as script
+from tests.paths import ROOT
+from tests.toy import toy_arguments
+from utils.checkpoint.store import read_checkpoint
+from utils.cli import run_script
+from utils.errors import UserError
+from utils.history import COLUMNS, read_results
+from utils.options import parse_request
+
+OUTPUTS = {
+    "opt.yaml",
+    "hyp.yaml",
+    "results.csv",
+    "results.png",
+    "lr_map.png",
+    "labels.jpg",
+    "train_batch0.jpg",
+    "train_batch1.jpg",
+    "train_batch2.jpg",
+    "val_batch0_labels.jpg",
+    "val_batch0_pred.jpg",
+    "PR_curve.png",
+    "F1_curve.png",
+    "P_curve.png",
+    "R_curve.png",
+    "confusion_matrix.png",
+    "metrics.json",
+    "weights",
+}
+
+
+def arguments_without(flag: str, arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if argument != flag]
+
+
+def test_a_run_leaves_everything_that_users_of_yolov5_look_for(tmp_path: Path) -> None:
+    more = "--epochs 2 --save-period 1"
+    folder = script.train(
+        parse_request(arguments_without("--noplots", toy_arguments(tmp_path, more)))
+    )
+    left = {file.name for file in folder.iterdir() if "tfevents" not in file.name}
+    assert left >= OUTPUTS
+    assert left - OUTPUTS <= {"val_batch1_labels.jpg", "val_batch1_pred.jpg"}
+    assert {file.name for file in (folder / "weights").iterdir()} == {
+        "last.pt",
+        "last_prev.pt",
+        "best.pt",
+        "epoch0.pt",
+        "epoch1.pt",
+    }
+    rows = read_results(folder / "results.csv")
+    assert [list(row) for row in rows] == [list(COLUMNS)] * 2
+    assert {"precision", "recall", "map50", "map50_95"} <= set(
+        json.loads((folder / "metrics.json").read_text())
+    )
+    best = torch.load(folder / "weights" / "best.pt", weights_only=True)
+    assert {t.dtype for t in best["weights"].values()} == {torch.float16, torch.int64}
+
+
+def test_noval_and_nosave_act_on_all_but_the_last_epoch(tmp_path: Path) -> None:
+    folder = script.train(parse_request(toy_arguments(tmp_path, "--epochs 2 --noval --nosave")))
+    first, last = (row["metrics/mAP_0.5"] for row in read_results(folder / "results.csv"))
+    assert math.isnan(first)
+    assert last >= 0
+    assert not (folder / "weights" / "last_prev.pt").exists()
+
+
+def test_a_run_without_gain_stops_early_and_can_be_extended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.engine.fitness", lambda _, __: 0.5)
+    folder = script.train(parse_request(toy_arguments(tmp_path, "--epochs 9 --patience 2")))
+    assert len(read_results(folder / "results.csv")) == 3
+    assert read_checkpoint(folder / "weights" / "last.pt")["stopped_early"]
+    with pytest.raises(UserError, match="stopped early after 3 of 9 epochs; add --extend-epochs X"):
+        script.train(parse_request(["--resume", str(folder)]))
+    extend = ["--resume", str(folder), "--extend-epochs", "1", "--lr-continuation", "hold"]
+    script.train(parse_request(extend))
+    assert len(read_results(folder / "results.csv")) == 5  # patience started afresh at the seam
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+    program = (
+        "import sys, train\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'matplotlib', 'pandas', 'torchvision'}\n"
+        "sys.exit(f'imported: {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def no_labels(folder: Path) -> list[str]:
+    arguments = toy_arguments(folder)
+    for file in (folder / "data" / "labels").rglob("*.txt"):
+        file.unlink()
+    return arguments
+
+
+def class_out_of_range(folder: Path) -> list[str]:
+    arguments = toy_arguments(folder)
+    (folder / "data" / "labels" / "train" / "3.txt").write_text("2 0.5 0.5 0.2 0.2")
+    return arguments
+
+
+def unknown_hyp(folder: Path) -> list[str]:
+    (folder / "hyp.yaml").write_text("lr00: 0.1")
+    return toy_arguments(folder, f"--hyp {folder / 'hyp.yaml'}")
+
+
+def text_named_pt(folder: Path) -> list[str]:
+    (folder / "a.pt").write_text("weights, honestly")
+    return ["--resume", str(folder / "a.pt")]
+
+
+def text_as_weights(folder: Path) -> list[str]:
+    return [*toy_arguments(folder), "--weights", text_named_pt(folder)[1]]
+
+
+def cut_in_half(folder: Path) -> list[str]:
+    run = script.train(parse_request(toy_arguments(folder, "--epochs 1 --noval")))
+    last = run / "weights" / "last.pt"
+    content = last.read_bytes()
+    last.write_bytes(content[: len(content) // 2])
+    return ["--resume", str(run), "--extend-epochs", "1"]
+
+
+def other_classes(folder: Path) -> list[str]:
+    run = script.train(parse_request(toy_arguments(folder, "--epochs 1 --noval")))
+    file = folder / "data" / "toy.yaml"
+    file.write_text(file.read_text().replace("green", "blue"))
+    return ["--resume", str(run), "--extend-epochs", "1"]
+
+
+def empty_folder(folder: Path) -> list[str]:
+    return ["--resume", str(folder), "--extend-epochs", "1"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        (lambda _: ["--data", "none.yaml"], "data-set file none.yaml does not exist"),
+        (no_labels, "no image of .* has a box; the labels of .* are looked for in"),
+        (class_out_of_range, r"labels/train/3\.txt names class 2, but the data set has 2"),
+        (unknown_hyp, "unknown hyper-parameter lr00; known are"),
+        (lambda _: ["--extend-epochs", "3"], "--extend-epochs goes on with an existing run"),
+        (
+            lambda f: ["--resume", str(f), "--lr-continuation", "hold"],
+            "--lr-continuation needs --extend-epochs",
+        ),
+        (lambda f: ["--resume", str(f / "x.pt")], r"there is no checkpoint .*x\.pt"),
+        (empty_folder, r"holds no weights/last\.pt to resume from"),
+        (text_named_pt, r"a\.pt is not a checkpoint"),
+        (text_as_weights, r"a\.pt is not a checkpoint"),
+        (cut_in_half, r"last\.pt is not a checkpoint, or it is cut short"),
+        (other_classes, r"has the classes \['blue', 'red'\], the run was trained on"),
+        (lambda f: [*toy_arguments(f), "--cfg", ""], "say which model with --cfg"),
+        (lambda f: [*toy_arguments(f), "--cfg", "x.yaml"], r"model file x\.yaml does not exist"),
+        (lambda f: [*toy_arguments(f), "--device", "7"], "--device 7: this machine has"),
+        (lambda f: [*toy_arguments(f), "--freeze", "99"], "--freeze leaves no parameter"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_two(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bad: Callable[[Path], list[str]],
+    sentence: str,
+) -> None:
+    arguments = bad(tmp_path)
+    folders = set((tmp_path / "runs").glob("*"))
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run_script(script.main)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2
+    assert last.startswith("error: ")
+    assert re.search(sentence, last), last
+    assert set((tmp_path / "runs").glob("*")) == folders  # nothing is left behind

@@ -1,0 +1,59 @@
+"""A data set and a model small enough to train in a test: squares on grey, 70,000 parameters."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+
+from models.spec import load_spec
+
+SIDE = 64
+OPTIONS = "--imgsz 64 --batch-size 4 --workers 0 --device cpu --noautoanchor --noplots"
+
+
+def make_toy(root: Path, images: int = 10) -> Path:
+    """Write images with one or two bright squares each and their labels; returns the YAML file."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        pictures, labels = root / "images" / split, root / "labels" / split
+        pictures.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for number in range(images):
+            picture = rng.integers(90, 120, (SIDE, SIDE, 3), dtype=np.uint8)
+            lines = []
+            for _ in range(1 + number % 2):
+                side = int(rng.integers(12, 28))
+                x, y = (int(v) for v in rng.integers(0, SIDE - side, 2))
+                kind = int(rng.integers(2))
+                picture[y : y + side, x : x + side] = (230, 40, 40) if kind else (40, 230, 40)
+                centre = ((x + side / 2) / SIDE, (y + side / 2) / SIDE)
+                lines.append(f"{kind} {centre[0]} {centre[1]} {side / SIDE} {side / SIDE}")
+            cv2.imwrite(str(pictures / f"{number}.png"), picture)
+            (labels / f"{number}.txt").write_text("\n".join(lines))
+    file = root / "toy.yaml"
+    file.write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames: [green, red]\n")
+    return file
+
+
+def make_toy_model(folder: Path) -> Path:
+    """Write the smallest model of the family: the layers of yolov5n with the fewest channels."""
+    spec = replace(load_spec(Path("yolov5n.yaml")), width_multiple=0.01)
+    file = folder / "toy_model.yaml"
+    file.write_text(yaml.safe_dump(spec.to_dict()))
+    return file
+
+
+def toy_arguments(folder: Path, more: str = "") -> list[str]:
+    """A command line of train.py for a run of the toy model from scratch, `folder/runs/exp`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = folder / "data" / "toy.yaml"
+    if not data.exists():
+        make_toy(folder / "data")
+    model = make_toy_model(folder)
+    files = ["--data", str(data), "--cfg", str(model), "--weights", "", "--project"]
+    return [*files, str(folder / "runs"), *shlex.split(OPTIONS), *shlex.split(more)]

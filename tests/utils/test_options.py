@@ -1,0 +1,73 @@
+import pytest
+
+from utils.errors import UserError
+from utils.options import TrainOptions, parse_request, resumed_options
+
+
+def test_only_what_was_written_counts_as_given() -> None:
+    request = parse_request(["--epochs", "3", "--img", "320", "--cache", "--name", "a"])
+    assert request.given == {"epochs", "imgsz", "cache", "name"}
+    assert request.options == TrainOptions(epochs=3, imgsz=320, cache="ram", name="a")
+    assert request.continuation.resume is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "resume"),
+    [(["--resume"], ""), (["--resume", "runs/train/a"], "runs/train/a"), ([], None)],
+)
+def test_resume_takes_a_path_or_means_the_latest(argv: list[str], resume: str | None) -> None:
+    assert parse_request(argv).continuation.resume == resume
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--extend-epochs", "3"], "--extend-epochs goes on with an existing run: add --resume"),
+        (["--resume", "a", "--lr-continuation", "hold"], "--lr-continuation needs --extend-epochs"),
+        (["--epochs", "0"], "--epochs 0: give at least 1"),
+        (["--batch-size", "-1"], "--batch-size -1: give at least 1"),
+        (["--imgsz", "16"], "--imgsz 16: give at least 32"),
+        (["--label-smoothing", "1"], "--label-smoothing 1.0"),
+    ],
+)
+def test_contradictions_are_refused(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_request(argv)
+
+
+@pytest.mark.parametrize(
+    "argv", [["--no-such-option"], ["--epochs", "many"], ["--optimizer", "LBFGS"]]
+)
+def test_what_argparse_refuses_exits_with_code_two(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_request(argv)
+    assert stop.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("freeze", "layers"), [([0], []), ([3], [0, 1, 2]), ([0, 5], [0, 5])])
+def test_frozen_layers(freeze: list[int], layers: list[int]) -> None:
+    assert list(TrainOptions(freeze=freeze).frozen_layers()) == layers
+
+
+def test_a_resumed_run_keeps_its_options_but_for_the_free_ones() -> None:
+    saved = TrainOptions(epochs=7, batch_size=4, workers=2, name="a").to_dict()
+    request = parse_request(["--resume", "a", "--workers", "0", "--batch-size", "4"])
+    assert resumed_options(request, saved) == TrainOptions(
+        epochs=7, batch_size=4, workers=0, name="a"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--batch-size", "8"], "--batch-size 8 differs from the run's 4 .* leave the option out"),
+        (["--epochs", "9"], "--epochs 9 differs from the run's 7 .* --extend-epochs adds epochs"),
+    ],
+)
+def test_an_option_that_would_change_the_run_is_refused(argv: list[str], message: str) -> None:
+    saved = TrainOptions(epochs=7, batch_size=4).to_dict()
+    with pytest.raises(UserError, match=message):
+        resumed_options(parse_request(["--resume", *argv]), saved)

@@ -1,0 +1,58 @@
+"""What a finished run tells and shows: its best weights judged class by class, and its pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from models.detector import fuse
+from utils.checkpoint.loading import load_model
+from utils.datasets.dataset import Batch
+from utils.evaluation.evaluate import evaluate
+from utils.evaluation.report import BatchPictures, log_table, save_metrics, save_plots
+from utils.history import Row
+from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
+from utils.solver.schedule import Plan
+
+log = logging.getLogger("yolo")
+
+
+def judge_best(
+    best: Path, batches: Iterable[Batch], device: torch.device, folder: Path, *, plots: bool
+) -> None:
+    """Validate the weights that are handed out, as they were written, and leave the figures."""
+    loaded = load_model(best, device)
+    log.info("\nValidating %s", best)
+    evaluation = evaluate(
+        fuse(loaded.model),
+        batches,
+        names=loaded.names,
+        device=device,
+        observers=[BatchPictures(folder, loaded.names)] if plots else [],
+    )
+    log_table(evaluation, per_class=True)
+    save_metrics(evaluation, folder / "metrics.json")
+    if plots:
+        save_plots(evaluation, folder)
+
+
+def draw_run(history: list[Row], plan: Plan, folder: Path) -> None:
+    """Draw results.png and lr_map.png, the learning rate next to mAP with every seam."""
+    rates = [plan.lr0 * factor for factor in plan.factors()]
+    seams = [SeamMark(segment.start, segment.mode) for segment in plan.seams]
+    save_results_plot(history, folder / "results.png")
+    save_lr_map(history, rates, seams, folder / "lr_map.png")
+    log.info("Learning rate next to mAP: %s", folder / "lr_map.png")
+
+
+def tell_how_to_go_on(folder: Path, plan: Plan, completed: int) -> None:
+    """Say where the results are, and how the run can be taken further."""
+    log.info("Results are in %s", folder)
+    if completed < plan.total_epochs:
+        log.info(
+            "The run stopped early; %d epochs of its plan are left.", plan.total_epochs - completed
+        )
+    log.info("To train on: python train.py --resume %s --extend-epochs X", folder)

@@ -1,0 +1,63 @@
+"""The record of a run, a row per epoch, and results.csv in upstream's layout; no torch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from utils.atomic_files import write_replacing
+
+Row = dict[str, float]
+
+LOSSES = ("box_loss", "obj_loss", "cls_loss")
+METRICS = (
+    "metrics/precision",
+    "metrics/recall",
+    "metrics/mAP_0.5",
+    "metrics/mAP_0.5:0.95",
+)
+COLUMNS = (
+    "epoch",
+    *(f"train/{loss}" for loss in LOSSES),
+    *METRICS,
+    *(f"val/{loss}" for loss in LOSSES),
+    "x/lr0",
+    "x/lr1",
+    "x/lr2",
+)
+"""Columns of results.csv; the rates are those of the epoch's last step, biases first."""
+
+
+def new_row(
+    epoch: int,
+    *,
+    train_losses: Sequence[float],
+    metrics: Sequence[float],
+    val_losses: Sequence[float],
+    rates: Sequence[float],
+) -> Row:
+    """One epoch's record: three losses, P, R, mAP50, mAP50-95, three losses, three rates."""
+    values = (epoch, *train_losses, *metrics, *val_losses, *rates)
+    return {name: float(value) for name, value in zip(COLUMNS, values, strict=True)}
+
+
+def write_results(rows: Iterable[Mapping[str, float]], path: Path) -> None:
+    """Write results.csv whole, beside and renamed: no kill leaves a double or a missing row."""
+    lines = [",".join(f"{name:>20s}" for name in COLUMNS)]
+    lines += [",".join(f"{row[name]:20.5g}" for name in COLUMNS) for row in rows]
+    text = "\n".join(lines) + "\n"
+
+    def write(part: Path) -> None:
+        part.write_text(text, encoding="utf-8")
+
+    write_replacing(path, write)
+
+
+def read_results(path: Path) -> list[Row]:
+    """Read a results.csv, ours or upstream's."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [
+            {str(name).strip(): float(value) for name, value in row.items()}
+            for row in csv.DictReader(stream)
+        ]

@@ -1,0 +1,108 @@
+"""What training changes, and nothing else: the state that a checkpoint carries on."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.detector import Detector
+from utils.checkpoint.format import FORMAT, VERSION, Config, DeployCheckpoint, TrainingCheckpoint
+from utils.errors import UserError
+from utils.history import Row
+from utils.solver.ema import ModelEma
+from utils.solver.param_groups import optimizer_buffers, restore_buffers
+from utils.solver.schedule import Plan
+
+NEVER = -1
+
+
+@dataclass
+class TrainingState:
+    """Written by `utils.engine` alone, saved and restored here."""
+
+    model: Detector
+    ema: ModelEma[Detector]
+    optimizer: torch.optim.Optimizer
+    parameter_names: list[str]
+    """In the order in which the optimizer numbers its parameters."""
+    scaler: torch.amp.GradScaler
+    epoch: int = 0
+    """Completed epochs."""
+    iteration: int = 0
+    """Batches trained since the start of the run."""
+    pending: int = 0
+    """Batches of this epoch whose gradients are summed but not yet applied; 0 at its end."""
+    best_fitness: float = float("-inf")
+    best_epoch: int = NEVER
+    stopped_early: bool = False
+    history: list[Row] = field(default_factory=list)
+
+    def to_checkpoint(self, plan: Plan, config: Config) -> TrainingCheckpoint:
+        """Everything needed to go on, as tensors and plain data."""
+        return TrainingCheckpoint(
+            format=FORMAT,
+            version=VERSION,
+            kind="training",
+            model=_plain(self.model.state_dict()),
+            ema={"weights": _plain(self.ema.model.state_dict()), "updates": self.ema.updates},
+            optimizer={
+                "name": type(self.optimizer).__name__,
+                "buffers": optimizer_buffers(self.optimizer, self.parameter_names),
+            },
+            scaler=self.scaler.state_dict(),
+            plan=plan.to_dict(),
+            position={"epoch": self.epoch, "iteration": self.iteration},
+            best={"fitness": self.best_fitness, "epoch": self.best_epoch},
+            stopped_early=self.stopped_early,
+            history=[dict(row) for row in self.history],
+            config=config,
+            software={"torch": str(torch.__version__), "python": platform.python_version()},
+        )
+
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """Inverse of `to_checkpoint`, into objects built from the same configuration.
+
+        Raises:
+            UserError: the tensors do not fit the model that the checkpoint itself describes.
+        """
+        try:
+            self.model.load_state_dict(checkpoint["model"])
+            self.ema.restore(checkpoint["ema"]["weights"], checkpoint["ema"]["updates"])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(
+                f"the checkpoint does not fit the model it describes: {reason}"
+            ) from error
+        restore_buffers(self.optimizer, self.parameter_names, checkpoint["optimizer"]["buffers"])
+        if checkpoint["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(checkpoint["scaler"])
+        self.epoch = checkpoint["position"]["epoch"]
+        self.iteration = checkpoint["position"]["iteration"]
+        self.best_fitness = checkpoint["best"]["fitness"]
+        self.best_epoch = checkpoint["best"]["epoch"]
+        self.history = [dict(row) for row in checkpoint["history"]]
+
+
+def deploy_checkpoint(checkpoint: Mapping[str, Any]) -> DeployCheckpoint:
+    """The part of a training checkpoint that is for use: averaged weights in fp16 and names."""
+    weights = checkpoint["ema"]["weights"]
+    return DeployCheckpoint(
+        format=FORMAT,
+        version=VERSION,
+        kind="deploy",
+        weights={name: t.half() if t.is_floating_point() else t for name, t in weights.items()},
+        spec=checkpoint["config"]["spec"],
+        names=checkpoint["config"]["names"],
+        epoch=checkpoint["best"]["epoch"],
+        fitness=checkpoint["best"]["fitness"],
+    )
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the module's metadata, on the CPU."""
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}
