@@ -37,7 +37,5 @@ def test_a_bug_of_ours_keeps_its_traceback() -> None:
 
 
 def test_messages_go_bare_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    logging.getLogger("yolo").handlers.clear()
     run_script(lambda: logging.getLogger("yolo").info("%d boxes", 3))
-    logging.getLogger("yolo").handlers.clear()
     assert capsys.readouterr().out == "3 boxes\n"
