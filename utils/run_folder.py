@@ -57,4 +57,6 @@ def checkpoint_of(target: str | Path) -> Path:
 def run_folder_of(checkpoint: Path) -> Path:
     """The run of a checkpoint: the folder above its `weights/`, else its own folder."""
     folder = checkpoint.resolve().parent
-    return folder.parent if folder.name == "weights" else folder
+    folder = folder.parent if folder.name == "weights" else folder
+    here = Path.cwd()
+    return folder.relative_to(here) if here in folder.parents else folder

@@ -36,12 +36,17 @@ def test_the_latest_checkpoint_is_the_one_written_last(tmp_path: Path) -> None:
         latest_checkpoint(tmp_path / "empty")
 
 
-def test_a_run_folder_stands_for_its_last_checkpoint(tmp_path: Path) -> None:
+def test_a_run_folder_stands_for_its_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = checkpoint(tmp_path / "a")
     assert checkpoint_of(tmp_path / "a") == file
     assert checkpoint_of(file) == file
     assert run_folder_of(file) == (tmp_path / "a").resolve()
     assert run_folder_of(tmp_path / "x.pt") == tmp_path.resolve()
+    monkeypatch.chdir(tmp_path)
+    assert run_folder_of(file) == Path("a")  # as the user would write it
+    assert run_folder_of(Path("x.pt")) == tmp_path.resolve()
     with pytest.raises(UserError, match=r"holds no weights/last\.pt"):
         checkpoint_of(tmp_path)
     with pytest.raises(UserError, match=r"there is no checkpoint .*none\.pt"):

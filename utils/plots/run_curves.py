@@ -97,7 +97,8 @@ class _Panels(NamedTuple):
 
 
 # The figure from top to bottom, in inches; the flags of the seams come on top of each panel.
-WIDTH, LEFT, RIGHT = 12.0, 0.9, 0.3
+WIDTH, LEFT, RIGHT = 12.0, 1.1, 0.3
+AXIS_NAME = 0.8  # left of the panels, clear of rates with five decimals
 TITLE, METRICS, GAP, RATES, FOOT = 0.7, 3.1, 0.25, 2.7, 1.2
 LEGEND_TOP, LEGEND_STEP = 0.45, 0.25
 TINTS = ("#f4f6f9", "#fdf4e7")
@@ -168,7 +169,7 @@ def _lay_out(planned: int, modes: Sequence[Flag], steps: Sequence[Flag]) -> _Pan
     for axes, label in ((metrics, "validation mAP"), (rates, "learning rate")):
         style_axes(axes)
         axes.set_ylabel(label, fontsize=10.5, color=INK)
-        axes.yaxis.set_label_coords(-0.55 / (WIDTH * width), 0.5)
+        axes.yaxis.set_label_coords(-AXIS_NAME / (WIDTH * width), 0.5)
     metrics.tick_params(labelbottom=False)
     rates.set_xlabel("epoch", fontsize=10.5, color=INK)
     rates.set_xlim(-0.5, planned - 0.5)
