@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from utils.errors import UserError
+from utils.solver.continuation import SLOPES, Extension
 from utils.solver.schedule import MODES
 
 FREE_ON_RESUME = frozenset(
@@ -95,6 +96,29 @@ class Continuation:
     """None: a new run. Empty: the most recent one. Else a checkpoint or a run folder."""
     extend_epochs: int | None = None
     lr_continuation: str = "rebase"
+    slope: str = "fit"
+    lrf: float | None = None
+    peak: float | None = None
+    rewarm_epochs: int = 0
+    cooldown_epochs: int = 0
+
+    def extension(self) -> Extension | None:
+        """What is asked for after the seam; None when the run is not extended.
+
+        Raises:
+            UserError: the wishes contradict each other.
+        """
+        if self.extend_epochs is None:
+            return None
+        return Extension(
+            epochs=self.extend_epochs,
+            mode=self.lr_continuation,
+            slope=self.slope,
+            lrf=self.lrf,
+            peak=self.peak,
+            rewarm_epochs=self.rewarm_epochs,
+            cooldown_epochs=self.cooldown_epochs,
+        )
 
 
 @dataclass(frozen=True)
@@ -199,6 +223,17 @@ def _add_continuation_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--lr-continuation", choices=MODES, help="learning rate after the seam (default rebase)"
     )
+    group.add_argument(
+        "--slope", choices=SLOPES, help="slope-match: down to the last epoch, or as it was (fit)"
+    )
+    group.add_argument("--lrf", type=float, help="final fraction in the extension (the run's own)")
+    group.add_argument("--peak", type=float, metavar="P", help="start from this fraction of lr0")
+    group.add_argument(
+        "--rewarm-epochs", type=int, metavar="K", help="ramp up to --peak, or to restart's rate"
+    )
+    group.add_argument(
+        "--cooldown-epochs", type=int, metavar="K", help="straight descent at the end"
+    )
 
 
 def parse_request(argv: Sequence[str] | None = None) -> Request:
@@ -213,9 +248,13 @@ def parse_request(argv: Sequence[str] | None = None) -> Request:
     }
     if "extend_epochs" in continuation and "resume" not in continuation:
         raise UserError("--extend-epochs goes on with an existing run: add --resume PATH.")
-    if "lr_continuation" in continuation and "extend_epochs" not in continuation:
-        raise UserError("--lr-continuation needs --extend-epochs: say how many epochs to add.")
-    return Request(TrainOptions(**given), frozenset(given), Continuation(**continuation))
+    lonely = set(continuation) - {"resume", "extend_epochs"}
+    if lonely and "extend_epochs" not in continuation:
+        flag = "--" + min(lonely).replace("_", "-")
+        raise UserError(f"{flag} needs --extend-epochs: say how many epochs to add.")
+    request = Request(TrainOptions(**given), frozenset(given), Continuation(**continuation))
+    request.continuation.extension()  # contradictions are told before any file is read
+    return request
 
 
 def resumed_options(request: Request, saved: Mapping[str, Any]) -> TrainOptions:

@@ -112,8 +112,9 @@ def _plan_from_here(checkpoint: dict[str, Any], request: Request, path: Path) ->
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path} is damaged: its schedule is unreadable ({error}).") from error
     completed = checkpoint["position"]["epoch"]
-    if how.extend_epochs is not None:
-        return extend_plan(plan, completed, how.extend_epochs, how.lr_continuation)
+    extension = how.extension()
+    if extension is not None:
+        return extend_plan(plan, completed, extension)
     if completed >= plan.total_epochs:
         raise UserError(
             f"{path}: all {plan.total_epochs} planned epochs are done; add --extend-epochs X."

@@ -49,6 +49,11 @@ TRAIN_OWN = {
     "--nominal-batch-size": 64,
     "--extend-epochs": None,
     "--lr-continuation": "rebase",
+    "--slope": "fit",
+    "--lrf": None,
+    "--peak": None,
+    "--rewarm-epochs": 0,
+    "--cooldown-epochs": 0,
 }
 
 VAL = {

@@ -3,83 +3,129 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from utils.errors import UserError
 from utils.solver.schedule import MODES, Plan, Segment
 
+SLOPES = ("fit", "original")
 
-def extend_plan(
-    plan: Plan, completed: int, extra: int, mode: str, lrf: float | None = None
-) -> Plan:
-    """The plan of a run that goes on for `extra` epochs more than it was planned for.
+
+@dataclass(frozen=True)
+class Extension:
+    """What is asked for: how many epochs more, and what the learning rate does in them."""
+
+    epochs: int
+    """Added to the planned total."""
+    mode: str = "rebase"
+    """One of `MODES`."""
+    slope: str = "fit"
+    """slope-match: `fit` comes down to the last epoch, `original` keeps the old slope as it is."""
+    lrf: float | None = None
+    """Final fraction in the extension; the run's own when None."""
+    peak: float | None = None
+    """Start from this factor, a fraction of lr0, instead of the seam's; reached by a ramp."""
+    rewarm_epochs: int = 0
+    """Length of the ramp up to the peak, or to the rate of `restart`."""
+    cooldown_epochs: int = 0
+    """Length of a straight descent to the final fraction at the end."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UserError(f"--lr-continuation {self.mode}: choose one of {', '.join(MODES)}.")
+        if self.epochs < 1:
+            raise UserError(f"--extend-epochs {self.epochs}: give the epochs to add, at least 1.")
+        if self.slope not in SLOPES:
+            raise UserError(f"--slope {self.slope}: choose one of {', '.join(SLOPES)}.")
+        if self.slope == "original" and self.mode != "slope-match":
+            raise UserError(f"--slope original belongs to slope-match; {self.mode} has no slope.")
+        if self.lrf is not None and not 0 <= self.lrf <= 1:
+            raise UserError(f"--lrf {self.lrf}: give a fraction from 0 to 1.")
+        if self.rewarm_epochs < 0 or self.cooldown_epochs < 0:
+            raise UserError("--rewarm-epochs and --cooldown-epochs cannot be negative.")
+        self._check_ramp()
+
+    def _check_ramp(self) -> None:
+        if self.peak is not None:
+            if self.mode == "restart":
+                raise UserError(
+                    "--peak does not go with restart, whose rate is that of the new plan."
+                )
+            if not 0 < self.peak <= 1:
+                raise UserError(f"--peak {self.peak}: give a fraction of lr0 above 0, at most 1.")
+            if self.rewarm_epochs == 0:
+                raise UserError("--peak needs --rewarm-epochs K, or the rate would jump to it.")
+        elif self.rewarm_epochs and self.mode != "restart":
+            raise UserError(
+                f"--rewarm-epochs: {self.mode} goes on at the seam's rate, there is nothing to "
+                "warm up to; add --peak, or use restart."
+            )
+
+
+def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
+    """The plan of a run that goes on for more epochs than it was planned for.
 
     Continuing is composing: epochs before the seam keep their segments, and the new segment covers
-    `N = planned + extra - completed` epochs after it.
+    `N = planned + added - completed` epochs after it.
 
     Args:
         plan: the run's plan so far.
         completed: epochs trained, the seam `E`; less than planned for a run that was stopped.
-        extra: epochs added to the planned total.
-        mode: one of `MODES`.
-        lrf: final fraction for the extension; the run's own when None.
+        extension: what is asked for.
 
     Raises:
-        UserError: nothing was trained yet, no epoch is added, or the mode is unknown.
+        UserError: nothing was trained yet, or ramp and cooldown leave no epoch between them.
     """
-    if mode not in MODES:
-        raise UserError(f"--lr-continuation {mode}: choose one of {', '.join(MODES)}.")
-    if extra < 1:
-        raise UserError(f"--extend-epochs {extra}: give the number of epochs to add, at least 1.")
     if completed < 1:
+        raise UserError("no epoch of this run is completed, so there is nothing to extend.")
+    epochs = plan.total_epochs + extension.epochs - completed
+    if extension.rewarm_epochs + extension.cooldown_epochs >= epochs:
         raise UserError(
-            "no epoch of this run is completed, so there is nothing to extend; start it anew."
+            f"--rewarm-epochs {extension.rewarm_epochs} and --cooldown-epochs "
+            f"{extension.cooldown_epochs} leave none of the {epochs} epochs after the seam."
         )
     # A segment that was planned but never trained (extended twice at one epoch) leaves no trace.
     trained = [segment for segment in plan.segments if segment.start < completed]
-    segment = _segment_after(
-        trained,
+    base, last = trained[0], trained[-1]
+    a = last.factor(completed - 1)
+    segment = Segment(
+        mode=extension.mode,
         start=completed,
-        epochs=plan.total_epochs + extra - completed,
-        mode=mode,
-        lrf=trained[0].lrf if lrf is None else lrf,
-        finished=completed >= plan.total_epochs,
+        epochs=epochs,
+        law=base.law,
+        lrf=base.lrf if extension.lrf is None else extension.lrf,
+        level=a if extension.peak is None else extension.peak,
+        before=a,
+        ramp=extension.rewarm_epochs,
+        cooldown=extension.cooldown_epochs,
     )
+    if segment.mode == "rebase" and base.law == "linear-v5.0":
+        segment = dataclasses.replace(segment, law="linear")  # a new law has no old run to match
+    if segment.mode == "slope-match":
+        finished = completed >= plan.total_epochs
+        segment = _with_slope(segment, mean_decline(last, completed), extension.slope, finished)
     return dataclasses.replace(plan, segments=(*trained, segment))
 
 
-def _segment_after(
-    trained: Sequence[Segment], *, start: int, epochs: int, mode: str, lrf: float, finished: bool
-) -> Segment:
-    """The new segment; three of the modes begin at `a`, the factor of the last completed epoch."""
-    base, before = trained[0], trained[-1]
-    a = before.factor(start - 1)
-    new = Segment(mode=mode, start=start, epochs=epochs, law=base.law, lrf=lrf, level=a)
-    if mode == "restart":
-        return dataclasses.replace(new, level=1.0)
-    if mode == "rebase" and base.law == "linear-v5.0":
-        return dataclasses.replace(new, law="linear")  # a new law has no old run to match
-    if mode == "slope-match":
-        floor = 0.0 if finished else lrf
-        return dataclasses.replace(new, slope=matched_slope(before, start, epochs, floor))
-    return new
-
-
-def matched_slope(before: Segment, seam: int, epochs: int, floor: float) -> float:
-    """Decline per epoch that carries the old line on, or the steepest one there is room for.
-
-    `min(S0, (a - floor) / N)`, where `S0` is the mean decline per epoch of the segment before the
-    seam, 0 if that is a single epoch; never negative, since this mode must not rise.
-
-    Args:
-        before: the segment that ends at the seam.
-        seam: first epoch after it, `E`.
-        epochs: epochs after the seam, `N`.
-        floor: factor that the line may come down to.
-    """
+def mean_decline(before: Segment, seam: int) -> float:
+    """`S0`: decline per epoch of the segment before a seam, 0 if that is a single epoch."""
     last = seam - 1
-    a = before.factor(last)
-    observed = (
-        0.0 if last == before.start else (before.factor(before.start) - a) / (last - before.start)
-    )
-    return max(min(observed, (a - floor) / epochs), 0.0)
+    if last == before.start:
+        return 0.0
+    return (before.factor(before.start) - before.factor(last)) / (last - before.start)
+
+
+def _with_slope(segment: Segment, observed: float, slope: str, finished: bool) -> Segment:
+    """The line of slope-match.
+
+    `fit`: the old slope, or the steepest one that still comes down all the way to the last epoch,
+    `min(S0, (L - floor) / N)`. `original`: the old slope read literally, flat from `L * lrf` on.
+    Never negative: an extension of this mode must not rise.
+    """
+    if slope == "original":
+        return dataclasses.replace(
+            segment, slope=max(observed, 0.0), floor=segment.level * segment.lrf
+        )
+    floor = 0.0 if finished else segment.lrf
+    room = (segment.level - floor) / (segment.epochs - segment.ramp)
+    return dataclasses.replace(segment, slope=max(min(observed, room), 0.0))

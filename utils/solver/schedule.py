@@ -61,9 +61,17 @@ class Segment:
     lrf: float
     """Final fraction of the law."""
     level: float = 1.0
-    """Factor that rebase, slope-match and hold start from: the one in use before the seam."""
+    """`L`, the factor that the segment starts from: the seam's, or the peak of a ramp."""
     slope: float = 0.0
     """slope-match: decline of the factor per epoch."""
+    floor: float = 0.0
+    """slope-match: where the decline ends."""
+    before: float = 1.0
+    """`a`, the factor in use before the seam: where a ramp begins."""
+    ramp: int = 0
+    """Epochs at the start that lead from `before` to the rule."""
+    cooldown: int = 0
+    """Epochs at the end that lead from the rule down to `level * lrf`."""
 
     @property
     def stop(self) -> int:
@@ -77,12 +85,24 @@ class Segment:
             ValueError: unknown mode.
         """
         since = epoch - self.start
+        cooling = since - (self.epochs - self.cooldown)  # `j`
+        if since < self.ramp:
+            return self.before + (self._rule(self.ramp) - self.before) * since / self.ramp
+        if cooling >= 0 and self.cooldown:
+            top = self._rule(self.epochs - self.cooldown)
+            return top + (self.level * self.lrf - top) * (cooling + 1) / self.cooldown
+        return self._rule(since)
+
+    def _rule(self, since: int) -> float:
+        """What the mode alone gives, `since` epochs after the start of the segment."""
+        after_ramp = since - self.ramp
         if self.mode in (BASE, "restart"):
-            return law_factor(self.law, epoch, self.stop, self.lrf)
+            return law_factor(self.law, self.start + since, self.stop, self.lrf)
         if self.mode == "rebase":
-            return self.level * law_factor(self.law, since, self.epochs, self.lrf)
+            horizon = self.epochs - self.ramp
+            return self.level * law_factor(self.law, after_ramp, horizon, self.lrf)
         if self.mode == "slope-match":
-            return max(self.level - self.slope * since, 0.0)
+            return max(self.level - self.slope * after_ramp, self.floor)
         if self.mode == "hold":
             return self.level
         raise ValueError(f"unknown continuation mode {self.mode!r}; known are {', '.join(MODES)}")

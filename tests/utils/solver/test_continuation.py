@@ -1,16 +1,16 @@
 import json
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from tests.paths import GOLDENS, requires_shared
 from tests.utils.solver.test_schedule import plan_of
 from utils.errors import UserError
-from utils.solver.continuation import extend_plan
+from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import MODES, Plan, base_segment
 
 SEAMLESS = ("rebase", "slope-match", "hold")
-MODIFIERS = {"slope", "rewarm", "cooldown", "peak"}
 
 
 def base(epochs: int, law: str = "linear", lrf: float = 0.2) -> Plan:
@@ -28,30 +28,61 @@ def base(epochs: int, law: str = "linear", lrf: float = 0.2) -> Plan:
     ],
 )
 def test_four_epochs_extended_by_four(mode: str, expected: list[float]) -> None:
-    plan = extend_plan(base(4), completed=4, extra=4, mode=mode)
+    plan = extend_plan(base(4), 4, Extension(4, mode))
     assert plan.factors() == pytest.approx([1.0, 0.8, 0.6, 0.4, *expected])
 
 
 def test_slope_match_goes_on_unbroken_while_there_is_room() -> None:
-    plan = extend_plan(base(10, lrf=0.5), completed=10, extra=2, mode="slope-match")
+    plan = extend_plan(base(10, lrf=0.5), 10, Extension(2, "slope-match"))
     assert plan.factors()[8:] == pytest.approx([0.6, 0.55, 0.55, 0.5])
 
 
 def test_slope_match_of_a_stopped_run_comes_down_to_its_lrf() -> None:
-    plan = extend_plan(base(4), completed=2, extra=2, mode="slope-match")
+    plan = extend_plan(base(4), 2, Extension(2, "slope-match"))
     # a = 0.8, N = 4 + 2 - 2 = 4, (0.8 - 0.2) / 4 = 0.15 < S0
     assert plan.factors() == pytest.approx([1.0, 0.8, 0.8, 0.65, 0.5, 0.35])
 
 
+def test_slope_original_goes_flat_at_its_floor() -> None:
+    plan = extend_plan(base(4), 4, Extension(4, "slope-match", slope="original"))
+    assert plan.factors()[4:] == pytest.approx([0.4, 0.2, 0.08, 0.08])  # 0.4 * 0.2
+
+
+def test_a_peak_is_reached_by_a_ramp_and_the_law_runs_from_there() -> None:
+    plan = extend_plan(base(4), 4, Extension(4, "rebase", peak=0.8, rewarm_epochs=2))
+    # a = 0.4, two epochs up to 0.8, then the law over the two that are left
+    assert plan.factors()[4:] == pytest.approx([0.4, 0.6, 0.8, 0.8 * 0.6])
+
+
+def test_a_restart_can_be_warmed_up_to() -> None:
+    plan = extend_plan(base(4), 4, Extension(4, "restart", rewarm_epochs=2))
+    # the re-planned law gives 0.6 0.5 0.4 0.3; two epochs lead from 0.4 to its 0.4
+    assert plan.factors()[4:] == pytest.approx([0.4, 0.4, 0.4, 0.3])
+
+
+def test_a_cooldown_descends_to_the_final_fraction() -> None:
+    plan = extend_plan(base(4), 4, Extension(4, "hold", cooldown_epochs=2))
+    assert plan.factors()[4:] == pytest.approx([0.4, 0.4, 0.24, 0.08])
+
+
 @requires_shared
-def test_every_case_without_modifiers_equals_the_golden() -> None:
+def test_every_case_equals_the_golden_from_a_plan_that_was_saved_and_read() -> None:
     cases = json.loads((GOLDENS / "lr_continuation.json").read_text())
-    plain = [c for c in cases if not any(MODIFIERS & set(e) for e in c["extensions"])]
-    assert len(plain) == 35
-    for case in plain:
+    assert len(cases) == 41
+    for case in cases:
         plan = base(case["epochs"], case["law"], case["lrf"])
         for e in case["extensions"]:
-            plan = extend_plan(plan, e["done"], e["extra"], e["mode"], e.get("lrf"))
+            extension = Extension(
+                epochs=e["extra"],
+                mode=e["mode"],
+                slope=e.get("slope", "fit"),
+                lrf=e.get("lrf"),
+                peak=e.get("peak"),
+                rewarm_epochs=e.get("rewarm", 0),
+                cooldown_epochs=e.get("cooldown", 0),
+            )
+            plan = extend_plan(plan, e["done"], extension)
+            plan = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
         assert plan.factors() == pytest.approx(case["factors"], abs=1e-9), case["extensions"]
 
 
@@ -63,8 +94,8 @@ def test_chains_of_seamless_modes_meet_exactly_and_never_rise(
 ) -> None:
     for first in SEAMLESS:
         for second in SEAMLESS:
-            plan = extend_plan(base(20, law, 0.07), completed, extra, first)
-            plan = extend_plan(plan, completed + 1, 9, second)
+            plan = extend_plan(base(20, law, 0.07), completed, Extension(extra, first))
+            plan = extend_plan(plan, completed + 1, Extension(9, second))
             factors = plan.factors()
             assert factors[completed] == factors[completed - 1]
             assert factors[completed + 1] == factors[completed]
@@ -73,34 +104,48 @@ def test_chains_of_seamless_modes_meet_exactly_and_never_rise(
 
 
 def test_extending_twice_at_one_seam_leaves_no_empty_segment() -> None:
-    once = extend_plan(base(4), completed=4, extra=4, mode="hold")
-    twice = extend_plan(once, completed=4, extra=2, mode="rebase")
+    once = extend_plan(base(4), 4, Extension(4, "hold"))
+    twice = extend_plan(once, 4, Extension(2, "rebase"))
     assert [s.mode for s in twice.segments] == ["base", "rebase"]
     assert twice.total_epochs == 10
 
 
 def test_the_new_law_of_a_chain_is_the_run_s_own() -> None:
-    plan = extend_plan(base(4, "linear-v5.0"), completed=4, extra=4, mode="rebase")
-    plan = extend_plan(plan, completed=8, extra=4, mode="restart")
+    plan = extend_plan(base(4, "linear-v5.0"), 4, Extension(4, "rebase"))
+    plan = extend_plan(plan, 8, Extension(4, "restart"))
     assert plan.factor(8) == pytest.approx(1 - 0.8 * 8 / 11)  # linear-v5.0 over 12 epochs
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_before_the_seam_changes(mode: str) -> None:
     before = base(6, "cosine")
-    after = extend_plan(before, completed=4, extra=3, mode=mode)
+    after = extend_plan(before, 4, Extension(3, mode))
     assert after.factors()[:4] == before.factors()[:4]
     assert after.total_epochs == 9
 
 
 @pytest.mark.parametrize(
-    ("completed", "extra", "mode", "message"),
+    ("wish", "message"),
     [
-        (4, 0, "hold", "--extend-epochs 0: give the number of epochs to add"),
-        (0, 4, "hold", "no epoch of this run is completed"),
-        (4, 4, "jump", "--lr-continuation jump: choose one of rebase"),
+        ({"epochs": 0}, "--extend-epochs 0: give the epochs to add, at least 1"),
+        ({"mode": "jump"}, "--lr-continuation jump: choose one of rebase"),
+        ({"slope": "steep"}, "--slope steep: choose one of fit, original"),
+        ({"slope": "original"}, "--slope original belongs to slope-match; rebase has no slope"),
+        ({"lrf": 1.5}, "--lrf 1.5: give a fraction"),
+        ({"peak": 0.5}, "--peak needs --rewarm-epochs K"),
+        ({"peak": 0.0, "rewarm_epochs": 1}, "--peak 0.0: give a fraction of lr0"),
+        ({"peak": 0.5, "rewarm_epochs": 1, "mode": "restart"}, "--peak does not go with restart"),
+        ({"rewarm_epochs": 1}, "rebase goes on at the seam's rate, there is nothing to warm up to"),
+        ({"cooldown_epochs": -1}, "cannot be negative"),
     ],
 )
-def test_what_cannot_be_extended(completed: int, extra: int, mode: str, message: str) -> None:
+def test_wishes_that_contradict_each_other(wish: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        extend_plan(base(4), completed, extra, mode)
+        Extension(**{"epochs": 4, **wish})
+
+
+def test_what_cannot_be_extended() -> None:
+    with pytest.raises(UserError, match="no epoch of this run is completed"):
+        extend_plan(base(4), 0, Extension(4))
+    with pytest.raises(UserError, match="leave none of the 4 epochs after the seam"):
+        extend_plan(base(4), 4, Extension(4, "hold", cooldown_epochs=4))
