@@ -173,11 +173,13 @@ def class_names(args: argparse.Namespace, own: tuple[str, ...]) -> tuple[str, ..
 
 def network_size(sizes: Sequence[int], stride: int) -> tuple[int, int]:
     """(height, width) of the network input: --imgsz, rounded up to multiples of the stride."""
+    from utils.datasets.shapes import whole_strides
+
     height, width = sizes[0], sizes[-1]
-    rounded = tuple(-(-side // stride) * stride for side in (height, width))
+    rounded = (whole_strides(height, stride), whole_strides(width, stride))
     if rounded != (height, width):
         log.warning("--imgsz must be a multiple of the stride %d: %d x %d it is", stride, *rounded)
-    return rounded[0], rounded[1]
+    return rounded
 
 
 def output_settings(args: argparse.Namespace) -> OutputSettings:

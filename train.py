@@ -35,13 +35,14 @@ def train(request: Request) -> Path:
     from models.loss import build_loss
     from utils.build import build_model, build_state, resolved_config
     from utils.engine import Rules, fit
-    from utils.final_report import draw_run, judge_best, tell_how_to_go_on
-    from utils.observers import EpochValidator, FirstBatchPictures
+    from utils.final_report import draw_run, judge_best, log_seams, tell_how_to_go_on
+    from utils.observers import FirstBatchPictures, Validator
     from utils.plots.images import save_labels_plot
     from utils.run import announce, open_run, plan_of, prepare_folder
     from utils.run_record import RunRecord
     from utils.runtime import choose_precision, select_device
-    from utils.training_data import build_training_data, whole_strides
+    from utils.state_audit import audit_state, check_figures, log_audit
+    from utils.training_data import build_training_data, training_size
 
     run = open_run(request)
     options = run.options
@@ -51,7 +52,7 @@ def train(request: Request) -> Path:
     data = build_training_data(run)
     model = build_model(run, data.train, len(data.names), device)
     stride = model.max_stride
-    image_size = whole_strides(options.imgsz, stride)
+    image_size = training_size(options.imgsz, stride)
     loaders = data.loaders(run, image_size, stride)
     loss = build_loss(
         model, run.hyp, image_size=image_size, label_smoothing=options.label_smoothing
@@ -61,24 +62,34 @@ def train(request: Request) -> Path:
     rules = Rules(plan, loss, precision, device, options.seed, stride, options.multi_scale)
 
     folder = prepare_folder(run)
-    record = RunRecord(folder, plan, resolved_config(run, model, data.names, precision), options)
+    config = resolved_config(run, model, data, precision)
+    record = RunRecord(folder, plan, config, options)
+    validator = Validator(
+        loaders.val, data.names, loss, device, plan, run.seam_epochs, only_last=options.noval
+    )
     announce(run, plan, folder)
-    record.begin(state)
+    if run.origin is not None and not run.origin.ended:
+        items = audit_state(run, run.origin, state, config)
+        check = check_figures(state, validator.before_first_step(state))
+        log_audit(items, check)
+        record.continuation(items, check, run)
+        if run.origin.extended:
+            state.note_raw_figure(check.raw)
+    record.begin(state, extended=run.origin is not None and run.origin.extended)
     if not options.noplots:
         save_labels_plot(data.train.boxes, data.names, folder / "labels.jpg")
     fit(
         state,
         rules,
         loaders.train,
-        validate=EpochValidator(
-            loaders.val, data.names, loss, device, plan.total_epochs, only_last=options.noval
-        ),
+        validate=validator.after_epoch,
         patience=options.patience,
         on_batch=FirstBatchPictures(folder, data.names, wanted=not options.noplots),
         on_epoch=record.epoch,
     )
     record.end()
     judge_best(record.best, loaders.val, device, folder, plots=not options.noplots)
+    log_seams(state.history, plan)
     if not options.noplots:
         draw_run(state.history, plan, folder)
     tell_how_to_go_on(folder, plan, state.epoch)

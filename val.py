@@ -167,7 +167,7 @@ def build_loader(
     from utils.datasets.description import ensure_available
     from utils.datasets.index import build_index
     from utils.datasets.loader import build_eval_loader
-    from utils.training_data import whole_strides
+    from utils.datasets.shapes import whole_strides
 
     speed = args.task == "speed"
     split = "val" if speed else args.task

@@ -79,11 +79,14 @@ def test_noval_and_nosave_act_on_all_but_the_last_epoch(tmp_path: Path) -> None:
 def test_a_run_without_gain_stops_early_and_can_be_extended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.engine.fitness", lambda _, __: 0.5)
+    for module in ("engine", "checkpoint.format"):
+        monkeypatch.setattr(f"utils.{module}.fitness", lambda _, __: 0.5)
     folder = script.train(parse_request(toy_arguments(tmp_path, "--epochs 9 --patience 2")))
     assert len(read_results(folder / "results.csv")) == 3
     assert read_checkpoint(folder / "weights" / "last.pt")["stopped_early"]
-    with pytest.raises(UserError, match="stopped early after 3 of 9 epochs; add --extend-epochs X"):
+    with pytest.raises(
+        UserError, match="stopped early after 3 of 9 epochs, .* add --extend-epochs X"
+    ):
         script.train(parse_request(["--resume", str(folder)]))
     extend = ["--resume", str(folder), "--extend-epochs", "1", "--lr-continuation", "hold"]
     script.train(parse_request(extend))
@@ -169,7 +172,11 @@ def empty_folder(folder: Path) -> list[str]:
         (lambda f: [*toy_arguments(f), "--cfg", ""], "say which model with --cfg"),
         (lambda f: [*toy_arguments(f), "--cfg", "x.yaml"], r"model file x\.yaml does not exist"),
         (lambda f: [*toy_arguments(f), "--device", "7"], "--device 7: this machine has"),
-        (lambda f: [*toy_arguments(f), "--freeze", "99"], "--freeze leaves no parameter"),
+        (lambda f: [*toy_arguments(f), "--freeze", "25"], "--freeze leaves no parameter to train"),
+        (
+            lambda f: [*toy_arguments(f), "--freeze", "99"],
+            "--freeze: the model has layers 0 to 24, there is no 25",
+        ),
     ],
 )
 def test_bad_input_gets_one_sentence_and_exit_code_two(

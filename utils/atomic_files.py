@@ -26,7 +26,7 @@ def write_replacing(target: Path, write: Callable[[Path], None]) -> None:
         part = Path(stream.name)
     try:
         write(part)
-        with part.open("rb") as stream:
+        with part.open("r+b") as stream:  # Windows flushes only what is open for writing
             os.fsync(stream.fileno())
         part.chmod(0o666 & ~_umask())  # temporary files are made for their owner alone
         part.replace(target)
@@ -37,19 +37,28 @@ def write_replacing(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def copy_replacing(source: Path, target: Path) -> None:
-    """Give `target` the content of `source`, at once or not at all.
+    """Give `target` a copy of `source`, at once or not at all."""
 
-    A hard link costs nothing, and will do for files that are replaced but never written into; where
-    the file system has none, the content is copied.
+    def write(part: Path) -> None:
+        shutil.copyfile(source, part)
+
+    write_replacing(target, write)
+
+
+def link_replacing(source: Path, target: Path) -> None:
+    """Let `target` be the same file as `source`, which is about to be replaced; costs nothing.
+
+    Where the file system has no links, the content is copied.
     """
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.") as folder:
         part = Path(folder) / target.name
         try:
             os.link(source, part)
         except OSError:
-            shutil.copyfile(source, part)
-        part.replace(target)
-    _sync_folder(target.parent)
+            copy_replacing(source, target)
+        else:
+            part.replace(target)
+            _sync_folder(target.parent)
 
 
 def _umask() -> int:

@@ -14,12 +14,14 @@ from models.spec import ModelSpec, load_spec
 from utils.checkpoint.format import Config
 from utils.checkpoint.loading import Weights, find_weights, read_weights
 from utils.datasets.index import Index
+from utils.datasets.shapes import whole_strides
 from utils.errors import UserError
 from utils.run import Run
 from utils.runtime import Precision
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import build_optimizer, parameter_groups
 from utils.solver.schedule import Plan
+from utils.training_data import TrainingData
 from utils.training_state import TrainingState
 
 log = logging.getLogger("yolo")
@@ -40,7 +42,7 @@ def build_model(run: Run, index: Index, classes: int, device: torch.device) -> D
         model = Detector(ModelSpec.from_dict(run.origin.checkpoint["config"]["spec"]))
     else:
         model = _new_model(run, index, classes)
-    log.info("%s", describe(model, run.options.imgsz))
+    log.info("%s", describe(model, whole_strides(run.options.imgsz, model.max_stride)))
     _freeze(model, run)
     return model.to(device).to(memory_format=torch.channels_last)
 
@@ -85,6 +87,12 @@ def describe(model: Detector, image_size: int) -> str:
 
 
 def _freeze(model: Detector, run: Run) -> None:
+    layers = len(model.model)
+    beyond = [layer for layer in run.options.frozen_layers() if layer >= layers]
+    if beyond:
+        raise UserError(
+            f"--freeze: the model has layers 0 to {layers - 1}, there is no {beyond[0]}."
+        )
     prefixes = tuple(f"model.{layer}." for layer in run.options.frozen_layers())
     frozen = [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
     for name in frozen:
@@ -153,17 +161,17 @@ def build_state(run: Run, model: Detector, plan: Plan, precision: Precision) -> 
     )
     if run.origin is not None:
         state.restore(run.origin.checkpoint)
+        state.stopped_early = run.origin.ended
     return state
 
 
-def resolved_config(
-    run: Run, model: Detector, names: tuple[str, ...], precision: Precision
-) -> Config:
+def resolved_config(run: Run, model: Detector, data: TrainingData, precision: Precision) -> Config:
     """What the checkpoint says about the run."""
     return Config(
         options=run.options.to_dict(),
         hyp=run.hyp.to_dict(),
         spec=model.spec.to_dict(),
-        names=list(names),
+        names=list(data.names),
         precision=precision.name,
+        data=data.facts(run.options.data),
     )

@@ -94,6 +94,9 @@ class Hyp:
                 )
         if self.lr0 <= 0 or self.lrf > 1:
             raise UserError("hyp: lr0 must be above 0 and lrf, its final fraction, at most 1.")
+        for name in ("momentum", "warmup_momentum"):
+            if getattr(self, name) >= 1:
+                raise UserError(f"hyp: {name} is {getattr(self, name)}; it must be below 1.")
         if self.anchor_t <= 1:
             raise UserError(f"hyp: anchor_t is {self.anchor_t}; a ratio of sides must be above 1.")
 

@@ -16,9 +16,9 @@ from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
 from utils.datasets.loader import TrainLoader
 from utils.early_stopping import should_stop
-from utils.evaluation.evaluate import Evaluation
-from utils.evaluation.metrics import fitness
-from utils.history import LOSSES, new_row
+from utils.fitness import fitness
+from utils.history import LOSSES, RAW_MAP, new_row
+from utils.observers import Figures
 from utils.runtime import Precision, images_to_device, memory_in_use
 from utils.solver.param_groups import apply_settings
 from utils.solver.schedule import Plan
@@ -86,7 +86,7 @@ def train_step(state: TrainingState, rules: Rules, batch: Batch, *, last: bool) 
 def resized(images: Tensor, stride: int, entropy: list[int]) -> Tensor:
     """Scale a batch to a size drawn from half to one and a half of its own, in whole strides."""
     drawn = np.random.default_rng(entropy).uniform(0.5, 1.5)
-    shape = [max(round(length * drawn / stride), 1) * stride for length in images.shape[2:]]
+    shape = [max(round(length * drawn / stride), 2) * stride for length in images.shape[2:]]
     if shape == list(images.shape[2:]):
         return images
     return F.interpolate(images, size=shape, mode="bilinear", align_corners=False)
@@ -126,7 +126,7 @@ def fit(
     rules: Rules,
     loader: TrainLoader,
     *,
-    validate: Callable[[TrainingState], Evaluation | None],
+    validate: Callable[[TrainingState], Figures],
     patience: int,
     on_batch: Callable[[int, Batch], None],
     on_epoch: Callable[[TrainingState], None],
@@ -137,7 +137,7 @@ def fit(
         state: changed in place.
         rules: how to train; its plan says how far.
         loader: training batches.
-        validate: judges the state after each epoch; None when the epoch is not to be validated.
+        validate: judges the state after each epoch.
         patience: epochs without gain after which the run stops, 0 for never.
         on_batch: sees every batch with its iteration, before it is trained.
         on_epoch: sees the state after every completed epoch; saves it.
@@ -152,10 +152,11 @@ def close_epoch(
     state: TrainingState,
     plan: Plan,
     losses: list[float],
-    evaluation: Evaluation | None,
+    figures: Figures,
     patience: int,
 ) -> None:
     """Enter a finished epoch into the state: history, best, position, early stop."""
+    evaluation = figures.ema
     metrics, val_losses = NOT_VALIDATED
     if evaluation is not None:
         metrics = (evaluation.precision, evaluation.recall, evaluation.map50, evaluation.map50_95)
@@ -165,8 +166,15 @@ def close_epoch(
             state.best_fitness, state.best_epoch = score, state.epoch
     rates = [group["lr"] for group in state.optimizer.param_groups]
     row = new_row(
-        state.epoch, train_losses=losses, metrics=metrics, val_losses=val_losses, rates=rates
+        state.epoch,
+        train_losses=losses,
+        metrics=metrics,
+        val_losses=val_losses,
+        rates=rates,
+        iteration=state.iteration,
     )
+    if figures.raw is not None:
+        row[RAW_MAP] = figures.raw.map50_95
     state.history.append(row)
     state.epoch += 1
     if evaluation is not None and state.epoch < plan.total_epochs:

@@ -16,6 +16,7 @@ from utils.evaluation.report import BatchPictures, log_table, save_metrics, save
 from utils.history import Row
 from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
 from utils.solver.schedule import Plan
+from utils.solver.seam import SeamFigures, seam_figures
 
 log = logging.getLogger("yolo")
 
@@ -42,10 +43,40 @@ def judge_best(
 def draw_run(history: list[Row], plan: Plan, folder: Path) -> None:
     """Draw results.png and lr_map.png, the learning rate next to mAP with every seam."""
     rates = [plan.lr0 * factor for factor in plan.factors()]
-    seams = [SeamMark(segment.start, segment.mode) for segment in plan.seams]
+    seams = [SeamMark(f.epoch, f.mode, _note(f)) for f in seam_figures(plan, history)]
     save_results_plot(history, folder / "results.png")
     save_lr_map(history, rates, seams, folder / "lr_map.png")
     log.info("Learning rate next to mAP: %s", folder / "lr_map.png")
+
+
+def _note(figures: SeamFigures) -> str:
+    """What a seam cost, for the picture."""
+    if figures.ema_drop is None:
+        return ""
+    if figures.back_after is None:
+        return f"dropped {figures.ema_drop:.3f}, not back yet"
+    if figures.ema_drop == 0:
+        return "no drop"
+    return f"dropped {figures.ema_drop:.3f}, back after {figures.back_after}"
+
+
+def log_seams(history: list[Row], plan: Plan) -> None:
+    """Show what every seam cost and what its extension gained."""
+    for figures in seam_figures(plan, history):
+        back = figures.back_after
+        log.info(
+            "Seam at epoch %d, %s, rate %.3gx: mAP50-95 of the average %s before, %s at the lowest "
+            "(raw weights %s, %s), back after %s epochs, best %s, gain %s per 100 epochs",
+            *(figures.epoch, figures.mode, figures.ratio),
+            *map(_figure, (figures.ema_before, figures.ema_lowest)),
+            *map(_figure, (figures.raw_before, figures.raw_lowest)),
+            "no" if back is None else back,
+            *map(_figure, (figures.best, figures.gain_per_100)),
+        )
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
 
 
 def tell_how_to_go_on(folder: Path, plan: Plan, completed: int) -> None:

@@ -27,6 +27,10 @@ COLUMNS = (
     "x/lr2",
 )
 """Columns of results.csv; the rates are those of the epoch's last step, biases first."""
+ITERATION = "iteration"
+RAW_MAP = "raw/mAP_0.5:0.95"
+"""Kept in the checkpoint only: batches trained so far; and mAP50-95 of the raw weights, where it
+was measured, around seams."""
 
 
 def new_row(
@@ -36,10 +40,21 @@ def new_row(
     metrics: Sequence[float],
     val_losses: Sequence[float],
     rates: Sequence[float],
+    iteration: int,
 ) -> Row:
-    """One epoch's record: three losses, P, R, mAP50, mAP50-95, three losses, three rates."""
+    """One epoch's record.
+
+    Args:
+        epoch: 0-based.
+        train_losses: box, objectness and class loss.
+        metrics: precision, recall, mAP50 and mAP50-95.
+        val_losses: as the training losses.
+        rates: of the epoch's last step: biases, weights, norm weights.
+        iteration: batches trained since the start of the run.
+    """
     values = (epoch, *train_losses, *metrics, *val_losses, *rates)
-    return {name: float(value) for name, value in zip(COLUMNS, values, strict=True)}
+    row = {name: float(value) for name, value in zip(COLUMNS, values, strict=True)}
+    return {**row, ITERATION: float(iteration)}
 
 
 def write_results(rows: Iterable[Mapping[str, float]], path: Path) -> None:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from utils.errors import UserError
 from utils.solver.continuation import SLOPES, Extension
@@ -16,7 +16,16 @@ FREE_ON_RESUME = frozenset(
     {"device", "workers", "cache", "patience", "project", "name", "exist_ok"}
     | {"nosave", "noval", "noplots", "save_period"}
 )
-"""Options that may differ when a run goes on, because they do not change what is trained."""
+"""Options that may differ when a run goes on: they change its outputs, not its steps."""
+
+OF_THE_COMMAND = frozenset({"exist_ok", "nosave", "noval", "noplots"})
+"""Those of them that a run does not hand on: they hold for the command they were given with."""
+
+ALLOWABLE = frozenset(
+    {"data", "hyp", "batch_size", "nominal_batch_size", "imgsz", "optimizer", "seed", "freeze"}
+    | {"rect", "multi_scale", "label_smoothing", "amp"}
+)
+"""Options that change the training, but with which a run can go on where that is wanted."""
 
 SMALLEST_IMAGE = 32
 
@@ -101,6 +110,16 @@ class Continuation:
     peak: float | None = None
     rewarm_epochs: int = 0
     cooldown_epochs: int = 0
+    seam_epochs: int = 5
+    allow_change: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.allow_change - ALLOWABLE)
+        if unknown:
+            known = ", ".join(sorted(name.replace("_", "-") for name in ALLOWABLE))
+            raise UserError(f"--allow-change {', '.join(unknown)}: what can be allowed is {known}.")
+        if self.seam_epochs < 0:
+            raise UserError(f"--seam-epochs {self.seam_epochs}: give a number from 0 up.")
 
     def extension(self) -> Extension | None:
         """What is asked for after the seam; None when the run is not extended.
@@ -137,7 +156,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="train.py",
         description="Train a YOLOv5 detector, resume a run, or extend one beyond its planned end.",
         argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
     )
     default = TrainOptions()
     _add_run_options(parser.add_argument_group("what to train"), default)
@@ -234,6 +252,19 @@ def _add_continuation_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--cooldown-epochs", type=int, metavar="K", help="straight descent at the end"
     )
+    group.add_argument(
+        "--seam-epochs", type=int, metavar="K", help="validate raw weights K epochs long (5)"
+    )
+    group.add_argument(
+        "--allow-change",
+        type=_option_names,
+        metavar="A,B",
+        help="let these options differ from the run's, e.g. batch-size,data",
+    )
+
+
+def _option_names(text: str) -> frozenset[str]:
+    return frozenset(name.strip().lstrip("-").replace("-", "_") for name in text.split(","))
 
 
 def parse_request(argv: Sequence[str] | None = None) -> Request:
@@ -248,7 +279,11 @@ def parse_request(argv: Sequence[str] | None = None) -> Request:
     }
     if "extend_epochs" in continuation and "resume" not in continuation:
         raise UserError("--extend-epochs goes on with an existing run: add --resume PATH.")
-    lonely = set(continuation) - {"resume", "extend_epochs"}
+    for name in ("seam_epochs", "allow_change"):
+        if name in continuation and "resume" not in continuation:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} goes on with an existing run: add --resume PATH.")
+    lonely = set(continuation) - {"resume", "extend_epochs", "seam_epochs", "allow_change"}
     if lonely and "extend_epochs" not in continuation:
         flag = "--" + min(lonely).replace("_", "-")
         raise UserError(f"{flag} needs --extend-epochs: say how many epochs to add.")
@@ -257,22 +292,42 @@ def parse_request(argv: Sequence[str] | None = None) -> Request:
     return request
 
 
-def resumed_options(request: Request, saved: Mapping[str, Any]) -> TrainOptions:
-    """The options of a run that goes on: its own, with the free ones the user gave replaced.
+class ResumedOptions(NamedTuple):
+    """The options of a run that goes on, and which of them were allowed to change."""
+
+    options: TrainOptions
+    allowed: frozenset[str]
+
+
+def resumed_options(request: Request, saved: Mapping[str, Any]) -> ResumedOptions:
+    """The run's own options, with the free and the allowed ones that the user gave replaced.
 
     Raises:
         UserError: an option was given that would change the training.
     """
-    changes = {}
+    changes, allowed = {}, set()
     for name in sorted(request.given):
         old, new = saved.get(name), getattr(request.options, name)
         if name in FREE_ON_RESUME:
             changes[name] = new
+        elif old != new and name in request.continuation.allow_change:
+            changes[name] = new
+            allowed.add(name)
         elif old != new:
-            flag = "--" + name.replace("_", "-")
-            remedy = "--extend-epochs adds epochs" if name == "epochs" else "leave the option out"
-            raise UserError(
-                f"{flag} {new} differs from the run's {old} and would change it; {remedy}."
-            )
+            raise UserError(_refusal(name, old, new))
     known = {f.name for f in dataclasses.fields(TrainOptions)}
-    return TrainOptions(**{**{k: v for k, v in saved.items() if k in known}, **changes})
+    own = {name: value for name, value in saved.items() if name in known - OF_THE_COMMAND}
+    return ResumedOptions(TrainOptions(**{**own, **changes}), frozenset(allowed))
+
+
+def _refusal(name: str, old: object, new: object) -> str:
+    flag = name.replace("_", "-")
+    if name == "epochs":
+        remedy = "--extend-epochs adds epochs"
+    elif name == "cos_lr":
+        remedy = "--extend-epochs with --lr-continuation changes the learning rate"
+    elif name in ALLOWABLE:
+        remedy = f"leave it out, or allow it with --allow-change {flag}"
+    else:
+        remedy = "leave it out; it is settled when a run begins"
+    return f"--{flag} {new} differs from the run's {old} and would change it; {remedy}."

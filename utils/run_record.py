@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from utils.atomic_files import copy_replacing
+from utils.atomic_files import copy_replacing, write_replacing
 from utils.checkpoint.format import Config
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.history import COLUMNS, Row, write_results
 from utils.options import TrainOptions
+from utils.run import SEAMS, Run
 from utils.solver.schedule import Plan
+from utils.solver.seam import seam_figures
+from utils.state_audit import AuditItem, SeamCheck
 from utils.training_state import TrainingState, deploy_checkpoint
 
 if TYPE_CHECKING:
@@ -33,6 +38,7 @@ class RunRecord:
         self._plan = plan
         self._config = config
         self._board: SummaryWriter | None = None
+        self._continuations = _earlier_continuations(folder / SEAMS)
 
     @property
     def last(self) -> Path:
@@ -44,8 +50,15 @@ class RunRecord:
         """The best epoch's weights; stripped for use when the run ends."""
         return self.weights / "best.pt"
 
-    def begin(self, state: TrainingState) -> None:
-        """Write the configuration and the history so far."""
+    def begin(self, state: TrainingState, *, extended: bool) -> None:
+        """Write the configuration and the history so far; an extension also into last.pt.
+
+        So a run that is killed before the first epoch after its seam is resumed as extended.
+        """
+        for left in self.weights.glob(".*.pt"):  # by a process that was killed while it wrote
+            left.unlink()
+        if extended:
+            self._save(state)
         write_yaml(
             {**self._options.to_dict(), "planned_epochs": self._plan.total_epochs},
             self.folder / "opt.yaml",
@@ -57,23 +70,50 @@ class RunRecord:
 
             self._board = SummaryWriter(str(self.folder), purge_step=state.epoch)
 
+    def continuation(self, items: Sequence[AuditItem], check: SeamCheck, run: Run) -> None:
+        """Keep in seams.json how the run went on: the state audit and the seam check."""
+        if run.origin is None:
+            return
+        self._continuations.append(
+            {
+                "epoch": run.origin.completed,
+                "kind": "extended" if run.origin.extended else "resumed",
+                "allowed_changes": sorted(run.allowed),
+                "audit": [item._asdict() for item in items],
+                "check": check._asdict() | {"reproduced": check.reproduced},
+            }
+        )
+
     def epoch(self, state: TrainingState) -> None:
         """Save a completed epoch: checkpoint first, so that results.csv never runs ahead of it."""
         done = state.epoch - 1
         finished = state.stopped_early or state.epoch >= self._plan.total_epochs
         if finished or not self._options.nosave:
-            save_checkpoint(
-                cast("dict[str, Any]", state.to_checkpoint(self._plan, self._config)),
-                self.last,
-                keep_previous=True,
-            )
-            if state.best_epoch == done or not self.best.is_file():
+            self._save(state)
+            if state.best_epoch == done or self._options.nosave or not self.best.is_file():
                 copy_replacing(self.last, self.best)
             period = self._options.save_period
             if period > 0 and state.epoch % period == 0:
                 copy_replacing(self.last, self.weights / f"epoch{done}.pt")
         write_results(state.history, self.folder / "results.csv")
+        self._write_seams(state)
         self._show(state.history[-1])
+
+    def _save(self, state: TrainingState) -> None:
+        checkpoint = state.to_checkpoint(self._plan, self._config)
+        save_checkpoint(cast("dict[str, Any]", checkpoint), self.last, keep_previous=True)
+
+    def _write_seams(self, state: TrainingState) -> None:
+        seams = [figures.to_dict() for figures in seam_figures(self._plan, state.history)]
+        if not seams and not self._continuations:
+            return
+        content = {"seams": seams, "continuations": self._continuations}
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+        def write(part: Path) -> None:
+            part.write_text(text, encoding="utf-8")
+
+        write_replacing(self.folder / SEAMS, write)
 
     def _show(self, row: Row) -> None:
         if self._board is None:
@@ -89,6 +129,18 @@ class RunRecord:
         best = read_checkpoint(self.best)
         if best["kind"] == "training":
             save_checkpoint(cast("dict[str, Any]", deploy_checkpoint(best)), self.best)
+
+
+def _earlier_continuations(path: Path) -> list[dict[str, Any]]:
+    """What seams.json says of the times before that the run went on."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return list(content["continuations"])
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s is not readable (%s); it is begun anew.", path, error)
+        return []
 
 
 def write_yaml(data: dict[str, Any], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,11 @@ from torch.utils.data import DataLoader
 from utils.datasets.description import ensure_available, load_description
 from utils.datasets.index import Index, build_index
 from utils.datasets.loader import TrainLoader, build_eval_loader, build_train_loader
+from utils.datasets.shapes import whole_strides
+from utils.evaluation.evaluate import judged_names
 from utils.run import Run
+
+log = logging.getLogger("yolo")
 
 EVAL_BATCH = 2  # validation keeps no gradients, so it takes twice the images of a training batch
 
@@ -32,6 +36,16 @@ class TrainingData:
     names: tuple[str, ...]
     train: Index
     val: Index
+
+    def facts(self, file: str) -> dict[str, str | int]:
+        """What a checkpoint says of the data, so that a change of them is noticed later."""
+        return {
+            "file": file,
+            "train images": len(self.train),
+            "train boxes": len(self.train.boxes),
+            "val images": len(self.val),
+            "val boxes": len(self.val.boxes),
+        }
 
     def loaders(self, run: Run, image_size: int, stride: int) -> Loaders:
         """The loaders of a run; `image_size` is a multiple of the stride."""
@@ -65,7 +79,7 @@ def build_training_data(run: Run) -> TrainingData:
         UserError: it is not there and cannot be had, or its files are refused.
     """
     description = load_description(run.options.data)
-    names = ("item",) if run.options.single_cls else description.names
+    names = judged_names(description.names, single_class=run.options.single_cls)
     run.require_names(names)
     ensure_available(description)
 
@@ -77,6 +91,14 @@ def build_training_data(run: Run) -> TrainingData:
     return TrainingData(names, index(description.split("train")), index(description.split("val")))
 
 
-def whole_strides(image_size: int, stride: int) -> int:
-    """The image size rounded up to a multiple of the stride, as the network needs it."""
-    return math.ceil(image_size / stride) * stride
+def training_size(wanted: int, stride: int) -> int:
+    """The image size to train at: whole strides, and two of them at least.
+
+    Batch norm cannot learn from a single image whose coarsest map is a single cell.
+    """
+    size = max(whole_strides(wanted, stride), 2 * stride)
+    if size != wanted:
+        log.warning(
+            "--imgsz %d must be a multiple of the stride %d: %d it is.", wanted, stride, size
+        )
+    return size

@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 
 from models.detector import Detector
-from utils.checkpoint.format import FORMAT, VERSION, Config, DeployCheckpoint, TrainingCheckpoint
+from utils.checkpoint.format import (
+    FORMAT,
+    VERSION,
+    Config,
+    DeployCheckpoint,
+    TrainingCheckpoint,
+    deploy_facts,
+)
 from utils.errors import UserError
-from utils.history import Row
+from utils.history import RAW_MAP, Row
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import optimizer_buffers, restore_buffers
 from utils.solver.schedule import Plan
@@ -78,7 +85,9 @@ class TrainingState:
             raise UserError(
                 f"the checkpoint does not fit the model it describes: {reason}"
             ) from error
-        restore_buffers(self.optimizer, self.parameter_names, checkpoint["optimizer"]["buffers"])
+        saved = checkpoint["optimizer"]
+        if saved["name"] == type(self.optimizer).__name__:  # another kind has other buffers
+            restore_buffers(self.optimizer, self.parameter_names, saved["buffers"])
         if checkpoint["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint["scaler"])
         self.epoch = checkpoint["position"]["epoch"]
@@ -86,6 +95,11 @@ class TrainingState:
         self.best_fitness = checkpoint["best"]["fitness"]
         self.best_epoch = checkpoint["best"]["epoch"]
         self.history = [dict(row) for row in checkpoint["history"]]
+
+    def note_raw_figure(self, value: float | None) -> None:
+        """Enter into the last epoch what its raw weights give, measured at a seam."""
+        if self.history and value is not None:
+            self.history[-1].setdefault(RAW_MAP, value)
 
 
 def deploy_checkpoint(checkpoint: Mapping[str, Any]) -> DeployCheckpoint:
@@ -98,8 +112,7 @@ def deploy_checkpoint(checkpoint: Mapping[str, Any]) -> DeployCheckpoint:
         weights={name: t.half() if t.is_floating_point() else t for name, t in weights.items()},
         spec=checkpoint["config"]["spec"],
         names=checkpoint["config"]["names"],
-        epoch=checkpoint["best"]["epoch"],
-        fitness=checkpoint["best"]["fitness"],
+        **deploy_facts(checkpoint),
     )
 
 

@@ -1,9 +1,12 @@
 """A finished run can be extended, in every mode, and again; and nothing of it is lost."""
 
+import json
+import shlex
 from pathlib import Path
 
 import pytest
 
+from tests.promises.test_resume import differences, killed_after, resumed, same_run
 from tests.toy import toy_arguments
 from train import train
 from utils.checkpoint.store import read_checkpoint
@@ -23,8 +26,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def extended(run: Path, mode: str, extra: int, name: str) -> Path:
-    how = f"--extend-epochs {extra} --lr-continuation {mode} --name {name}".split()
-    return train(parse_request(["--resume", str(run), *how]))
+    return train(parse_request(extension_of(run, f"--lr-continuation {mode} --name {name}", extra)))
+
+
+def extension_of(run: Path, how: str, extra: int = 1) -> list[str]:
+    more = ["--extend-epochs", str(extra), "--noplots", *shlex.split(how)]
+    return ["--resume", str(run), *more]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -37,7 +44,8 @@ def test_every_mode_branches_from_one_checkpoint_and_can_be_extended_again(
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
     assert rows[:3] == read_results(finished / "results.csv")
     assert (finished / "weights" / "last.pt").read_bytes() == before
-    assert (once / "weights" / "seam_3.pt").read_bytes() == before
+    seam = read_checkpoint(once / "weights" / "seam_3.pt")
+    assert differences(seam, read_checkpoint(finished / "weights" / "last.pt")) == []
 
     plan = Plan.from_dict(read_checkpoint(once / "weights" / "last.pt")["plan"])
     # The toy run is in its warm-up all along, which goes on across the seam.
@@ -63,19 +71,89 @@ def test_the_state_goes_on_across_the_seam(finished: Path) -> None:
     # 0 1 2 | 3 45 | 67 8 || 9,10 11
     assert parent["ema"]["updates"] == 7
     assert child["ema"]["updates"] == 9
-    assert child["history"][:3] == parent["history"]
+    assert child["history"][:2] == parent["history"][:2]
+    assert child["history"][2].items() > parent["history"][2].items()  # raw weights: at the seam
     assert child["best"]["fitness"] >= parent["best"]["fitness"]
     assert child["optimizer"]["buffers"].keys() == parent["optimizer"]["buffers"].keys()
 
 
+def test_the_seam_is_audited_checked_and_followed(finished: Path) -> None:
+    run = extended(finished, "hold", 2, "watched")
+    told = json.loads((run / "seams.json").read_text())
+    (went_on,) = told["continuations"]
+    assert (went_on["epoch"], went_on["kind"], went_on["allowed_changes"]) == (3, "extended", [])
+    statuses = {item["part"]: item["status"] for item in went_on["audit"]}
+    assert {part for part, status in statuses.items() if status == "changed"} == {
+        "learning-rate plan",
+        "patience",
+    }
+    assert "missing" not in statuses.values()
+    assert went_on["check"]["reproduced"] is True
+    assert went_on["check"]["ema"] == went_on["check"]["saved_ema"]
+    (seam,) = told["seams"]
+    assert (seam["epoch"], seam["mode"], seam["ratio"], seam["epochs"]) == (3, "hold", 1.0, 2)
+    assert seam["raw_before"] == went_on["check"]["raw"]
+    assert seam["raw_lowest"] is not None
+    history = read_checkpoint(run / "weights" / "last.pt")["history"]
+    assert ["raw/mAP_0.5:0.95" in row for row in history] == [False, False, True, True, True]
+
+
+def test_an_allowed_change_is_made_and_recorded(finished: Path) -> None:
+    how = "--name smaller --batch-size 5 --allow-change batch-size"
+    run = train(parse_request(extension_of(finished, how)))
+    last = read_checkpoint(run / "weights" / "last.pt")
+    assert last["config"]["options"]["batch_size"] == 5
+    assert last["plan"]["accumulate"] == 13  # 64 / 5
+    assert last["position"] == {"epoch": 4, "iteration": 11}  # two batches of five
+    (went_on,) = json.loads((run / "seams.json").read_text())["continuations"]
+    assert went_on["allowed_changes"] == ["batch_size"]
+    assert {"part": "batch size", "status": "changed", "detail": "4 → 5"} in went_on["audit"]
+
+
+def test_a_hyp_file_may_change_all_but_the_rate(finished: Path, tmp_path: Path) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    command = extension_of(finished, f"--name other-hyp --allow-change hyp --hyp {hyp}")
+    hyp.write_text("mosaic: 0.5")
+    run = train(parse_request(command))
+    assert read_checkpoint(run / "weights" / "last.pt")["config"]["hyp"]["mosaic"] == 0.5
+    hyp.write_text("lr0: 0.5")
+    with pytest.raises(UserError, match="--hyp changes lr0, which belong to the run's learning"):
+        train(parse_request(command))
+
+
+def test_an_extension_killed_at_its_seam_is_resumed_as_extended(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_after(3, monkeypatch, extension_of(finished, "--name killed", 2), at="begin")
+    killed = finished.parent / "killed"
+    with pytest.raises(UserError, match="extended to 5 epochs already, and none of them is"):
+        train(parse_request(extension_of(killed, "", 2)))
+    assert resumed(killed) == killed
+    assert same_run(killed, extended(finished, "rebase", 2, "unharmed")) == []
+
+
+def test_a_branch_from_an_earlier_point_has_a_best_of_its_own(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = extended(finished, "hold", 1, "future")
+    scores = iter([9.0])
+    monkeypatch.setattr("utils.engine.fitness", lambda _, __: next(scores))
+    train(parse_request(extension_of(run, "")))  # in place, and far better
+    monkeypatch.undo()
+    branch = train(parse_request(extension_of(run / "weights" / "seam_4.pt", "--name past")))
+    best = read_checkpoint(branch / "weights" / "best.pt")
+    last = read_checkpoint(branch / "weights" / "last.pt")
+    assert best["epoch"] == last["best"]["epoch"]
+    assert best["fitness"] == last["best"]["fitness"] < 1
+
+
 def test_in_place_the_run_goes_on_in_its_folder(finished: Path) -> None:
     run = extended(finished, "hold", 1, "in-place")
-    more = ["--resume", str(run), "--extend-epochs", "1", "--lr-continuation", "slope-match"]
-    assert train(parse_request(more)) == run
+    assert train(parse_request(extension_of(run, "--lr-continuation slope-match"))) == run
     assert len(read_results(run / "results.csv")) == 5
     assert read_checkpoint(run / "weights" / "best.pt")["kind"] == "deploy"
     with pytest.raises(UserError, match=r"seam_4\.pt is an earlier point .* give --name"):
-        train(parse_request(["--resume", str(run / "weights" / "seam_4.pt"), *more[2:]]))
+        train(parse_request(extension_of(run / "weights" / "seam_4.pt", "")))
 
 
 def test_a_finished_run_is_not_resumed_without_more_epochs(finished: Path) -> None:

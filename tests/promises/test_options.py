@@ -54,6 +54,8 @@ TRAIN_OWN = {
     "--peak": None,
     "--rewarm-epochs": 0,
     "--cooldown-epochs": 0,
+    "--seam-epochs": 5,
+    "--allow-change": frozenset(),
 }
 
 VAL = {

@@ -9,6 +9,7 @@ import torch
 from tests.toy import toy_arguments
 from train import train
 from utils.checkpoint.store import read_checkpoint
+from utils.errors import UserError
 from utils.options import parse_request
 from utils.run_record import RunRecord
 from utils.training_state import TrainingState
@@ -33,18 +34,38 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
     return [] if a == b and type(a) is type(b) else [path]
 
 
-def killed_after(epochs: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-    save = RunRecord.epoch
+def killed_after(
+    epochs: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str], *, at: str = "epoch"
+) -> None:
+    """Train until `RunRecord.<at>` is done with that many epochs, then die."""
+    save = getattr(RunRecord, at)
 
-    def save_then_die(record: RunRecord, state: TrainingState) -> None:
-        save(record, state)
+    def save_then_die(record: RunRecord, state: TrainingState, **kwargs: Any) -> None:
+        save(record, state, **kwargs)
         if state.epoch == epochs:
             raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunRecord, "epoch", save_then_die)
+        patch.setattr(RunRecord, at, save_then_die)
         with pytest.raises(KilledError):
             train(parse_request(arguments))
+
+
+def resumed(run: Path) -> Path:
+    return train(parse_request(["--resume", str(run), "--noplots"]))
+
+
+def same_run(one: Path, two: Path) -> list[str]:
+    """Where two runs differ in what they leave, but for the names of their folders."""
+    found = []
+    for file in ("last.pt", "best.pt"):
+        pair = [read_checkpoint(run / "weights" / file) for run in (one, two)]
+        for checkpoint in pair:
+            checkpoint.get("config", {}).get("options", {}).pop("name", None)
+        found += differences(pair[0], pair[1], file)
+    if (one / "results.csv").read_bytes() != (two / "results.csv").read_bytes():
+        found.append("results.csv")
+    return found
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16"])
@@ -59,16 +80,49 @@ def test_three_epochs_in_one_go_equal_a_chain_of_kills_and_resumes(
     arguments = toy_arguments(tmp_path, f"{how} --name chain")
     chain = tmp_path / "runs" / "chain"
     killed_after(1, monkeypatch, arguments)
-    killed_after(2, monkeypatch, ["--resume", str(chain)])
-    assert train(parse_request(["--resume", str(chain)])) == chain
+    killed_after(2, monkeypatch, ["--resume", str(chain), "--noplots"])
+    assert resumed(chain) == chain
+    assert same_run(whole, chain) == []
 
-    one, two = (read_checkpoint(run / "weights" / "last.pt") for run in (whole, chain))
-    one["config"]["options"].pop("name")
-    two["config"]["options"].pop("name")
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_kill_between_last_and_best_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    # Every epoch is better than the one before, so best.pt is to be the last epoch's.
+    scores = iter([0.1, 0.9, 0.1, 0.9, 0.9])
+    monkeypatch.setattr("utils.engine.fitness", lambda _, __: next(scores))
+    whole = train(parse_request(toy_arguments(tmp_path, "--epochs 2 --name whole")))
+    arguments = toy_arguments(tmp_path, "--epochs 2 --name killed")
+    killed_after(epochs, monkeypatch, arguments, at="_save")
+    killed = tmp_path / "runs" / "killed"
+    resumed(killed)
+    assert same_run(whole, killed) == []
+
+
+def test_a_run_killed_after_its_last_epoch_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(parse_request(toy_arguments(tmp_path, "--epochs 1 --name whole")))
+    killed_after(1, monkeypatch, toy_arguments(tmp_path, "--epochs 1 --name killed"))
+    killed = tmp_path / "runs" / "killed"
+    assert not (killed / "metrics.json").exists()
+    resumed(killed)
+    assert (killed / "metrics.json").is_file()
+    assert same_run(whole, killed) == []
+    with pytest.raises(UserError, match="all 1 planned epochs are done"):
+        resumed(killed)
+
+
+def test_a_damaged_checkpoint_costs_one_epoch(tmp_path: Path) -> None:
+    whole = train(parse_request(toy_arguments(tmp_path, "--epochs 3 --name whole")))
+    hurt = train(parse_request(toy_arguments(tmp_path, "--epochs 3 --name hurt")))
+    last = hurt / "weights" / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert resumed(hurt) == hurt  # from last_prev.pt, after two epochs
+    one, two = (read_checkpoint(run / "weights" / "last.pt")["model"] for run in (whole, hurt))
     assert differences(one, two) == []
-    assert (whole / "results.csv").read_bytes() == (chain / "results.csv").read_bytes()
-    one, two = (read_checkpoint(run / "weights" / "best.pt") for run in (whole, chain))
-    assert differences(one, two) == []
+    assert (whole / "results.csv").read_bytes() == (hurt / "results.csv").read_bytes()
 
 
 def test_workers_do_not_change_a_run(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from tests.utils.solver.test_schedule import plan_of
 from utils.config import Hyp
 from utils.datasets.dataset import Batch
 from utils.engine import Rules, close_epoch, resized, train_step
-from utils.evaluation.evaluate import Evaluation, evaluate
+from utils.evaluation.evaluate import evaluate
+from utils.observers import Figures
 from utils.runtime import Precision
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import build_optimizer, parameter_groups
@@ -84,12 +85,12 @@ def test_a_closed_epoch_enters_history_best_and_position() -> None:
 
     nothing = evaluate(state.model, [], names=("a", "b"), device=CPU)
 
-    def evaluation(map50: float) -> Evaluation:
-        return replace(nothing, map50=map50, map50_95=map50 / 2)
+    def figures(map50: float) -> Figures:
+        return Figures(replace(nothing, map50=map50, map50_95=map50 / 2), None)
 
     for value in (0.2, 0.6, 0.4):
-        close_epoch(state, plan, [0.1, 0.2, 0.3], evaluation(value), patience=2)
-    close_epoch(state, plan, [0.1, 0.2, 0.3], None, patience=2)
+        close_epoch(state, plan, [0.1, 0.2, 0.3], figures(value), patience=2)
+    close_epoch(state, plan, [0.1, 0.2, 0.3], Figures(None, None), patience=2)
     assert state.epoch == 4
     assert state.best_epoch == 1
     assert state.best_fitness == pytest.approx(0.1 * 0.6 + 0.9 * 0.3)
@@ -97,5 +98,5 @@ def test_a_closed_epoch_enters_history_best_and_position() -> None:
     assert math.isnan(state.history[3]["metrics/mAP_0.5"])
     assert not state.stopped_early  # what was not validated cannot stop a run
     state.epoch = 3
-    close_epoch(state, plan, [0.1, 0.2, 0.3], evaluation(0.5), patience=2)
+    close_epoch(state, plan, [0.1, 0.2, 0.3], figures(0.5), patience=2)
     assert state.stopped_early

@@ -55,15 +55,17 @@ def test_frozen_layers(freeze: list[int], layers: list[int]) -> None:
 def test_a_resumed_run_keeps_its_options_but_for_the_free_ones() -> None:
     saved = TrainOptions(epochs=7, batch_size=4, workers=2, name="a").to_dict()
     request = parse_request(["--resume", "a", "--workers", "0", "--batch-size", "4"])
-    assert resumed_options(request, saved) == TrainOptions(
-        epochs=7, batch_size=4, workers=0, name="a"
-    )
+    options, allowed = resumed_options(request, saved)
+    assert options == TrainOptions(epochs=7, batch_size=4, workers=0, name="a")
+    assert allowed == frozenset()
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--batch-size", "8"], "--batch-size 8 differs from the run's 4 .* leave the option out"),
+        (["--batch-size", "8"], "--batch-size 8 differs from .* 4 .* --allow-change batch-size"),
+        (["--cos-lr"], "--cos-lr True differs from .* --lr-continuation changes the learning rate"),
+        (["--cfg", "x.yaml"], "--cfg x.yaml differs from .* it is settled when a run begins"),
         (["--epochs", "9"], "--epochs 9 differs from the run's 7 .* --extend-epochs adds epochs"),
     ],
 )
@@ -71,3 +73,17 @@ def test_an_option_that_would_change_the_run_is_refused(argv: list[str], message
     saved = TrainOptions(epochs=7, batch_size=4).to_dict()
     with pytest.raises(UserError, match=message):
         resumed_options(parse_request(["--resume", *argv]), saved)
+
+
+def test_a_change_can_be_allowed() -> None:
+    saved = TrainOptions(epochs=7, batch_size=4).to_dict()
+    argv = ["--resume", "a", "--batch-size", "8", "--allow-change", "--batch-size, data"]
+    options, allowed = resumed_options(parse_request(argv), saved)
+    assert options.batch_size == 8
+    assert allowed == {"batch_size"}  # the data could have changed but did not
+    with pytest.raises(
+        UserError, match="--allow-change epochs: what can be allowed is amp, batch-"
+    ):
+        parse_request(["--resume", "a", "--allow-change", "epochs"])
+    with pytest.raises(UserError, match="--allow-change goes on with an existing run"):
+        parse_request(["--allow-change", "data"])

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
 from utils.errors import UserError
+from utils.fitness import fitness
 
 FORMAT = "yolov5-extend"
 VERSION = 1
@@ -46,7 +47,14 @@ class Optimizer(TypedDict):
     buffers: dict[str, dict[str, Any]]
 
 
-class Config(TypedDict):
+class ConfigExtras(TypedDict, total=False):
+    """What a converted checkpoint may lack."""
+
+    data: dict[str, Any]
+    """Data-set file, and how many images and boxes it had."""
+
+
+class Config(ConfigExtras):
     """The resolved configuration of a run."""
 
     options: dict[str, Any]
@@ -101,13 +109,30 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "stopped_early": bool,
     "fitness": (int, float),
 }
-_PARTS: dict[str, type] = {
-    "position": Position,
-    "best": Best,
-    "ema": Ema,
-    "optimizer": Optimizer,
-    "config": Config,
+_PARTS: dict[str, frozenset[str]] = {
+    "position": Position.__required_keys__,
+    "best": Best.__required_keys__,
+    "ema": Ema.__required_keys__,
+    "optimizer": Optimizer.__required_keys__,
+    "config": Config.__required_keys__,
 }
+
+
+class DeployFacts(TypedDict):
+    """Which epoch's weights a file holds, and how good they are."""
+
+    epoch: int
+    fitness: float
+    """NaN if the epoch was not validated."""
+
+
+def deploy_facts(checkpoint: Mapping[str, Any]) -> DeployFacts:
+    """What a training checkpoint says of its own weights, which need not be the best ones."""
+    row = checkpoint["history"][-1]
+    return DeployFacts(
+        epoch=checkpoint["position"]["epoch"] - 1,
+        fitness=fitness(row["metrics/mAP_0.5"], row["metrics/mAP_0.5:0.95"]),
+    )
 
 
 def validated(data: object, origin: str) -> dict[str, Any]:
@@ -132,9 +157,7 @@ def validated(data: object, origin: str) -> dict[str, Any]:
     for name in kind.__annotations__:
         if not isinstance(data.get(name), _TYPES[name]):
             raise UserError(f"{origin} is damaged: `{name}` is missing or wrong; use another file.")
-        absent = set(_PARTS[name].__annotations__ if name in _PARTS else ()) - set(
-            data[name] if name in _PARTS else ()
-        )
+        absent = set(_PARTS.get(name, ())) - set(data[name] if name in _PARTS else ())
         if absent:
             raise UserError(
                 f"{origin} is damaged: `{name}` lacks {', '.join(sorted(absent))}; take another."

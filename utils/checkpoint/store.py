@@ -7,11 +7,11 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from utils.atomic_files import copy_replacing, write_replacing
+from utils.atomic_files import link_replacing, write_replacing
 from utils.checkpoint.format import validated
 from utils.errors import UserError
 
@@ -37,7 +37,7 @@ def save_checkpoint(
     def write(part: Path) -> None:
         torch.save(dict(checkpoint), part)
         if keep_previous and path.is_file():
-            copy_replacing(path, path.with_name(PREVIOUS))
+            link_replacing(path, path.with_name(PREVIOUS))
 
     try:
         write_replacing(path, write)
@@ -45,20 +45,32 @@ def save_checkpoint(
         raise UserError(f"cannot save {path}: {error}; the file before it is untouched.") from error
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+class Loaded(NamedTuple):
+    """What was read, and from which file."""
+
+    path: Path
+    content: dict[str, Any]
+
+
+def load_whole(path: Path) -> Loaded:
     """Read a checkpoint of ours; a damaged `last.pt` falls back to `last_prev.pt` beside it.
 
     Raises:
         UserError: the file is missing, damaged, foreign or of another version.
     """
     try:
-        return read_checkpoint(path)
+        return Loaded(path, read_checkpoint(path))
     except UserError as error:
         previous = path.with_name(PREVIOUS)
         if path.name == PREVIOUS or not previous.is_file():
             raise
         log.warning("%s Falling back to %s.", error, previous)
-        return read_checkpoint(previous)
+        return Loaded(previous, read_checkpoint(previous))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content that `load_whole` reads."""
+    return load_whole(path).content
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
@@ -31,6 +32,8 @@ def _from_meminfo() -> int:
     if MEMINFO.is_file():
         fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * KIB
+    if not hasattr(os, "sysconf"):  # Windows, which has no such figure without another package
+        return sys.maxsize
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

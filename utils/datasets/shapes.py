@@ -8,6 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 
+def whole_strides(side: int, stride: int) -> int:
+    """A side rounded up to a multiple of the stride, which the network needs; px."""
+    return math.ceil(side / stride) * stride
+
+
 class BatchPlan(NamedTuple):
     """Which images form a batch and the shape that each is letterboxed to; `n` images."""
 

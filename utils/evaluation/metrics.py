@@ -16,7 +16,6 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 CURVE_POINTS = 1000
 RECALL_GRID = np.linspace(0, 1, 101)  # the 101 recall points of the COCO protocol
 SMOOTHING_WIDTH = CURVE_POINTS // 10 + 1  # a tenth of the axis, odd to be centred
-MAP50_SHARE, MAP50_95_SHARE = 0.1, 0.9
 TINY = 1e-16  # keeps 0 / 0 at 0
 
 
@@ -72,11 +71,6 @@ class _ClassCurves(NamedTuple):
     precision: Floats
     recall: Floats
     envelope: Floats
-
-
-def fitness(map50: float, map50_95: float) -> float:
-    """The number by which epochs are compared: 0.1 mAP50 + 0.9 mAP50-95."""
-    return MAP50_SHARE * map50 + MAP50_95_SHARE * map50_95
 
 
 def match_detections(iou: Floats, label_classes: Ints, detection_classes: Ints) -> Bools:

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from utils.evaluation.metrics import fitness
+from utils.fitness import fitness
+from utils.history import RAW_MAP
 from utils.plots.figure import (
     BLUE,
     GREEN,
@@ -86,6 +87,8 @@ class SeamMark(NamedTuple):
     """Epochs completed at the seam: the first epoch of the new segment."""
     mode: str
     """The continuation mode of the new segment."""
+    note: str = ""
+    """What the seam cost, in a few words."""
 
 
 class _Panels(NamedTuple):
@@ -129,7 +132,9 @@ def save_lr_map(
     modes, steps = (
         place_flags([(seam.epoch / planned, text(seam)) for seam in seams], panel_width)
         for text in (
-            lambda seam: f"epoch {seam.epoch}: {seam.mode}",
+            lambda seam: (
+                f"epoch {seam.epoch}: {seam.mode}" + (f", {seam.note}" if seam.note else "")
+            ),
             lambda seam: _step_text(plan_rates, seam.epoch),
         )
     )
@@ -233,6 +238,12 @@ def _draw_metrics(axes: Axes, rows: Sequence[Row], planned: int) -> list[Line2D]
         *axes.plot(epochs, map50, "o-", color=ORANGE, lw=1.4, ms=size, mew=0, label="mAP50"),
         *axes.plot(epochs, map50_95, "o-", color=BLUE, lw=1.4, ms=size, mew=0, label="mAP50-95"),
     ]
+    raw = column(rows, RAW_MAP)
+    if np.isfinite(raw).any():
+        label = "mAP50-95 of the raw weights"
+        handles += axes.plot(
+            column(rows, "epoch"), raw, "D", color=PURPLE, ms=size, mew=0, label=label
+        )
     axes.set_ylim(0, HEADROOM * map50.max(initial=0) or 1)
     if len(epochs):
         best = max(range(len(epochs)), key=lambda i: fitness(float(map50[i]), float(map50_95[i])))

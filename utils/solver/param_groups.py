@@ -14,7 +14,6 @@ from utils.solver.schedule import StepSettings
 
 NORM_LAYERS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 ADAM_BETA2 = 0.999
-GROUP_NAMES = ("bias", "weight", "norm")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def build_optimizer(
         {"params": list(groups.norm.values()), "weight_decay": 0.0},
     ]
     if name == "SGD":
-        return torch.optim.SGD(members, lr=lr, momentum=momentum, nesterov=True)
+        return torch.optim.SGD(members, lr=lr, momentum=momentum, nesterov=momentum > 0)
     kind = torch.optim.Adam if name == "Adam" else torch.optim.AdamW
     return kind(members, lr=lr, betas=(momentum, ADAM_BETA2))
 
@@ -84,7 +83,10 @@ def optimizer_buffers(
 ) -> dict[str, dict[str, Tensor]]:
     """The optimizer's state by parameter name, so that it survives a change of order."""
     state = optimizer.state_dict()["state"]
-    return {names[index]: dict(buffers) for index, buffers in state.items()}
+    return {
+        names[index]: {key: value.cpu() for key, value in buffers.items()}
+        for index, buffers in state.items()
+    }
 
 
 def restore_buffers(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.loss import DetectionLosses
 from utils.datasets.dataset import Batch, Frame
 from utils.evaluation.evaluate import EvalSettings, Evaluation, evaluate, to_original
-from utils.evaluation.metrics import fitness
+from utils.fitness import fitness
 
 CPU = torch.device("cpu")
 NAMES = ("cat", "dog")

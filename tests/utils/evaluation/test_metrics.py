@@ -6,10 +6,10 @@ from utils.evaluation.metrics import (
     ConfusionMatrix,
     ap_per_class,
     average_precision,
-    fitness,
     match_detections,
     smooth,
 )
+from utils.fitness import fitness
 
 NONE = np.zeros(0, dtype=int)
 

@@ -1,0 +1,187 @@
+"""What became of every part of a run's state when the run goes on; and the proof, by validation."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from utils.history import RAW_MAP
+from utils.observers import Figures
+from utils.run import Origin, Run
+from utils.solver.seam import EMA
+from utils.training_state import TrainingState
+
+log = logging.getLogger("yolo")
+
+RESTORED, CHANGED, MISSING = "restored", "changed", "missing"
+SAME_FIGURE = 1e-6  # of mAP; on the machine that saved it a figure comes back exactly
+
+
+class AuditItem(NamedTuple):
+    """One part of the state."""
+
+    part: str
+    status: str
+    """restored, changed or missing."""
+    detail: str
+
+
+class SeamCheck(NamedTuple):
+    """mAP50-95 as it was saved and as it is measured before the first step; None if not known."""
+
+    saved_ema: float | None
+    ema: float | None
+    saved_raw: float | None
+    raw: float | None
+
+    @property
+    def reproduced(self) -> bool | None:
+        """Whether the average gives the saved figure again; None if there is nothing to compare."""
+        if self.saved_ema is None or self.ema is None:
+            return None
+        return abs(self.saved_ema - self.ema) <= SAME_FIGURE
+
+
+def audit_state(
+    run: Run, origin: Origin, state: TrainingState, config: Mapping[str, Any]
+) -> list[AuditItem]:
+    """Compare what a checkpoint holds with what the run goes on with.
+
+    Args:
+        run: how the run goes on.
+        origin: where it comes from.
+        state: as restored.
+        config: what the run's next checkpoints will say of it.
+    """
+    saved = origin.checkpoint
+    buffers = len(saved["optimizer"]["buffers"])
+    parameters = len(state.parameter_names)
+    tensors = len(saved["model"])
+    return [
+        AuditItem("weights", RESTORED, f"{tensors} tensors, fp32"),
+        AuditItem("EMA", RESTORED, f"{tensors} tensors, counter {state.ema.updates}"),
+        _optimizer_item(saved["optimizer"]["name"], run.options.optimizer, buffers, parameters),
+        _plan_item(origin),
+        _scaler_item(saved, state),
+        _best_item(state),
+        _patience_item(origin, run.options.patience),
+        _compared("data order", saved["config"]["options"]["seed"], run.options.seed, "seed "),
+        *_option_items(run, saved["config"]["options"]),
+        _compared("number format", saved["config"]["precision"], config["precision"]),
+        AuditItem("processes", RESTORED, "1"),
+        _hyp_item(saved["config"]["hyp"], run.hyp.to_dict()),
+        _data_item(saved["config"].get("data"), config["data"]),
+        *(AuditItem("upstream", MISSING, sentence) for sentence in origin.missing),
+    ]
+
+
+def _compared(part: str, old: object, new: object, prefix: str = "") -> AuditItem:
+    if old == new:
+        return AuditItem(part, RESTORED, f"{prefix}{new}")
+    return AuditItem(part, CHANGED, f"{prefix}{old} → {new}")
+
+
+def _optimizer_item(old: str, new: str, buffers: int, parameters: int) -> AuditItem:
+    if old != new:
+        return AuditItem("optimizer", CHANGED, f"{old} → {new}, its buffers start afresh")
+    status = RESTORED if buffers >= parameters else MISSING
+    return AuditItem("optimizer", status, f"{new}, buffers of {buffers} of {parameters} parameters")
+
+
+def _plan_item(origin: Origin) -> AuditItem:
+    total = origin.plan.total_epochs
+    if not origin.extended:
+        return AuditItem("learning-rate plan", RESTORED, f"{total} epochs")
+    segment = origin.plan.segments[-1]
+    detail = f"{origin.planned_before} → {total} epochs, {segment.mode} from epoch {segment.start}"
+    return AuditItem("learning-rate plan", CHANGED, detail)
+
+
+def _scaler_item(saved: Mapping[str, Any], state: TrainingState) -> AuditItem:
+    if not state.scaler.is_enabled():
+        return AuditItem("AMP scaler", RESTORED, "none needed")
+    status = RESTORED if saved["scaler"] else MISSING
+    return AuditItem("AMP scaler", status, f"scale {state.scaler.get_scale():g}")
+
+
+def _best_item(state: TrainingState) -> AuditItem:
+    if state.best_epoch < 0:
+        return AuditItem("best fitness", MISSING, "nothing was validated yet")
+    detail = f"{state.best_fitness:.5g} in epoch {state.best_epoch}"
+    return AuditItem("best fitness", RESTORED, detail)
+
+
+def _patience_item(origin: Origin, patience: int) -> AuditItem:
+    old = origin.checkpoint["config"]["options"]["patience"]
+    if origin.extended:
+        return AuditItem("patience", CHANGED, f"{patience} epochs, starts afresh at the seam")
+    return _compared("patience", old, patience)
+
+
+def _option_items(run: Run, old: Mapping[str, Any]) -> list[AuditItem]:
+    new = run.options.to_dict()
+    always = [
+        _compared("batch size", old["batch_size"], new["batch_size"]),
+        _compared("image size", old["imgsz"], new["imgsz"]),
+    ]
+    told = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data"}
+    others = sorted(set(run.allowed) - told)
+    return [*always, *(_compared(name.replace("_", " "), old[name], new[name]) for name in others)]
+
+
+def _hyp_item(old: Mapping[str, float], new: Mapping[str, float]) -> AuditItem:
+    changed = [
+        f"{name} {old.get(name)} → {new[name]}" for name in new if old.get(name) != new[name]
+    ]
+    if changed:
+        return AuditItem("hyper-parameters", CHANGED, ", ".join(changed))
+    return AuditItem("hyper-parameters", RESTORED, f"{len(new)} values")
+
+
+def _data_item(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> AuditItem:
+    if old is None:
+        return AuditItem("data set", MISSING, "the checkpoint does not say what it was trained on")
+    changed = [f"{name} {old[name]} → {new[name]}" for name in new if old[name] != new[name]]
+    if changed:
+        return AuditItem("data set", CHANGED, ", ".join(changed))
+    images = f"{new['train images']} + {new['val images']} images"
+    return AuditItem("data set", RESTORED, f"{new['file']}, {images}")
+
+
+def check_figures(state: TrainingState, measured: Figures) -> SeamCheck:
+    """Put the last epoch's saved figures beside those measured of the restored state."""
+    last = state.history[-1] if state.history else {}
+
+    def known(name: str) -> float | None:
+        value = last.get(name, math.nan)
+        return None if math.isnan(value) else value
+
+    return SeamCheck(
+        known(EMA),
+        measured.ema.map50_95 if measured.ema else None,
+        known(RAW_MAP),
+        measured.raw.map50_95 if measured.raw else None,
+    )
+
+
+def log_audit(items: Sequence[AuditItem], check: SeamCheck) -> None:
+    """Show the audit as a table, and what the check found."""
+    width = max(len(item.part) for item in items)
+    log.info("\nState audit")
+    for item in items:
+        log.info("  %-*s  %-8s  %s", width, *item)
+    if check.ema is None:
+        log.info("Seam check: not made (--noval).")
+        return
+    log.info(
+        "Seam check: mAP50-95 of the average %s, of the raw weights %.5f",
+        f"{check.ema:.5f}" + ("" if check.saved_ema is None else f" (saved {check.saved_ema:.5f})"),
+        check.raw if check.raw is not None else math.nan,
+    )
+    if check.reproduced is False:
+        log.warning(
+            "The restored average does not give the saved figure again: "
+            "the validation images, the number format or the machine differ from before."
+        )
