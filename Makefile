@@ -14,7 +14,7 @@ help:
 	@echo "make test     the tests; YOLO_DATASETS_DIR names the folder of reference data, where there is one"
 	@echo "make checks   formatting, lint and types"
 	@echo "make format   put formatting and what lint can mend right"
-	@echo "make clean    remove $(VENV) and caches; runs/ and datasets/ stay"
+	@echo "make clean    remove $(VENV) and caches; runs/ and the data sets stay"
 
 # A detector from scratch until its planned end, then an extension: the two commands of the README.
 demo: venv

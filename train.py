@@ -14,7 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from utils.cli import run_script
-from utils.options import Request, build_parser, parse_request
+from utils.command_line import build_parser, parse_request
+from utils.errors import UserError
+from utils.options import Request
 
 __all__ = ["build_parser", "train"]
 
@@ -33,7 +35,7 @@ def train(request: Request) -> Path:
     """
     # Imported after the options are parsed, so that --help and a mistake are answered at once.
     from models.loss import build_loss
-    from utils.build import build_model, build_state, resolved_config
+    from utils.build import build_model, build_state, resolved_config, starting_point
     from utils.engine import Rules, fit
     from utils.final_report import draw_run, judge_best, log_seams, tell_how_to_go_on
     from utils.observers import FirstBatchPictures, Validator
@@ -41,22 +43,25 @@ def train(request: Request) -> Path:
     from utils.run import announce, open_run, plan_of, prepare_folder
     from utils.run_record import RunRecord
     from utils.runtime import choose_precision, select_device
-    from utils.state_audit import audit_state, check_figures, log_audit
-    from utils.training_data import build_training_data, training_size
+    from utils.state_audit import prove_state
+    from utils.training_data import build_training_data, describe_data, training_size
 
     run = open_run(request)
     options = run.options
     device = select_device(options.device)
     precision = choose_precision(options.amp, device)
 
-    data = build_training_data(run)
-    model = build_model(run, data.train, len(data.names), device)
+    description = describe_data(run)
+    start = starting_point(run)
+    data = build_training_data(run, description)
+    model = build_model(run, start, data.train, len(data.names), device)
     stride = model.max_stride
     image_size = training_size(options.imgsz, stride)
     loaders = data.loaders(run, image_size, stride)
     loss = build_loss(
         model, run.hyp, image_size=image_size, label_smoothing=options.label_smoothing
     )
+    run = run.settled(len(loaders.train))
     plan = plan_of(run, len(loaders.train))
     state = build_state(run, model, plan, precision)
     rules = Rules(plan, loss, precision, device, options.seed, stride, options.multi_scale)
@@ -68,14 +73,9 @@ def train(request: Request) -> Path:
         loaders.val, data.names, loss, device, plan, run.seam_epochs, only_last=options.noval
     )
     announce(run, plan, folder)
-    if run.origin is not None and not run.origin.ended:
-        items = audit_state(run, run.origin, state, config)
-        check = check_figures(state, validator.before_first_step(state))
-        log_audit(items, check)
-        record.continuation(items, check, run)
-        if run.origin.extended:
-            state.note_raw_figure(check.raw)
-    record.begin(state, extended=run.origin is not None and run.origin.extended)
+    audit = prove_state(run, state, config, validator.before_first_step)
+    record.continuation(run, audit)
+    record.begin(state, run)
     if not options.noplots:
         save_labels_plot(data.train.boxes, data.names, folder / "labels.jpg")
     fit(
@@ -96,9 +96,34 @@ def train(request: Request) -> Path:
     return folder
 
 
+def show_plan(request: Request) -> Path:
+    """Tell and draw what each way to extend a run would do; train nothing, change nothing else.
+
+    Returns:
+        The folder with lr_plan.png and lr_plan.json.
+
+    Raises:
+        UserError: there is no run to extend, or it is refused.
+    """
+    from utils.plan_report import report_plan
+    from utils.run import open_run, plan_folder
+
+    run = open_run(request)
+    extension = request.continuation.extension()
+    if run.origin is None or extension is None:
+        raise UserError("--plan shows extensions: add --resume PATH and --extend-epochs X.")
+    folder = plan_folder(run.origin)
+    report_plan(run.origin.saved, run.origin.completed, extension, folder)
+    return folder
+
+
 def main() -> None:
     """Entry point of the command line."""
-    train(parse_request())
+    request = parse_request()
+    if request.continuation.plan:
+        show_plan(request)
+    else:
+        train(request)
 
 
 if __name__ == "__main__":

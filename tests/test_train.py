@@ -14,9 +14,9 @@ from tests.paths import ROOT
 from tests.toy import toy_arguments
 from utils.checkpoint.store import read_checkpoint
 from utils.cli import run_script
+from utils.command_line import parse_request
 from utils.errors import UserError
 from utils.history import COLUMNS, read_results
-from utils.options import parse_request
 
 OUTPUTS = {
     "opt.yaml",
@@ -85,7 +85,7 @@ def test_a_run_without_gain_stops_early_and_can_be_extended(
     assert len(read_results(folder / "results.csv")) == 3
     assert read_checkpoint(folder / "weights" / "last.pt")["stopped_early"]
     with pytest.raises(
-        UserError, match="stopped early after 3 of 9 epochs, .* add --extend-epochs X"
+        UserError, match=r"stopped early after 3 of 9 epochs, .* add --extend-epochs X"
     ):
         script.train(parse_request(["--resume", str(folder)]))
     extend = ["--resume", str(folder), "--extend-epochs", "1", "--lr-continuation", "hold"]
@@ -137,6 +137,7 @@ def cut_in_half(folder: Path) -> list[str]:
     last = run / "weights" / "last.pt"
     content = last.read_bytes()
     last.write_bytes(content[: len(content) // 2])
+    last.with_name("last_prev.pt").unlink()
     return ["--resume", str(run), "--extend-epochs", "1"]
 
 

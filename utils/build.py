@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,44 +31,57 @@ GOOD_RECALL = 0.98  # of boxes that some anchor can be assigned to; below it new
 SMALLEST_SIDE = 2  # pixels at the training size; smaller boxes tell nothing about anchors
 
 
-def build_model(run: Run, index: Index, classes: int, device: torch.device) -> Detector:
-    """The model of a run on its device: the checkpoint's, or one from --cfg and --weights.
+class Start(NamedTuple):
+    """What a model is built from."""
 
-    The anchors of a new model are checked against the data, and fitted to it where need be.
+    spec: ModelSpec
+    weights: Weights | None
+    """To be transferred into it; a checkpoint's are restored with the rest of its state."""
+
+
+def starting_point(run: Run) -> Start:
+    """Read what the model is to be built from; cheap, so that a wrong name is told at once.
 
     Raises:
         UserError: neither --cfg nor --weights says what to build, or a file is refused.
     """
     if run.origin is not None:
-        model = Detector(ModelSpec.from_dict(run.origin.checkpoint["config"]["spec"]))
-    else:
-        model = _new_model(run, index, classes)
+        return Start(ModelSpec.from_dict(run.origin.checkpoint["config"]["spec"]), None)
+    weights = read_weights(find_weights(run.options.weights)) if run.options.weights else None
+    if run.options.cfg:
+        return Start(load_spec(Path(run.options.cfg)), weights)
+    if weights is None:
+        raise UserError(
+            "--weights '' starts from scratch: say which model with --cfg, e.g. --cfg yolov5n.yaml."
+        )
+    return Start(weights.spec, weights)
+
+
+def build_model(
+    run: Run, start: Start, index: Index, classes: int, device: torch.device
+) -> Detector:
+    """The model of a run on its device.
+
+    The anchors of a new model are checked against the data, and fitted to it where need be.
+
+    Raises:
+        UserError: the weights do not fit the model at all, or there is no such layer to freeze.
+    """
+    model = Detector(start.spec) if run.origin else _new_model(run, start, index, classes)
     log.info("%s", describe(model, whole_strides(run.options.imgsz, model.max_stride)))
     _freeze(model, run)
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-def _new_model(run: Run, index: Index, classes: int) -> Detector:
-    weights = read_weights(find_weights(run.options.weights)) if run.options.weights else None
-    published = _base_spec(run, weights).with_classes(classes)
-    spec = _with_fitting_anchors(published, run, index)
+def _new_model(run: Run, start: Start, index: Index, classes: int) -> Detector:
+    spec = _with_fitting_anchors(start.spec.with_classes(classes), run, index)
     torch.manual_seed(run.options.seed)
     model = Detector(spec)
-    if weights is not None:
+    if start.weights is not None:
         # The anchors are the spec's: from the weights file, from --cfg, or fitted to the data.
-        transfer = transfer_weights(model, weights.state, exclude=("anchors",))
-        _report_transfer(transfer, weights, run)
+        transfer = transfer_weights(model, start.weights.state, exclude=("anchors",))
+        _report_transfer(transfer, start.weights, run)
     return model
-
-
-def _base_spec(run: Run, weights: Weights | None) -> ModelSpec:
-    if run.options.cfg:
-        return load_spec(Path(run.options.cfg))
-    if weights is None:
-        raise UserError(
-            "--weights '' starts from scratch: say which model with --cfg, e.g. --cfg yolov5n.yaml."
-        )
-    return weights.spec
 
 
 def _report_transfer(transfer: Transfer, weights: Weights, run: Run) -> None:
@@ -81,7 +95,7 @@ def _report_transfer(transfer: Transfer, weights: Weights, run: Run) -> None:
 def describe(model: Detector, image_size: int) -> str:
     """One line: parameters, cost, strides."""
     return (
-        f"Model: {count_parameters(model):,} parameters, {gflops(model, image_size):.1f} GFLOPs "
+        f"Model: {count_parameters(model):,} parameters, {gflops(model, image_size):.3g} GFLOPs "
         f"at {image_size} pixels, {model.classes} classes, strides {model.strides}"
     )
 

@@ -84,7 +84,9 @@ class Hyp:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise UserError(f"hyp: {field.name} is {value!r}; give it a number.")
+                raise UserError(
+                    f"hyp: {field.name} is {value!r}; give it a number, such as 0.01 or 1.0e-2."
+                )
             if not 0 <= value < math.inf:
                 raise UserError(f"hyp: {field.name} is {value}; give a finite number from 0 up.")
         for name in PROBABILITIES:

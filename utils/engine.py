@@ -20,6 +20,7 @@ from utils.fitness import fitness
 from utils.history import LOSSES, RAW_MAP, new_row
 from utils.observers import Figures
 from utils.runtime import Precision, images_to_device, memory_in_use
+from utils.solver.guard import check_applied
 from utils.solver.param_groups import apply_settings
 from utils.solver.schedule import Plan
 from utils.training_state import TrainingState
@@ -176,6 +177,7 @@ def close_epoch(
     if figures.raw is not None:
         row[RAW_MAP] = figures.raw.map50_95
     state.history.append(row)
+    check_applied(plan, state.epoch, state.iteration, rates)
     state.epoch += 1
     if evaluation is not None and state.epoch < plan.total_epochs:
         last_seam = plan.segment_at(state.epoch - 1).start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -65,9 +66,9 @@ def log_seams(history: list[Row], plan: Plan) -> None:
     for figures in seam_figures(plan, history):
         back = figures.back_after
         log.info(
-            "Seam at epoch %d, %s, rate %.3gx: mAP50-95 of the average %s before, %s at the lowest "
-            "(raw weights %s, %s), back after %s epochs, best %s, gain %s per 100 epochs",
-            *(figures.epoch, figures.mode, figures.ratio),
+            "Seam at epoch %d, %s, rate times %s: mAP50-95 of the average %s before, %s at "
+            "the lowest (raw weights %s, %s), back after %s epochs, best %s, gain %s per 100",
+            *(figures.epoch, figures.mode, _figure(figures.ratio)),
             *map(_figure, (figures.ema_before, figures.ema_lowest)),
             *map(_figure, (figures.raw_before, figures.raw_lowest)),
             "no" if back is None else back,
@@ -86,4 +87,4 @@ def tell_how_to_go_on(folder: Path, plan: Plan, completed: int) -> None:
         log.info(
             "The run stopped early; %d epochs of its plan are left.", plan.total_epochs - completed
         )
-    log.info("To train on: python train.py --resume %s --extend-epochs X", folder)
+    log.info("To train on: python train.py --resume %s --extend-epochs X", quote(str(folder)))

@@ -13,6 +13,7 @@ from models.detector import Detector
 from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
 from utils.evaluation.evaluate import Evaluation, evaluate
+from utils.evaluation.report import log_table
 from utils.plots.images import save_batch_grid
 from utils.solver.schedule import BASE, Plan
 from utils.training_state import TrainingState
@@ -49,7 +50,13 @@ class Validator:
             return Figures(None, None)
         segment = self.plan.segment_at(state.epoch)
         near = segment.mode != BASE and state.epoch - segment.start < self.seam_epochs
-        return Figures(self._judge(state.ema.model), self._judge(state.model) if near else None)
+        ema = self._judge(state.ema.model)
+        log_table(ema)
+        if not near:
+            return Figures(ema, None)
+        raw = self._judge(state.model)
+        log_table(raw, label="raw weights")
+        return Figures(ema, raw)
 
     def before_first_step(self, state: TrainingState) -> Figures:
         """Measure a restored state, so that it can be compared with what was saved."""

@@ -6,47 +6,20 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from utils.atomic_files import copy_replacing
-from utils.checkpoint.format import Best, deploy_facts
-from utils.checkpoint.store import PREVIOUS, load_whole, read_checkpoint, save_checkpoint
-from utils.checkpoint.upstream import is_upstream_file
+from utils.checkpoint.store import PREVIOUS, save_checkpoint
 from utils.config import Hyp, load_hyp
 from utils.errors import UserError
 from utils.options import Request, TrainOptions, resumed_options
+from utils.origin import BEST, LAST, Origin, read_origin
 from utils.run_folder import checkpoint_of, latest_checkpoint, numbered_run_folder, run_folder_of
-from utils.solver.continuation import extend_plan
 from utils.solver.schedule import Plan, WarmUp, base_segment, warmup_iterations
 
 log = logging.getLogger("yolo")
 
-LAST = "last.pt"
-BEST = "best.pt"
 SEAMS = "seams.json"
 PLAN_KEYS = ("lr0", "lrf", "momentum", "warmup_epochs", "warmup_momentum", "warmup_bias_lr")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The checkpoint that a run goes on from."""
-
-    path: Path
-    checkpoint: dict[str, Any]
-    plan: Plan
-    """The plan to go on with: the saved one, with the new segment when the run is extended."""
-    planned_before: int
-    """Epochs of the saved plan."""
-    extended: bool
-    ended: bool
-    """Whether all is trained and only what comes after was cut off: best.pt, figures, pictures."""
-    missing: tuple[str, ...] = ()
-    """What a checkpoint of another program did not hold, in sentences."""
-
-    @property
-    def completed(self) -> int:
-        """Epochs trained so far."""
-        return int(self.checkpoint["position"]["epoch"])
 
 
 @dataclass(frozen=True)
@@ -65,6 +38,12 @@ class Run:
     """Options that differ from those that the run was trained with so far."""
     seam_epochs: int = 0
     """Epochs after a seam in which the raw weights are validated too."""
+
+    def settled(self, batches_per_epoch: int) -> Run:
+        """The run with what a checkpoint of YOLOv5 leaves open until the data are known."""
+        if self.origin is None:
+            return self
+        return replace(self, origin=self.origin.settled(batches_per_epoch))
 
     def require_names(self, names: Sequence[str]) -> None:
         """Check that the data set still has the classes that the run was trained on.
@@ -93,42 +72,19 @@ def open_run(request: Request) -> Run:
         return Run(options, load_hyp(options.hyp), None, None, Path(options.project))
     target = request.continuation.resume
     path = checkpoint_of(target) if target else latest_checkpoint(request.options.project)
-    if is_upstream_file(path):
-        raise UserError(
-            f"{path} was written by YOLOv5 and cannot be resumed here; "
-            f"start a new run from it: --weights {path}."
-        )
-    source, checkpoint = load_whole(path)
-    if checkpoint["kind"] != "training":
-        raise UserError(
-            f"{path} holds weights only, no optimizer and no schedule; "
-            f"resume from the run's weights/{LAST}."
-        )
-    config = checkpoint["config"]
+    origin = read_origin(path, request)
+    config = origin.checkpoint["config"]
     options, allowed = resumed_options(request, config["options"])
-    saved = _saved_plan(checkpoint, path)
     hyp = Hyp.from_dict(config["hyp"], origin=str(path))
     if "hyp" in allowed:
         hyp = _allowed_hyp(hyp, load_hyp(options.hyp))
-    ended = _has_ended(checkpoint, saved, request)
-    if ended and not _lacks_its_end(path):
-        raise UserError(f"{path}: {_why_ended(checkpoint, saved)}; add --extend-epochs X to go on.")
-    parent = run_folder_of(path)
-    in_a_run = path.resolve().parent.name == "weights"
-    beside = parent.parent if in_a_run else Path(options.project)
+    plan = replace(origin.plan, accumulate=accumulation(options))
     return Run(
         options=options,
         hyp=hyp,
-        origin=Origin(
-            source,
-            {**checkpoint, "best": _best_at_hand(source, checkpoint)},
-            replace(_plan_from_here(checkpoint, saved, request), accumulate=accumulation(options)),
-            planned_before=saved.total_epochs,
-            extended=request.continuation.extend_epochs is not None,
-            ended=ended,
-        ),
-        folder=_folder_in_place(path, parent, request),
-        project=Path(options.project) if "project" in request.given else beside,
+        origin=replace(origin, plan=plan),
+        folder=_folder_in_place(path, origin, request),
+        project=_project(path, origin, request),
         allowed=allowed,
         seam_epochs=request.continuation.seam_epochs,
     )
@@ -150,87 +106,28 @@ def _allowed_hyp(old: Hyp, new: Hyp) -> Hyp:
     return new
 
 
-def _saved_plan(checkpoint: dict[str, Any], path: Path) -> Plan:
-    try:
-        plan = Plan.from_dict(checkpoint["plan"])
-        plan.factors()
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{path} is damaged: its schedule is unreadable ({error}).") from error
-    return plan
+def _folder_in_place(path: Path, origin: Origin, request: Request) -> Path | None:
+    """The folder of the run that goes on; None if a new one is to be made.
 
-
-def _plan_from_here(checkpoint: dict[str, Any], plan: Plan, request: Request) -> Plan:
-    extension = request.continuation.extension()
-    if extension is None:
-        return plan
-    completed = checkpoint["position"]["epoch"]
-    if plan.seams and plan.seams[-1].start == completed:
-        raise UserError(
-            f"the run is extended to {plan.total_epochs} epochs already, and none of them is "
-            "trained yet; go on with --resume alone, or choose anew from "
-            f"weights/seam_{completed}.pt with --name."
-        )
-    return extend_plan(plan, completed, extension)
-
-
-def _has_ended(checkpoint: dict[str, Any], plan: Plan, request: Request) -> bool:
-    """Whether nothing is left to train: no extension, and all done or stopped for want of gain."""
-    if request.continuation.extend_epochs is not None:
-        return False
-    old, new = checkpoint["config"]["options"]["patience"], request.options.patience
-    more_patience = "patience" in request.given and (new == 0 or new > old)
-    stopped = checkpoint["stopped_early"] and not more_patience
-    return bool(stopped or checkpoint["position"]["epoch"] >= plan.total_epochs)
-
-
-def _why_ended(checkpoint: dict[str, Any], plan: Plan) -> str:
-    completed = checkpoint["position"]["epoch"]
-    if completed < plan.total_epochs:
-        return (
-            f"the run stopped early after {completed} of {plan.total_epochs} epochs, "
-            "and would again without a longer --patience"
-        )
-    return f"all {plan.total_epochs} planned epochs are done"
-
-
-def _lacks_its_end(path: Path) -> bool:
-    """Whether a run was killed after its last epoch: best.pt is stripped when a run ends."""
-    best = path.with_name(BEST)
-    return best.is_file() and read_checkpoint(best)["kind"] == "training"
-
-
-def _best_at_hand(path: Path, checkpoint: dict[str, Any]) -> Best:
-    """The best epoch that the checkpoint tells of, if its weights are there: in it, or in best.pt.
-
-    They are not when the run is branched off from an earlier point, when best.pt was left behind,
-    or when the best epoch was not saved. Then the best is looked for anew.
+    A run of YOLOv5 always goes on in a new folder, so that its own files stay as they are.
     """
-    best: Best = checkpoint["best"]
-    if best["epoch"] < 0 or best["epoch"] == checkpoint["position"]["epoch"] - 1:
-        return best
-    file = path.with_name(BEST)
-    if file.is_file():
-        found = read_checkpoint(file)
-        if found["kind"] == "training":
-            found = dict(deploy_facts(found))
-        if (found["epoch"], found["fitness"]) == (best["epoch"], best["fitness"]):
-            return best
-    log.warning(
-        "The weights of the best epoch so far, %d, are not beside %s; the best is looked for anew.",
-        *(best["epoch"], path),
-    )
-    return Best(fitness=float("-inf"), epoch=-1)
-
-
-def _folder_in_place(path: Path, parent: Path, request: Request) -> Path | None:
-    if "name" in request.given:
+    if "name" in request.given or origin.adopted is not None:
         return None
+    parent = run_folder_of(path)
     if path.name != LAST and (parent / "weights" / LAST).is_file():
         raise UserError(
             f"{path} is an earlier point of the run in {parent}; "
             "give --name to branch off into a new folder."
         )
     return parent
+
+
+def _project(path: Path, origin: Origin, request: Request) -> Path:
+    """Where a new folder is made: as --project says, else beside the run that goes on."""
+    in_a_run = path.resolve().parent.name == "weights"
+    if "project" in request.given or origin.adopted is not None or not in_a_run:
+        return Path(request.options.project)
+    return run_folder_of(path).parent
 
 
 def plan_of(run: Run, batches_per_epoch: int) -> Plan:
@@ -282,6 +179,11 @@ def prepare_folder(run: Run) -> Path:
     return folder
 
 
+def plan_folder(origin: Origin) -> Path:
+    """Where the pictures of a plan go: the run's folder, or this one for a run of YOLOv5."""
+    return run_folder_of(origin.path) if origin.adopted is None else Path()
+
+
 def announce(run: Run, plan: Plan, folder: Path) -> None:
     """Say what is about to happen; at a seam, what the learning rate does there."""
     origin = run.origin
@@ -305,3 +207,10 @@ def announce(run: Run, plan: Plan, folder: Path) -> None:
         *(plan.lr0 * before, plan.lr0 * after, after / before if before else float("inf")),
         plan.lr0 * plan.factor(plan.total_epochs - 1),
     )
+    iteration = origin.checkpoint["position"]["iteration"]
+    if iteration <= plan.warmup.iterations:
+        log.info(
+            "The warm-up is still on, in iteration %d of %d: it goes on across the seam, and the "
+            "rate that is applied is on its way to the planned one.",
+            *(iteration, plan.warmup.iterations),
+        )

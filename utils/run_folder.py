@@ -21,7 +21,9 @@ def numbered_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}.") from error
+        raise UserError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another --project."
+        ) from error
     return folder
 
 
@@ -48,7 +50,9 @@ def checkpoint_of(target: str | Path) -> Path:
         for candidate in (path / "weights" / "last.pt", path / "last.pt"):
             if candidate.is_file():
                 return candidate
-        raise UserError(f"the folder {path} holds no weights/last.pt to resume from.")
+        raise UserError(
+            f"the folder {path} holds no weights/last.pt to resume from; start the run anew."
+        )
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path} to resume from.")
     return path

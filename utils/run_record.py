@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +18,7 @@ from utils.options import TrainOptions
 from utils.run import SEAMS, Run
 from utils.solver.schedule import Plan
 from utils.solver.seam import seam_figures
-from utils.state_audit import AuditItem, SeamCheck
+from utils.state_audit import Audit
 from utils.training_state import TrainingState, deploy_checkpoint
 
 if TYPE_CHECKING:
@@ -50,14 +49,15 @@ class RunRecord:
         """The best epoch's weights; stripped for use when the run ends."""
         return self.weights / "best.pt"
 
-    def begin(self, state: TrainingState, *, extended: bool) -> None:
-        """Write the configuration and the history so far; an extension also into last.pt.
+    def begin(self, state: TrainingState, run: Run) -> None:
+        """Write the configuration and the history so far; a new run and an extension also last.pt.
 
-        So a run that is killed before the first epoch after its seam is resumed as extended.
+        So a run that is killed in its first epoch, or in the first after a seam, can be resumed.
         """
         for left in self.weights.glob(".*.pt"):  # by a process that was killed while it wrote
             left.unlink()
-        if extended:
+        extended = run.origin is not None and run.origin.extended
+        if extended or (state.epoch == 0 and not self._options.nosave):
             self._save(state)
         write_yaml(
             {**self._options.to_dict(), "planned_epochs": self._plan.total_epochs},
@@ -70,17 +70,17 @@ class RunRecord:
 
             self._board = SummaryWriter(str(self.folder), purge_step=state.epoch)
 
-    def continuation(self, items: Sequence[AuditItem], check: SeamCheck, run: Run) -> None:
+    def continuation(self, run: Run, audit: Audit | None) -> None:
         """Keep in seams.json how the run went on: the state audit and the seam check."""
-        if run.origin is None:
+        if run.origin is None or audit is None:
             return
         self._continuations.append(
             {
                 "epoch": run.origin.completed,
                 "kind": "extended" if run.origin.extended else "resumed",
                 "allowed_changes": sorted(run.allowed),
-                "audit": [item._asdict() for item in items],
-                "check": check._asdict() | {"reproduced": check.reproduced},
+                "audit": [item._asdict() for item in audit.items],
+                "check": audit.check._asdict() | {"reproduced": audit.check.reproduced},
             }
         )
 

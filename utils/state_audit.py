@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from utils.history import RAW_MAP
 from utils.observers import Figures
-from utils.run import Origin, Run
+from utils.origin import Origin
+from utils.run import Run
 from utils.solver.seam import EMA
 from utils.training_state import TrainingState
 
@@ -44,6 +45,40 @@ class SeamCheck(NamedTuple):
         return abs(self.saved_ema - self.ema) <= SAME_FIGURE
 
 
+class Audit(NamedTuple):
+    """What is known of a state before its first step."""
+
+    items: list[AuditItem]
+    check: SeamCheck
+
+
+def prove_state(
+    run: Run,
+    state: TrainingState,
+    config: Mapping[str, Any],
+    measure: Callable[[TrainingState], Figures],
+) -> Audit | None:
+    """Audit and validate a restored state before its first step, and show what was found.
+
+    At a seam the figure of the raw weights enters the last epoch's record: it is what the epochs
+    after the seam are compared with.
+
+    Args:
+        run: how the run goes on; of a new one there is nothing to prove.
+        state: as restored.
+        config: what the run's next checkpoints will say of it.
+        measure: validates the state.
+    """
+    if run.origin is None or run.origin.ended:
+        return None
+    items = audit_state(run, run.origin, state, config)
+    check = check_figures(state, measure(state))
+    log_audit(items, check)
+    if run.origin.extended:
+        state.note_raw_figure(check.raw)
+    return Audit(items, check)
+
+
 def audit_state(
     run: Run, origin: Origin, state: TrainingState, config: Mapping[str, Any]
 ) -> list[AuditItem]:
@@ -73,7 +108,7 @@ def audit_state(
         AuditItem("processes", RESTORED, "1"),
         _hyp_item(saved["config"]["hyp"], run.hyp.to_dict()),
         _data_item(saved["config"].get("data"), config["data"]),
-        *(AuditItem("upstream", MISSING, sentence) for sentence in origin.missing),
+        *(AuditItem("of YOLOv5's file", MISSING, sentence) for sentence in origin.missing),
     ]
 
 
@@ -95,7 +130,9 @@ def _plan_item(origin: Origin) -> AuditItem:
     if not origin.extended:
         return AuditItem("learning-rate plan", RESTORED, f"{total} epochs")
     segment = origin.plan.segments[-1]
-    detail = f"{origin.planned_before} → {total} epochs, {segment.mode} from epoch {segment.start}"
+    detail = (
+        f"{origin.saved.total_epochs} → {total} epochs, {segment.mode} from epoch {segment.start}"
+    )
     return AuditItem("learning-rate plan", CHANGED, detail)
 
 

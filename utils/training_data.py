@@ -10,7 +10,11 @@ from typing import NamedTuple
 
 from torch.utils.data import DataLoader
 
-from utils.datasets.description import ensure_available, load_description
+from utils.datasets.description import (
+    DatasetDescription,
+    ensure_available,
+    load_description,
+)
 from utils.datasets.index import Index, build_index
 from utils.datasets.loader import TrainLoader, build_eval_loader, build_train_loader
 from utils.datasets.shapes import whole_strides
@@ -72,15 +76,24 @@ class TrainingData:
         return Loaders(train, val)
 
 
-def build_training_data(run: Run) -> TrainingData:
-    """Find, if need be fetch or make, and check the data set of a run.
+def describe_data(run: Run) -> DatasetDescription:
+    """Read the data-set file of a run; cheap, so that a wrong name is told at once.
+
+    Raises:
+        UserError: it is not there or refused, or has other classes than the run was trained on.
+    """
+    description = load_description(run.options.data)
+    run.require_names(judged_names(description.names, single_class=run.options.single_cls))
+    return description
+
+
+def build_training_data(run: Run, description: DatasetDescription) -> TrainingData:
+    """Fetch or make the data set of a run if need be, and check it.
 
     Raises:
         UserError: it is not there and cannot be had, or its files are refused.
     """
-    description = load_description(run.options.data)
     names = judged_names(description.names, single_class=run.options.single_cls)
-    run.require_names(names)
     ensure_available(description)
 
     def index(split: Sequence[Path]) -> Index:

@@ -8,11 +8,11 @@ import pytest
 
 from tests.promises.test_resume import differences, killed_after, resumed, same_run
 from tests.toy import toy_arguments
-from train import train
-from utils.checkpoint.store import read_checkpoint
+from train import show_plan, train
+from utils.checkpoint.store import read_checkpoint, save_checkpoint
+from utils.command_line import parse_request
 from utils.errors import UserError
 from utils.history import read_results
-from utils.options import parse_request
 from utils.solver.schedule import MODES, Plan
 
 BATCHES = 3  # of an epoch
@@ -161,3 +161,25 @@ def test_a_finished_run_is_not_resumed_without_more_epochs(finished: Path) -> No
         train(parse_request(["--resume", str(finished)]))
     with pytest.raises(UserError, match=r"best\.pt holds weights only, no optimizer"):
         train(parse_request(["--resume", str(finished / "weights" / "best.pt")]))
+
+
+def test_a_plan_trains_nothing_and_leaves_the_run_as_it_is(finished: Path) -> None:
+    before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+    folder = show_plan(parse_request(extension_of(finished, "--plan", 3)))
+    assert folder.resolve() == finished
+    for file, content in before.items():
+        assert file.read_bytes() == content
+    added = {file.name for file in finished.rglob("*") if file.is_file() and file not in before}
+    assert added == {"lr_plan.png", "lr_plan.json"}
+    plans = json.loads((finished / "lr_plan.json").read_text())
+    assert [len(plan) for plan in plans.values()] == [6] * 4
+
+
+def test_an_edited_plan_is_caught_before_any_step(finished: Path, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(finished / "weights" / "last.pt")
+    checkpoint["plan"]["segments"][0]["epochs"] = 9
+    edited = tmp_path / "last.pt"
+    save_checkpoint(checkpoint, edited)
+    with pytest.raises(UserError, match=r"the planned total was changed from 3 to 9 epochs"):
+        train(parse_request(["--resume", str(edited), "--project", str(tmp_path), "--name", "x"]))
+    assert not (tmp_path / "x").exists()

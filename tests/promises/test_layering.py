@@ -61,7 +61,18 @@ WITHOUT_TORCH = (
     "utils.evaluation.metrics",
     "utils.options",
     "utils.plots.run_curves",
+    "utils.command_line",
+    "utils.compare",
+    "utils.fitness",
+    "utils.plan_report",
+    "utils.plots.comparison",
+    "utils.plots.plan_curves",
     "utils.solver.continuation",
+    "utils.solver.guard",
+    "utils.solver.outlook",
+    "utils.solver.plan_forensics",
+    "utils.solver.recorded_rates",
+    "utils.solver.seam",
     "utils.solver.schedule",
 )
 

@@ -54,6 +54,10 @@ TRAIN_OWN = {
     "--peak": None,
     "--rewarm-epochs": 0,
     "--cooldown-epochs": 0,
+    "--plan": False,
+    "--schedule": None,
+    "--completed-epochs": None,
+    "--allow-partial-state": False,
     "--seam-epochs": 5,
     "--allow-change": frozenset(),
 }

@@ -9,8 +9,8 @@ import torch
 from tests.toy import toy_arguments
 from train import train
 from utils.checkpoint.store import read_checkpoint
+from utils.command_line import parse_request
 from utils.errors import UserError
-from utils.options import parse_request
 from utils.run_record import RunRecord
 from utils.training_state import TrainingState
 
@@ -40,8 +40,8 @@ def killed_after(
     """Train until `RunRecord.<at>` is done with that many epochs, then die."""
     save = getattr(RunRecord, at)
 
-    def save_then_die(record: RunRecord, state: TrainingState, **kwargs: Any) -> None:
-        save(record, state, **kwargs)
+    def save_then_die(record: RunRecord, state: TrainingState, *more: Any) -> None:
+        save(record, state, *more)
         if state.epoch == epochs:
             raise KilledError
 

@@ -13,12 +13,13 @@ from tests.utils.solver.test_schedule import plan_of
 from utils.config import Hyp
 from utils.datasets.dataset import Batch
 from utils.engine import Rules, close_epoch, resized, train_step
+from utils.errors import UserError
 from utils.evaluation.evaluate import evaluate
 from utils.observers import Figures
 from utils.runtime import Precision
 from utils.solver.ema import ModelEma
-from utils.solver.param_groups import build_optimizer, parameter_groups
-from utils.solver.schedule import base_segment
+from utils.solver.param_groups import apply_settings, build_optimizer, parameter_groups
+from utils.solver.schedule import StepSettings, base_segment
 from utils.training_state import TrainingState
 
 CPU = torch.device("cpu")
@@ -88,9 +89,14 @@ def test_a_closed_epoch_enters_history_best_and_position() -> None:
     def figures(map50: float) -> Figures:
         return Figures(replace(nothing, map50=map50, map50_95=map50 / 2), None)
 
+    def close(measured: Figures) -> None:
+        state.iteration += 1000
+        apply_settings(state.optimizer, plan.settings(state.epoch, state.iteration - 1))
+        close_epoch(state, plan, [0.1, 0.2, 0.3], measured, patience=2)
+
     for value in (0.2, 0.6, 0.4):
-        close_epoch(state, plan, [0.1, 0.2, 0.3], figures(value), patience=2)
-    close_epoch(state, plan, [0.1, 0.2, 0.3], Figures(None, None), patience=2)
+        close(figures(value))
+    close(Figures(None, None))
     assert state.epoch == 4
     assert state.best_epoch == 1
     assert state.best_fitness == pytest.approx(0.1 * 0.6 + 0.9 * 0.3)
@@ -98,5 +104,14 @@ def test_a_closed_epoch_enters_history_best_and_position() -> None:
     assert math.isnan(state.history[3]["metrics/mAP_0.5"])
     assert not state.stopped_early  # what was not validated cannot stop a run
     state.epoch = 3
-    close_epoch(state, plan, [0.1, 0.2, 0.3], figures(0.5), patience=2)
+    close(figures(0.5))
     assert state.stopped_early
+
+
+def test_a_rate_that_is_not_the_plan_s_stops_the_run() -> None:
+    state = toy_state()
+    plan = plan_of(base_segment(5, "linear", 0.1))
+    state.iteration = 1000
+    apply_settings(state.optimizer, StepSettings(0.02, 0.02, 0.9, 1))
+    with pytest.raises(UserError, match="something other than the plan sets the optimizer's rates"):
+        close_epoch(state, plan, [0.1, 0.2, 0.3], Figures(None, None), patience=2)

@@ -10,11 +10,13 @@ ROW = new_row(
     metrics=(0.4, 0.5, 0.6, 0.7123456),
     val_losses=(0.8, 0.9, math.nan),
     rates=(0.01, 0.02, 0.03),
+    iteration=16,
 )
 
 
 def test_a_row_names_its_columns_in_order() -> None:
-    assert list(ROW) == list(COLUMNS)
+    assert list(ROW) == [*COLUMNS, "iteration"]
+    assert ROW["iteration"] == 16
     assert ROW["epoch"] == 1.0
     assert ROW["metrics/mAP_0.5:0.95"] == 0.7123456
     assert ROW["x/lr2"] == 0.03

@@ -1,7 +1,8 @@
 import pytest
 
+from utils.command_line import parse_request
 from utils.errors import UserError
-from utils.options import TrainOptions, parse_request, resumed_options
+from utils.options import TrainOptions, resumed_options
 
 
 def test_only_what_was_written_counts_as_given() -> None:

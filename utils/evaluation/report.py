@@ -27,10 +27,10 @@ COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in COC
 PICTURED_BATCHES = 3
 
 
-def log_table(evaluation: Evaluation, *, per_class: bool = False) -> None:
+def log_table(evaluation: Evaluation, *, per_class: bool = False, label: str = "all") -> None:
     """Log the row of all classes under the progress bar's header, and those of each class."""
     counts = evaluation.images, evaluation.instances
-    log.info("%s", _row("all", counts, evaluation))
+    log.info("%s", _row(label, counts, evaluation))
     for result in evaluation.classes if per_class else ():
         log.info("%s", _row(result.name, (result.images, result.instances), result))
 

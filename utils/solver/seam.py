@@ -32,16 +32,16 @@ class SeamFigures:
     """Lowest after the seam, up to the next one."""
     raw_lowest: float | None
     back_after: int | None
-    """Epochs until the average is back at the level before; 1 if it never left it."""
+    """Epochs until the average is back at the level before, past its lowest; 0 if it never fell."""
     best: float | None
     """Best average after the seam, up to the next one."""
     epochs: int
     """Epochs trained since the seam, up to the next one."""
 
     @property
-    def ratio(self) -> float:
-        """Rate after the seam over the rate before it."""
-        return self.rate_after / self.rate_before if self.rate_before else math.inf
+    def ratio(self) -> float | None:
+        """Rate after the seam over the rate before it; None if that was nothing."""
+        return self.rate_after / self.rate_before if self.rate_before else None
 
     @property
     def ema_drop(self) -> float | None:
@@ -76,12 +76,14 @@ def seam_figures(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
 
     Args:
         plan: the run's plan.
-        history: one row per completed epoch, from epoch 0.
+        history: one row per completed epoch; those of the first epochs may be unknown.
     """
+    rows = {int(row["epoch"]): row for row in history}
     edges = [*(segment.start for segment in plan.seams), plan.total_epochs]
     figures = []
     for segment, (seam, end) in zip(plan.seams, pairwise(edges), strict=True):
-        before, after = history[seam - 1], history[seam:end]
+        before = rows.get(seam - 1, {})
+        after = [rows[epoch] for epoch in range(seam, end) if epoch in rows]
         ema_before = _value(before, EMA)
         ema = [_value(row, EMA) for row in after]
         figures.append(
@@ -116,8 +118,11 @@ def _drop(before: float | None, lowest: float | None) -> float | None:
 
 
 def _back_after(before: float | None, after: Sequence[float | None]) -> int | None:
-    """Epochs from the seam to the first epoch at the level before, of those after any fall."""
-    if before is None:
+    """Epochs from the seam to the first one at the level before, of those past the lowest."""
+    known = [(value, number) for number, value in enumerate(after, start=1) if value is not None]
+    if before is None or not known:
         return None
-    reached = [n for n, value in enumerate(after, start=1) if value is not None and value >= before]
-    return min(reached, default=None)
+    lowest, when = min(known)
+    if lowest >= before:
+        return 0
+    return next((number for value, number in known if number > when and value >= before), None)

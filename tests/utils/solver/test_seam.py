@@ -1,0 +1,102 @@
+import math
+
+import pytest
+
+from tests.utils.solver.test_schedule import plan_of
+from utils.history import RAW_MAP
+from utils.solver.continuation import Extension, extend_plan
+from utils.solver.schedule import Plan, base_segment
+from utils.solver.seam import EMA, SeamFigures, seam_figures
+
+NAN = math.nan
+
+
+def extended(*modes: str) -> Plan:
+    """Four epochs, and four more in each mode: seams at 4, 8, …"""
+    plan = plan_of(base_segment(4, "linear", 0.2))
+    for mode in modes:
+        plan = extend_plan(plan, plan.total_epochs, Extension(4, mode))
+    return plan
+
+
+def history(ema: list[float], raw: dict[int, float] | None = None) -> list[dict[str, float]]:
+    rows = [{"epoch": float(epoch), EMA: value} for epoch, value in enumerate(ema)]
+    for epoch, value in (raw or {}).items():
+        rows[epoch][RAW_MAP] = value
+    return rows
+
+
+def figures(after: list[float], before: float = 0.5) -> SeamFigures:
+    """Those of a single seam."""
+    (found,) = seam_figures(extended("hold"), history([0.1, 0.2, 0.3, before, *after]))
+    return found
+
+
+def test_a_run_without_seams() -> None:
+    assert seam_figures(extended(), history([0.1, 0.2])) == []
+
+
+def test_a_fall_and_the_way_back() -> None:
+    rows = history([0.1, 0.2, 0.3, 0.48, 0.40, 0.47, 0.485, 0.5], {3: 0.46, 4: 0.3, 5: 0.35})
+    (seam,) = seam_figures(extended("restart"), rows)
+    assert (seam.epoch, seam.mode, seam.epochs) == (4, "restart", 4)
+    assert (seam.rate_before, seam.rate_after) == pytest.approx((0.004, 0.006))
+    assert seam.ratio == pytest.approx(1.5)
+    assert (seam.ema_before, seam.ema_lowest, seam.best) == (0.48, 0.40, 0.5)
+    assert seam.ema_drop == pytest.approx(0.08)
+    assert (seam.raw_before, seam.raw_lowest) == (0.46, 0.3)
+    assert seam.raw_drop == pytest.approx(0.16)
+    assert seam.back_after == 3  # 0.485 is the first value at the level before
+    assert seam.gain_per_100 == pytest.approx(0.02 / 4 * 100)
+
+
+@pytest.mark.parametrize(
+    ("after", "back_after", "drop"),
+    [
+        ([0.5, 0.51, 0.52, 0.53], 0, 0.0),  # never below
+        ([0.5, 0.4, 0.45, 0.5], 4, 0.1),  # what counts comes after the lowest
+        ([0.49, 0.5, 0.6, 0.6], 2, 0.01),  # just the level before is enough
+        ([0.4, 0.3, 0.45, 0.49], None, 0.2),  # not back yet
+        ([], None, None),  # not begun
+        ([NAN, NAN], None, None),  # not validated
+        ([0.4, NAN, 0.5, NAN], 3, 0.1),  # validated every other epoch
+    ],
+)
+def test_epochs_until_the_level_before_is_reached(
+    after: list[float], back_after: int | None, drop: float | None
+) -> None:
+    found = figures(after)
+    assert found.back_after == back_after
+    assert found.ema_drop == (None if drop is None else pytest.approx(drop))
+
+
+def test_a_level_before_that_was_not_measured() -> None:
+    found = figures([0.4, 0.5], before=NAN)
+    assert (found.ema_before, found.ema_drop, found.back_after, found.gain_per_100) == (None,) * 4
+    assert (found.ema_lowest, found.best) == (0.4, 0.5)
+    assert (found.raw_before, found.raw_lowest, found.raw_drop) == (None,) * 3
+
+
+def test_each_seam_sees_its_own_epochs_only() -> None:
+    plan = extended("rebase", "hold", "restart")
+    first, second, third = seam_figures(plan, history([0.1] * 3 + [0.2] * 5 + [0.3] * 4 + [0.4]))
+    assert [seam.epoch for seam in (first, second, third)] == [4, 8, 12]
+    assert [seam.mode for seam in (first, second, third)] == ["rebase", "hold", "restart"]
+    assert [seam.epochs for seam in (first, second, third)] == [4, 4, 1]
+    assert [seam.ema_before for seam in (first, second, third)] == [0.2, 0.2, 0.3]
+    assert [seam.best for seam in (first, second, third)] == [0.2, 0.3, 0.4]
+
+
+def test_a_seam_at_an_earlier_epoch_than_planned() -> None:
+    plan = extend_plan(extended(), 2, Extension(4, "hold"))
+    (seam,) = seam_figures(plan, history([0.1, 0.2, 0.15]))
+    assert (seam.epoch, seam.ema_before, seam.ema_lowest, seam.epochs) == (2, 0.2, 0.15, 1)
+
+
+def test_plain_data() -> None:
+    data = figures([0.4, 0.6]).to_dict()
+    assert data["epoch"] == 4
+    assert data["ratio"] == 1.0
+    assert data["ema_drop"] == pytest.approx(0.1)
+    assert data["raw_drop"] is None
+    assert data["gain_per_100_epochs"] == pytest.approx(5.0)

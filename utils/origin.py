@@ -1,0 +1,196 @@
+"""The checkpoint that a run goes on from: read, checked, its plan extended if asked for."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from utils.checkpoint.adopt import Adopted, AdoptionWishes, adopt_upstream, settled
+from utils.checkpoint.format import Best, deploy_facts
+from utils.checkpoint.store import load_whole, read_checkpoint
+from utils.checkpoint.upstream import is_upstream_file
+from utils.errors import UserError
+from utils.history import ITERATION
+from utils.options import Request
+from utils.solver.continuation import extend_plan
+from utils.solver.guard import check_future, check_past
+from utils.solver.schedule import Plan
+
+log = logging.getLogger("yolo")
+
+LAST = "last.pt"
+BEST = "best.pt"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run goes on from, and on which plan."""
+
+    path: Path
+    """The file that was read: `last_prev.pt` if `last.pt` is damaged."""
+    checkpoint: dict[str, Any]
+    saved: Plan
+    """The plan as it was saved."""
+    plan: Plan
+    """The plan to go on with: the saved one, with the new segment when the run is extended."""
+    extended: bool
+    ended: bool
+    """Whether all is trained and only what comes after was cut off: best.pt, figures, pictures."""
+    adopted: Adopted | None
+    """What was found in a checkpoint of YOLOv5; None for one of ours."""
+
+    @property
+    def completed(self) -> int:
+        """Epochs trained so far."""
+        return int(self.checkpoint["position"]["epoch"])
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What a checkpoint of YOLOv5 did not hold, in sentences."""
+        return () if self.adopted is None else self.adopted.missing
+
+    def settled(self, batches_per_epoch: int) -> Origin:
+        """Complete what a checkpoint of YOLOv5 leaves open until the data are known.
+
+        Args:
+            batches_per_epoch: of the loader that the run goes on with.
+        """
+        if self.adopted is None:
+            return self
+        checkpoint = settled(self.adopted, batches_per_epoch).checkpoint
+        warmup = Plan.from_dict(checkpoint["plan"]).warmup
+        return replace(self, checkpoint=checkpoint, plan=replace(self.plan, warmup=warmup))
+
+
+def read_origin(path: Path, request: Request) -> Origin:
+    """Read the checkpoint to go on from, ours or one of YOLOv5, and plan what comes.
+
+    Raises:
+        UserError: the file is refused, its recorded rates are not those of its plan, nothing is
+            left to train, or the extension is impossible.
+    """
+    if is_upstream_file(path):
+        taken = _adopted(path, request)
+        source, checkpoint, adopted = path, taken.checkpoint, taken
+    else:
+        source, checkpoint = _own(path, request)
+        adopted = None
+    saved = _saved_plan(checkpoint, path)
+    # Rates of an adopted history are rounded and lag; its law was checked when it was read.
+    check_past(saved, [row for row in checkpoint["history"] if ITERATION in row])
+    ended = _has_ended(checkpoint, saved, request)
+    if ended and not _lacks_its_end(path):
+        raise UserError(f"{path}: {_why_ended(checkpoint, saved)}; add --extend-epochs X to go on.")
+    plan = _plan_from_here(checkpoint, saved, request)
+    check_future(plan, checkpoint["position"]["epoch"])
+    return Origin(
+        source,
+        {**checkpoint, "best": _best_at_hand(source, checkpoint)},
+        saved,
+        plan,
+        extended=request.continuation.extend_epochs is not None,
+        ended=ended,
+        adopted=adopted,
+    )
+
+
+def _adopted(path: Path, request: Request) -> Adopted:
+    how = request.continuation
+    wishes = AdoptionWishes(
+        data=request.options.data if "data" in request.given else None,
+        schedule=how.schedule,
+        completed_epochs=how.completed_epochs,
+        allow_partial_state=how.allow_partial_state,
+    )
+    adopted = adopt_upstream(path, wishes)
+    log.info("%s was written by YOLOv5. Taken over: %s.", path, "; ".join(adopted.restored))
+    return adopted
+
+
+def _own(path: Path, request: Request) -> tuple[Path, dict[str, Any]]:
+    given = request.continuation.for_upstream_only()
+    if given:
+        raise UserError(
+            f"{given} is for checkpoints of YOLOv5; {path} is one of ours, leave it out."
+        )
+    source, checkpoint = load_whole(path)
+    if checkpoint["kind"] != "training":
+        raise UserError(
+            f"{path} holds weights only, no optimizer and no schedule; "
+            f"resume from the run's weights/{LAST}."
+        )
+    return source, checkpoint
+
+
+def _saved_plan(checkpoint: dict[str, Any], path: Path) -> Plan:
+    try:
+        plan = Plan.from_dict(checkpoint["plan"])
+        plan.factors()
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{path} is damaged: its schedule is unreadable ({error}).") from error
+    return plan
+
+
+def _plan_from_here(checkpoint: dict[str, Any], plan: Plan, request: Request) -> Plan:
+    extension = request.continuation.extension()
+    if extension is None:
+        return plan
+    completed = checkpoint["position"]["epoch"]
+    if plan.seams and plan.seams[-1].start == completed:
+        raise UserError(
+            f"the run is extended to {plan.total_epochs} epochs already, and none of them is "
+            "trained yet; go on with --resume alone, or choose anew from "
+            f"weights/seam_{completed}.pt with --name."
+        )
+    return extend_plan(plan, completed, extension)
+
+
+def _has_ended(checkpoint: dict[str, Any], plan: Plan, request: Request) -> bool:
+    """Whether nothing is left to train: no extension, and all done or stopped for want of gain."""
+    if request.continuation.extend_epochs is not None:
+        return False
+    old, new = checkpoint["config"]["options"]["patience"], request.options.patience
+    more_patience = "patience" in request.given and (new == 0 or new > old)
+    stopped = checkpoint["stopped_early"] and not more_patience
+    return bool(stopped or checkpoint["position"]["epoch"] >= plan.total_epochs)
+
+
+def _why_ended(checkpoint: dict[str, Any], plan: Plan) -> str:
+    completed = checkpoint["position"]["epoch"]
+    if completed < plan.total_epochs:
+        return (
+            f"the run stopped early after {completed} of {plan.total_epochs} epochs, "
+            "and would again without a longer --patience"
+        )
+    return f"all {plan.total_epochs} planned epochs are done"
+
+
+def _lacks_its_end(path: Path) -> bool:
+    """Whether a run was killed after its last epoch: best.pt is stripped when a run ends."""
+    best = path.with_name(BEST)
+    return best.is_file() and read_checkpoint(best)["kind"] == "training"
+
+
+def _best_at_hand(path: Path, checkpoint: dict[str, Any]) -> Best:
+    """The best epoch that the checkpoint tells of, if its weights are there: in it, or in best.pt.
+
+    They are not when the run is branched off from an earlier point, when best.pt was left behind,
+    or when the best epoch was not saved. Then the best is looked for anew.
+    """
+    best: Best = checkpoint["best"]
+    if best["epoch"] < 0 or best["epoch"] == checkpoint["position"]["epoch"] - 1:
+        return best
+    file = path.with_name(BEST)
+    if file.is_file():
+        found = read_checkpoint(file)
+        if found["kind"] == "training":
+            found = dict(deploy_facts(found))
+        if (found["epoch"], found["fitness"]) == (best["epoch"], best["fitness"]):
+            return best
+    log.warning(
+        "The weights of the best epoch so far, %d, are not beside %s; the best is looked for anew.",
+        *(best["epoch"], path),
+    )
+    return Best(fitness=float("-inf"), epoch=-1)

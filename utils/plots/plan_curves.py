@@ -1,0 +1,202 @@
+"""Picture of what an extension would do to the learning rate: lr_plan.png."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from utils.plots.figure import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    QUIET,
+    new_figure,
+    save_figure,
+    style_axes,
+)
+from utils.plots.flags import Flag, hoist, place_flags, rows_height
+from utils.solver.outlook import SMALL, Outlook
+from utils.solver.schedule import Plan
+
+COLORS = {"rebase": BLUE, "slope-match": GREEN, "hold": ORANGE, "restart": PURPLE}
+PAST = "#9a9a9a"
+PAST_TINT, AHEAD_TINT = "#f4f6f9", "#fdf4e7"
+
+# The figure from top to bottom, in inches; the flags of the seams come on top of the panels.
+WIDTH, LEFT, RIGHT = 12.0, 1.1, 0.3
+AXIS_NAME = 0.8  # left of the panels, clear of rates with five decimals
+TITLE, LINEAR, GAP, LOGARITHMIC, AXIS = 0.7, 2.9, 0.25, 2.9, 0.75
+KEY_ROW, FOOT = 0.24, 0.2
+HEADROOM = 1.08
+LOG_MARGIN = 1.5
+LOG_RANGE = 1e5  # decades below this would squash those that matter
+DOT_BUDGET = 600.0  # points of marker width for all epochs together
+DOT_LIMITS = (1.8, 5.0)  # points
+DOTS_UP_TO = 100  # epochs; beyond, markers would only thicken the lines
+LINE, REQUESTED_LINE = 1.8, 3.2  # points
+# Columns of the key below the panels: inches from their left edge, and what to write.
+SAMPLE = 0.45
+NAME = 0.6
+COLUMNS = ((8.3, "after the seam"), (9.3, "final rate"), (10.6, "sum, % of past"))
+
+
+class _Panels(NamedTuple):
+    figure: Figure
+    linear: Axes
+    logarithmic: Axes
+
+
+def save_lr_plan(plan: Plan, completed: int, outlooks: Sequence[Outlook], path: Path) -> None:
+    """Draw the run so far in grey and every way to extend it in colour, linear and logarithmic.
+
+    Args:
+        plan: The run's plan so far.
+        completed: Epochs trained: where the extensions begin.
+        outlooks: Ways to extend the run, all by the same number of epochs.
+        path: The picture to write.
+    """
+    planned = max(outlook.plan.total_epochs for outlook in outlooks)
+    panel_width = WIDTH - LEFT - RIGHT
+    earlier = [segment for segment in plan.seams if segment.start < completed]
+    seams = [segment.start for segment in earlier]
+    names = [f"epoch {s.start}: {s.mode}" for s in earlier] + [f"epoch {completed}: to be extended"]
+    before = plan.lr0 * plan.factor(completed - 1)
+    steps = [_step_text(plan, seam) for seam in seams] + [f"{before:.3g} up to here"]
+    upper, lower = (
+        place_flags(
+            [(e / planned, t) for e, t in zip([*seams, completed], texts, strict=True)], panel_width
+        )
+        for texts in (names, steps)
+    )
+    panels = _lay_out(planned, upper, lower, len(outlooks))
+    _write_title(panels.figure, completed, planned)
+    past = [plan.lr0 * plan.factor(epoch) for epoch in range(completed)]
+    for axes in (panels.linear, panels.logarithmic):
+        axes.axvspan(-0.5, completed - 0.5, color=PAST_TINT, lw=0, zorder=0)
+        axes.axvspan(completed - 0.5, planned - 0.5, color=AHEAD_TINT, lw=0, zorder=0)
+        axes.plot(past, color=PAST, linewidth=LINE, **_dots(planned))
+        for outlook in outlooks:
+            _draw(axes, outlook, completed)
+    _scale(panels, outlooks)
+    hoist(panels.linear, upper)
+    hoist(panels.logarithmic, lower, pole_top=rows_height(lower) + GAP)
+    _write_key(panels.figure, outlooks)
+    save_figure(panels.figure, path)
+
+
+def _step_text(plan: Plan, seam: int) -> str:
+    """The rate on both sides of a seam that is already behind."""
+    return f"{plan.lr0 * plan.factor(seam - 1):.3g} → {plan.lr0 * plan.factor(seam):.3g}"
+
+
+def _lay_out(planned: int, upper: Sequence[Flag], lower: Sequence[Flag], rows: int) -> _Panels:
+    """Place title, flags, panels and room for the key one above the other."""
+    foot = FOOT + KEY_ROW * (rows + 1) + AXIS
+    between = rows_height(lower) + GAP
+    height = TITLE + rows_height(upper) + LINEAR + between + LOGARITHMIC + foot
+    figure = new_figure(WIDTH, height)
+    left, width = LEFT / WIDTH, (WIDTH - LEFT - RIGHT) / WIDTH
+    logarithmic = figure.add_axes((left, foot / height, width, LOGARITHMIC / height))
+    linear = figure.add_axes(
+        (left, (foot + LOGARITHMIC + between) / height, width, LINEAR / height), sharex=logarithmic
+    )
+    for axes, label in ((linear, "learning rate"), (logarithmic, "learning rate (log scale)")):
+        style_axes(axes)
+        axes.set_ylabel(label, fontsize=10.5, color=INK)
+        axes.yaxis.set_label_coords(-AXIS_NAME / (WIDTH * width), 0.5)
+        axes.tick_params(which="minor", colors=INK, labelsize=9, length=2)
+    linear.tick_params(labelbottom=False)
+    logarithmic.set_xlabel("epoch", fontsize=10.5, color=INK)
+    logarithmic.set_xlim(-0.5, planned - 0.5)
+    logarithmic.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
+    return _Panels(figure, linear, logarithmic)
+
+
+def _write_title(figure: Figure, completed: int, planned: int) -> None:
+    """Name the picture at the upper left and the extension at the upper right."""
+    y = 1 - TITLE / 2 / figure.get_figheight()
+    left, right = LEFT / WIDTH, 1 - RIGHT / WIDTH
+    figure.text(left, y, "Learning-rate plan", fontsize=15, weight="bold", color=INK, va="center")
+    story = f"{completed} epochs trained, {planned} planned with the extension"
+    figure.text(right, y, story, fontsize=10, color=QUIET, va="center", ha="right")
+
+
+def _dots(planned: int) -> dict[str, Any]:
+    """Markers, where epochs are few enough to be told apart."""
+    if planned > DOTS_UP_TO:
+        return {}
+    size = float(np.clip(DOT_BUDGET / planned, *DOT_LIMITS))
+    return {"marker": "o", "markersize": size, "markeredgewidth": 0}
+
+
+def _style(outlook: Outlook) -> dict[str, Any]:
+    """A colour for each mode, dashes for modifiers, and a broad line for what is asked for."""
+    return {
+        "color": COLORS[outlook.mode],
+        "linestyle": "-" if outlook.label == outlook.mode else "--",
+        "linewidth": REQUESTED_LINE if outlook.requested else LINE,
+    }
+
+
+def _draw(axes: Axes, outlook: Outlook, completed: int) -> None:
+    """One extension, joined to the last epoch before it, so that a jump is seen as one."""
+    plan = outlook.plan
+    epochs = range(completed - 1, plan.total_epochs)
+    rates = [plan.lr0 * plan.factor(epoch) for epoch in epochs]
+    axes.plot(epochs, rates, **_style(outlook), **_dots(plan.total_epochs))
+
+
+def _scale(panels: _Panels, outlooks: Sequence[Outlook]) -> None:
+    """Scale both panels to all rates; a rate of 0 leaves the logarithmic one at its bottom."""
+    rates = np.array([o.plan.lr0 * np.array(o.plan.factors()) for o in outlooks])
+    top, lowest = rates.max(), rates[rates > 0].min()
+    panels.linear.set_ylim(0, HEADROOM * top)
+    panels.linear.ticklabel_format(axis="y", style="plain")
+    panels.logarithmic.set_yscale("log", nonpositive="clip")
+    panels.logarithmic.set_ylim(max(lowest, top / LOG_RANGE) / LOG_MARGIN, top * LOG_MARGIN)
+    small = SMALL * outlooks[0].plan.lr0
+    if panels.logarithmic.get_ylim()[0] < small:
+        panels.logarithmic.axhline(small, color=QUIET, linewidth=1, linestyle=":")
+        panels.logarithmic.annotate(
+            "1 % of lr0",
+            (0, small),
+            xycoords=("axes fraction", "data"),
+            xytext=(5, 3),
+            textcoords="offset points",
+            fontsize=8.5,
+            color=QUIET,
+        )
+
+
+def _write_key(figure: Figure, outlooks: Sequence[Outlook]) -> None:
+    """Explain the curves below the panels, as a table."""
+    lines = [("mode (broad line: asked for)", *(heading for _, heading in COLUMNS))]
+    lines += [
+        (
+            outlook.label,
+            f"{outlook.rate_after:.3g}  (×{outlook.ratio:.3g})",
+            f"{outlook.final_rate:.3g}",
+            f"{outlook.share:.2f} %",
+        )
+        for outlook in outlooks
+    ]
+    for number, (outlook, line) in enumerate(zip([None, *outlooks], lines, strict=True)):
+        y = (FOOT + KEY_ROW * (len(outlooks) - number + 0.5)) / figure.get_figheight()
+        color = INK if outlook else QUIET
+        label = figure.text((LEFT + NAME) / WIDTH, y, line[0], fontsize=9, va="center", color=color)
+        for (inches, _), cell in zip(COLUMNS, line[1:], strict=True):
+            x = (LEFT + inches) / WIDTH
+            figure.text(x, y, cell, fontsize=9, va="center", ha="right", color=color)
+        if outlook:
+            label.set_fontweight("bold" if outlook.requested else "normal")
+            ends = [LEFT / WIDTH, (LEFT + SAMPLE) / WIDTH]
+            figure.add_artist(Line2D(ends, [y, y], **_style(outlook)))

@@ -1,0 +1,126 @@
+"""What was changed in a plan that no longer gives the rates that its run recorded; no torch."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from utils.solver.recorded_rates import EXACT, Record, agrees, lags, planned_rates
+from utils.solver.schedule import BASE, Plan, Segment
+
+LONGEST = 1_000_000
+"""Planned totals are searched up to here."""
+
+
+class _Suspect(NamedTuple):
+    """A plan that may be the original one, and how it differs from the one at hand."""
+
+    plan: Plan
+    number: str
+    """What was changed."""
+    change: str
+
+
+def likely_cause(plan: Plan, records: Sequence[Record], wrong: Record) -> str:
+    """Why the plan does not give a record: the changes that explain all records, if there are any.
+
+    Args:
+        plan: the plan at hand.
+        records: of all epochs.
+        wrong: the first one that the plan does not give.
+    """
+    changes: dict[str, str] = {}
+    for suspect in _suspects(plan, records, wrong):
+        if all(agrees(suspect.plan, record) for record in records):
+            changes.setdefault(suspect.number, suspect.change)
+    if changes:
+        return f"the recorded rates fit if {' or '.join(changes.values())}"
+    if wrong.epoch < plan.total_epochs:
+        biases, weights, _ = wrong.rates
+        planned = planned_rates(plan, wrong)
+        if (biases == weights) != (planned[0] == planned[1]):
+            return "the warm-up was entered again in that epoch, or its length was edited"
+        if math.isclose(weights, plan.lr0, rel_tol=EXACT):
+            return f"that is lr0 itself ({plan.lr0:g}), as after a loss of the optimizer's state"
+    return "the checkpoint's plan was edited, or the history is that of another run"
+
+
+def _suspects(plan: Plan, records: Sequence[Record], wrong: Record) -> Iterator[_Suspect]:
+    """Plans in which one number is replaced by what the records tell it was."""
+    number = max(i for i, segment in enumerate(plan.segments) if segment.start <= wrong.epoch)
+    last = number == len(plan.segments) - 1
+    end = LONGEST if last else plan.segments[number + 1].start
+    # The last epoch of the segment tells most: all laws drift apart with time.
+    told = [record for record in records if record.epoch < end][-1]
+    shortest = records[-1].epoch + 1 if last else end  # what was trained had been planned
+    known = records[-1].epoch < plan.total_epochs  # else the plan has no rate to compare with
+    for lag in lags(told):
+        yield from _other_totals(plan, number, told, lag, range(shortest, LONGEST))
+        if known:
+            yield from _other_lrf(plan, number, told, lag)
+            yield from _other_lr0(plan, told, lag)
+
+
+def _other_totals(
+    plan: Plan, number: int, told: Record, lag: int, stops: range
+) -> Iterator[_Suspect]:
+    """The totals nearest to the recorded rate; every law grows with its horizon."""
+    segment = plan.segments[number]
+
+    def changed(stop: int) -> Plan:
+        return _replaced(plan, number, dataclasses.replace(segment, epochs=stop - segment.start))
+
+    def rate(stop: int) -> float:
+        return planned_rates(changed(stop), told, lag)[1]
+
+    found = bisect.bisect_left(stops, told.rates[1], key=rate)
+    near = stops[max(found - 1, 0) : found + 2]  # rounding may miss the total by one
+    for stop in sorted(near, key=lambda stop: abs(rate(stop) - told.rates[1])):
+        yield _Suspect(
+            plan=changed(stop),
+            number="total",
+            change=f"the planned total{'' if segment.mode == BASE else _seam_text(segment)} was "
+            f"changed from {_about(told)}{stop} to {segment.stop} epochs",
+        )
+
+
+def _seam_text(segment: Segment) -> str:
+    return f" of the extension at epoch {segment.start}"
+
+
+def _about(told: Record) -> str:
+    """Five digits leave the total uncertain by a few epochs."""
+    return "about " if told.iteration is None else ""
+
+
+def _other_lrf(plan: Plan, number: int, told: Record, lag: int) -> Iterator[_Suspect]:
+    """The final fraction that gives the recorded rate; every law is a straight line in it."""
+    segment = plan.segments[number]
+
+    def changed(lrf: float) -> Plan:
+        return _replaced(plan, number, dataclasses.replace(segment, lrf=lrf))
+
+    lowest, highest = (planned_rates(changed(lrf), told, lag)[1] for lrf in (0.0, 1.0))
+    if lowest == highest:
+        return
+    lrf = (told.rates[1] - lowest) / (highest - lowest)
+    if 0 <= lrf <= 1:
+        change = f"lrf was changed from {lrf:.4g} to {segment.lrf:.4g}"
+        yield _Suspect(changed(lrf), "lrf", change)
+
+
+def _other_lr0(plan: Plan, told: Record, lag: int) -> Iterator[_Suspect]:
+    """The initial rate that gives the recorded one."""
+    planned = planned_rates(plan, told, lag)[1]
+    if planned:
+        lr0 = plan.lr0 * told.rates[1] / planned
+        change = f"lr0 was changed from {lr0:.4g} to {plan.lr0:.4g}"
+        yield _Suspect(dataclasses.replace(plan, lr0=lr0), "lr0", change)
+
+
+def _replaced(plan: Plan, number: int, segment: Segment) -> Plan:
+    segments = (*plan.segments[:number], segment, *plan.segments[number + 1 :])
+    return dataclasses.replace(plan, segments=segments)
