@@ -220,5 +220,6 @@ def log_audit(items: Sequence[AuditItem], check: SeamCheck) -> None:
     if check.reproduced is False:
         log.warning(
             "The restored average does not give the saved figure again: "
-            "the validation images, the number format or the machine differ from before."
+            "the validation images, the number format or the machine differ from before, "
+            "or the file was rounded, as YOLOv5's are."
         )

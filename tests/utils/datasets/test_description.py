@@ -22,6 +22,8 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "datasets"
     folder.mkdir()
     monkeypatch.setenv("YOLO_DATASETS_DIR", str(folder))
+    # Not the real places, where a data set of the same name may lie on this machine.
+    monkeypatch.setattr("utils.datasets.places.REPOSITORY", tmp_path / "clones" / "repository")
     return folder
 
 
