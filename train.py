@@ -74,7 +74,7 @@ def train(request: Request) -> Path:
     )
     announce(run, plan, folder)
     audit = prove_state(run, state, config, validator.before_first_step)
-    record.continuation(run, audit)
+    record.continuation(state, run, audit)
     record.begin(state, run)
     if not options.noplots:
         save_labels_plot(data.train.boxes, data.names, folder / "labels.jpg")
@@ -92,6 +92,7 @@ def train(request: Request) -> Path:
     log_seams(state.history, plan)
     if not options.noplots:
         draw_run(state.history, plan, folder)
+    record.close(state)
     tell_how_to_go_on(folder, plan, state.epoch)
     return folder
 

@@ -73,7 +73,7 @@ def test_noval_and_nosave_act_on_all_but_the_last_epoch(tmp_path: Path) -> None:
     first, last = (row["metrics/mAP_0.5"] for row in read_results(folder / "results.csv"))
     assert math.isnan(first)
     assert last >= 0
-    assert not (folder / "weights" / "last_prev.pt").exists()
+    assert not (folder / "weights" / "epoch0.pt").exists()
 
 
 def test_a_run_without_gain_stops_early_and_can_be_extended(

@@ -175,7 +175,8 @@ def build_state(run: Run, model: Detector, plan: Plan, precision: Precision) -> 
     )
     if run.origin is not None:
         state.restore(run.origin.checkpoint)
-        state.stopped_early = run.origin.ended
+        # Otherwise it is being given more epochs, or more patience.
+        state.stopped_early = run.origin.ended and run.origin.checkpoint["stopped_early"]
     return state
 
 

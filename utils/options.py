@@ -181,7 +181,7 @@ def resumed_options(request: Request, saved: Mapping[str, Any]) -> ResumedOption
     changes, allowed = {}, set()
     for name in sorted(request.given):
         old, new = saved.get(name), getattr(request.options, name)
-        if name in FREE_ON_RESUME:
+        if name in FREE_ON_RESUME or name == "hyp":  # whose values count, not its path
             changes[name] = new
         elif old != new and name in request.continuation.allow_change:
             changes[name] = new

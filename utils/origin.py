@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.checkpoint.adopt import Adopted, AdoptionWishes, adopt_upstream, settled
-from utils.checkpoint.format import Best, deploy_facts
+from utils.checkpoint.format import Best, DeployFacts, deploy_facts
 from utils.checkpoint.store import load_whole, read_checkpoint
 from utils.checkpoint.upstream import is_upstream_file
 from utils.errors import UserError
@@ -59,7 +59,8 @@ class Origin:
         """
         if self.adopted is None:
             return self
-        checkpoint = settled(self.adopted, batches_per_epoch).checkpoint
+        complete = settled(self.adopted, batches_per_epoch).checkpoint
+        checkpoint = {**complete, "best": self.checkpoint["best"]}
         warmup = Plan.from_dict(checkpoint["plan"]).warmup
         return replace(self, checkpoint=checkpoint, plan=replace(self.plan, warmup=warmup))
 
@@ -81,7 +82,7 @@ def read_origin(path: Path, request: Request) -> Origin:
     # Rates of an adopted history are rounded and lag; its law was checked when it was read.
     check_past(saved, [row for row in checkpoint["history"] if ITERATION in row])
     ended = _has_ended(checkpoint, saved, request)
-    if ended and not _lacks_its_end(path):
+    if ended and checkpoint["closed"]:
         raise UserError(f"{path}: {_why_ended(checkpoint, saved)}; add --extend-epochs X to go on.")
     plan = _plan_from_here(checkpoint, saved, request)
     check_future(plan, checkpoint["position"]["epoch"])
@@ -167,12 +168,6 @@ def _why_ended(checkpoint: dict[str, Any], plan: Plan) -> str:
     return f"all {plan.total_epochs} planned epochs are done"
 
 
-def _lacks_its_end(path: Path) -> bool:
-    """Whether a run was killed after its last epoch: best.pt is stripped when a run ends."""
-    best = path.with_name(BEST)
-    return best.is_file() and read_checkpoint(best)["kind"] == "training"
-
-
 def _best_at_hand(path: Path, checkpoint: dict[str, Any]) -> Best:
     """The best epoch that the checkpoint tells of, if its weights are there: in it, or in best.pt.
 
@@ -182,15 +177,25 @@ def _best_at_hand(path: Path, checkpoint: dict[str, Any]) -> Best:
     best: Best = checkpoint["best"]
     if best["epoch"] < 0 or best["epoch"] == checkpoint["position"]["epoch"] - 1:
         return best
-    file = path.with_name(BEST)
-    if file.is_file():
-        found = read_checkpoint(file)
-        if found["kind"] == "training":
-            found = dict(deploy_facts(found))
-        if (found["epoch"], found["fitness"]) == (best["epoch"], best["fitness"]):
-            return best
+    found = _facts_of(path.with_name(BEST))
+    if found == DeployFacts(epoch=best["epoch"], fitness=best["fitness"]):
+        return best
     log.warning(
         "The weights of the best epoch so far, %d, are not beside %s; the best is looked for anew.",
         *(best["epoch"], path),
     )
     return Best(fitness=float("-inf"), epoch=-1)
+
+
+def _facts_of(best: Path) -> DeployFacts | None:
+    """Which epoch's weights a best.pt of ours holds; None if there is no such file, or not ours."""
+    if not best.is_file() or is_upstream_file(best):
+        return None
+    try:
+        found = read_checkpoint(best)
+    except UserError as error:
+        log.warning("%s", error)
+        return None
+    if found["kind"] == "training":
+        return deploy_facts(found)
+    return DeployFacts(epoch=found["epoch"], fitness=found["fitness"])

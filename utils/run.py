@@ -76,8 +76,15 @@ def open_run(request: Request) -> Run:
     config = origin.checkpoint["config"]
     options, allowed = resumed_options(request, config["options"])
     hyp = Hyp.from_dict(config["hyp"], origin=str(path))
-    if "hyp" in allowed:
-        hyp = _allowed_hyp(hyp, load_hyp(options.hyp))
+    if "hyp" in request.given:
+        new = load_hyp(options.hyp)
+        if new != hyp and "hyp" not in request.continuation.allow_change:
+            raise UserError(
+                f"--hyp {options.hyp} has other values than the run and would change it; "
+                "leave it out, or allow it with --allow-change hyp."
+            )
+        allowed = allowed | {"hyp"} if new != hyp else allowed
+        hyp = _allowed_hyp(hyp, new)
     plan = replace(origin.plan, accumulate=accumulation(options))
     return Run(
         options=options,
@@ -111,7 +118,8 @@ def _folder_in_place(path: Path, origin: Origin, request: Request) -> Path | Non
 
     A run of YOLOv5 always goes on in a new folder, so that its own files stay as they are.
     """
-    if "name" in request.given or origin.adopted is not None:
+    elsewhere = "project" in request.given and request.continuation.resume != ""
+    if "name" in request.given or elsewhere or origin.adopted or request.continuation.plan:
         return None
     parent = run_folder_of(path)
     if path.name != LAST and (parent / "weights" / LAST).is_file():
@@ -173,9 +181,6 @@ def prepare_folder(run: Run) -> Path:
         save_checkpoint(origin.checkpoint, weights / BEST)
     elif best >= 0 and run.folder is None:
         copy_replacing(origin.path.with_name(BEST), weights / BEST)
-    seams = run_folder_of(origin.path) / SEAMS
-    if run.folder is None and seams.is_file():
-        copy_replacing(seams, folder / SEAMS)
     return folder
 
 

@@ -37,7 +37,6 @@ class RunRecord:
         self._plan = plan
         self._config = config
         self._board: SummaryWriter | None = None
-        self._continuations = _earlier_continuations(folder / SEAMS)
 
     @property
     def last(self) -> Path:
@@ -65,16 +64,17 @@ class RunRecord:
         )
         write_yaml(dict(self._config["hyp"]), self.folder / "hyp.yaml")
         write_results(state.history, self.folder / "results.csv")
+        self._write_seams(state)
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(self.folder), purge_step=state.epoch)
 
-    def continuation(self, run: Run, audit: Audit | None) -> None:
-        """Keep in seams.json how the run went on: the state audit and the seam check."""
+    def continuation(self, state: TrainingState, run: Run, audit: Audit | None) -> None:
+        """Keep how the run went on: the state audit, the seam check and what was allowed."""
         if run.origin is None or audit is None:
             return
-        self._continuations.append(
+        state.continuations.append(
             {
                 "epoch": run.origin.completed,
                 "kind": "extended" if run.origin.extended else "resumed",
@@ -90,7 +90,7 @@ class RunRecord:
         finished = state.stopped_early or state.epoch >= self._plan.total_epochs
         if finished or not self._options.nosave:
             self._save(state)
-            if state.best_epoch == done or self._options.nosave or not self.best.is_file():
+            if state.best_epoch == done or not self.best.is_file():
                 copy_replacing(self.last, self.best)
             period = self._options.save_period
             if period > 0 and state.epoch % period == 0:
@@ -105,9 +105,9 @@ class RunRecord:
 
     def _write_seams(self, state: TrainingState) -> None:
         seams = [figures.to_dict() for figures in seam_figures(self._plan, state.history)]
-        if not seams and not self._continuations:
+        if not seams and not state.continuations:
             return
-        content = {"seams": seams, "continuations": self._continuations}
+        content = {"seams": seams, "continuations": state.continuations}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
         def write(part: Path) -> None:
@@ -122,6 +122,11 @@ class RunRecord:
             self._board.add_scalar(name, row[name], int(row["epoch"]))
         self._board.flush()
 
+    def close(self, state: TrainingState) -> None:
+        """Note in last.pt that nothing of the run's end is missing."""
+        state.closed = True
+        self._save(state)
+
     def end(self) -> None:
         """Strip best.pt to what predicting needs; last.pt stays whole, to be extended any time."""
         if self._board is not None:
@@ -129,18 +134,6 @@ class RunRecord:
         best = read_checkpoint(self.best)
         if best["kind"] == "training":
             save_checkpoint(cast("dict[str, Any]", deploy_checkpoint(best)), self.best)
-
-
-def _earlier_continuations(path: Path) -> list[dict[str, Any]]:
-    """What seams.json says of the times before that the run went on."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return list(content["continuations"])
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as error:
-        log.warning("%s is not readable (%s); it is begun anew.", path, error)
-        return []
 
 
 def write_yaml(data: dict[str, Any], path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from utils.history import RAW_MAP
 from utils.observers import Figures
+from utils.options import TrainOptions
 from utils.origin import Origin
 from utils.run import Run
 from utils.solver.seam import EMA
@@ -91,18 +92,28 @@ def audit_state(
         config: what the run's next checkpoints will say of it.
     """
     saved = origin.checkpoint
-    buffers = len(saved["optimizer"]["buffers"])
+    buffers = len(set(saved["optimizer"]["buffers"]) & set(state.parameter_names))
     parameters = len(state.parameter_names)
+    adopted = origin.adopted
+    ema_lost = adopted is not None and adopted.ema_updates is None
     tensors = len(saved["model"])
     return [
         AuditItem("weights", RESTORED, f"{tensors} tensors, fp32"),
-        AuditItem("EMA", RESTORED, f"{tensors} tensors, counter {state.ema.updates}"),
-        _optimizer_item(saved["optimizer"]["name"], run.options.optimizer, buffers, parameters),
+        AuditItem(
+            "EMA",
+            MISSING if ema_lost else RESTORED,
+            f"{tensors} tensors, counter {state.ema.updates}" + (" made up" if ema_lost else ""),
+        ),
+        AuditItem("optimizer", RESTORED, "no step was made yet")
+        if state.iteration == 0
+        else _optimizer_item(saved["optimizer"]["name"], run.options, buffers, parameters),
         _plan_item(origin),
         _scaler_item(saved, state),
         _best_item(state),
         _patience_item(origin, run.options.patience),
-        _compared("data order", saved["config"]["options"]["seed"], run.options.seed, "seed "),
+        _compared("data order", saved["config"]["options"]["seed"], run.options.seed, "seed ")
+        if adopted is None
+        else AuditItem("data order", CHANGED, f"YOLOv5's → seed {run.options.seed}"),
         *_option_items(run, saved["config"]["options"]),
         _compared("number format", saved["config"]["precision"], config["precision"]),
         AuditItem("processes", RESTORED, "1"),
@@ -118,7 +129,8 @@ def _compared(part: str, old: object, new: object, prefix: str = "") -> AuditIte
     return AuditItem(part, CHANGED, f"{prefix}{old} → {new}")
 
 
-def _optimizer_item(old: str, new: str, buffers: int, parameters: int) -> AuditItem:
+def _optimizer_item(old: str, options: TrainOptions, buffers: int, parameters: int) -> AuditItem:
+    new = options.optimizer
     if old != new:
         return AuditItem("optimizer", CHANGED, f"{old} → {new}, its buffers start afresh")
     status = RESTORED if buffers >= parameters else MISSING
@@ -145,7 +157,7 @@ def _scaler_item(saved: Mapping[str, Any], state: TrainingState) -> AuditItem:
 
 def _best_item(state: TrainingState) -> AuditItem:
     if state.best_epoch < 0:
-        return AuditItem("best fitness", MISSING, "nothing was validated yet")
+        return AuditItem("best fitness", MISSING, "not validated, or its weights are not there")
     detail = f"{state.best_fitness:.5g} in epoch {state.best_epoch}"
     return AuditItem("best fitness", RESTORED, detail)
 

@@ -47,7 +47,11 @@ class TrainingState:
     best_fitness: float = float("-inf")
     best_epoch: int = NEVER
     stopped_early: bool = False
+    closed: bool = False
+    """Set when everything after the last epoch is done too."""
     history: list[Row] = field(default_factory=list)
+    continuations: list[dict[str, Any]] = field(default_factory=list)
+    """How the run went on, each time; written by `utils.run_record`."""
 
     def to_checkpoint(self, plan: Plan, config: Config) -> TrainingCheckpoint:
         """Everything needed to go on, as tensors and plain data."""
@@ -66,6 +70,8 @@ class TrainingState:
             position={"epoch": self.epoch, "iteration": self.iteration},
             best={"fitness": self.best_fitness, "epoch": self.best_epoch},
             stopped_early=self.stopped_early,
+            closed=self.closed,
+            continuations=self.continuations,
             history=[dict(row) for row in self.history],
             config=config,
             software={"torch": str(torch.__version__), "python": platform.python_version()},
@@ -95,6 +101,7 @@ class TrainingState:
         self.best_fitness = checkpoint["best"]["fitness"]
         self.best_epoch = checkpoint["best"]["epoch"]
         self.history = [dict(row) for row in checkpoint["history"]]
+        self.continuations = list(checkpoint["continuations"])
 
     def note_raw_figure(self, value: float | None) -> None:
         """Enter into the last epoch what its raw weights give, measured at a seam."""

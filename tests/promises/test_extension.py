@@ -183,3 +183,36 @@ def test_an_edited_plan_is_caught_before_any_step(finished: Path, tmp_path: Path
     with pytest.raises(UserError, match=r"the planned total was changed from 3 to 9 epochs"):
         train(parse_request(["--resume", str(edited), "--project", str(tmp_path), "--name", "x"]))
     assert not (tmp_path / "x").exists()
+
+
+def test_a_damaged_best_does_not_stand_in_the_way(finished: Path) -> None:
+    run = extended(finished, "hold", 1, "hurt-best")
+    (run / "weights" / "best.pt").write_bytes(b"PK not a zip file")
+    train(parse_request(extension_of(run, "")))
+    best = read_checkpoint(run / "weights" / "best.pt")
+    last = read_checkpoint(run / "weights" / "last.pt")
+    assert best["epoch"] == last["best"]["epoch"]
+
+
+def test_a_branch_tells_its_own_past_only(finished: Path) -> None:
+    run = extended(finished, "hold", 1, "lineage")
+    seam = run / "weights" / "seam_3.pt"
+    branch = train(parse_request(extension_of(seam, "--name other-lineage")))
+    (went_on,) = json.loads((branch / "seams.json").read_text())["continuations"]
+    details = [item["detail"] for item in went_on["audit"]]
+    assert "3 → 4 epochs, rebase from epoch 3" in details
+    plan = show_plan(parse_request(extension_of(seam, "--plan")))
+    assert (plan / "lr_plan.json").is_file()
+
+
+def test_what_was_allowed_survives_a_kill_at_the_seam(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = "--name allowed --batch-size 5 --allow-change batch-size"
+    killed_after(3, monkeypatch, extension_of(finished, how), at="begin")
+    run = resumed(finished.parent / "allowed")
+    told = json.loads((run / "seams.json").read_text())["continuations"]
+    assert [(t["kind"], t["allowed_changes"]) for t in told] == [
+        ("extended", ["batch_size"]),
+        ("resumed", []),
+    ]

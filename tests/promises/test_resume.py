@@ -62,6 +62,7 @@ def same_run(one: Path, two: Path) -> list[str]:
         pair = [read_checkpoint(run / "weights" / file) for run in (one, two)]
         for checkpoint in pair:
             checkpoint.get("config", {}).get("options", {}).pop("name", None)
+            checkpoint.pop("continuations", None)
         found += differences(pair[0], pair[1], file)
     if (one / "results.csv").read_bytes() != (two / "results.csv").read_bytes():
         found.append("results.csv")

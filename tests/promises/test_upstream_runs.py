@@ -1,6 +1,7 @@
 """A run that was trained with YOLOv5 is taken along, and its own files stay as they are."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_an_unstripped_checkpoint_is_extended_with_all_of_its_state(
     statuses = {item["part"]: item["status"] for item in audit}
     assert statuses["EMA"] == statuses["optimizer"] == "restored"
 
-    more = command(run, data, "--extend-epochs 1 --lr-continuation hold")
+    more = ["--resume", str(run), "--extend-epochs", "1", "--noplots"]
     assert train(parse_request(more)) == run  # from now on it is a run of ours
     assert len(read_results(run / "results.csv")) == planned + 1
 
@@ -84,6 +85,26 @@ def test_its_plan_can_be_looked_at(
     plans = json.loads((tmp_path / "lr_plan.json").read_text())
     assert set(plans) == {"rebase", "slope-match", "hold", "restart"}
     assert plans["hold"] == pytest.approx([1, 0.7525, *[0.7525] * 4])
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_best_epoch_before_the_last_does_not_stand_in_the_way(
+    data: Path, tmp_path: Path, beside: bool
+) -> None:
+    run = tmp_path / "yolov5"
+    (run / "weights").mkdir(parents=True)
+    for name in ("opt.yaml", "hyp.yaml"):
+        shutil.copyfile(LEGACY / "v7" / name, run / name)
+    rows = (LEGACY / "v7" / "results.csv").read_text().replace("0.032135", "0.932135")
+    (run / "results.csv").write_text(rows)
+    shutil.copyfile(LEGACY / "v7" / "epoch1.pt", run / "weights" / "last.pt")
+    if beside:
+        shutil.copyfile(LEGACY / "v7" / "last_stripped.pt", run / "weights" / "best.pt")
+    how = "--extend-epochs 1 --name taken"
+    taken = train(parse_request(command(run / "weights" / "last.pt", data, how)))
+    best = read_checkpoint(taken / "weights" / "best.pt")
+    last = read_checkpoint(taken / "weights" / "last.pt")
+    assert best["epoch"] == last["best"]["epoch"] >= 2  # looked for anew
 
 
 def test_options_for_checkpoints_of_yolov5_are_refused_for_ours(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def make_run(
         "position": {"epoch": len(rows), "iteration": 3 * len(rows)},
         "best": {"fitness": 0.0, "epoch": 0},
         "stopped_early": False,
+        "closed": True,
+        "continuations": [],
         "history": rows,
         "config": {"options": {}, "hyp": {}, "spec": {}, "names": ["car"], "precision": "fp32"},
         "software": {},

@@ -209,6 +209,8 @@ def _checkpoint(parts: _Parts, options: TrainOptions) -> dict[str, Any]:
         position={"epoch": completed, "iteration": completed},
         best=_best(parts),
         stopped_early=parts.progress.stopped_early,
+        closed=True,
+        continuations=[],
         history=parts.progress.history,
         config={
             "options": options.to_dict(),

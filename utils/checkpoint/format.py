@@ -79,6 +79,10 @@ class TrainingCheckpoint(TypedDict):
     position: Position
     best: Best
     stopped_early: bool
+    closed: bool
+    """Whether the run ended as it should: best.pt stripped and judged, pictures drawn."""
+    continuations: list[dict[str, Any]]
+    """How the run went on, each time: the audit of its state, the seam check, allowed changes."""
     history: list[dict[str, float]]
     config: Config
     software: dict[str, str]
@@ -103,10 +107,10 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
         ("model", "ema", "optimizer", "scaler", "plan", "position", "best", "config"), dict
     ),
     **dict.fromkeys(("software", "weights", "spec"), dict),
-    **dict.fromkeys(("history", "names"), list),
+    **dict.fromkeys(("history", "names", "continuations"), list),
     **dict.fromkeys(("format", "kind"), str),
     **dict.fromkeys(("version", "epoch"), int),
-    "stopped_early": bool,
+    **dict.fromkeys(("stopped_early", "closed"), bool),
     "fitness": (int, float),
 }
 _PARTS: dict[str, frozenset[str]] = {
@@ -128,10 +132,12 @@ class DeployFacts(TypedDict):
 
 def deploy_facts(checkpoint: Mapping[str, Any]) -> DeployFacts:
     """What a training checkpoint says of its own weights, which need not be the best ones."""
+    epoch, best = checkpoint["position"]["epoch"] - 1, checkpoint["best"]
+    if best["epoch"] == epoch:
+        return DeployFacts(epoch=epoch, fitness=best["fitness"])
     row = checkpoint["history"][-1]
     return DeployFacts(
-        epoch=checkpoint["position"]["epoch"] - 1,
-        fitness=fitness(row["metrics/mAP_0.5"], row["metrics/mAP_0.5:0.95"]),
+        epoch=epoch, fitness=fitness(row["metrics/mAP_0.5"], row["metrics/mAP_0.5:0.95"])
     )
 
 
