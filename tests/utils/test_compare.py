@@ -243,10 +243,10 @@ def test_a_run_that_is_given_twice() -> None:
 
 
 def test_the_folder_that_runs_have_in_common() -> None:
-    assert common_folder([Path("/work/runs/a")]) == Path("/work/runs")
-    assert common_folder([Path("/work/runs/a"), Path("/work/runs/b/c")]) == Path("/work/runs")
+    assert common_folder([Path("/data/runs/a")]) == Path("/data/runs")
+    assert common_folder([Path("/data/runs/a"), Path("/data/runs/b/c")]) == Path("/data/runs")
     with pytest.raises(UserError, match="--out FOLDER"):
-        common_folder([Path("/work/a"), Path("/tmp/b")])  # noqa: S108 - nothing is written
+        common_folder([Path("/data/a"), Path("/tmp/b")])  # noqa: S108 - nothing is written
 
 
 def test_the_command_line(tmp_path: Path) -> None:
