@@ -1,6 +1,6 @@
 """Train a YOLOv5 detector, resume a run, or extend one beyond its planned end.
 
-    python train.py --data data/streets.yaml --cfg yolov5n.yaml --weights '' --imgsz 320 --epochs 30
+    python train.py --data my.yaml --weights yolov5s.pt --imgsz 640 --epochs 300
     python train.py --resume runs/train/exp
     python train.py --resume runs/train/exp --extend-epochs 30 --lr-continuation rebase
 
