@@ -39,7 +39,7 @@ def writable(folder: Path) -> bool:
 def source_key(sources: Iterable[str | Path]) -> str:
     """Short name for a list of sources, for telling their cache files apart."""
     text = "\n".join(str(source) for source in sources)
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:KEY_LENGTH]
 
 
 def files_digest(paths: Iterable[str | Path], version: str) -> str:
@@ -50,11 +50,12 @@ def files_digest(paths: Iterable[str | Path], version: str) -> str:
     """
     digest = hashlib.sha256(version.encode())
     for path in paths:
+        digest.update(os.fsencode(path))
         try:
-            stat = Path(path).stat()
-            digest.update(f"\n{path} {stat.st_size} {stat.st_mtime_ns}".encode())
+            status = os.stat(path)  # noqa: PTH116 -- a Path of each would cost seconds
+            digest.update(b"\n%d %d\n" % (status.st_size, status.st_mtime_ns))
         except OSError:
-            digest.update(f"\n{path} absent".encode())
+            digest.update(b"\nabsent\n")
     return digest.hexdigest()
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from reprlib import repr as shortened
 from typing import Any
-
-import yaml
+from urllib.parse import urlsplit
 
 from utils.datasets.acquire import Archive, acquire
 from utils.datasets.places import find_root
 from utils.datasets.synthetic import make_streets
 from utils.download import is_address
 from utils.errors import UserError
+from utils.yaml_files import read_yaml
 
 DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
 SPLITS = ("train", "val", "test")
@@ -39,6 +40,8 @@ class DatasetDescription:
     """Archives to fetch when the folder is missing."""
     embedded: bool = False
     """Whether it is the drawn street scenes, which are made on first use."""
+    scripted: bool = False
+    """Whether `download:` is a script, made for another program; it is never run."""
 
     def split(self, name: str) -> tuple[Path, ...]:
         """The sources of `train`, `val` or `test`.
@@ -58,22 +61,29 @@ def load_description(data: str | Path) -> DatasetDescription:
     Raises:
         UserError: no such file, or something in it is missing, unknown or contradictory.
     """
-    path = _find_file(Path(data))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML: {error}".replace("\n", " ")) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold `train:`, `val:` and `names:` lines.")
+        path = _find_file(Path(data))
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise UserError(f"{path} must hold `train:`, `val:` and `names:` lines.")
+        return _described(content, path)
+    except OSError as error:  # such as a name longer than the file system takes
+        raise UserError(f"{data}: {error.strerror}: {shortened(error.filename)}.") from error
 
-    root = find_root(_text(content, "path", path), path.parent)
+
+def _described(content: Mapping[str, Any], path: Path) -> DatasetDescription:
+    entry = _text(content, "path", path)
+    try:
+        root = find_root(entry, path.parent)
+    except RuntimeError as error:
+        raise UserError(f"{path}: `path: {entry}` is the home folder of nobody here.") from error
     splits = {name: _sources(content.get(name), root, f"{path}: {name}") for name in SPLITS}
     if not any(splits.values()):
         raise UserError(f"{path} names no images; add `train:` and `val:` lines.")
     embedded = content.get("embedded")
     if embedded not in (None, STREETS):
         raise UserError(
-            f"{path}: no data set {embedded!r} is embedded; `embedded:` takes {STREETS}."
+            f"{path}: no data set {shortened(embedded)} is embedded; `embedded:` takes {STREETS}."
         )
     return DatasetDescription(
         path=path,
@@ -82,6 +92,7 @@ def load_description(data: str | Path) -> DatasetDescription:
         names=_names(content, path),
         download=_archives(content.get("download"), path),
         embedded=embedded == STREETS,
+        scripted=_is_script(content.get("download")),
     )
 
 
@@ -105,6 +116,11 @@ def ensure_available(
         )
     if description.embedded:
         make_streets(root)
+    elif description.scripted:
+        raise UserError(
+            f"the data set {root.name} is not at {root}, and the `download:` of {description.path} "
+            "is a script, which is never run; read it, get the data by hand and put it there."
+        )
     else:
         acquire(root, description.download)
     missing = next((source for source in sources if not source.exists()), None)
@@ -124,7 +140,7 @@ def _find_file(data: Path) -> Path:
 def _text(content: Mapping[str, Any], key: str, path: Path) -> str:
     value = content.get(key)
     if value is not None and not isinstance(value, str):
-        raise UserError(f"{path}: `{key}:` is {value!r}; it must be a text.")
+        raise UserError(f"{path}: `{key}:` is {shortened(value)}; it must be a text.")
     return value or ""
 
 
@@ -133,7 +149,7 @@ def _sources(entry: object, root: Path, origin: str) -> tuple[Path, ...]:
     entries: list[object] = [] if entry is None else entry if isinstance(entry, list) else [entry]
     paths = [item for item in entries if isinstance(item, str) and item]
     if len(paths) < len(entries):
-        raise UserError(f"{origin} is {entry!r}; it must be a path or a list of paths.")
+        raise UserError(f"{origin} is {shortened(entry)}; it must be a path or a list of paths.")
     return tuple(_source(path, root) for path in paths)
 
 
@@ -156,21 +172,28 @@ def _names(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     count = content.get("nc", len(entry))
     if count != len(entry):
         raise UserError(
-            f"{path}: nc is {count}, but names has {len(entry)} entries; make them agree."
+            f"{path}: nc is {shortened(count)}, but names has {len(entry)} entries; "
+            "make them agree."
         )
+    if any(isinstance(name, (dict, list)) for name in entry):
+        raise UserError(f"{path}: an entry of `names:` is not one name but a list or a map.")
     return tuple(map(str, entry))
 
 
 def _archives(entry: object, path: Path) -> tuple[Archive, ...]:
     """What `download:` says: an address, or a list of addresses and `url`, `folder` maps.
 
-    Any other text, such as the script in some files written for other programs, gives no archives:
-    scripts are never run.
+    A script, as some files written for other programs have it, gives no archives.
     """
-    if entry is None or (isinstance(entry, str) and not is_address(entry)):
+    if entry is None or _is_script(entry):
         return ()
     items = entry if isinstance(entry, list) else [entry]
     return tuple(_archive(item, path) for item in items)
+
+
+def _is_script(entry: object) -> bool:
+    """Whether a `download:` entry is a text other than an address."""
+    return isinstance(entry, str) and not is_address(entry)
 
 
 def _archive(item: object, path: Path) -> Archive:
@@ -180,6 +203,10 @@ def _archive(item: object, path: Path) -> Archive:
         raise UserError(f"{path}: a `download:` entry is an address, or a map of url and folder.")
     archive = Archive(str(item["url"]), str(item.get("folder", ".")))
     folder = PurePosixPath(archive.folder)
+    try:
+        urlsplit(archive.url)
+    except ValueError as error:
+        raise UserError(f"{path}: `download:` has no usable address ({error}).") from error
     if not is_address(archive.url) or folder.is_absolute() or ".." in folder.parts:
         raise UserError(
             f"{path}: `download:` needs http(s) addresses and folders inside the data set, "

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from utils.datasets.regular_files import open_regular
 from utils.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(
@@ -23,6 +24,8 @@ JPEG_END = b"\xff\xd9"
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
 UPRIGHT = 1
 ENTRIES_TRIED = 10
+LONGEST_ENTRY = 4096  # characters of a path, the most that Linux takes
+SHOWN = 40  # characters of a line that is quoted
 
 # What Pillow is known to raise on broken files, the struct and zlib layers under it included.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
@@ -55,12 +58,26 @@ def list_images(sources: Sequence[Path]) -> list[str]:
 
 
 def _images_in_folder(folder: Path) -> list[str]:
-    return sorted(
-        f"{where}{os.sep}{name}"
-        for where, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES
-    )
+    """Links to folders are followed, but no folder is entered twice: links may form circles."""
+    found: list[str] = []
+    entered: set[tuple[int, int]] = set()
+    waiting = [str(folder)]
+    while waiting:
+        for where, folders, names in os.walk(waiting.pop(0)):
+            status = os.stat(where)  # noqa: PTH116 -- a plain path, of which no Path is needed
+            if (status.st_dev, status.st_ino) in entered:
+                folders.clear()
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            found += [f"{where}{os.sep}{name}" for name in names if _is_image_name(name)]
+            inner = (f"{where}{os.sep}{name}" for name in sorted(folders))
+            waiting += [path for path in inner if Path(path).is_symlink()]
+    return sorted(found)
+
+
+def _is_image_name(name: str) -> bool:
+    stem, _, suffix = name.rpartition(".")
+    return bool(stem) and f".{suffix.lower()}" in IMAGE_SUFFIXES
 
 
 def _images_in_list(file: Path) -> list[str]:
@@ -68,12 +85,25 @@ def _images_in_list(file: Path) -> list[str]:
 
     The folders above include the data set's root, for list files in a folder of their own.
     """
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not a list of images in UTF-8 ({error}).") from error
     entries = [line.strip() for line in lines if line.strip()]
+    wrong = next((entry for entry in entries if "\0" in entry or len(entry) > LONGEST_ENTRY), None)
+    if wrong is not None:
+        raise UserError(f"{file} is not a list of images: it has the line {wrong[:SHOWN]!r}.")
     for folder in file.parents:
-        if any((folder / entry).is_file() for entry in entries[:ENTRIES_TRIED]):
+        if any(_exists(folder / entry) for entry in entries[:ENTRIES_TRIED]):
             return [str(folder / entry) for entry in entries]
     return [str(file.parent / entry) for entry in entries]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is longer than the file system takes
+        return False
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -87,7 +117,11 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         ImageError: neither library can decode the file.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    require_unicode_name(path)
+    try:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:  # such as a header that claims more pixels than OpenCV takes
+        raise ImageError(f"it cannot be decoded ({error.err})") from error
     if image is not None:
         return image
     try:
@@ -95,6 +129,18 @@ def read_image(path: str | Path) -> np.ndarray:
             return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except DECODING_ERRORS as error:
         raise ImageError(f"it cannot be decoded ({error})") from error
+
+
+def require_unicode_name(path: str | Path) -> None:
+    """Refuse names that are not UTF-8, which Python keeps as surrogates and OpenCV crashes at.
+
+    Raises:
+        ImageError: it is such a name.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ImageError("its name is not UTF-8; rename it") from error
 
 
 def probe_size(path: str | Path) -> tuple[int, int]:
@@ -109,8 +155,9 @@ def probe_size(path: str | Path) -> tuple[int, int]:
     Raises:
         ImageError: the file is no image, truncated, or smaller than 10 pixels.
     """
+    require_unicode_name(path)
     try:
-        with Path(path).open("rb") as stream:
+        with open_regular(path) as stream:
             size = _size_from_header(stream)
     except DECODING_ERRORS as error:
         reason = str(error).replace(str(path), "file")

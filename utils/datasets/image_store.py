@@ -25,6 +25,8 @@ log = logging.getLogger("yolo")
 CacheKind = Literal["ram", "disk"]
 
 CHANNELS = 3
+CHUNK = 16
+"""Images that a thread decodes at a time, so that not each of them is handed over on its own."""
 GIB = 1 << 30
 SHARE_TO_USE = 0.8
 """Of the free memory or disk; the rest is for the model, the loaders and the checkpoints."""
@@ -63,7 +65,7 @@ class FileImages:
 
     def load(self, i: int) -> np.ndarray:
         """See `ImageStore.load`."""
-        path = str(self.index.paths[i])
+        path = self.index.paths[i]
         try:
             image = read_image(path)
         except ImageError as error:
@@ -145,7 +147,7 @@ def _pack_in_file(files: FileImages, offsets: np.ndarray, threads: int) -> Path 
     recipe = f"{FORMAT}, long side {files.side}, interpolation {files.shrinking}"
     digest = np.frombuffer(files_digest(index.paths, recipe).encode(), np.uint8)
     name = f"yolo-images-{index.key}-{files.side}-{files.shrinking}.npy"
-    places = cache_places(Path(str(index.paths[0])).parent, name)
+    places = cache_places(Path(index.paths[0]).parent, name)
 
     def write(part: Path) -> None:
         shape = (size + DIGEST_LENGTH,)
@@ -177,14 +179,19 @@ def _holds(place: Path, size: int, digest: np.ndarray) -> bool:
 def _fill(pixels: np.ndarray, files: FileImages, offsets: np.ndarray, threads: int) -> None:
     """Decode every image into its place of `pixels`, in several threads, showing progress."""
 
-    def decode(i: int) -> None:
-        pixels[offsets[i] : offsets[i + 1]] = files.load(i).reshape(-1)
+    def decode(chunk: range) -> int:
+        for i in chunk:
+            pixels[offsets[i] : offsets[i + 1]] = files.load(i).reshape(-1)
+        return len(chunk)
 
-    count = len(offsets) - 1
-    with ThreadPoolExecutor(threads) as pool:
-        done = pool.map(decode, range(count))
-        for _ in tqdm(done, desc="Caching images", total=count, unit="img", disable=None):
-            pass
+    everything = range(len(offsets) - 1)
+    chunks = [everything[start : start + CHUNK] for start in everything[::CHUNK]]
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(everything), desc="Caching images", unit="img", disable=None) as progress,
+    ):
+        for count in pool.map(decode, chunks):
+            progress.update(count)
 
 
 def _warn_no_room(size: int, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +22,20 @@ from utils.datasets.cache_files import (
     write_first_writable,
 )
 from utils.datasets.image_files import ImageError, list_images, probe_size
-from utils.datasets.labels import BOX_COLUMNS, LabelError, label_path, parse_labels
+from utils.datasets.labels import (
+    BOX_COLUMNS,
+    LabelError,
+    ParsedLabels,
+    find_labels,
+    label_path,
+    read_labels,
+)
+from utils.datasets.packed_strings import PackedStrings
 from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
-FORMAT = "index 1"
+FORMAT = "index 2"
 """Goes into the digest of every cache: to be raised whenever the meaning of its arrays changes."""
 CHUNK = 64
 """Images that a thread checks at a time: milliseconds, much more than handing them over costs."""
@@ -40,15 +49,15 @@ CACHE_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 class Index:
     """What is known of a data set without opening its images; `n` images, `m` boxes."""
 
-    paths: np.ndarray
-    """str [n]: image files."""
+    paths: PackedStrings
+    """Image files, `n`."""
     sizes: np.ndarray
     """int32 [n, 2]: height and width of the decoded, upright image."""
     boxes: np.ndarray
     """float32 [m, 5]: class, cx, cy, w, h, normalised; image by image."""
     offsets: np.ndarray
     """int64 [n + 1]: the boxes of image i are `boxes[offsets[i]:offsets[i + 1]]`."""
-    messages: tuple[str, ...]
+    messages: PackedStrings
     """What was left out or repaired, one sentence per file."""
     key: str = ""
     """Short name of the sources, for the names of cache files."""
@@ -89,7 +98,7 @@ def build_index(
         UserError: no images, no boxes at all, or a class that the data set does not have.
     """
     images = list_images(sources)
-    labels = [str(label_path(image)) for image in images]
+    labels = find_labels(images)
     key = source_key(sources)
     digest = files_digest(itertools.chain(images, labels), FORMAT)
     places = cache_places(Path(labels[0]).parent, f"yolo-index-{key}.npz")
@@ -130,26 +139,49 @@ def _examine_all(images: Sequence[str], labels: Sequence[str], threads: int) -> 
 def _examine(image: str, label: str) -> _Record:
     try:
         size = probe_size(image)
-        text = Path(label).read_text(encoding="utf-8-sig")
-        rows, notes = parse_labels(text)
-    except FileNotFoundError:  # no label file: background
-        return _Record(image, size, NO_BOXES, ())
+        rows, notes = _read_labels(label)
     except ImageError as error:
-        return _Record(image, None, NO_BOXES, (f"{image} left out: {error}.",))
-    except (LabelError, UnicodeDecodeError, OSError) as error:
+        return _Record(image, None, NO_BOXES, (f"{_printable(image)} left out: {error}.",))
+    except LabelError as error:
         return _Record(image, None, NO_BOXES, (f"{image} left out: {label}: {error}.",))
+    expected = label_path(image)
+    if label != str(expected):
+        notes = (f"taken for {image}, for want of {expected.name}", *notes)
     return _Record(image, size, rows, tuple(f"{label}: {note}." for note in notes))
+
+
+def _read_labels(label: str) -> ParsedLabels:
+    """The rows of a label file; none if there is no file: the image is background.
+
+    Raises:
+        LabelError: the file is refused or cannot be read.
+    """
+    try:
+        return read_labels(label)
+    except FileNotFoundError as error:
+        if Path(label).is_symlink():
+            raise LabelError("it is a link to what does not exist") from error
+        return ParsedLabels(NO_BOXES, ())
+    except OSError as error:
+        raise LabelError(f"it cannot be read ({error.strerror})") from error
+
+
+def _printable(path: str) -> str:
+    """The path, with numbers for those bytes of it that are not UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _pack(records: Sequence[_Record]) -> Index:
     kept = [record for record in records if record.size is not None]
     counts = [len(record.rows) for record in kept]
     return Index(
-        paths=np.array([record.path for record in kept], dtype=np.str_),
+        paths=PackedStrings.of(record.path for record in kept),
         sizes=np.array([record.size for record in kept], np.int32).reshape(-1, 2),
         boxes=np.concatenate([NO_BOXES, *(record.rows for record in kept)]),
         offsets=np.cumsum([0, *counts], dtype=np.int64),
-        messages=tuple(itertools.chain.from_iterable(record.messages for record in records)),
+        messages=PackedStrings.of(
+            itertools.chain.from_iterable(record.messages for record in records)
+        ),
     )
 
 
@@ -160,11 +192,11 @@ def _read_cache(place: Path, digest: str) -> Index | None:
             if str(arrays["digest"]) != digest:
                 return None
             return Index(
-                paths=arrays["paths"],
+                paths=PackedStrings(arrays["paths"], arrays["path_offsets"]),
                 sizes=arrays["sizes"],
                 boxes=arrays["boxes"],
                 offsets=arrays["offsets"],
-                messages=tuple(map(str, arrays["messages"])),
+                messages=PackedStrings(arrays["messages"], arrays["message_offsets"]),
             )
     except FileNotFoundError:
         return None
@@ -178,11 +210,13 @@ def _write_cache(places: Sequence[Path], index: Index, digest: str) -> None:
         np.savez(
             part,
             digest=np.array(digest),
-            paths=index.paths,
+            paths=index.paths.content,
+            path_offsets=index.paths.offsets,
             sizes=index.sizes,
             boxes=index.boxes,
             offsets=index.offsets,
-            messages=np.array(index.messages, dtype=np.str_),
+            messages=index.messages.content,
+            message_offsets=index.messages.offsets,
         )
 
     try:
@@ -214,7 +248,7 @@ def _require_boxes(index: Index, sources: Sequence[Path]) -> None:
         raise UserError(f"no image of {origin} is usable; the first: {index.messages[0]}")
     raise UserError(
         f"no image of {origin} has a box; the labels of {index.paths[0]} are looked for "
-        f"in {label_path(str(index.paths[0]))}."
+        f"in {label_path(index.paths[0])}."
     )
 
 
@@ -222,8 +256,9 @@ def _require_known_classes(index: Index, names: Sequence[str]) -> None:
     unknown = np.flatnonzero(index.boxes[:, 0] >= len(names))
     if len(unknown):
         image = int(np.searchsorted(index.offsets, unknown[0], side="right")) - 1
+        (label,) = find_labels([index.paths[image]])
         raise UserError(
-            f"{label_path(str(index.paths[image]))} names class {int(index.boxes[unknown[0], 0])}, "
+            f"{label} names class {int(index.boxes[unknown[0], 0])}, "
             f"but the data set has {len(names)} (0 to {len(names) - 1}); "
             "correct the label or the names."
         )

@@ -6,15 +6,26 @@ Rows of 7 or more columns are polygons, `class x1 y1 x2 y2 …`, and stand for t
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from utils.datasets.regular_files import open_regular
+
 BOX_COLUMNS = 5
 LEAST_POLYGON_COLUMNS = 7  # class and three points
 IMAGE_FOLDER = "images"
 LABEL_FOLDER = "labels"
+MOST_BYTES = 8 << 20
+"""Of a label file: 80 for each of the most rows, of which a box takes 40 or fewer."""
+MOST_ROWS = 100_000
+"""Many times what can be seen in an image; a longer file is a mistake that would take minutes."""
+MOST_CLASS = 1 << 24
+"""Up to here float32, in which rows are kept, holds every whole number."""
 
 
 class LabelError(ValueError):
@@ -42,22 +53,81 @@ class _Box(NamedTuple):
 def label_path(image: str | Path) -> Path:
     """The label file of an image: the last folder `images` becomes `labels`, the suffix `.txt`."""
     image = Path(image)
-    folders = list(image.parent.parts)
+    return Path(_label_folder(str(image.parent)), f"{image.stem}.txt")
+
+
+def find_labels(images: Sequence[str]) -> list[str]:
+    """The label file of each image; it need not exist.
+
+    Where none has the very name that `label_path` tells, but one does apart from upper and lower
+    case, and no other image has a claim on it, that one is taken: so it is on the file systems that
+    do not distinguish case, and a data set is to give the same training on all of them.
+    """
+    wanted = [_label_file(image) for image in images]
+    folders = {path.rpartition(os.sep)[0] for path in wanted}
+    present = {f"{folder}{os.sep}{name}" for folder in folders for name in _names_in(folder)}
+    unclaimed = sorted(present.difference(wanted), reverse=True)  # the first stays of several
+    by_any_case = {_any_case(path): path for path in unclaimed}
+    return [p if p in present else by_any_case.get(_any_case(p), p) for p in wanted]
+
+
+@lru_cache(maxsize=1024)
+def _label_folder(folder: str) -> str:
+    folders = list(Path(folder).parts)
     if IMAGE_FOLDER in folders:
         last = len(folders) - 1 - folders[::-1].index(IMAGE_FOLDER)
         folders[last] = LABEL_FOLDER
-    return Path(*folders, f"{image.stem}.txt")
+    return str(Path(*folders))
+
+
+def _label_file(image: str) -> str:
+    """`label_path` of a normalised path, without taking a whole data set's paths into parts."""
+    folder, _, name = image.rpartition(os.sep)
+    stem = name.rpartition(".")[0] or name
+    return f"{_label_folder(folder)}{os.sep}{stem}.txt"
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 -- Path would make an object of each name
+    except OSError:  # no such folder, or none that may be read: no labels
+        return []
+
+
+def _any_case(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition(os.sep)
+    return folder, name.casefold()
+
+
+def read_labels(path: str | Path) -> ParsedLabels:
+    """Read a label file; see `parse_labels`.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+        LabelError: it is too large, is not UTF-8, or has a row that is refused.
+    """
+    with open_regular(path) as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise LabelError(f"it has more than {MOST_BYTES >> 20} MiB, too much for one image")
+    try:
+        return parse_labels(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise LabelError(f"it is not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
 def parse_labels(text: str) -> ParsedLabels:
     """Read the rows of a label file; duplicates and boxes without area are taken out.
 
     Raises:
-        LabelError: a row that is neither a box nor a polygon, a value that is no number, a class
-            that is no index, or a coordinate outside 0 … 1.
+        LabelError: too many rows, a row that is neither a box nor a polygon, a value that is no
+            number, a class that is no index, or a coordinate outside 0 … 1.
     """
-    lines = [line.split() for line in text.splitlines()]
-    boxes = [_parse_row(fields, number) for number, fields in enumerate(lines, 1) if fields]
+    lines = text.splitlines()
+    if len(lines) > MOST_ROWS:
+        raise LabelError(f"it has {len(lines)} rows; {MOST_ROWS} are the most for one image")
+    rows = ((number, line.split()) for number, line in enumerate(lines, 1))
+    boxes = [_parse_row(fields, number) for number, fields in rows if fields]
     with_area = [box for box in boxes if box.width > 0 and box.height > 0]
     distinct = list(dict.fromkeys(with_area))
     notes = []
@@ -82,7 +152,7 @@ def _parse_row(fields: list[str], number: int) -> _Box:
     if not all(map(math.isfinite, values)):
         raise LabelError(f"row {number} holds a value that is not finite")
     label, *coordinates = values
-    if label < 0 or label != int(label):
+    if not 0 <= label < MOST_CLASS or label != int(label):
         raise LabelError(f"row {number} has class {fields[0]}; classes are 0, 1, 2 …")
     if min(coordinates) < 0 or max(coordinates) > 1:
         raise LabelError(f"row {number} has a coordinate outside 0 … 1")

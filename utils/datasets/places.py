@@ -25,6 +25,9 @@ def find_root(entry: str, beside: Path) -> Path:
     4. datasets/NAME in the user's cache folder
 
     If none exists: the first of 1, 3 and 4 where a folder could be made, for downloading to.
+
+    Raises:
+        RuntimeError: the entry begins with `~` and the name of somebody unknown.
     """
     given = Path(entry).expanduser()
     name = _bare_name(given)

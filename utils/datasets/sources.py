@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import http.client
 import logging
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,8 +14,14 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from utils.datasets.image_files import IMAGE_SUFFIXES, ImageError, read_image
+from utils.datasets.image_files import (
+    IMAGE_SUFFIXES,
+    ImageError,
+    read_image,
+    require_unicode_name,
+)
 from utils.datasets.letterbox import Letterboxed, letterbox
+from utils.download import open_address
 from utils.errors import UserError
 
 log = logging.getLogger("yolo")
@@ -39,7 +44,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 WEB_SCHEMES = ("http", "https")
 STREAM_SCHEMES = ("rtsp", "rtmp", "tcp")
-TIMEOUT_S = 30
+MOST_BYTES = 256 << 20  # of an image at a web address
+SHOWN = 80  # characters of a source that cannot be looked up
 USUAL_FPS = 30.0  # of a stream that does not tell
 MOST_FPS = 240.0  # what lies beyond is no frame rate; some cameras report 0 or 90000
 
@@ -102,7 +108,11 @@ def open_source(
         UserError: at once if the source does not exist or holds nothing usable; while iterating, if
             not one of its files can be read. Single files that cannot are skipped with a warning.
     """
-    entries = _find(source)
+    try:
+        entries = _find(source)
+    except (OSError, RuntimeError, ValueError) as error:
+        # such as a name longer than the file system takes, or the home folder of nobody
+        raise UserError(f"--source {source[:SHOWN]} cannot be used: {error}.") from error
     fit = partial(letterbox, new_shape=image_size, auto=auto, stride=stride)
     return _load(source, entries, fit, vid_stride)
 
@@ -194,19 +204,24 @@ def _loaded(location: str, kind: Kind, original: np.ndarray, fitted: Letterboxed
 
 def _fetch_image(url: str) -> np.ndarray:
     """Return the image at a web address, uint8 [h, w, 3] RGB."""
-    request = urllib.request.Request(url, headers={"User-Agent": "yolov5-extend"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-            content = response.read()
-    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+        with open_address(url) as response:
+            content = response.read(MOST_BYTES + 1)
+    except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
         raise ImageError(f"it cannot be downloaded ({getattr(error, 'reason', error)})") from error
-    bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if len(content) > MOST_BYTES:
+        raise ImageError(f"what is at this address is larger than {MOST_BYTES >> 20} MiB")
+    try:
+        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    except cv2.error as error:  # such as a header that claims more pixels than OpenCV takes
+        raise ImageError(f"it cannot be decoded ({error.err})") from error
     if bgr is None:
         raise ImageError("what is at this address is not an image")
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
 def _load_video(location: str, fit: Fit, vid_stride: int) -> Iterator[Loaded]:
+    require_unicode_name(location)
     capture = cv2.VideoCapture(int(location) if location.isdecimal() else location)
     try:
         if not capture.isOpened():

@@ -85,6 +85,14 @@ def test_lists_of_archives(tmp_path: Path) -> None:
 def test_scripts_are_not_run_and_not_needed(tmp_path: Path) -> None:
     text = "path: mine\ntrain: images\nnames: [a]\ndownload: |\n  import os\n  os.abort()\n"
     assert described(tmp_path, text).download == ()
+    for script in ("bash get.sh", "file:///etc/passwd", "python -c 1"):
+        text = f"path: mine\ntrain: images\nval: images\nnames: [a]\ndownload: {script}"
+        description = described(tmp_path, text)
+        assert description.scripted
+        with pytest.raises(
+            UserError, match=r"`download:` of .*mine\.yaml is a script, which is never run; read"
+        ):
+            ensure_available(description)
 
 
 def test_folders_of_files_made_by_labelling_services(tmp_path: Path) -> None:
@@ -101,6 +109,11 @@ def test_folders_of_files_made_by_labelling_services(tmp_path: Path) -> None:
         ("- a\n- b", "must hold `train:`, `val:` and `names:` lines"),
         ("!!python/object/apply:os.abort []", "is not readable YAML"),
         ("names: [a]", "names no images"),
+        ("train: a\nnames: [[a]]", "an entry of `names:` is not one name but a list or a map"),
+        ("train: a\nnames: [a]\ndownload: 'http://[x'", "has no usable address"),
+        (f"path: {'x' * 300}\ntrain: a\nnames: [a]", "File name too long"),
+        (f"train: {'x' * 300}\nnames: [a]", "File name too long"),
+        ("path: ~no-such-user/x\ntrain: a\nnames: [a]", "the home folder of nobody here"),
         ("train: 3\nnames: [a]", "train is 3; it must be a path or a list of paths"),
         ("train: [a, '']\nnames: [a]", "it must be a path or a list of paths"),
         ("path: [a]\ntrain: a\nnames: [a]", r"`path:` is \['a'\]; it must be a text"),

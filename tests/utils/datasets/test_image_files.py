@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,6 +158,55 @@ def test_list_files_take_absolute_paths(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").touch()
     (tmp_path / "list.txt").write_text(f"{tmp_path}/1.jpg\n/gone/2.jpg\n")
     assert list_images([tmp_path / "list.txt"]) == [f"{tmp_path}/1.jpg", "/gone/2.jpg"]
+
+
+@pytest.mark.parametrize("content", [b"1.jpg\n\xff.jpg", b"1.jpg\na\0b.jpg", b"x" * 5000])
+def test_files_that_are_no_lists(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(UserError, match=r"/list\.txt is not a list of images"):
+        list_images([tmp_path / "list.txt"])
+
+
+def test_entries_too_long_for_a_file_name_are_left_to_the_index(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("x" * 300)
+    assert list_images([tmp_path / "list.txt"]) == [f"{tmp_path}/{'x' * 300}"]
+    with pytest.raises(ImageError, match="File name too long"):
+        probe_size(tmp_path / ("x" * 300))
+
+
+def test_linked_folders_are_searched_but_each_only_once(tmp_path: Path) -> None:
+    for name in ("real/1.jpg", "elsewhere/2.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    real = tmp_path / "real"
+    (real / "a").symlink_to(tmp_path / "elsewhere")
+    (real / "b").symlink_to(tmp_path / "elsewhere")
+    (real / "again").symlink_to(real)
+    (tmp_path / "elsewhere" / "back").symlink_to(real)
+    assert list_images([real]) == [str(real / "1.jpg"), str(real / "a" / "2.jpg")]
+
+
+def test_hidden_files_without_a_suffix_are_no_images(tmp_path: Path) -> None:
+    for name in (".jpg", "jpg", "a.jpg"):
+        (tmp_path / name).touch()
+    assert list_images([tmp_path]) == [str(tmp_path / "a.jpg")]
+
+
+def test_names_that_are_not_utf8_are_refused_before_opencv_sees_them(tmp_path: Path) -> None:
+    path = f"{tmp_path}/{os.fsdecode(b'odd-' + bytes([255]))}.png"
+    picture().save(path)
+    for read in (probe_size, read_image):
+        with pytest.raises(ImageError, match="its name is not UTF-8; rename it"):
+            read(path)
+
+
+def test_a_header_that_claims_too_many_pixels(tmp_path: Path) -> None:
+    plain("a.png")(tmp_path)
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[:16] + (40_000).to_bytes(4, "big") * 2 + content[24:])
+    for read in (probe_size, read_image):
+        with pytest.raises(ImageError):
+            read(tmp_path / "a.png")
 
 
 def test_sources_that_give_nothing_are_errors(tmp_path: Path) -> None:

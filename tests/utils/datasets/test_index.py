@@ -1,5 +1,6 @@
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -26,17 +27,17 @@ def folder(tmp_path: Path) -> Path:
 
 def same(a: Index, b: Index) -> bool:
     arrays = all(
-        np.array_equal(getattr(a, name), getattr(b, name))
-        for name in ("paths", "sizes", "boxes", "offsets")
+        np.array_equal(getattr(a, name), getattr(b, name)) for name in ("sizes", "boxes", "offsets")
     )
-    return arrays and a.messages == b.messages and a.key == b.key
+    texts = list(a.paths) == list(b.paths) and list(a.messages) == list(b.messages)
+    return arrays and texts and a.key == b.key
 
 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_arrays(folder: Path, workers: int) -> None:
     index = build_index([folder], NAMES, workers=workers)
     assert len(index) == 3
-    assert index.paths.tolist() == [str(folder / f"{i}.png") for i in range(3)]
+    assert list(index.paths) == [str(folder / f"{i}.png") for i in range(3)]
     assert index.sizes.dtype == np.int32
     assert index.sizes.tolist() == [[40, 60], [50, 30], [20, 20]]
     assert index.offsets.tolist() == [0, 2, 2, 3]
@@ -44,7 +45,7 @@ def test_arrays(folder: Path, workers: int) -> None:
     assert index.labels(0).tolist() == [[0, 0.25, 0.25, 0.5, 0.5], [0, 0.75, 0.75, 0.5, 0.5]]
     assert index.labels(1).shape == (0, 5)
     assert index.labels(2).tolist() == [[1, 0.5, 0.5, 0.5, 0.5]]
-    assert index.messages == ()
+    assert not list(index.messages)
 
 
 def test_images_without_a_label_file_are_background(folder: Path) -> None:
@@ -69,7 +70,7 @@ def test_what_is_unusable_is_left_out_and_named(
     (folder.parent / "labels" / "2.txt").write_text("1 .5 .5 .5 .5\n1 .5 .5 .5 .5")
     with caplog.at_level(logging.WARNING, "yolo"):
         index = build_index([folder], NAMES)
-    assert index.paths.tolist() == [str(folder / "2.png")]
+    assert list(index.paths) == [str(folder / "2.png")]
     broken, wrong, repaired = index.messages
     assert broken.startswith(f"{folder / '0.png'} left out: corrupt image (")
     assert wrong == f"{folder / '1.png'} left out: {label}: row 1 has a coordinate outside 0 … 1."
@@ -193,13 +194,35 @@ def test_no_place_for_a_cache_is_no_obstacle(
     assert "The index is made anew every time: no place can be written to" in caplog.text
 
 
+def test_an_index_holds_no_object_per_image(tmp_path: Path) -> None:
+    """What a worker gets of each image: two offsets, a size, a path, and 20 bytes per box."""
+    (tmp_path / "images").mkdir()
+    template = draw(tmp_path, "template", (20, 20), [(5, 5, 15, 15)])
+    for i in range(1000):
+        (tmp_path / "images" / f"{i:04d}.png").hardlink_to(template)
+    (tmp_path / "labels" / "0000.txt").write_text("0 .5 .5 .5 .5\n0 .5 .5 .5 .5")
+    index = build_index([tmp_path / "images"], NAMES)
+    assert len(index) == 1001
+    path_bytes = len(f"{tmp_path}/images/0000.png")
+    assert len(pickle.dumps(index)) < 1001 * (path_bytes + 8 + 8 + 8) + 2000
+    held = [value for field in vars(index).values() for value in (field, *vars_of(field))]
+    assert not any(isinstance(value, (list, tuple, dict, set)) for value in held)
+    arrays = [value for value in held if isinstance(value, np.ndarray)]
+    assert len(arrays) == 7
+    assert all(array.dtype != object for array in arrays)
+
+
+def vars_of(thing: object) -> list[object]:
+    return list(vars(thing).values()) if hasattr(thing, "__dict__") else []
+
+
 @requires_shared
 def test_coco128() -> None:
     index = build_index([SHARED / "datasets" / "coco128" / "images"], ["name"] * 80, workers=2)
     assert len(index) == 128
     assert len(index.boxes) == 929
     assert int((np.diff(index.offsets) == 0).sum()) == 2
-    assert index.messages == ()
+    assert not list(index.messages)
     assert index.sizes.max() == 640
 
 

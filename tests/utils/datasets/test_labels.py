@@ -3,7 +3,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.datasets.labels import LabelError, from_pixels, label_path, parse_labels, to_pixels
+from utils.datasets.labels import (
+    MOST_BYTES,
+    MOST_ROWS,
+    LabelError,
+    find_labels,
+    from_pixels,
+    label_path,
+    parse_labels,
+    read_labels,
+    to_pixels,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +31,47 @@ from utils.datasets.labels import LabelError, from_pixels, label_path, parse_lab
 )
 def test_label_path(image: str, label: str) -> None:
     assert label_path(image) == Path(label)
+    assert find_labels([image]) == [label]
+
+
+def test_labels_are_found_in_any_case_if_no_other_image_claims_them(tmp_path: Path) -> None:
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    labels.mkdir()
+    for name in ("a.txt", "B.TXT", "b.txt", "C.txt", "d.Txt", "D.txt"):
+        (labels / name).touch()
+    names = ["a.jpg", "A.JPG", "b.jpg", "c.png", "d.png", "e.png", ".jpg"]
+    found = find_labels([str(images / name) for name in names])
+    assert [Path(path).relative_to(labels).name for path in found] == [
+        "a.txt",
+        "A.txt",  # which is absent; a.txt is the label of a.jpg
+        "b.txt",
+        "C.txt",
+        "D.txt",  # of two, the first in the order of their characters
+        "e.txt",
+        ".jpg.txt",
+    ]
+
+
+def test_label_files_are_read_up_to_a_limit(tmp_path: Path) -> None:
+    label = tmp_path / "a.txt"
+    label.write_bytes(b"\xef\xbb\xbf0 .5 .5 .5 .5\r\n1 .5 .5 .5 .5 \t\r\n")
+    assert read_labels(label).rows[:, 0].tolist() == [0, 1]
+    label.write_bytes(b"0 .5 \xff .5 .5")
+    with pytest.raises(LabelError, match=r"not UTF-8 text \(invalid start byte at byte 5\)"):
+        read_labels(label)
+    label.write_bytes(b" " * MOST_BYTES)
+    assert len(read_labels(label).rows) == 0
+    label.write_bytes(b" " * (MOST_BYTES + 1))
+    with pytest.raises(LabelError, match="it has more than 8 MiB, too much for one image"):
+        read_labels(label)
+    with pytest.raises(FileNotFoundError):
+        read_labels(tmp_path / "absent.txt")
+
+
+def test_rows_are_limited() -> None:
+    assert parse_labels("\n" * MOST_ROWS).rows.shape == (0, 5)
+    with pytest.raises(LabelError, match="it has 100001 rows; 100000 are the most for one image"):
+        parse_labels("\n" * (MOST_ROWS + 1))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +122,8 @@ def test_rows(text: str, rows: list[list[float]], notes: tuple[str, ...]) -> Non
         ("0 .5 inf .5 .5", "row 1 holds a value that is not finite"),
         ("1.5 .5 .5 .5 .5", "row 1 has class 1.5"),
         ("-1 .5 .5 .5 .5", "row 1 has class -1"),
+        ("1e300 .5 .5 .5 .5", "row 1 has class 1e300"),
+        ("16777216 .5 .5 .5 .5", "row 1 has class 16777216"),  # the next is not in float32
         ("0 .5 .5 .5 1.01", "row 1 has a coordinate outside 0 … 1"),
         ("0 -.1 .5 .5 .5", "row 1 has a coordinate outside 0 … 1"),
         # its bounding box alone would pass: centre 0.2, width 0.8

@@ -11,7 +11,13 @@ from tests.utils.datasets.drawn import drawn_index
 from utils.config import Hyp
 from utils.datasets.dataset import Batch
 from utils.datasets.index import Index, build_index
-from utils.datasets.loader import TrainLoader, build_eval_loader, build_train_loader, usable_workers
+from utils.datasets.loader import (
+    Part,
+    TrainLoader,
+    build_eval_loader,
+    build_train_loader,
+    usable_workers,
+)
 from utils.errors import UserError
 
 SIZES = [(64, 64), (48, 64), (64, 40), (50, 64), (30, 64), (64, 64), (64, 32), (64, 56), (32, 64)]
@@ -190,6 +196,24 @@ def test_evaluation_in_squares(index: Index) -> None:
     batches = list(loader)
     assert orders(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
     assert all(batch.images.shape[2:] == (64, 64) for batch in batches)
+
+
+@pytest.mark.parametrize("rect", [False, True])
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_batches_of_one(index: Index, processes: int, rect: bool) -> None:
+    whole = orders(train_loader(index, rect=rect).batches(1))
+    parts = [
+        list(train_loader(index, rect=rect, part=Part(rank, processes)).batches(1))
+        for rank in range(processes)
+    ]
+    for number, order in enumerate(whole):
+        batches = [part[number] for part in parts]
+        assert [batch.indices.tolist() for batch in batches] == [
+            order[rank::processes] for rank in range(processes)
+        ]
+        for batch in batches:  # one without images of its own has another's, without their boxes
+            assert len(batch.images) == max(len(batch.indices), 1)
+            assert len(batch.indices) or not len(batch.targets)
 
 
 def test_workers_are_no_more_than_batches_and_processors(monkeypatch: pytest.MonkeyPatch) -> None:

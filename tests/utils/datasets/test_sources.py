@@ -1,4 +1,5 @@
 import logging
+import os
 from pathlib import Path
 
 import cv2
@@ -168,3 +169,37 @@ def test_address_of_something_else(tmp_path: Path) -> None:
         pytest.raises(UserError, match="what is at this address is not an image"),
     ):
         load(f"{address}/a.png")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("x" * 300, "cannot be used: .*File name too long"),
+        ("~no-such-user/x", "cannot be used: Could not determine home directory"),
+        ("a\0b.jpg", "does not exist"),
+        ("http://[x", "cannot be used: Invalid IPv6 URL"),
+        ("/dev/zero", "does not exist"),
+    ],
+)
+def test_sources_that_cannot_be_looked_up(source: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        list(open_source(source, image_size=(64, 64), stride=32))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".mp4"])
+def test_names_that_are_not_utf8_never_reach_opencv(tmp_path: Path, suffix: str) -> None:
+    path = f"{tmp_path}/{os.fsdecode(bytes([255]))}{suffix}"
+    Path(path).write_bytes(b"x")
+    with pytest.raises(UserError, match="its name is not UTF-8; rename it"):
+        list(open_source(path, image_size=(64, 64), stride=32))
+
+
+def test_an_image_at_an_address_has_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.datasets.sources.MOST_BYTES", 3 << 20)
+    with (
+        serving(tmp_path) as address,
+        pytest.raises(UserError, match="what is at this address is larger than 3 MiB"),
+    ):
+        list(open_source(f"{address}/a.jpg?endless", image_size=(64, 64), stride=32))

@@ -1,7 +1,7 @@
 """A web server for a test's own files, on this machine only."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,7 +10,10 @@ from typing import Any
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files; one named `broken` ends before the length it announces."""
+    """Serves files; one named `broken` ends before the length it announces, `endless` never.
+
+    `redirect?TARGET` redirects to the target.
+    """
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -21,6 +24,16 @@ class QuietHandler(SimpleHTTPRequestHandler):
             self.send_header("Content-Length", "1000")
             self.end_headers()
             self.wfile.write(b"only this")
+        elif self.path.endswith("endless"):
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+        elif "redirect?" in self.path:
+            self.send_response(302)
+            self.send_header("Location", self.path.partition("?")[2])
+            self.end_headers()
         else:
             super().do_GET()
 

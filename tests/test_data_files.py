@@ -1,0 +1,66 @@
+"""The data-set files in data/ are those that are published, and ours."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.paths import GOLDENS, requires_shared
+from utils.datasets.description import DATA_FOLDER, load_description
+
+PUBLISHED = (
+    "Argoverse.yaml",
+    "GlobalWheat2020.yaml",
+    "Objects365.yaml",
+    "SKU-110K.yaml",
+    "VOC.yaml",
+    "VisDrone.yaml",
+    "coco.yaml",
+    "coco128-seg.yaml",
+    "coco128.yaml",
+    "xView.yaml",
+)
+FILES = sorted(path.name for path in DATA_FOLDER.glob("*.yaml"))
+
+
+def listed(entry: object) -> list[object]:
+    return entry if isinstance(entry, list) else [entry]
+
+
+@requires_shared
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_files_say_what_is_published(name: str) -> None:
+    expected = json.loads((GOLDENS / "datasets.json").read_text())[name]
+    content = yaml.safe_load((DATA_FOLDER / name).read_text(encoding="utf-8"))
+    assert {str(key): value for key, value in content["names"].items()} == expected["names"]
+    assert content["path"] == expected["path"]
+    for split in ("train", "val", "test"):
+        assert listed(content.get(split)) == listed(expected[split])
+    if expected["download_url"]:
+        assert content["download"] == expected["download_url"]
+
+
+@requires_shared
+def test_none_is_missing() -> None:
+    assert sorted(json.loads((GOLDENS / "datasets.json").read_text())) == sorted(PUBLISHED)
+    assert set(PUBLISHED) <= set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_read_and_tells_where_its_data_is_had(name: str, tmp_path: Path) -> None:
+    content = yaml.safe_load((DATA_FOLDER / name).read_text(encoding="utf-8"))
+    description = load_description(DATA_FOLDER / name)
+    assert description.train
+    assert description.val
+    assert len(description.names) == len(content["names"])
+    ways = (description.download, description.embedded, content.get("obtain"))
+    assert sum(map(bool, ways)) == 1
+
+
+def test_citypersons_names_the_judges_file() -> None:
+    content = yaml.safe_load((DATA_FOLDER / "citypersons.yaml").read_text(encoding="utf-8"))
+    assert content["miss_rate_gt"] == "annotations/val_gt.json"
+    assert content["names"] == {0: "pedestrian"}
+    coco = yaml.safe_load((DATA_FOLDER / "coco.yaml").read_text(encoding="utf-8"))
+    assert coco["annotations"] == "annotations/instances_val2017.json"

@@ -1,0 +1,43 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from utils.datasets.packed_strings import PackedStrings
+
+STRINGS = ["one", "", "zwölf 🚶", "two\nlines"]
+
+
+def test_it_is_the_sequence_it_was_made_of() -> None:
+    packed = PackedStrings.of(iter(STRINGS))
+    assert len(packed) == 4
+    assert list(packed) == STRINGS
+    assert packed[2] == packed[-2] == packed[int(np.int64(2))] == "zwölf 🚶"
+    assert packed[1:3] == ["", "zwölf 🚶"]
+    assert packed[:20] == STRINGS
+    assert "one" in packed
+
+
+def test_layout() -> None:
+    packed = PackedStrings.of(["ab", "", "ö"])
+    assert packed.content.dtype == np.uint8
+    assert packed.content.tobytes() == b"ab\xc3\xb6"
+    assert packed.offsets.dtype == np.int64
+    assert packed.offsets.tolist() == [0, 2, 2, 4]
+
+
+@pytest.mark.parametrize("i", [4, -5])
+def test_no_such_string(i: int) -> None:
+    with pytest.raises(IndexError):
+        PackedStrings.of(STRINGS)[i]
+
+
+def test_none_at_all() -> None:
+    packed = PackedStrings.of([])
+    assert len(packed) == 0
+    assert list(packed) == []
+
+
+def test_it_survives_pickling() -> None:
+    packed = pickle.loads(pickle.dumps(PackedStrings.of(STRINGS)))  # noqa: S301 -- just made
+    assert list(packed) == STRINGS

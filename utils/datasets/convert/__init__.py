@@ -1,0 +1,1 @@
+"""Converters: from the original annotations of published data sets to YOLO labels."""
