@@ -4,25 +4,37 @@
     python train.py --resume runs/train/exp
     python train.py --resume runs/train/exp --extend-epochs 30 --lr-continuation rebase
 
-The function `train` is the program, in the order in which the data flows. The training step itself
-is `utils.engine.train_step`, the learning rate `utils.solver.schedule`, the extension of a run
-`utils.solver.continuation`.
+The functions `build` and `train_run` are the program: what takes part, in the order in which the
+data flow, and what happens to it. The training step itself is `utils.engine.train_step`, the
+learning rate `utils.solver.schedule`, the extension of a run `utils.solver.continuation`.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from utils.cli import run_script
+from utils.cli import run_script, set_up_logging
 from utils.command_line import build_parser, parse_request
 from utils.errors import UserError
 from utils.options import Request
+
+if TYPE_CHECKING:
+    from models.loss import DetectionLoss
+    from utils.checkpoint.format import Config
+    from utils.engine import Rules
+    from utils.processes import Processes
+    from utils.run import Run
+    from utils.solver.schedule import Plan
+    from utils.training_data import Loaders, TrainingData
+    from utils.training_state import TrainingState
 
 __all__ = ["build_parser", "train"]
 
 
 def train(request: Request) -> Path:
-    """Do what a command line asks for.
+    """Do what a command line asks for, in one process or in each of those that torchrun started.
 
     Args:
         request: the parsed command line.
@@ -32,68 +44,115 @@ def train(request: Request) -> Path:
 
     Raises:
         UserError: the request, a file or the data set is refused.
+        RunInterruptedError: a signal asked the run to stop, which it did after saving.
     """
     # Imported after the options are parsed, so that --help and a mistake are answered at once.
-    from models.loss import build_loss
-    from utils.build import build_model, build_state, resolved_config, starting_point
-    from utils.engine import Rules, fit
-    from utils.final_report import draw_run, judge_best, log_seams, tell_how_to_go_on
-    from utils.observers import FirstBatchPictures, Validator
-    from utils.plots.images import save_labels_plot
-    from utils.run import announce, open_run, plan_of, prepare_folder
-    from utils.run_record import RunRecord
-    from utils.runtime import choose_precision, select_device
-    from utils.state_audit import prove_state
-    from utils.training_data import build_training_data, describe_data, training_size
+    from utils.processes import joined_processes
+    from utils.run import open_run
 
     run = open_run(request)
+    with joined_processes(run.options.device) as processes:
+        if not processes.first:
+            set_up_logging(logging.ERROR)
+        return train_run(run, processes)
+
+
+class Training(NamedTuple):
+    """All that takes part in a run."""
+
+    run: Run
+    plan: Plan
+    state: TrainingState
+    rules: Rules
+    data: TrainingData
+    loaders: Loaders
+    val_loss: DetectionLoss
+    config: Config
+
+
+def build(run: Run, processes: Processes) -> Training:
+    """Build everything, in the order in which the data flows; nothing is written yet."""
+    from models.loss import build_loss
+    from utils.build import build_model, build_rules, build_state, resolved_config, starting_point
+    from utils.run import plan_of
+    from utils.runtime import choose_precision, select_device
+    from utils.training_data import build_training_data, describe_data, training_size
+
     options = run.options
-    device = select_device(options.device)
+    device = select_device(options.device, processes)
     precision = choose_precision(options.amp, device)
 
     description = describe_data(run)
     start = starting_point(run)
-    data = build_training_data(run, description)
-    model = build_model(run, start, data.train, len(data.names), device)
-    stride = model.max_stride
-    image_size = training_size(options.imgsz, stride)
-    loaders = data.loaders(run, image_size, stride)
+    with processes.first_goes_first():  # it fills the caches
+        data = build_training_data(run, description)
+    model = build_model(run, start, data, device, processes)
+    image_size = training_size(options.imgsz, model.max_stride)
+    with processes.first_goes_first():
+        loaders = data.loaders(run, image_size, model.max_stride, processes)
     loss = build_loss(
         model, run.hyp, image_size=image_size, label_smoothing=options.label_smoothing
     )
     run = run.settled(len(loaders.train))
     plan = plan_of(run, len(loaders.train))
-    state = build_state(run, model, plan, precision)
-    rules = Rules(plan, loss, precision, device, options.seed, stride, options.multi_scale)
+    state = build_state(run, model, plan, precision, processes)
+    rules = build_rules(options, model, plan, loss, precision, processes)
+    config = resolved_config(run, model, data, precision, processes)
+    return Training(run, plan, state, rules, data, loaders, loss, config)
 
-    folder = prepare_folder(run)
-    config = resolved_config(run, model, data, precision)
-    record = RunRecord(folder, plan, config, options)
-    validator = Validator(
-        loaders.val, data.names, loss, device, plan, run.seam_epochs, only_last=options.noval
-    )
+
+def train_run(run: Run, processes: Processes) -> Path:
+    """Train a run from where it stands to its end, and report.
+
+    Args:
+        run: what to train.
+        processes: that train it together; every one of them calls this.
+
+    Returns:
+        The run's folder.
+    """
+    from utils.engine import Observers, fit
+    from utils.errors import RunInterruptedError
+    from utils.final_report import report_run, tell_how_to_go_on, tell_how_to_resume
+    from utils.interrupts import Interrupts
+    from utils.observers import FirstBatchPictures, Validator
+    from utils.plots.images import save_labels_plot
+    from utils.run import announce, prepare_folder
+    from utils.run_record import RunRecord
+    from utils.state_audit import prove_state
+
+    run, plan, state, rules, data, loaders, val_loss, config = build(run, processes)
+    options = run.options
+    plots = processes.first and not options.noplots
+
+    folder = processes.from_first(prepare_folder(run) if processes.first else Path())
+    record = RunRecord(folder, plan, config, options, processes)
+    interrupts = Interrupts(processes)
+    validator = Validator(loaders.val, data.names, val_loss, plan, options, processes, interrupts)
     announce(run, plan, folder)
     audit = prove_state(run, state, config, validator.before_first_step)
     record.continuation(state, run, audit)
     record.begin(state, run)
-    if not options.noplots:
+    if plots:
         save_labels_plot(data.train.boxes, data.names, folder / "labels.jpg")
-    fit(
-        state,
-        rules,
-        loaders.train,
+    observers = Observers(
         validate=validator.after_epoch,
-        patience=options.patience,
-        on_batch=FirstBatchPictures(folder, data.names, wanted=not options.noplots),
+        on_batch=FirstBatchPictures(folder, data.names, wanted=plots),
+        on_step=(record.step, interrupts.check),
         on_epoch=record.epoch,
     )
-    record.end()
-    judge_best(record.best, loaders.val, device, folder, plots=not options.noplots)
-    log_seams(state.history, plan)
-    if not options.noplots:
-        draw_run(state.history, plan, folder)
-    record.close(state)
-    tell_how_to_go_on(folder, plan, state.epoch)
+    try:
+        with interrupts:
+            fit(state, rules, loaders.train, observers, patience=options.patience)
+    except RunInterruptedError as stop:
+        record.save(state)
+        tell_how_to_resume(folder, options, processes.count, stop.signal)
+        raise
+    if processes.first:
+        record.end()
+        report_run(state.history, plan, loaders.val, rules.device, folder, plots=plots)
+        record.close(state)
+        tell_how_to_go_on(folder, plan, state.epoch)
     return folder
 
 
@@ -114,7 +173,7 @@ def show_plan(request: Request) -> Path:
     if run.origin is None or extension is None:
         raise UserError("--plan shows extensions: add --resume PATH and --extend-epochs X.")
     folder = plan_folder(run.origin)
-    report_plan(run.origin.saved, run.origin.completed, extension, folder)
+    report_plan(run.origin.saved, run.origin.next_seam, extension, folder)
     return folder
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -135,26 +136,50 @@ class DetectionLoss:
         self.gains = gains
         self.classes = classes
         self.level_balance = tuple(level_balance)
+        self._total_over_processes: Callable[[Tensor], Tensor] | None = None
         self._obj_weight = assigner.anchors.new_tensor(gains.obj_pw)
         self._cls_weight = assigner.anchors.new_tensor(gains.cls_pw)
 
-    def __call__(self, raw: Sequence[Tensor], targets: Tensor) -> DetectionLosses:
+    def over_processes(self, total: Callable[[Tensor], Tensor]) -> DetectionLoss:
+        """The loss of a batch that several processes share, of which each computes a part.
+
+        The sum of the parts, and of their gradients, is the loss of the whole batch in one process.
+
+        Args:
+            total: sums a tensor over the processes; called once per loss by all of them.
+        """
+        shared = copy.copy(self)
+        shared._total_over_processes = total
+        return shared
+
+    def __call__(
+        self, raw: Sequence[Tensor], targets: Tensor, images: int | None = None
+    ) -> DetectionLosses:
         """Losses of a batch.
 
         Args:
             raw: per level ``[B, A, h, w, 5 + classes]``, logits.
             targets: ``[n, 6]``: image in the batch, class, centre and size as fractions of the
                 network input; n may be 0.
+            images: how many of the images count; None for all. Those that do not have no targets.
         """
+        images = raw[0].shape[0] if images is None else images
         grid_sizes = [(level.shape[2], level.shape[3]) for level in raw]
         assignments = self.assigner(targets, grid_sizes)
         levels = [self._level(*pair) for pair in zip(raw, assignments, strict=True)]
+        batch_size: int | Tensor = images
+        if self._total_over_processes is not None:
+            positives = [assignment.image.numel() for assignment in assignments]
+            own = targets.new_tensor([*positives, images])
+            whole = self._total_over_processes(own).clamp(min=1)
+            levels = _shares(levels, own / whole)
+            batch_size = whole[-1]
 
         balanced = zip(levels, self.level_balance, strict=True)
         box = torch.stack([level.box for level in levels]).sum() * self.gains.box
         obj = torch.stack([level.obj * weight for level, weight in balanced]).sum() * self.gains.obj
         cls = torch.stack([level.cls for level in levels]).sum() * self.gains.cls
-        total = (box + obj + cls) * raw[0].shape[0]
+        total = (box + obj + cls) * batch_size
         return DetectionLosses(total, box.detach(), obj.detach(), cls.detach())
 
     def _level(self, raw: Tensor, assignment: Assignment) -> LevelLosses:
@@ -182,6 +207,19 @@ class DetectionLoss:
         absent = self.gains.label_smoothing / 2
         target = torch.full((len(classes), self.classes), absent, device=classes.device)
         return target.scatter_(1, classes[:, None], 1 - absent)
+
+
+def _shares(levels: Sequence[LevelLosses], share: Tensor) -> list[LevelLosses]:
+    """Means over this process's part of a batch to its share in the means over the whole.
+
+    Args:
+        levels: means over positives (box, class) and over the cells of all images (objectness).
+        share: ``[levels + 1]``: of every level's positives, and of the images, that are here.
+    """
+    return [
+        LevelLosses(level.box * positives, level.obj * share[-1], level.cls * positives)
+        for level, positives in zip(levels, share[:-1], strict=True)
+    ]
 
 
 def decoded_boxes(picked: Tensor, anchor_sizes: Tensor) -> Tensor:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from utils.errors import UserError
+from utils.yaml_files import read_yaml
 
 MODEL_FOLDER = Path(__file__).resolve().parent
 REQUIRED_KEYS = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head")
@@ -133,12 +132,7 @@ def load_spec(path: str | Path) -> ModelSpec:
     if not file.is_file():
         ready = ", ".join(sorted(model.name for model in MODEL_FOLDER.glob("*.yaml")))
         raise UserError(f"model file {path} does not exist; ready ones are {ready}.")
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"model file {path} is not readable YAML: {error}".replace("\n", " ")
-        ) from error
+    values = read_yaml(file)
     if not isinstance(values, dict):
         raise UserError(f"model file {path} must hold {', '.join(REQUIRED_KEYS)}.")
     return ModelSpec.from_dict(values)

@@ -11,15 +11,20 @@ import torch
 
 from models.anchors import best_possible_recall, fit_anchors
 from models.detector import Detector, Transfer, count_parameters, gflops, transfer_weights
+from models.loss import DetectionLoss
 from models.spec import ModelSpec, load_spec
 from utils.checkpoint.format import Config
 from utils.checkpoint.loading import Weights, find_weights, read_weights
 from utils.datasets.index import Index
 from utils.datasets.shapes import whole_strides
+from utils.engine import Rules
 from utils.errors import UserError
+from utils.options import TrainOptions
+from utils.processes import Processes
 from utils.run import Run
 from utils.runtime import Precision
 from utils.solver.ema import ModelEma
+from utils.solver.norm_statistics import NormStatistics, share_norms
 from utils.solver.param_groups import build_optimizer, parameter_groups
 from utils.solver.schedule import Plan
 from utils.training_data import TrainingData
@@ -58,7 +63,7 @@ def starting_point(run: Run) -> Start:
 
 
 def build_model(
-    run: Run, start: Start, index: Index, classes: int, device: torch.device
+    run: Run, start: Start, data: TrainingData, device: torch.device, processes: Processes
 ) -> Detector:
     """The model of a run on its device.
 
@@ -67,14 +72,16 @@ def build_model(
     Raises:
         UserError: the weights do not fit the model at all, or there is no such layer to freeze.
     """
-    model = Detector(start.spec) if run.origin else _new_model(run, start, index, classes)
+    model = Detector(start.spec) if run.origin else _new_model(run, start, data)
     log.info("%s", describe(model, whole_strides(run.options.imgsz, model.max_stride)))
     _freeze(model, run)
+    if run.options.sync_bn and processes.count > 1:
+        model = share_norms(model, device)
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-def _new_model(run: Run, start: Start, index: Index, classes: int) -> Detector:
-    spec = _with_fitting_anchors(start.spec.with_classes(classes), run, index)
+def _new_model(run: Run, start: Start, data: TrainingData) -> Detector:
+    spec = _with_fitting_anchors(start.spec.with_classes(len(data.names)), run, data.train)
     torch.manual_seed(run.options.seed)
     model = Detector(spec)
     if start.weights is not None:
@@ -154,7 +161,9 @@ def _with_fitting_anchors(spec: ModelSpec, run: Run, index: Index) -> ModelSpec:
     return spec.with_anchors([level.ravel().tolist() for level in np.split(fitted, levels)])
 
 
-def build_state(run: Run, model: Detector, plan: Plan, precision: Precision) -> TrainingState:
+def build_state(
+    run: Run, model: Detector, plan: Plan, precision: Precision, processes: Processes
+) -> TrainingState:
     """Optimizer, EMA and scaler around the model; restored when the run goes on."""
     options, hyp = run.options, run.hyp
     groups = parameter_groups(model)
@@ -174,13 +183,48 @@ def build_state(run: Run, model: Detector, plan: Plan, precision: Precision) -> 
         scaler=torch.amp.GradScaler(precision.device_type, enabled=precision.needs_scaler),
     )
     if run.origin is not None:
-        state.restore(run.origin.checkpoint)
+        state.restore(run.origin.checkpoint, processes)
         # Otherwise it is being given more epochs, or more patience.
         state.stopped_early = run.origin.ended and run.origin.checkpoint["stopped_early"]
     return state
 
 
-def resolved_config(run: Run, model: Detector, data: TrainingData, precision: Precision) -> Config:
+def build_rules(
+    options: TrainOptions,
+    model: Detector,
+    plan: Plan,
+    loss: DetectionLoss,
+    precision: Precision,
+    processes: Processes,
+) -> Rules:
+    """How a run's steps are made, from its options.
+
+    Raises:
+        UserError: there are more processes than images in a batch.
+    """
+    if options.batch_size < processes.count:
+        raise UserError(
+            f"--batch-size {options.batch_size} is the whole batch, of all {processes.count} "
+            "processes; give at least one image to each."
+        )
+    return Rules(
+        plan=plan,
+        loss=loss if processes.count == 1 else loss.over_processes(processes.total),
+        precision=precision,
+        device=next(model.parameters()).device,
+        processes=processes,
+        statistics=NormStatistics(model),
+        seed=options.seed,
+        stride=model.max_stride,
+        multi_scale=options.multi_scale,
+        max_gradient_norm=options.clip_grad_norm,
+        max_bad_steps=options.max_bad_steps,
+    )
+
+
+def resolved_config(
+    run: Run, model: Detector, data: TrainingData, precision: Precision, processes: Processes
+) -> Config:
     """What the checkpoint says about the run."""
     return Config(
         options=run.options.to_dict(),
@@ -188,5 +232,6 @@ def resolved_config(run: Run, model: Detector, data: TrainingData, precision: Pr
         spec=model.spec.to_dict(),
         names=list(data.names),
         precision=precision.name,
+        processes=processes.count,
         data=data.facts(run.options.data),
     )

@@ -6,10 +6,28 @@ import logging
 import sys
 from collections.abc import Callable
 
-from utils.errors import UserError
+from utils.errors import RunInterruptedError, UserError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
+
+
+UNPRINTABLE = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
+
+
+class PrintableFormatter(logging.Formatter):
+    """Shows control characters, which names of files may hold, instead of obeying them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, safe to print."""
+        return printable(super().format(record))
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey, or could not encode."""
+    return text.translate(UNPRINTABLE).encode(errors="backslashreplace").decode()
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
@@ -17,7 +35,7 @@ def set_up_logging(level: int = logging.INFO) -> None:
     logger = logging.getLogger("yolo")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(PrintableFormatter("%(message)s"))
         logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False
@@ -29,8 +47,10 @@ def run_script(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(printable(f"error: {error}\n"))
         raise SystemExit(USAGE_ERROR) from None
+    except RunInterruptedError as stop:
+        raise SystemExit(stop.exit_code) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(INTERRUPTED) from None

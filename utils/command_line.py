@@ -68,6 +68,21 @@ def _add_training_options(group: argparse._ArgumentGroup, default: TrainOptions)
         "--patience", type=int, help=f"epochs without gain, 0 endless ({default.patience})"
     )
     group.add_argument(
+        "--clip-grad-norm",
+        type=float,
+        metavar="NORM",
+        help=f"shorten longer gradients to it, 0 off (default {default.clip_grad_norm:g})",
+    )
+    group.add_argument(
+        "--max-bad-steps",
+        type=int,
+        metavar="K",
+        help=f"stop after K non-finite steps in a row (default {default.max_bad_steps})",
+    )
+    group.add_argument(
+        "--sync-bn", action="store_true", help="batch norm over all processes' images"
+    )
+    group.add_argument(
         "--amp", choices=("auto", "off", "bf16", "fp16"), help="number format of the forward"
     )
 
@@ -87,6 +102,15 @@ def _add_machine_options(group: argparse._ArgumentGroup, default: TrainOptions) 
     group.add_argument("--noval", action="store_true", help="validate only after the last epoch")
     group.add_argument("--noplots", action="store_true", help="draw no pictures")
     group.add_argument("--save-period", type=int, help="keep epochN.pt every so many epochs")
+    group.add_argument(
+        "--save-steps", type=int, metavar="K", help="save last.pt every K batches too (0: not)"
+    )
+    group.add_argument(
+        "--seam-epochs",
+        type=int,
+        metavar="K",
+        help=f"validate raw weights too, K epochs after a seam ({default.seam_epochs})",
+    )
 
 
 def _add_continuation_options(group: argparse._ArgumentGroup) -> None:
@@ -116,9 +140,6 @@ def _add_continuation_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--plan", action="store_true", help="train nothing; show what each mode would do"
-    )
-    group.add_argument(
-        "--seam-epochs", type=int, metavar="K", help="validate raw weights K epochs long (5)"
     )
     group.add_argument(
         "--allow-change",
@@ -153,7 +174,7 @@ def parse_request(argv: Sequence[str] | None = None) -> Request:
     }
     if "extend_epochs" in continuation and "resume" not in continuation:
         raise UserError("--extend-epochs goes on with an existing run: add --resume PATH.")
-    alone = {"schedule", "completed_epochs", "allow_partial_state", "seam_epochs", "allow_change"}
+    alone = {"schedule", "completed_epochs", "allow_partial_state", "allow_change"}
     for name in sorted(alone & set(continuation)):
         if "resume" not in continuation:
             flag = "--" + name.replace("_", "-")

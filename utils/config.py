@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from utils.errors import UserError
+from utils.yaml_files import read_yaml
 
 HYP_FOLDER = Path(__file__).resolve().parent.parent / "hyp"
 PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste")
@@ -134,12 +133,7 @@ def load_hyp(path: str | Path) -> Hyp:
         file = HYP_FOLDER / file.name
     if not file.is_file():
         raise UserError(f"hyp file {path} does not exist; ready ones are in {HYP_FOLDER.name}/.")
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"hyp file {path} is not readable YAML: {error}".replace("\n", " ")
-        ) from error
+    values = read_yaml(file)
     if not isinstance(values, dict):
         raise UserError(f"hyp file {path} must hold `name: value` lines.")
     return Hyp.from_dict(values, origin=f"hyp file {path}")

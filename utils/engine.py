@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
 from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
 from utils.datasets.loader import TrainLoader
 from utils.early_stopping import should_stop
+from utils.errors import UserError
 from utils.fitness import fitness
-from utils.history import LOSSES, RAW_MAP, new_row
+from utils.history import LOSSES, RAW_MAP, SKIPPED, new_row
 from utils.observers import Figures
+from utils.processes import Processes
 from utils.runtime import Precision, images_to_device, memory_in_use
 from utils.solver.guard import check_applied
+from utils.solver.norm_statistics import NormStatistics
 from utils.solver.param_groups import apply_settings
 from utils.solver.schedule import Plan
-from utils.training_state import TrainingState
+from utils.training_state import EpochProgress, TrainingState
 
 log = logging.getLogger("yolo")
 
-MAX_GRADIENT_NORM = 10.0
 DISPLAY_EVERY = 10  # batches between two looks at the losses on a GPU, each of which waits for it
 BAR = "{l_bar}{bar:10}{r_bar}"
 SIZE_STREAM = 2  # tells the draws of image sizes from those of order and augmentation
 NOT_VALIDATED = (float("nan"),) * 4, (float("nan"),) * 3
+LEAST_SCALE = 1.0  # of loss scaling: an overflow under a larger one is not the batch's fault
 
 
 @dataclass(frozen=True)
@@ -42,23 +46,46 @@ class Rules:
     loss: DetectionLoss
     precision: Precision
     device: torch.device
+    processes: Processes
+    statistics: NormStatistics
+    """Of the model that is trained."""
     seed: int
     stride: int
     multi_scale: bool
+    max_gradient_norm: float
+    """Longer gradients are shortened to it; 0 leaves them as they are."""
+    max_bad_steps: int
+    """So many in a row end the run."""
 
 
-def train_step(state: TrainingState, rules: Rules, batch: Batch, *, last: bool) -> Tensor:
+@dataclass(frozen=True)
+class Observers:
+    """Who looks on while a run trains; none of them changes what is trained."""
+
+    validate: Callable[[TrainingState], Figures]
+    """Judges the state after each epoch."""
+    on_batch: Callable[[int, Batch], None]
+    """Sees every batch with its iteration, before it is trained."""
+    on_step: Sequence[Callable[[TrainingState], None]]
+    """See the state after every batch."""
+    on_epoch: Callable[[TrainingState], None]
+    """Sees the state after every completed epoch; saves it."""
+
+
+def train_step(state: TrainingState, rules: Rules, batch: Batch, *, last: bool) -> None:
     """Forward, loss, backward; and, when enough batches are summed, one step of optimizer and EMA.
+
+    A batch whose loss is not finite is left out, running statistics included.
 
     Args:
         state: weights, optimizer, EMA and position; changed in place.
         rules: how to train.
-        batch: images and targets.
+        batch: images and targets; with several processes, this one's part of them.
         last: whether this is the epoch's last batch. What is summed is always applied there, so
             that the end of an epoch leaves no half-made step to be saved.
 
-    Returns:
-        Box, objectness and class loss of the batch, detached, [3].
+    Raises:
+        UserError: too many bad batches in a row.
     """
     settings = rules.plan.settings(state.epoch, state.iteration)
     apply_settings(state.optimizer, settings)
@@ -67,21 +94,60 @@ def train_step(state: TrainingState, rules: Rules, batch: Batch, *, last: bool) 
         images = resized(
             images, rules.stride, [rules.seed, state.epoch, state.iteration, SIZE_STREAM]
         )
+    targets = batch.targets.to(rules.device, non_blocking=True)
+    rules.statistics.keep()
     with rules.precision.autocast():
         raw = state.model(images)
-    losses = rules.loss(raw, batch.targets.to(rules.device, non_blocking=True))
-    state.scaler.scale(losses.total).backward()
-    state.pending += 1
-    if last or state.pending >= settings.accumulate:
-        state.scaler.unscale_(state.optimizer)
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
-        state.ema.update(state.model)
-        state.pending = 0
+    losses = rules.loss(raw, targets, images=len(batch.indices))
+    parts = rules.processes.total(torch.stack((losses.box, losses.obj, losses.cls)))
+    progress = state.progress
+    if torch.isfinite(parts).all():
+        state.scaler.scale(losses.total).backward()
+        rules.statistics.average(rules.processes)
+        progress.add(parts)
+    else:
+        rules.statistics.put_back()
+        _count_bad(state, rules, batch, "loss")
+    if progress.pending and (last or progress.pending >= settings.accumulate):
+        _apply_gradients(state, rules, batch)
     state.iteration += 1
-    return torch.stack((losses.box, losses.obj, losses.cls)).detach()
+    progress.batches += 1
+
+
+def _apply_gradients(state: TrainingState, rules: Rules, batch: Batch) -> None:
+    """Step optimizer and EMA by the gradients that are summed, unless they are not finite."""
+    rules.processes.total_gradients(state.model)
+    state.scaler.unscale_(state.optimizer)
+    trained = [p for p in state.model.parameters() if p.grad is not None]
+    norm = get_total_norm([p.grad for p in trained if p.grad is not None])
+    if torch.isfinite(norm):
+        if rules.max_gradient_norm > 0:
+            clip_grads_with_norm_(trained, rules.max_gradient_norm, norm)
+        state.scaler.step(state.optimizer)
+        state.ema.update(state.model)
+        state.bad_in_row = 0
+    elif not state.scaler.is_enabled() or state.scaler.get_scale() <= LEAST_SCALE:
+        _count_bad(state, rules, batch, "gradient")
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.progress.pending = 0
+
+
+def _count_bad(state: TrainingState, rules: Rules, batch: Batch, what: str) -> None:
+    """Count a batch that is left out; after too many in a row something else must be wrong."""
+    state.progress.skipped += 1
+    state.bad_in_row += 1
+    log.warning(
+        "The %s of batch %d in epoch %d is not finite; it is left out.",
+        *(what, state.progress.batches, state.epoch),
+    )
+    if state.bad_in_row >= rules.max_bad_steps:
+        files = ", ".join(frame.path for frame in batch.frames)
+        raise UserError(
+            f"{state.bad_in_row} steps in a row had a {what} that is not finite, the last with "
+            f"{files}; look at these images and labels, or lower lr0 in the hyp file. "
+            "No such step reached the weights or last.pt."
+        )
 
 
 def resized(images: Tensor, stride: int, entropy: list[int]) -> Tensor:
@@ -94,28 +160,43 @@ def resized(images: Tensor, stride: int, entropy: list[int]) -> Tensor:
 
 
 def train_epoch(
-    state: TrainingState, rules: Rules, loader: TrainLoader, on_batch: Callable[[int, Batch], None]
+    state: TrainingState, rules: Rules, loader: TrainLoader, observers: Observers
 ) -> list[float]:
-    """Train the epoch that is next; returns its mean box, objectness and class loss."""
+    """Train what is left of the epoch that is next.
+
+    Returns:
+        The mean box, objectness and class loss of all its batches.
+    """
     state.model.train()
-    state.optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros(len(LOSSES), device=rules.device)
+    progress = state.progress
+    if progress.batches:  # a resumed process has set no rate yet, and may have no batch left to
+        apply_settings(state.optimizer, rules.plan.settings(state.epoch, state.iteration - 1))
     count = len(loader)
     log.info("%11s" * 7, "Epoch", "Memory", *LOSSES, "Instances", "Size")
-    with tqdm(loader.batches(state.epoch), total=count, bar_format=BAR) as bar:
-        for number, batch in enumerate(bar, start=1):
-            on_batch(state.iteration, batch)
-            total += train_step(state, rules, batch, last=number == count)
+    batches = loader.batches(state.epoch, progress.batches)
+    with tqdm(
+        batches,
+        total=count,
+        initial=progress.batches,
+        bar_format=BAR,
+        disable=not rules.processes.first,
+    ) as bar:
+        for batch in bar:
+            observers.on_batch(state.iteration, batch)
+            train_step(state, rules, batch, last=progress.batches == count - 1)
+            number = progress.batches
             if number % DISPLAY_EVERY == 0 or number == count or rules.device.type == "cpu":
-                bar.set_description(_progress(state, rules, (total / number).tolist(), batch))
-    return (total / count).tolist()
+                bar.set_description(_progress(state, rules, batch))
+            for observer in observers.on_step:
+                observer(state)
+    return progress.mean_losses()
 
 
-def _progress(state: TrainingState, rules: Rules, losses: list[float], batch: Batch) -> str:
+def _progress(state: TrainingState, rules: Rules, batch: Batch) -> str:
     columns = (
         f"{state.epoch}/{rules.plan.total_epochs - 1}",
         f"{memory_in_use(rules.device):.3g}G",
-        *(f"{loss:.4g}" for loss in losses),
+        *(f"{loss:.4g}" for loss in state.progress.mean_losses()),
         len(batch.targets),
         max(batch.images.shape[2:]),
     )
@@ -123,14 +204,7 @@ def _progress(state: TrainingState, rules: Rules, losses: list[float], batch: Ba
 
 
 def fit(
-    state: TrainingState,
-    rules: Rules,
-    loader: TrainLoader,
-    *,
-    validate: Callable[[TrainingState], Figures],
-    patience: int,
-    on_batch: Callable[[int, Batch], None],
-    on_epoch: Callable[[TrainingState], None],
+    state: TrainingState, rules: Rules, loader: TrainLoader, observers: Observers, *, patience: int
 ) -> None:
     """Train from where the state stands to the end of the plan, or until accuracy no longer rises.
 
@@ -138,15 +212,13 @@ def fit(
         state: changed in place.
         rules: how to train; its plan says how far.
         loader: training batches.
-        validate: judges the state after each epoch.
+        observers: who looks on.
         patience: epochs without gain after which the run stops, 0 for never.
-        on_batch: sees every batch with its iteration, before it is trained.
-        on_epoch: sees the state after every completed epoch; saves it.
     """
     while state.epoch < rules.plan.total_epochs and not state.stopped_early:
-        losses = train_epoch(state, rules, loader, on_batch)
-        close_epoch(state, rules.plan, losses, validate(state), patience)
-        on_epoch(state)
+        losses = train_epoch(state, rules, loader, observers)
+        close_epoch(state, rules.plan, losses, observers.validate(state), patience)
+        observers.on_epoch(state)
 
 
 def close_epoch(
@@ -176,9 +248,13 @@ def close_epoch(
     )
     if figures.raw is not None:
         row[RAW_MAP] = figures.raw.map50_95
+    if state.progress.skipped:
+        row[SKIPPED] = float(state.progress.skipped)
+        log.warning("Epoch %d left out %d batches.", state.epoch, state.progress.skipped)
     state.history.append(row)
     check_applied(plan, state.epoch, state.iteration, rates)
     state.epoch += 1
+    state.progress = EpochProgress()
     if evaluation is not None and state.epoch < plan.total_epochs:
         last_seam = plan.segment_at(state.epoch - 1).start
         state.stopped_early = should_stop(state.epoch - 1, state.best_epoch, last_seam, patience)

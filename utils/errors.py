@@ -7,3 +7,17 @@ class UserError(Exception):
     Scripts print it without a traceback and exit with code 2 (see `utils.cli.run_script`). Any
     other exception is a bug of ours and keeps its traceback.
     """
+
+
+class RunInterruptedError(Exception):
+    """A signal asked the run to stop; nothing is wrong, and all that was trained is saved.
+
+    Args:
+        signal: its name, such as SIGTERM.
+        exit_code: what the program is to end with.
+    """
+
+    def __init__(self, signal: str, exit_code: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+        self.exit_code = exit_code

@@ -15,11 +15,28 @@ from utils.datasets.dataset import Batch
 from utils.evaluation.evaluate import evaluate
 from utils.evaluation.report import BatchPictures, log_table, save_metrics, save_plots
 from utils.history import Row
+from utils.options import OF_THE_COMMAND, TrainOptions
 from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
 from utils.solver.schedule import Plan
 from utils.solver.seam import SeamFigures, seam_figures
 
 log = logging.getLogger("yolo")
+
+
+def report_run(
+    history: list[Row],
+    plan: Plan,
+    batches: Iterable[Batch],
+    device: torch.device,
+    folder: Path,
+    *,
+    plots: bool,
+) -> None:
+    """Judge the best weights, tell what the seams cost, and draw the run."""
+    judge_best(folder / "weights" / "best.pt", batches, device, folder, plots=plots)
+    log_seams(history, plan)
+    if plots:
+        draw_run(history, plan, folder)
 
 
 def judge_best(
@@ -88,3 +105,22 @@ def tell_how_to_go_on(folder: Path, plan: Plan, completed: int) -> None:
             "The run stopped early; %d epochs of its plan are left.", plan.total_epochs - completed
         )
     log.info("To train on: python train.py --resume %s --extend-epochs X", quote(str(folder)))
+
+
+def tell_how_to_resume(folder: Path, options: TrainOptions, processes: int, signal: str) -> None:
+    """Say which command goes on with a run that was asked to stop, exactly as if it had not been.
+
+    Args:
+        folder: of the run.
+        options: of the run; those that hold for one command only are told again.
+        processes: that trained it.
+        signal: name of the signal that stopped it.
+    """
+    program = "python" if processes == 1 else f"torchrun --nproc_per_node {processes}"
+    again = [
+        "--" + name.replace("_", "-")
+        for name in sorted(OF_THE_COMMAND - {"exist_ok"})
+        if getattr(options, name)
+    ]
+    command = " ".join([program, "train.py --resume", quote(str(folder)), *again])
+    log.info("\nStopped by %s after a whole step, and saved. To go on: %s", signal, command)

@@ -29,8 +29,12 @@ COLUMNS = (
 """Columns of results.csv; the rates are those of the epoch's last step, biases first."""
 ITERATION = "iteration"
 RAW_MAP = "raw/mAP_0.5:0.95"
-"""Kept in the checkpoint only: batches trained so far; and mAP50-95 of the raw weights, where it
-was measured, around seams."""
+SKIPPED = "skipped"
+"""Kept in the checkpoint only: batches trained so far; mAP50-95 of the raw weights, where it was
+measured, around seams; and how many bad batches were left out, where there were any."""
+AT_SEAM = "seam/"
+"""Kept in the checkpoint only, before the name of a figure in the last row before a seam: as it was
+measured there, by the validation of the epochs that follow, which need not be that of the row."""
 
 
 def new_row(

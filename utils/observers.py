@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from models.detector import Detector
 from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
+from utils.errors import RunInterruptedError
 from utils.evaluation.evaluate import Evaluation, evaluate
 from utils.evaluation.report import log_table
+from utils.interrupts import Interrupts
+from utils.options import TrainOptions
 from utils.plots.images import save_batch_grid
+from utils.processes import Processes
 from utils.solver.schedule import BASE, Plan
 from utils.training_state import TrainingState
 
@@ -32,40 +34,71 @@ class Figures(NamedTuple):
 
 @dataclass(frozen=True)
 class Validator:
-    """Validates a state: the averaged weights, and around seams the raw ones too."""
+    """Validates a state: the averaged weights, and around seams the raw ones too.
+
+    The first process does it, and tells the others what it found.
+    """
 
     batches: Iterable[Batch]
     names: Sequence[str]
     loss: DetectionLoss
-    device: torch.device
     plan: Plan
-    seam_epochs: int
-    """Epochs after a seam in which the raw weights are validated."""
-    only_last: bool
-    """Validate nothing but the last epoch."""
+    options: TrainOptions
+    """When to validate what: `noval`, `seam_epochs`."""
+    processes: Processes
+    interrupts: Interrupts
 
     def after_epoch(self, state: TrainingState) -> Figures:
-        """Measure the epoch that was just trained and is about to be counted."""
-        if self.only_last and state.epoch + 1 < self.plan.total_epochs:
+        """Measure the epoch that was just trained and is about to be counted.
+
+        Raises:
+            RunInterruptedError: a signal came meanwhile; the epoch is to be measured anew.
+        """
+        found: Figures | RunInterruptedError | None = None
+        if self.processes.first:
+            try:
+                found = self._figures(state)
+            except RunInterruptedError as stop:
+                found = stop
+        found = self.processes.from_first(found)
+        if isinstance(found, Figures):
+            return found
+        raise found or AssertionError("the first process found nothing")
+
+    def _figures(self, state: TrainingState) -> Figures:
+        if self.options.noval and state.epoch + 1 < self.plan.total_epochs:
             return Figures(None, None)
-        segment = self.plan.segment_at(state.epoch)
-        near = segment.mode != BASE and state.epoch - segment.start < self.seam_epochs
         ema = self._judge(state.ema.model)
         log_table(ema)
-        if not near:
+        if not self._near_a_seam(state.epoch):
             return Figures(ema, None)
         raw = self._judge(state.model)
         log_table(raw, label="raw weights")
         return Figures(ema, raw)
 
+    def _near_a_seam(self, epoch: int) -> bool:
+        """Whether an epoch is the last before a seam, or one of the first after it."""
+        return any(
+            -1 <= epoch - segment.start < self.options.seam_epochs
+            for segment in self.plan.segments
+            if segment.mode != BASE
+        )
+
     def before_first_step(self, state: TrainingState) -> Figures:
         """Measure a restored state, so that it can be compared with what was saved."""
-        if self.only_last:
+        if self.options.noval or not self.processes.first:
             return Figures(None, None)
         return Figures(self._judge(state.ema.model), self._judge(state.model))
 
     def _judge(self, model: Detector) -> Evaluation:
-        return evaluate(model, self.batches, names=self.names, device=self.device, loss=self.loss)
+        return evaluate(
+            model,
+            self.batches,
+            names=self.names,
+            device=next(model.parameters()).device,
+            loss=self.loss,
+            observers=[self.interrupts.check_own],
+        )
 
 
 @dataclass(frozen=True)

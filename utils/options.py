@@ -12,7 +12,7 @@ from utils.solver.continuation import Extension
 
 FREE_ON_RESUME = frozenset(
     {"device", "workers", "cache", "patience", "project", "name", "exist_ok"}
-    | {"nosave", "noval", "noplots", "save_period"}
+    | {"nosave", "noval", "noplots", "save_period", "save_steps", "seam_epochs", "max_bad_steps"}
 )
 """Options that may differ when a run goes on: they change its outputs, not its steps."""
 
@@ -21,7 +21,7 @@ OF_THE_COMMAND = frozenset({"exist_ok", "nosave", "noval", "noplots"})
 
 ALLOWABLE = frozenset(
     {"data", "hyp", "batch_size", "nominal_batch_size", "imgsz", "optimizer", "seed", "freeze"}
-    | {"rect", "multi_scale", "label_smoothing", "amp"}
+    | {"rect", "multi_scale", "label_smoothing", "amp", "clip_grad_norm", "sync_bn"}
 )
 """Options that change the training, but with which a run can go on where that is wanted."""
 
@@ -60,6 +60,13 @@ class TrainOptions:
     patience: int = 100
     freeze: list[int] = field(default_factory=lambda: [0])
     save_period: int = -1
+    save_steps: int = 0
+    """Save inside epochs too, every so many batches; 0: not."""
+    seam_epochs: int = 5
+    """Epochs after a seam in which the raw weights are validated too."""
+    clip_grad_norm: float = 10.0
+    max_bad_steps: int = 10
+    sync_bn: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,6 +75,10 @@ class TrainOptions:
             ("batch_size", 1),
             ("nominal_batch_size", 1),
             ("workers", 0),
+            ("save_steps", 0),
+            ("seam_epochs", 0),
+            ("clip_grad_norm", 0),
+            ("max_bad_steps", 1),
         ):
             if getattr(self, name) < least:
                 flag = "--" + name.replace("_", "-")
@@ -112,7 +123,6 @@ class Continuation:
     cooldown_epochs: int = 0
     plan: bool = False
     """Only show what each choice would do."""
-    seam_epochs: int = 5
     allow_change: frozenset[str] = frozenset()
     schedule: str | None = None
     """The law of a run of YOLOv5, where its files do not tell."""
@@ -124,8 +134,6 @@ class Continuation:
         if unknown:
             known = ", ".join(sorted(name.replace("_", "-") for name in ALLOWABLE))
             raise UserError(f"--allow-change {', '.join(unknown)}: what can be allowed is {known}.")
-        if self.seam_epochs < 0:
-            raise UserError(f"--seam-epochs {self.seam_epochs}: give a number from 0 up.")
 
     def for_upstream_only(self) -> str | None:
         """The first option given that makes sense for checkpoints of YOLOv5 alone."""

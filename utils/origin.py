@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from utils.checkpoint.adopt import Adopted, AdoptionWishes, adopt_upstream, settled
-from utils.checkpoint.format import Best, DeployFacts, deploy_facts
+from utils.checkpoint.format import Best, DeployCheckpoint, DeployFacts, deploy_facts
 from utils.checkpoint.store import load_whole, read_checkpoint
 from utils.checkpoint.upstream import is_upstream_file
+from utils.checkpoint.upstream_best import convert_best
 from utils.errors import UserError
 from utils.history import ITERATION
 from utils.options import Request
@@ -32,14 +34,18 @@ class Origin:
     """The file that was read: `last_prev.pt` if `last.pt` is damaged."""
     checkpoint: dict[str, Any]
     saved: Plan
-    """The plan as it was saved."""
+    """The plan as it was saved, without the extension that is replaced, see `replaces`."""
     plan: Plan
     """The plan to go on with: the saved one, with the new segment when the run is extended."""
     extended: bool
+    replaces: bool
+    """Whether the new segment takes the place of one that was saved with no epoch of it trained."""
     ended: bool
     """Whether all is trained and only what comes after was cut off: best.pt, figures, pictures."""
     adopted: Adopted | None
     """What was found in a checkpoint of YOLOv5; None for one of ours."""
+    best_weights: DeployCheckpoint | None
+    """Those of a best.pt of YOLOv5, to be taken along; None if there is none or it does not fit."""
 
     @property
     def completed(self) -> int:
@@ -47,9 +53,14 @@ class Origin:
         return int(self.checkpoint["position"]["epoch"])
 
     @property
-    def missing(self) -> tuple[str, ...]:
-        """What a checkpoint of YOLOv5 did not hold, in sentences."""
-        return () if self.adopted is None else self.adopted.missing
+    def next_seam(self) -> int:
+        """Epochs completed where an extension begins; an epoch under way ends on the old plan."""
+        return next_seam(self.checkpoint)
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """What a checkpoint of YOLOv5 did not hold, part by part."""
+        return {} if self.adopted is None else self.adopted.missing
 
     def settled(self, batches_per_epoch: int) -> Origin:
         """Complete what a checkpoint of YOLOv5 leaves open until the data are known.
@@ -78,23 +89,38 @@ def read_origin(path: Path, request: Request) -> Origin:
     else:
         source, checkpoint = _own(path, request)
         adopted = None
-    saved = _saved_plan(checkpoint, path)
+    saved = found = _saved_plan(checkpoint, path)
     # Rates of an adopted history are rounded and lag; its law was checked when it was read.
     check_past(saved, [row for row in checkpoint["history"] if ITERATION in row])
     ended = _has_ended(checkpoint, saved, request)
     if ended and checkpoint["closed"]:
         raise UserError(f"{path}: {_why_ended(checkpoint, saved)}; add --extend-epochs X to go on.")
-    plan = _plan_from_here(checkpoint, saved, request)
+    extension = request.continuation.extension()
+    if extension is None:
+        plan = saved
+    else:
+        saved = _without_untrained_extension(found, next_seam(checkpoint))
+        plan = extend_plan(saved, next_seam(checkpoint), extension)
     check_future(plan, checkpoint["position"]["epoch"])
+    taken_best = None if adopted is None else _best_of_upstream(path, checkpoint)
+    best = _best_at_hand(source, checkpoint) if taken_best is None else _told_best(taken_best)
     return Origin(
         source,
-        {**checkpoint, "best": _best_at_hand(source, checkpoint)},
+        {**checkpoint, "plan": saved.to_dict(), "best": best},
         saved,
         plan,
-        extended=request.continuation.extend_epochs is not None,
+        extended=extension is not None,
+        replaces=saved != found,
         ended=ended,
         adopted=adopted,
+        best_weights=taken_best,
     )
+
+
+def next_seam(checkpoint: Mapping[str, Any]) -> int:
+    """Epochs completed where an extension of a checkpoint begins, the one under way included."""
+    under_way = checkpoint["progress"]["batches"] > 0
+    return int(checkpoint["position"]["epoch"]) + under_way
 
 
 def _adopted(path: Path, request: Request) -> Adopted:
@@ -134,18 +160,10 @@ def _saved_plan(checkpoint: dict[str, Any], path: Path) -> Plan:
     return plan
 
 
-def _plan_from_here(checkpoint: dict[str, Any], plan: Plan, request: Request) -> Plan:
-    extension = request.continuation.extension()
-    if extension is None:
-        return plan
-    completed = checkpoint["position"]["epoch"]
-    if plan.seams and plan.seams[-1].start == completed:
-        raise UserError(
-            f"the run is extended to {plan.total_epochs} epochs already, and none of them is "
-            "trained yet; go on with --resume alone, or choose anew from "
-            f"weights/seam_{completed}.pt with --name."
-        )
-    return extend_plan(plan, completed, extension)
+def _without_untrained_extension(plan: Plan, seam: int) -> Plan:
+    """The plan that an extension at this seam goes on from: choosing anew replaces the choice."""
+    trained = tuple(segment for segment in plan.segments if segment.start < seam)
+    return replace(plan, segments=trained or plan.segments[:1])
 
 
 def _has_ended(checkpoint: dict[str, Any], plan: Plan, request: Request) -> bool:
@@ -175,7 +193,7 @@ def _best_at_hand(path: Path, checkpoint: dict[str, Any]) -> Best:
     or when the best epoch was not saved. Then the best is looked for anew.
     """
     best: Best = checkpoint["best"]
-    if best["epoch"] < 0 or best["epoch"] == checkpoint["position"]["epoch"] - 1:
+    if best["epoch"] < 0 or holds_best(checkpoint):
         return best
     found = _facts_of(path.with_name(BEST))
     if found == DeployFacts(epoch=best["epoch"], fitness=best["fitness"]):
@@ -185,6 +203,24 @@ def _best_at_hand(path: Path, checkpoint: dict[str, Any]) -> Best:
         *(best["epoch"], path),
     )
     return Best(fitness=float("-inf"), epoch=-1)
+
+
+def holds_best(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether the weights in a training checkpoint are those of the best epoch so far."""
+    between_epochs = checkpoint["progress"]["batches"] == 0
+    return between_epochs and checkpoint["best"]["epoch"] == checkpoint["position"]["epoch"] - 1
+
+
+def _best_of_upstream(path: Path, checkpoint: dict[str, Any]) -> DeployCheckpoint | None:
+    """The best.pt beside a checkpoint of YOLOv5, as one of ours; None if it does not belong."""
+    best = path.with_name(BEST)
+    if path.name == BEST or not best.is_file():
+        return None
+    return convert_best(best, checkpoint)
+
+
+def _told_best(weights: DeployCheckpoint) -> Best:
+    return Best(fitness=weights["fitness"], epoch=weights["epoch"])
 
 
 def _facts_of(best: Path) -> DeployFacts | None:

@@ -77,8 +77,14 @@ def read_checkpointed(path: Path) -> RecordedRun:
         raise UserError(f"{path} has no completed epoch; train the run first.")
     try:
         plan = Plan.from_dict(checkpoint["plan"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: its plan is incomplete ({error}).") from error
+        planned = len(plan.factors())
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(f"{path} is damaged: its plan is unreadable ({error!r}).") from error
+    if checkpoint["history"][-1]["epoch"] >= planned:
+        raise UserError(
+            f"{path} is damaged: its plan of {planned} epochs ends before its history; "
+            "name an earlier checkpoint of the run."
+        )
     folder = path.resolve().parent
     folder = folder.parent if folder.name == "weights" else folder
     return RecordedRun(

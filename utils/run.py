@@ -6,19 +6,30 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 from utils.atomic_files import copy_replacing
+from utils.checkpoint.format import no_progress
 from utils.checkpoint.store import PREVIOUS, save_checkpoint
 from utils.config import Hyp, load_hyp
 from utils.errors import UserError
 from utils.options import Request, TrainOptions, resumed_options
-from utils.origin import BEST, LAST, Origin, read_origin
-from utils.run_folder import checkpoint_of, latest_checkpoint, numbered_run_folder, run_folder_of
+from utils.origin import BEST, LAST, Origin, holds_best, read_origin
+from utils.run_folder import (
+    checkpoint_of,
+    clear_run,
+    latest_checkpoint,
+    numbered_run_folder,
+    run_folder_of,
+)
+from utils.solver.continuation import flat_from
 from utils.solver.schedule import Plan, WarmUp, base_segment, warmup_iterations
 
 log = logging.getLogger("yolo")
 
 SEAMS = "seams.json"
+REGROUPING = frozenset({"batch_size", "data", "rect", "seed"})
+"""Options that decide which images make a batch."""
 PLAN_KEYS = ("lr0", "lrf", "momentum", "warmup_epochs", "warmup_momentum", "warmup_bias_lr")
 
 
@@ -36,8 +47,6 @@ class Run:
     """Where a new folder is made."""
     allowed: frozenset[str] = frozenset()
     """Options that differ from those that the run was trained with so far."""
-    seam_epochs: int = 0
-    """Epochs after a seam in which the raw weights are validated too."""
 
     def settled(self, batches_per_epoch: int) -> Run:
         """The run with what a checkpoint of YOLOv5 leaves open until the data are known."""
@@ -80,7 +89,7 @@ def open_run(request: Request) -> Run:
         new = load_hyp(options.hyp)
         if new != hyp and "hyp" not in request.continuation.allow_change:
             raise UserError(
-                f"--hyp {options.hyp} has other values than the run and would change it; "
+                f"--hyp {options.hyp} would change {_differences(hyp, new)}; "
                 "leave it out, or allow it with --allow-change hyp."
             )
         allowed = allowed | {"hyp"} if new != hyp else allowed
@@ -89,17 +98,34 @@ def open_run(request: Request) -> Run:
     return Run(
         options=options,
         hyp=hyp,
-        origin=replace(origin, plan=plan),
+        origin=_with_whole_epoch(replace(origin, plan=plan), allowed),
         folder=_folder_in_place(path, origin, request),
         project=_project(path, origin, request),
         allowed=allowed,
-        seam_epochs=request.continuation.seam_epochs,
     )
+
+
+def _with_whole_epoch(origin: Origin, changed: frozenset[str]) -> Origin:
+    """Begin the epoch under way anew where its batches are no longer the same."""
+    regrouped = changed & REGROUPING
+    if not regrouped or origin.checkpoint["progress"]["batches"] == 0:
+        return origin
+    log.warning(
+        "--%s makes other batches: epoch %d, which was under way, begins anew.",
+        *(min(regrouped).replace("_", "-"), origin.completed),
+    )
+    return replace(origin, checkpoint={**origin.checkpoint, "progress": no_progress()})
 
 
 def accumulation(options: TrainOptions) -> int:
     """Batches whose gradients are summed for one step after the warm-up."""
     return max(round(options.nominal_batch_size / options.batch_size), 1)
+
+
+def _differences(old: Hyp, new: Hyp) -> str:
+    before = old.to_dict()
+    pairs = [(name, before[name], after) for name, after in new.to_dict().items()]
+    return ", ".join(f"{name} {was} → {will}" for name, was, will in pairs if was != will)
 
 
 def _allowed_hyp(old: Hyp, new: Hyp) -> Hyp:
@@ -160,28 +186,41 @@ def prepare_folder(run: Run) -> Path:
     """Make the run's folder, or take the one it goes on in, and keep what was there before.
 
     An extension leaves the checkpoint before the seam as `weights/seam_<E>.pt`; a branch into a new
-    folder takes the best weights so far along.
+    folder takes the best weights so far along. What another run left in the folder is deleted.
+
+    Raises:
+        UserError: the folder cannot be made, or is that of the YOLOv5 run that goes on.
     """
     folder = run.folder or numbered_run_folder(run.project, run.options.name, run.options.exist_ok)
     weights = folder / "weights"
-    weights.mkdir(exist_ok=True)
     origin = run.origin
+    if origin is None or folder.resolve() != run_folder_of(origin.path).resolve():
+        clear_run(folder)
+    elif origin.adopted is not None:
+        raise UserError(f"{folder} is the folder of the YOLOv5 run itself; give another --name.")
+    weights.mkdir(exist_ok=True)
     if origin is None:
-        for left in (LAST, PREVIOUS, BEST):  # of an older run, with --exist-ok
-            (weights / left).unlink(missing_ok=True)
-        (folder / SEAMS).unlink(missing_ok=True)
         return folder
-    if origin.extended:
-        save_checkpoint(origin.checkpoint, weights / f"seam_{origin.completed}.pt")
+    seam = weights / f"seam_{origin.next_seam}.pt"
+    if origin.extended and not (origin.replaces and seam.is_file()):
+        save_checkpoint(origin.checkpoint, seam)
     if run.folder is not None and origin.path.name == PREVIOUS:
         # last.pt is damaged; put the good one in its place, before a save makes it the previous.
         copy_replacing(origin.path, weights / LAST)
-    best = origin.checkpoint["best"]["epoch"]
-    if best >= 0 and best == origin.completed - 1:
-        save_checkpoint(origin.checkpoint, weights / BEST)
-    elif best >= 0 and run.folder is None:
-        copy_replacing(origin.path.with_name(BEST), weights / BEST)
+    _keep_best(origin, weights / BEST)
     return folder
+
+
+def _keep_best(origin: Origin, target: Path) -> None:
+    """Put the best weights so far, of which `read_origin` knows where they are, in their place."""
+    if origin.best_weights is not None:
+        save_checkpoint(cast("dict[str, Any]", origin.best_weights), target)
+    elif origin.checkpoint["best"]["epoch"] < 0:
+        return
+    elif holds_best(origin.checkpoint):
+        save_checkpoint(origin.checkpoint, target)
+    elif (source := origin.path.with_name(BEST)).resolve() != target.resolve():
+        copy_replacing(source, target)
 
 
 def plan_folder(origin: Origin) -> Path:
@@ -196,11 +235,11 @@ def announce(run: Run, plan: Plan, folder: Path) -> None:
         log.info("Training %d epochs into %s", plan.total_epochs, folder)
         return
     if not origin.extended:
+        under_way = origin.checkpoint["progress"]["batches"]
         log.info(
-            "Resuming %s: %d of %d epochs are done",
-            origin.path,
-            origin.completed,
-            plan.total_epochs,
+            "Resuming %s: %d of %d epochs are done%s",
+            *(origin.path, origin.completed, plan.total_epochs),
+            f", and {under_way} batches of the next one" if under_way else "",
         )
         return
     seam = plan.segments[-1]
@@ -212,10 +251,30 @@ def announce(run: Run, plan: Plan, folder: Path) -> None:
         *(plan.lr0 * before, plan.lr0 * after, after / before if before else float("inf")),
         plan.lr0 * plan.factor(plan.total_epochs - 1),
     )
+    flat = flat_from(seam)
+    if flat is not None:
+        log.warning(
+            "From epoch %d on the rate is flat, at %.4g; --slope fit comes down to the last epoch.",
+            *(flat, plan.lr0 * plan.factor(flat)),
+        )
+    _warn_of_unfinished_extension(origin, plan)
     iteration = origin.checkpoint["position"]["iteration"]
     if iteration <= plan.warmup.iterations:
         log.info(
             "The warm-up is still on, in iteration %d of %d: it goes on across the seam, and the "
             "rate that is applied is on its way to the planned one.",
             *(iteration, plan.warmup.iterations),
+        )
+
+
+def _warn_of_unfinished_extension(origin: Origin, plan: Plan) -> None:
+    """Say that a command that was given again after an interruption adds its epochs again."""
+    saved = origin.saved
+    stopped = origin.checkpoint["stopped_early"]
+    if saved.seams and origin.next_seam < saved.total_epochs and not stopped:
+        log.warning(
+            "The extension to %d epochs is unfinished, %d are done; --resume alone goes on with "
+            "it. --extend-epochs adds another one on top: %d epochs in all. Should that not be "
+            "meant, stop here and finish the earlier one with --resume weights/seam_%d.pt --name.",
+            *(saved.total_epochs, origin.completed, plan.total_epochs, origin.next_seam),
         )

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from utils.errors import UserError
+
+WRITTEN = re.compile(
+    r"weights/((last|last_prev|best|seam_\d+|epoch\d+)\.pt|\.[^/]*\.pt)"
+    r"|(opt|hyp)\.yaml|results\.(csv|png)|(seams|metrics|lr_plan)\.json|lr_(map|plan)\.png"
+    r"|labels\.jpg|train_batch\d+\.jpg|val_batch\d+_(labels|pred)\.jpg"
+    r"|confusion_matrix\.png|(PR|F1|P|R)_curve\.png|events\.out\.tfevents\..*"
+)
+"""The files that a run leaves in its folder."""
 
 
 def numbered_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
@@ -27,6 +36,13 @@ def numbered_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
     return folder
 
 
+def clear_run(folder: Path) -> None:
+    """Delete what an earlier run left in a folder, and nothing else."""
+    for file in [*folder.iterdir(), *(folder / "weights").glob("*")]:
+        if file.is_file() and WRITTEN.fullmatch(file.relative_to(folder).as_posix()):
+            file.unlink()
+
+
 def latest_checkpoint(project: str | Path) -> Path:
     """The most recently written `*/weights/last.pt` under `project`.
 
@@ -42,14 +58,17 @@ def latest_checkpoint(project: str | Path) -> Path:
 def checkpoint_of(target: str | Path) -> Path:
     """The checkpoint file meant by a path: the file itself, or the `last.pt` of a run folder.
 
+    Where that is gone, it is the `last_prev.pt` beside it.
+
     Raises:
         UserError: there is no such file, or the folder holds no `weights/last.pt`.
     """
     path = Path(target)
     if path.is_dir():
-        for candidate in (path / "weights" / "last.pt", path / "last.pt"):
-            if candidate.is_file():
-                return candidate
+        for name in ("last.pt", "last_prev.pt"):
+            for candidate in (path / "weights" / name, path / name):
+                if candidate.is_file():
+                    return candidate
         raise UserError(
             f"the folder {path} holds no weights/last.pt to resume from; start the run anew."
         )

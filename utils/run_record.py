@@ -15,6 +15,7 @@ from utils.checkpoint.format import Config
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.history import COLUMNS, Row, write_results
 from utils.options import TrainOptions
+from utils.processes import ALONE, Processes
 from utils.run import SEAMS, Run
 from utils.solver.schedule import Plan
 from utils.solver.seam import seam_figures
@@ -28,10 +29,18 @@ log = logging.getLogger("yolo")
 
 
 class RunRecord:
-    """Writes into one run folder."""
+    """Writes into one run folder; of several processes the first does."""
 
-    def __init__(self, folder: Path, plan: Plan, config: Config, options: TrainOptions) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        config: Config,
+        options: TrainOptions,
+        processes: Processes = ALONE,
+    ) -> None:
         self.folder = folder
+        self._processes = processes
         self.weights = folder / "weights"
         self._options = options
         self._plan = plan
@@ -49,15 +58,17 @@ class RunRecord:
         return self.weights / "best.pt"
 
     def begin(self, state: TrainingState, run: Run) -> None:
-        """Write the configuration and the history so far; a new run and an extension also last.pt.
+        """Write the configuration and the history so far; and last.pt, unless it is there already.
 
         So a run that is killed in its first epoch, or in the first after a seam, can be resumed.
         """
+        branched = run.origin is None or run.folder is None
+        if (run.origin and run.origin.extended) or (branched and not self._options.nosave):
+            self.save(state)
+        if not self._processes.first:
+            return
         for left in self.weights.glob(".*.pt"):  # by a process that was killed while it wrote
             left.unlink()
-        extended = run.origin is not None and run.origin.extended
-        if extended or (state.epoch == 0 and not self._options.nosave):
-            self._save(state)
         write_yaml(
             {**self._options.to_dict(), "planned_epochs": self._plan.total_epochs},
             self.folder / "opt.yaml",
@@ -76,7 +87,7 @@ class RunRecord:
             return
         state.continuations.append(
             {
-                "epoch": run.origin.completed,
+                "epoch": run.origin.next_seam if run.origin.extended else run.origin.completed,
                 "kind": "extended" if run.origin.extended else "resumed",
                 "allowed_changes": sorted(run.allowed),
                 "audit": [item._asdict() for item in audit.items],
@@ -89,19 +100,31 @@ class RunRecord:
         done = state.epoch - 1
         finished = state.stopped_early or state.epoch >= self._plan.total_epochs
         if finished or not self._options.nosave:
-            self._save(state)
+            self.save(state)
+            if not self._processes.first:
+                return
             if state.best_epoch == done or not self.best.is_file():
                 copy_replacing(self.last, self.best)
             period = self._options.save_period
             if period > 0 and state.epoch % period == 0:
                 copy_replacing(self.last, self.weights / f"epoch{done}.pt")
+        if not self._processes.first:
+            return
         write_results(state.history, self.folder / "results.csv")
         self._write_seams(state)
         self._show(state.history[-1])
 
-    def _save(self, state: TrainingState) -> None:
-        checkpoint = state.to_checkpoint(self._plan, self._config)
-        save_checkpoint(cast("dict[str, Any]", checkpoint), self.last, keep_previous=True)
+    def step(self, state: TrainingState) -> None:
+        """Save inside an epoch, every so many batches; the end of the epoch saves by itself."""
+        period = self._options.save_steps
+        if period > 0 and state.iteration % period == 0:
+            self.save(state)
+
+    def save(self, state: TrainingState) -> None:
+        """Write last.pt; all processes call it together."""
+        checkpoint = state.to_checkpoint(self._plan, self._config, self._processes)
+        if self._processes.first:
+            save_checkpoint(cast("dict[str, Any]", checkpoint), self.last, keep_previous=True)
 
     def _write_seams(self, state: TrainingState) -> None:
         seams = [figures.to_dict() for figures in seam_figures(self._plan, state.history)]
@@ -125,7 +148,7 @@ class RunRecord:
     def close(self, state: TrainingState) -> None:
         """Note in last.pt that nothing of the run's end is missing."""
         state.closed = True
-        self._save(state)
+        self.save(state)
 
     def end(self) -> None:
         """Strip best.pt to what predicting needs; last.pt stays whole, to be extended any time."""
@@ -137,5 +160,10 @@ class RunRecord:
 
 
 def write_yaml(data: dict[str, Any], path: Path) -> None:
-    """Write plain data as YAML, in the order of its keys."""
-    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    """Write plain data as YAML, in the order of its keys, at once or not at all."""
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+    def write(part: Path) -> None:
+        part.write_text(text, encoding="utf-8")
+
+    write_replacing(path, write)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.processes import ALONE, Processes
 
 GIGABYTE = 1e9
 PIXEL_MAX = 255.0
@@ -17,13 +18,20 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS,
 BF16_CUDA_CAPABILITY = 8  # Ampere, the first with bf16 tensor cores
 
 
-def select_device(text: str = "") -> torch.device:
+def select_device(text: str = "", processes: Processes = ALONE) -> torch.device:
     """The device named by `--device`: '' (first GPU, else CPU), 'cpu', 'mps', or a CUDA index.
+
+    Several processes take the machine's GPUs in turn, or those of a list such as '0,2'.
 
     Raises:
         UserError: the device is not on this machine, or several are named.
     """
     name = text.strip().lower().removeprefix("cuda:")
+    if processes.count > 1 and name != "cpu" and torch.cuda.is_available():
+        numbers = name.split(",") if name else [str(n) for n in range(torch.cuda.device_count())]
+        if processes.local_rank >= len(numbers):
+            raise UserError(f"--device {text}: name as many GPUs as there are processes.")
+        name = numbers[processes.local_rank]
     if name == "":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if name == "cpu":

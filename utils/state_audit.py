@@ -7,9 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from utils.history import RAW_MAP
+from utils.history import AT_SEAM, RAW_MAP
 from utils.observers import Figures
-from utils.options import TrainOptions
 from utils.origin import Origin
 from utils.run import Run
 from utils.solver.seam import EMA
@@ -61,8 +60,8 @@ def prove_state(
 ) -> Audit | None:
     """Audit and validate a restored state before its first step, and show what was found.
 
-    At a seam the figure of the raw weights enters the last epoch's record: it is what the epochs
-    after the seam are compared with.
+    At a seam the figures enter the last epoch's record: they are what the epochs after the seam
+    are compared with.
 
     Args:
         run: how the run goes on; of a new one there is nothing to prove.
@@ -75,9 +74,22 @@ def prove_state(
     items = audit_state(run, run.origin, state, config)
     check = check_figures(state, measure(state))
     log_audit(items, check)
-    if run.origin.extended:
-        state.note_raw_figure(check.raw)
+    seams = run.origin.plan.seams
+    if seams and seams[-1].start == state.epoch and not state.progress.batches:
+        note_level_before(state, check)
     return Audit(items, check)
+
+
+def note_level_before(state: TrainingState, check: SeamCheck) -> None:
+    """Enter into the last epoch's record what was measured at the seam.
+
+    What comes after may be validated otherwise than that epoch was: on other images, at another
+    size. Only figures of one validation can be compared.
+    """
+    state.note_raw_figure(check.raw)
+    for name, value in ((EMA, check.ema), (RAW_MAP, check.raw)):
+        if state.history and value is not None:
+            state.history[-1][AT_SEAM + name] = value
 
 
 def audit_state(
@@ -91,36 +103,38 @@ def audit_state(
         state: as restored.
         config: what the run's next checkpoints will say of it.
     """
-    saved = origin.checkpoint
-    buffers = len(set(saved["optimizer"]["buffers"]) & set(state.parameter_names))
-    parameters = len(state.parameter_names)
-    adopted = origin.adopted
-    ema_lost = adopted is not None and adopted.ema_updates is None
-    tensors = len(saved["model"])
-    return [
-        AuditItem("weights", RESTORED, f"{tensors} tensors, fp32"),
-        AuditItem(
-            "EMA",
-            MISSING if ema_lost else RESTORED,
-            f"{tensors} tensors, counter {state.ema.updates}" + (" made up" if ema_lost else ""),
-        ),
-        AuditItem("optimizer", RESTORED, "no step was made yet")
-        if state.iteration == 0
-        else _optimizer_item(saved["optimizer"]["name"], run.options, buffers, parameters),
+    saved, options = origin.checkpoint, run.options
+    old, old_options = saved["config"], saved["config"]["options"]
+    tensors = f"{len(saved['model'])} tensors"
+    items = [
+        AuditItem("weights", RESTORED, tensors),
+        AuditItem("EMA", RESTORED, f"{tensors}, counter {state.ema.updates}"),
+        _optimizer_item(saved, state, options.optimizer),
         _plan_item(origin),
-        _scaler_item(saved, state),
+        _scaler_item(saved, state, config["precision"]),
         _best_item(state),
-        _patience_item(origin, run.options.patience),
-        _compared("data order", saved["config"]["options"]["seed"], run.options.seed, "seed ")
-        if adopted is None
-        else AuditItem("data order", CHANGED, f"YOLOv5's → seed {run.options.seed}"),
-        *_option_items(run, saved["config"]["options"]),
-        _compared("number format", saved["config"]["precision"], config["precision"]),
-        AuditItem("processes", RESTORED, "1"),
-        _hyp_item(saved["config"]["hyp"], run.hyp.to_dict()),
-        _data_item(saved["config"].get("data"), config["data"]),
-        *(AuditItem("of YOLOv5's file", MISSING, sentence) for sentence in origin.missing),
+        _patience_item(origin, options.patience),
+        _compared("data order", old_options["seed"], options.seed, "seed "),
+        *_option_items(run, old_options),
+        _compared("number format", old["precision"], config["precision"]),
+        _compared("processes", old.get("processes", 1), config.get("processes", 1)),
+        _hyp_item(old["hyp"], run.hyp.to_dict()),
+        _data_item(old.get("data"), config["data"]),
     ]
+    under_way = state.progress
+    if under_way.batches:
+        detail = f"{under_way.batches} batches done, {under_way.pending} summed for the next step"
+        items.append(AuditItem("epoch under way", RESTORED, detail))
+    lost = dict(origin.missing)
+    known = [_less(item, lost.pop(item.part, None)) for item in items]
+    return [*known, *(AuditItem(part, MISSING, what) for part, what in lost.items())]
+
+
+def _less(item: AuditItem, lost: str | None) -> AuditItem:
+    """The item, missing if something of it is lost, with what is there in its place."""
+    if lost is None:
+        return item
+    return AuditItem(item.part, MISSING, f"{item.detail}; {lost}")
 
 
 def _compared(part: str, old: object, new: object, prefix: str = "") -> AuditItem:
@@ -129,10 +143,14 @@ def _compared(part: str, old: object, new: object, prefix: str = "") -> AuditIte
     return AuditItem(part, CHANGED, f"{prefix}{old} → {new}")
 
 
-def _optimizer_item(old: str, options: TrainOptions, buffers: int, parameters: int) -> AuditItem:
-    new = options.optimizer
+def _optimizer_item(saved: Mapping[str, Any], state: TrainingState, new: str) -> AuditItem:
+    if state.ema.updates == 0:
+        return AuditItem("optimizer", RESTORED, "no step was made yet")
+    old = saved["optimizer"]["name"]
     if old != new:
         return AuditItem("optimizer", CHANGED, f"{old} → {new}, its buffers start afresh")
+    parameters = len(state.parameter_names)
+    buffers = len(set(saved["optimizer"]["buffers"]) & set(state.parameter_names))
     status = RESTORED if buffers >= parameters else MISSING
     return AuditItem("optimizer", status, f"{new}, buffers of {buffers} of {parameters} parameters")
 
@@ -148,11 +166,20 @@ def _plan_item(origin: Origin) -> AuditItem:
     return AuditItem("learning-rate plan", CHANGED, detail)
 
 
-def _scaler_item(saved: Mapping[str, Any], state: TrainingState) -> AuditItem:
-    if not state.scaler.is_enabled():
-        return AuditItem("AMP scaler", RESTORED, "none needed")
-    status = RESTORED if saved["scaler"] else MISSING
-    return AuditItem("AMP scaler", status, f"scale {state.scaler.get_scale():g}")
+def _scaler_item(saved: Mapping[str, Any], state: TrainingState, precision: str) -> AuditItem:
+    """Loss scaling, which fp16 alone needs: restored is also that there was none and is none."""
+    old, needed = saved["scaler"], state.scaler.is_enabled()
+    if old and not needed:
+        detail = f"scale {old['scale']:g} → none, {precision} needs none"
+        return AuditItem("AMP scaler", CHANGED, detail)
+    if not needed:
+        return AuditItem("AMP scaler", RESTORED, f"none, {precision} needs none")
+    scale = f"scale {state.scaler.get_scale():g}"
+    if old:
+        return AuditItem("AMP scaler", RESTORED, scale)
+    if saved["config"]["precision"] == precision:
+        return AuditItem("AMP scaler", MISSING, f"{scale}, as at the start of a run")
+    return AuditItem("AMP scaler", CHANGED, f"none → {scale}")
 
 
 def _best_item(state: TrainingState) -> AuditItem:
@@ -165,7 +192,8 @@ def _best_item(state: TrainingState) -> AuditItem:
 def _patience_item(origin: Origin, patience: int) -> AuditItem:
     old = origin.checkpoint["config"]["options"]["patience"]
     if origin.extended:
-        return AuditItem("patience", CHANGED, f"{patience} epochs, starts afresh at the seam")
+        detail = f"{patience} epochs" if patience == old else f"{old} → {patience} epochs"
+        return AuditItem("patience", CHANGED, f"{detail}, starts afresh at the seam")
     return _compared("patience", old, patience)
 
 
@@ -190,18 +218,26 @@ def _hyp_item(old: Mapping[str, float], new: Mapping[str, float]) -> AuditItem:
 
 
 def _data_item(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> AuditItem:
+    """Compare what both say of the data; what an older checkpoint lacks is passed over."""
+    images = f"{new['file']}, {new['train images']} + {new['val images']} images"
     if old is None:
-        return AuditItem("data set", MISSING, "the checkpoint does not say what it was trained on")
-    changed = [f"{name} {old[name]} → {new[name]}" for name in new if old[name] != new[name]]
+        return AuditItem("data set", MISSING, f"{images}; those of before are not on record")
+    changed = [
+        f"{name} {old[name]} → {new[name]}"
+        for name in new
+        if name in old and old[name] != new[name]
+    ]
     if changed:
         return AuditItem("data set", CHANGED, ", ".join(changed))
-    images = f"{new['train images']} + {new['val images']} images"
-    return AuditItem("data set", RESTORED, f"{new['file']}, {images}")
+    return AuditItem("data set", RESTORED, images)
 
 
 def check_figures(state: TrainingState, measured: Figures) -> SeamCheck:
-    """Put the last epoch's saved figures beside those measured of the restored state."""
-    last = state.history[-1] if state.history else {}
+    """Put the last epoch's saved figures beside those measured of the restored state.
+
+    Of a state in the middle of an epoch there are no saved figures.
+    """
+    last = state.history[-1] if state.history and not state.progress.batches else {}
 
     def known(name: str) -> float | None:
         value = last.get(name, math.nan)
@@ -231,7 +267,7 @@ def log_audit(items: Sequence[AuditItem], check: SeamCheck) -> None:
     )
     if check.reproduced is False:
         log.warning(
-            "The restored average does not give the saved figure again: "
-            "the validation images, the number format or the machine differ from before, "
-            "or the file was rounded, as YOLOv5's are."
+            "The restored average does not give the saved figure again: the validation differs "
+            "(images, their size, number format, machine), or the file was rounded, as YOLOv5's "
+            "are. What follows a seam is compared with the figure measured here."
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from utils.datasets.description import (
@@ -16,13 +19,15 @@ from utils.datasets.description import (
     load_description,
 )
 from utils.datasets.index import Index, build_index
-from utils.datasets.loader import TrainLoader, build_eval_loader, build_train_loader
+from utils.datasets.loader import Part, TrainLoader, build_eval_loader, build_train_loader
 from utils.datasets.shapes import whole_strides
 from utils.evaluation.evaluate import judged_names
+from utils.processes import Processes
 from utils.run import Run
 
 log = logging.getLogger("yolo")
 
+DIGEST_LENGTH = 12  # hexadecimal digits: 48 bits tell two states of one data set apart
 EVAL_BATCH = 2  # validation keeps no gradients, so it takes twice the images of a training batch
 
 
@@ -49,9 +54,10 @@ class TrainingData:
             "train boxes": len(self.train.boxes),
             "val images": len(self.val),
             "val boxes": len(self.val.boxes),
+            "content": content_digest(self.train, self.val),
         }
 
-    def loaders(self, run: Run, image_size: int, stride: int) -> Loaders:
+    def loaders(self, run: Run, image_size: int, stride: int, processes: Processes) -> Loaders:
         """The loaders of a run; `image_size` is a multiple of the stride."""
         options = run.options
         train = build_train_loader(
@@ -64,6 +70,7 @@ class TrainingData:
             cache=options.cache,
             rect=options.rect,
             stride=stride,
+            part=Part(processes.rank, processes.count),
         )
         val = build_eval_loader(
             self.val,
@@ -74,6 +81,27 @@ class TrainingData:
             cache=options.cache,
         )
         return Loaders(train, val)
+
+
+def content_digest(*splits: Index) -> str:
+    """A few digits of the SHA-256 over names, sizes and labels of the images of some splits.
+
+    Neither the place nor the order of the files counts, nor their times; nor does a pixel, which
+    would cost minutes to read. Image names are taken from the folder that all of a split lie in.
+    """
+    digest = hashlib.sha256()
+    for split in splits:
+        paths = list(split.paths)
+        shared = os.path.commonprefix(paths)  # noqa: RUF071 -- what follows its last / is cut off
+        start = len(shared.rpartition(os.sep)[0])
+        names = [path[start:].replace(os.sep, "/") for path in paths]
+        for i in sorted(range(len(names)), key=names.__getitem__):
+            boxes = np.ascontiguousarray(split.labels(i), "<f4")
+            height, width = split.sizes[i]
+            digest.update(f"{names[i]} {height} {width} {len(boxes)}\n".encode())
+            digest.update(boxes.tobytes())
+        digest.update(b"\n")
+    return digest.hexdigest()[:DIGEST_LENGTH]
 
 
 def describe_data(run: Run) -> DatasetDescription:

@@ -16,16 +16,46 @@ from utils.checkpoint.format import (
     VERSION,
     Config,
     DeployCheckpoint,
+    Progress,
     TrainingCheckpoint,
     deploy_facts,
+    no_progress,
 )
 from utils.errors import UserError
-from utils.history import RAW_MAP, Row
+from utils.history import LOSSES, RAW_MAP, Row
+from utils.processes import ALONE, Processes
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import optimizer_buffers, restore_buffers
 from utils.solver.schedule import Plan
 
 NEVER = -1
+
+
+@dataclass
+class EpochProgress:
+    """What is done of the epoch that is under way; as it is made when none is."""
+
+    batches: int = 0
+    """Batches trained, those that were left out included."""
+    counted: int = 0
+    """Batches whose loss is in the sum."""
+    losses: Tensor = field(default_factory=lambda: torch.zeros(len(LOSSES)))
+    """Sum of box, objectness and class loss, [3]."""
+    pending: int = 0
+    """Batches whose gradients are summed but not yet applied; 0 at the epoch's end."""
+    skipped: int = 0
+    """Batches left out, for their loss or gradient was not finite."""
+
+    def add(self, losses: Tensor) -> None:
+        """Take in the losses [3] of a batch whose gradients were summed."""
+        self.losses = self.losses.to(losses.device) + losses
+        self.counted += 1
+        self.pending += 1
+
+    def mean_losses(self) -> list[float]:
+        """Mean box, objectness and class loss so far; NaN if no batch counted."""
+        means: list[float] = (self.losses / self.counted).tolist()
+        return means
 
 
 @dataclass
@@ -42,8 +72,9 @@ class TrainingState:
     """Completed epochs."""
     iteration: int = 0
     """Batches trained since the start of the run."""
-    pending: int = 0
-    """Batches of this epoch whose gradients are summed but not yet applied; 0 at its end."""
+    progress: EpochProgress = field(default_factory=EpochProgress)
+    bad_in_row: int = 0
+    """Bad steps since the last good one."""
     best_fitness: float = float("-inf")
     best_epoch: int = NEVER
     stopped_early: bool = False
@@ -53,8 +84,10 @@ class TrainingState:
     continuations: list[dict[str, Any]] = field(default_factory=list)
     """How the run went on, each time; written by `utils.run_record`."""
 
-    def to_checkpoint(self, plan: Plan, config: Config) -> TrainingCheckpoint:
-        """Everything needed to go on, as tensors and plain data."""
+    def to_checkpoint(
+        self, plan: Plan, config: Config, processes: Processes = ALONE
+    ) -> TrainingCheckpoint:
+        """Everything needed to go on, as tensors and plain data; all processes call it together."""
         return TrainingCheckpoint(
             format=FORMAT,
             version=VERSION,
@@ -68,6 +101,7 @@ class TrainingState:
             scaler=self.scaler.state_dict(),
             plan=plan.to_dict(),
             position={"epoch": self.epoch, "iteration": self.iteration},
+            progress=self._progress_to_plain(processes),
             best={"fitness": self.best_fitness, "epoch": self.best_epoch},
             stopped_early=self.stopped_early,
             closed=self.closed,
@@ -77,7 +111,39 @@ class TrainingState:
             software={"torch": str(torch.__version__), "python": platform.python_version()},
         )
 
-    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+    def _progress_to_plain(self, processes: Processes) -> Progress:
+        done = self.progress
+        if done.batches == 0:
+            return {**no_progress(), "bad_in_row": self.bad_in_row}
+        gradients = {}
+        if done.pending:
+            for name in self.parameter_names:
+                gradient = self.model.get_parameter(name).grad
+                if gradient is not None:
+                    gradients[name] = processes.total(gradient).cpu()
+        return Progress(
+            batches=done.batches,
+            counted=done.counted,
+            losses=done.losses.cpu(),
+            pending=done.pending,
+            skipped=done.skipped,
+            bad_in_row=self.bad_in_row,
+            gradients=gradients,
+        )
+
+    def _restore_progress(self, saved: Mapping[str, Any], processes: Processes) -> None:
+        self.bad_in_row = saved["bad_in_row"]
+        if saved["batches"] == 0:
+            return
+        self.progress = EpochProgress(
+            **{name: saved[name] for name in ("batches", "counted", "losses", "pending", "skipped")}
+        )
+        if processes.first:  # what was summed is the sum of all; one alone must bring it back
+            for name, gradient in saved["gradients"].items():
+                parameter = self.model.get_parameter(name)
+                parameter.grad = gradient.to(parameter.device)
+
+    def restore(self, checkpoint: Mapping[str, Any], processes: Processes = ALONE) -> None:
         """Inverse of `to_checkpoint`, into objects built from the same configuration.
 
         Raises:
@@ -98,6 +164,7 @@ class TrainingState:
             self.scaler.load_state_dict(checkpoint["scaler"])
         self.epoch = checkpoint["position"]["epoch"]
         self.iteration = checkpoint["position"]["iteration"]
+        self._restore_progress(checkpoint["progress"], processes)
         self.best_fitness = checkpoint["best"]["fitness"]
         self.best_epoch = checkpoint["best"]["epoch"]
         self.history = [dict(row) for row in checkpoint["history"]]

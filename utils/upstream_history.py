@@ -122,6 +122,12 @@ class BestEpoch(NamedTuple):
     fitness: float
 
 
+def best_on_record(rows: Sequence[Row]) -> BestEpoch | None:
+    """The best epoch of everything that was written, an epoch with two rows counted once."""
+    epochs = 1 + max((int(row["epoch"]) for row in rows), default=-1)
+    return best_epoch(history_of(rows, epochs).rows)
+
+
 def best_epoch(rows: Sequence[Row]) -> BestEpoch | None:
     """The validated epoch of highest fitness, the last one of equals; None if there is none."""
     map50, map50_95 = METRICS[2:]

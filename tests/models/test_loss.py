@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +136,38 @@ def test_focal_loss_quietens_what_is_right() -> None:
     assert found.item() == pytest.approx(0.25 * (1 / 4) ** 2 * math.log(4 / 3))
     negative = binary_loss(logits, 1 - target, ONE, gamma=2.0)
     assert negative.item() == pytest.approx(0.75 * (3 / 4) ** 2 * math.log(4))
+
+
+def test_parts_of_a_batch_sum_to_the_whole() -> None:
+    model = Detector(load_spec(Path("yolov5n.yaml")).with_classes(3))
+    loss = build_loss(model, Hyp(), image_size=64, label_smoothing=0.1)
+    generator = torch.Generator().manual_seed(0)
+    raw = [torch.randn(3, 3, side, side, 8, generator=generator) for side in (8, 4, 2)]
+    boxes = torch.rand(7, 4, generator=generator) * 0.4 + 0.2
+    classes = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    image = torch.tensor([0, 0, 0, 0, 1, 2, 2])
+    targets = torch.cat((image[:, None], classes[:, None], boxes), 1)
+    whole = loss(raw, targets)
+
+    parts = []  # images 0 and 2 in one process, image 1 in another, and a third has none of its own
+    for images, count in (([0, 2], 2), ([1], 1), ([0], 0)):
+        own = targets[torch.isin(image, torch.tensor(images))] if count else targets[:0]
+        own = own.clone()
+        own[:, 0] = torch.searchsorted(torch.tensor(images), own[:, 0].long())
+        parts.append(([level[images] for level in raw], own, count))
+    counts: list[Tensor] = []
+
+    def note(own: Tensor) -> Tensor:
+        counts.append(own)
+        return own
+
+    for part in parts:
+        loss.over_processes(note)(*part)
+    shared = loss.over_processes(lambda _: torch.stack(counts).sum(0))
+    losses = [shared(*part) for part in parts]
+    for name in ("total", "box", "obj", "cls"):
+        summed = torch.stack([getattr(part, name) for part in losses]).sum()
+        torch.testing.assert_close(summed, getattr(whole, name), rtol=1e-5, atol=0)
 
 
 def test_half_precision_maps_give_a_float32_loss() -> None:

@@ -43,6 +43,7 @@ TRAIN = {
     "--freeze": [0],
     "--save-period": -1,
     "--seed": 0,
+    "--sync-bn": False,
 }
 TRAIN_OWN = {
     "--amp": "auto",
@@ -59,6 +60,9 @@ TRAIN_OWN = {
     "--completed-epochs": None,
     "--allow-partial-state": False,
     "--seam-epochs": 5,
+    "--save-steps": 0,
+    "--clip-grad-norm": 10.0,
+    "--max-bad-steps": 10,
     "--allow-change": frozenset(),
 }
 

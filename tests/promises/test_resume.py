@@ -31,7 +31,8 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
         ]
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return [] if torch.equal(a, b) else [path]
-    return [] if a == b and type(a) is type(b) else [path]
+    same = a == b or (a != a and b != b)  # noqa: PLR0124 -- NaN where nothing was measured
+    return [] if same and type(a) is type(b) else [path]
 
 
 def killed_after(
@@ -95,7 +96,7 @@ def test_a_kill_between_last_and_best_is_mended(
     monkeypatch.setattr("utils.engine.fitness", lambda _, __: next(scores))
     whole = train(parse_request(toy_arguments(tmp_path, "--epochs 2 --name whole")))
     arguments = toy_arguments(tmp_path, "--epochs 2 --name killed")
-    killed_after(epochs, monkeypatch, arguments, at="_save")
+    killed_after(epochs, monkeypatch, arguments, at="save")
     killed = tmp_path / "runs" / "killed"
     resumed(killed)
     assert same_run(whole, killed) == []

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.paths import ROOT
+from utils.checkpoint.format import no_progress
 from utils.checkpoint.store import save_checkpoint
 from utils.compare import aligned, common_folder, compare, distinguishing_names
 from utils.errors import UserError
@@ -18,6 +19,12 @@ from utils.solver.schedule import Plan, WarmUp, base_segment
 NAN = float("nan")
 BASE = Plan(0.01, 0.937, 1, WarmUp(100, 0.1, 0.8), (base_segment(2, "linear", 0.5),))
 EXTENDED = extend_plan(BASE, 2, Extension(epochs=2, mode="hold"))
+
+
+def edited(**changes: Any) -> dict[str, Any]:
+    """The plan's data with other values in its only segment."""
+    data = BASE.to_dict()
+    return {**data, "segments": [data["segments"][0] | changes]}
 
 
 def history(*scores: float) -> list[dict[str, float]]:
@@ -55,6 +62,7 @@ def make_run(
         "scaler": {},
         "plan": plan.to_dict(),
         "position": {"epoch": len(rows), "iteration": 3 * len(rows)},
+        "progress": no_progress(),
         "best": {"fitness": 0.0, "epoch": 0},
         "stopped_early": False,
         "closed": True,
@@ -188,7 +196,10 @@ def test_runs_of_other_classes_are_pointed_out(
     ("change", "reason"),
     [
         ({"history": []}, "no completed epoch"),
-        ({"plan": {}}, "its plan is incomplete"),
+        ({"plan": {}}, "its plan is unreadable"),
+        ({"plan": {**BASE.to_dict(), "segments": []}}, "its plan is unreadable"),
+        ({"plan": edited(mode="leap")}, "its plan is unreadable .*unknown continuation mode"),
+        ({"plan": edited(epochs=0)}, "its plan of 0 epochs ends before its history"),
         (
             {"kind": "deploy", "weights": {}, "spec": {}, "names": [], "epoch": 1, "fitness": 0.5},
             "stripped of its history",

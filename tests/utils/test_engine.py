@@ -1,23 +1,26 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 from models.detector import Detector
-from models.loss import build_loss
+from models.loss import DetectionLoss, DetectionLosses, build_loss
 from models.spec import load_spec
 from tests.utils.solver.test_schedule import plan_of
 from utils.config import Hyp
-from utils.datasets.dataset import Batch
+from utils.datasets.dataset import Batch, Frame
 from utils.engine import Rules, close_epoch, resized, train_step
 from utils.errors import UserError
 from utils.evaluation.evaluate import evaluate
 from utils.observers import Figures
+from utils.processes import ALONE
 from utils.runtime import Precision
 from utils.solver.ema import ModelEma
+from utils.solver.norm_statistics import NormStatistics
 from utils.solver.param_groups import apply_settings, build_optimizer, parameter_groups
 from utils.solver.schedule import StepSettings, base_segment
 from utils.training_state import TrainingState
@@ -38,14 +41,27 @@ def toy_state() -> TrainingState:
 def rules_for(state: TrainingState, accumulate: int = 1, precision: str = "fp32") -> Rules:
     loss = build_loss(state.model, Hyp(), image_size=64, label_smoothing=0.0)
     plan = plan_of(base_segment(1000, "linear", 0.1), nw=1, accumulate=accumulate)
-    return Rules(plan, loss, Precision(precision, "cpu"), CPU, 0, 32, multi_scale=False)
+    return Rules(
+        plan=plan,
+        loss=loss,
+        precision=Precision(precision, "cpu"),
+        device=CPU,
+        processes=ALONE,
+        statistics=NormStatistics(state.model),
+        seed=0,
+        stride=32,
+        multi_scale=False,
+        max_gradient_norm=10.0,
+        max_bad_steps=3,
+    )
 
 
 def toy_batch() -> Batch:
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8))
     targets = torch.tensor([[0, 0, 0.3, 0.4, 0.4, 0.3], [1, 1, 0.6, 0.5, 0.5, 0.4]])
-    return Batch(images, targets, torch.arange(2), ())
+    frames = tuple(Frame(f"{name}.jpg", (64, 64), (1.0, 1.0), (0.0, 0.0)) for name in "ab")
+    return Batch(images, targets, torch.arange(2), frames)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -54,8 +70,11 @@ def test_one_batch_can_be_learned_by_heart(precision: str) -> None:
     rules = rules_for(state, precision=precision)
     rules = replace(rules, plan=replace(rules.plan, lr0=0.05))
     state.model.train()
-    losses = [train_step(state, rules, toy_batch(), last=True).sum().item() for _ in range(200)]
-    assert losses[-1] < 0.5 * losses[0]
+    totals = [0.0]
+    for _ in range(200):
+        train_step(state, rules, toy_batch(), last=True)
+        totals.append(state.progress.losses.sum().item())
+    assert totals[-1] - totals[-2] < 0.5 * totals[1]
     assert state.iteration == state.ema.updates == 200
 
 
@@ -67,7 +86,7 @@ def test_a_step_is_made_when_enough_is_summed_or_the_epoch_ends() -> None:
     pending = []
     for number in range(1, 6):
         train_step(state, rules, toy_batch(), last=number == 5)
-        pending.append(state.pending)
+        pending.append(state.progress.pending)
     assert pending == [1, 2, 0, 1, 0]
     assert state.ema.updates == 2
 
@@ -115,3 +134,109 @@ def test_a_rate_that_is_not_the_plan_s_stops_the_run() -> None:
     apply_settings(state.optimizer, StepSettings(0.02, 0.02, 0.9, 1))
     with pytest.raises(UserError, match="something other than the plan sets the optimizer's rates"):
         close_epoch(state, plan, [0.1, 0.2, 0.3], Figures(None, None), patience=2)
+
+
+class SpoiltLoss:
+    """Makes one of the losses of a real one infinite."""
+
+    def __init__(self, loss: DetectionLoss, part: str) -> None:
+        self._loss = loss
+        self._part = part
+
+    def __call__(self, *inputs: Any, **options: Any) -> DetectionLosses:
+        losses = self._loss(*inputs, **options)
+        return losses._replace(**{self._part: getattr(losses, self._part) * math.inf})
+
+
+def spoilt(rules: Rules, part: str) -> Rules:
+    return replace(rules, loss=cast("DetectionLoss", SpoiltLoss(rules.loss, part)))
+
+
+def everything(state: TrainingState) -> dict[str, torch.Tensor]:
+    buffers = state.optimizer.state_dict()["state"]
+    tensors = {
+        **{f"model/{name}": t for name, t in state.model.state_dict().items()},
+        **{f"ema/{name}": t for name, t in state.ema.model.state_dict().items()},
+        **{
+            f"grad/{name}": p.grad
+            for name, p in state.model.named_parameters()
+            if p.grad is not None
+        },
+        **{f"{i}/{name}": t for i, b in buffers.items() for name, t in b.items()},
+        "losses": state.progress.losses,
+    }
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def test_a_batch_whose_loss_is_not_finite_leaves_no_trace() -> None:
+    state = toy_state()
+    rules = rules_for(state, accumulate=3)
+    state.model.train()
+    state.iteration = 10
+    train_step(state, rules, toy_batch(), last=True)
+    train_step(state, rules, toy_batch(), last=False)
+    before = everything(state)
+    train_step(state, spoilt(rules, "box"), toy_batch(), last=False)
+    assert_equal(before, everything(state))
+    assert (state.progress.batches, state.progress.counted) == (3, 2)
+    assert (state.progress.pending, state.progress.skipped, state.bad_in_row) == (1, 1, 1)
+    assert state.iteration == 13
+    train_step(state, rules, toy_batch(), last=True)
+    assert state.bad_in_row == 0
+    assert state.ema.updates == 2
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_weight() -> None:
+    state = toy_state()
+    rules = rules_for(state)
+    state.model.train()
+    train_step(state, rules, toy_batch(), last=False)
+    before = everything(state)
+    train_step(state, spoilt(rules, "total"), toy_batch(), last=False)
+    after = everything(state)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert all("running" in name or "num_batches" in name for name in changed - {"losses"})
+    assert state.ema.updates == 1
+    assert (state.progress.pending, state.progress.skipped, state.bad_in_row) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(("part", "what"), [("box", "loss"), ("total", "gradient")])
+def test_too_many_bad_steps_in_a_row_end_the_run_and_name_the_files(part: str, what: str) -> None:
+    state = toy_state()
+    rules = spoilt(rules_for(state), part)
+    state.model.train()
+    for _ in range(2):
+        train_step(state, rules, toy_batch(), last=False)
+    with pytest.raises(UserError, match=rf"3 steps in a row had a {what} .* with a\.jpg, b\.jpg;"):
+        train_step(state, rules, toy_batch(), last=False)
+
+
+@pytest.mark.parametrize(("limit", "clipped"), [(0.0, False), (0.01, True)])
+def test_gradients_are_clipped_where_asked_for(limit: float, clipped: bool) -> None:
+    moved = []
+    for norm in (limit, 1e9):
+        state = toy_state()
+        rules = replace(rules_for(state), max_gradient_norm=norm)
+        state.model.train()
+        state.iteration = 10  # behind the warm-up, which begins at a rate of nothing
+        before = state.model.get_parameter("model.0.conv.weight").clone()
+        train_step(state, rules, toy_batch(), last=True)
+        moved.append((state.model.get_parameter("model.0.conv.weight") - before).norm().item())
+    assert (moved[0] < 0.5 * moved[1]) == clipped
+    assert (moved[0] == moved[1]) != clipped
+
+
+def test_an_epoch_tells_how_many_batches_it_left_out() -> None:
+    state = toy_state()
+    plan = plan_of(base_segment(5, "linear", 0.1))
+    state.iteration = 1000
+    state.progress.skipped = 2
+    apply_settings(state.optimizer, plan.settings(0, 999))
+    close_epoch(state, plan, [0.1, 0.2, 0.3], Figures(None, None), patience=2)
+    assert state.history[0]["skipped"] == 2
+    assert state.progress.skipped == state.progress.batches == 0

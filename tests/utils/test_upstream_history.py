@@ -10,6 +10,7 @@ from utils.history import COLUMNS
 from utils.upstream_history import (
     TRAIN_LOSSES,
     best_epoch,
+    best_on_record,
     history_of,
     parse_text_results,
     read_csv_results,
@@ -111,3 +112,10 @@ def test_best_epoch_is_the_last_of_equals() -> None:
 
 def test_no_best_epoch_without_validation() -> None:
     assert best_epoch([row(0, score=math.nan)]) is None
+
+
+def test_the_best_on_record_counts_an_epoch_once() -> None:
+    """The second row of epoch 2 is the validation of best.pt, the weights of epoch 1."""
+    rows = [row(0, loss=0.3), row(1, score=0.6), row(2, loss=0.2, score=0.4)]
+    assert best_on_record([*rows, row(2, loss=0.2, score=0.61)]) == (1, pytest.approx(0.6))
+    assert best_on_record([]) is None

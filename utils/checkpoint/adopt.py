@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from utils.checkpoint.format import FORMAT, VERSION, Best, TrainingCheckpoint
+from utils.checkpoint.format import FORMAT, VERSION, Best, TrainingCheckpoint, no_progress
 from utils.checkpoint.upstream import UpstreamCheckpoint, read_upstream
 from utils.checkpoint.upstream_optimizer import NamedGroup, name_optimizer_state
 from utils.checkpoint.upstream_options import (
@@ -48,11 +48,13 @@ from utils.solver.schedule import LAWS, Plan, WarmUp, base_segment
 from utils.upstream_history import best_epoch
 
 ADAM_BUFFER = "exp_avg"
-ALWAYS_MISSING = (
-    "full precision: YOLOv5 saves weights and EMA in fp16, off by up to 0.05 % each",
-    "AMP scaler: never saved by YOLOv5; it starts at its default scale",
-    "data order and random state: never saved by YOLOv5; drawn from --seed and the epoch here",
-)
+ALWAYS_MISSING = {
+    "full precision": "YOLOv5 saves weights and EMA in fp16, off by up to 0.05 % each",
+    "data order": "never saved by YOLOv5; drawn from the seed and the epoch here",
+}
+WITHOUT_AMP = frozenset({"cpu", "mps"})
+"""Devices on which YOLOv5 trains in fp32; on a GPU in fp16, unless a test of its own fails."""
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ class Adopted:
     """A `TrainingCheckpoint`. Until `settled`, its warm-up counts as over and its iteration and a
     counter that the file lacks stand at their least, one batch per epoch: fit to plan with, not to
     train from."""
-    missing: tuple[str, ...]
-    """What the file did not hold, and what was put in its place, a sentence each."""
+    missing: dict[str, str]
+    """What the file did not hold, part by part, and what was put in its place."""
     restored: tuple[str, ...]
     """What was taken over."""
     pace: Pace
@@ -118,10 +120,11 @@ def adopt_upstream(path: Path, wishes: AdoptionWishes) -> Adopted:
     pace = observed_pace(
         content.version, found.hyp, progress.completed, momentum, progress.history[-1]
     )
-    missing = (*_told_missing(content), *progress.notes, *found.notes, *_unsupported(raw))
-    draft = Adopted(
-        _checkpoint(parts, options), missing, _restored(parts), pace, ema_counter(content)
-    )
+    checkpoint = _checkpoint(parts, options, raw)
+    missing = _told_missing(content) | progress.notes | found.notes | _unsupported(raw)
+    if checkpoint["config"]["precision"] == UNKNOWN:
+        missing |= {"AMP scaler": "never saved by YOLOv5", "number format": "not on record"}
+    draft = Adopted(checkpoint, missing, _restored(parts), pace, ema_counter(content))
     return draft if pace.batches_per_epoch is None else settled(draft, pace.batches_per_epoch)
 
 
@@ -192,21 +195,22 @@ def _options(parts: _Parts, raw: dict[str, Any], wishes: AdoptionWishes) -> Trai
     return train_options(raw, parts.path, **settled_options)
 
 
-def _checkpoint(parts: _Parts, options: TrainOptions) -> dict[str, Any]:
+def _checkpoint(parts: _Parts, options: TrainOptions, raw: dict[str, Any]) -> dict[str, Any]:
     content, completed = parts.content, parts.progress.completed
     spec = spec_of(content)
-    raw = fp32_state(content.model_state, spec, parts.path)
+    weights = fp32_state(content.model_state, spec, parts.path)
     average = fp32_state(content.ema_state or content.model_state, spec, parts.path)
     checkpoint = TrainingCheckpoint(
         format=FORMAT,
         version=VERSION,
         kind="training",
-        model=raw,
+        model=weights,
         ema={"weights": average, "updates": ema_counter(content) or completed},
         optimizer={"name": options.optimizer, "buffers": buffers_by_name(parts.groups)},
         scaler={},
         plan=_plan(parts, options).to_dict(),
         position={"epoch": completed, "iteration": completed},
+        progress=no_progress(),
         best=_best(parts),
         stopped_early=parts.progress.stopped_early,
         closed=True,
@@ -217,7 +221,8 @@ def _checkpoint(parts: _Parts, options: TrainOptions) -> dict[str, Any]:
             "hyp": parts.hyp.to_dict(),
             "spec": spec.to_dict(),
             "names": list(content.names),
-            "precision": "fp32",
+            "precision": "fp32" if raw.get("device") in WITHOUT_AMP else UNKNOWN,
+            "processes": _processes(raw),
         },
         software={"yolov5": content.version},
     )
@@ -249,25 +254,28 @@ def _best(parts: _Parts) -> Best:
     return {"fitness": -math.inf, "epoch": -1}
 
 
-def _told_missing(content: UpstreamCheckpoint) -> tuple[str, ...]:
+def _processes(raw: dict[str, Any]) -> int:
+    """As v5.0 wrote it down; else one for every GPU that --device names."""
+    told = raw.get("world_size")
+    return told if isinstance(told, int) else str(raw.get("device", "")).count(",") + 1
+
+
+def _told_missing(content: UpstreamCheckpoint) -> dict[str, str]:
     substitutes = {
-        "optimizer": "its momentum starts afresh",
-        "raw weights beside the EMA": "the weights in the file stand for both",
-        "EMA counter": "set to the optimizer steps that the completed epochs give",
+        "optimizer": ("optimizer", "stripped, so its momentum starts afresh"),
+        "raw weights beside the EMA": ("weights", "stripped, so the EMA's stand in for them"),
+        "EMA counter": ("EMA", "its counter was stripped and is what the epochs done give"),
     }
     gone = stripped_parts(content)
-    stripped = tuple(
-        f"{part}: stripped; {substitutes[part]}" for part in substitutes if part in gone
-    )
-    return (*stripped, *ALWAYS_MISSING)
+    return dict(substitutes[part] for part in substitutes if part in gone) | ALWAYS_MISSING
 
 
-def _unsupported(raw: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(
-        f"--{name.replace('_', '-')}: not in this program; left out"
+def _unsupported(raw: dict[str, Any]) -> dict[str, str]:
+    return {
+        f"--{name.replace('_', '-')}": "not in this program; left out"
         for name in WITHOUT_COUNTERPART
         if raw.get(name)
-    )
+    }
 
 
 def _restored(parts: _Parts) -> tuple[str, ...]:

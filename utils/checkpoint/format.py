@@ -25,6 +25,25 @@ class Position(TypedDict):
     """Batches trained since the start of the run."""
 
 
+class Progress(TypedDict):
+    """What is done of the epoch that comes next, where a run was saved in the middle of it."""
+
+    batches: int
+    """Batches trained; 0 between epochs."""
+    counted: int
+    """Those whose loss is in the sum."""
+    losses: Any
+    """Sum of box, objectness and class loss, float32 [3]; None between epochs."""
+    pending: int
+    """Batches whose gradients are summed but not yet applied."""
+    skipped: int
+    """Batches left out for a loss or gradient that is not finite."""
+    bad_in_row: int
+    """Steps left out since the last good one, in this epoch or those before."""
+    gradients: dict[str, Any]
+    """What is summed, by parameter name."""
+
+
 class Best(TypedDict):
     """The best epoch so far."""
 
@@ -50,6 +69,8 @@ class Optimizer(TypedDict):
 class ConfigExtras(TypedDict, total=False):
     """What a converted checkpoint may lack."""
 
+    processes: int
+    """How many trained together."""
     data: dict[str, Any]
     """Data-set file, and how many images and boxes it had."""
 
@@ -77,6 +98,7 @@ class TrainingCheckpoint(TypedDict):
     scaler: dict[str, Any]
     plan: dict[str, Any]
     position: Position
+    progress: Progress
     best: Best
     stopped_early: bool
     closed: bool
@@ -104,9 +126,9 @@ class DeployCheckpoint(TypedDict):
 _KINDS: dict[str, type] = {"training": TrainingCheckpoint, "deploy": DeployCheckpoint}
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(
-        ("model", "ema", "optimizer", "scaler", "plan", "position", "best", "config"), dict
+        ("model", "ema", "optimizer", "scaler", "plan", "position", "progress", "best"), dict
     ),
-    **dict.fromkeys(("software", "weights", "spec"), dict),
+    **dict.fromkeys(("config", "software", "weights", "spec"), dict),
     **dict.fromkeys(("history", "names", "continuations"), list),
     **dict.fromkeys(("format", "kind"), str),
     **dict.fromkeys(("version", "epoch"), int),
@@ -115,11 +137,19 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 _PARTS: dict[str, frozenset[str]] = {
     "position": Position.__required_keys__,
+    "progress": Progress.__required_keys__,
     "best": Best.__required_keys__,
     "ema": Ema.__required_keys__,
     "optimizer": Optimizer.__required_keys__,
     "config": Config.__required_keys__,
 }
+
+
+def no_progress() -> Progress:
+    """Of a run that was saved between two epochs, and has left nothing out."""
+    return Progress(
+        batches=0, counted=0, losses=None, pending=0, skipped=0, bad_in_row=0, gradients={}
+    )
 
 
 class DeployFacts(TypedDict):

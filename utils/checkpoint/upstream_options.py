@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from utils.checkpoint.upstream import UpstreamCheckpoint
 from utils.config import Hyp
 from utils.errors import UserError
 from utils.options import TrainOptions
+from utils.yaml_files import read_yaml
 
 RENAMED = {
     "img_size": "imgsz",
@@ -21,7 +20,7 @@ RENAMED = {
     "total_batch_size": "batch_size",  # v5.0 on several GPUs: `batch_size` is what each one got
 }
 """Options of v5.0 under their later names."""
-WITHOUT_COUNTERPART = ("image_weights", "quad", "sync_bn")
+WITHOUT_COUNTERPART = ("image_weights", "quad")
 """Options that changed the training and that this program does not have."""
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 CACHES = {True: "ram", "ram": "ram", "disk": "disk"}
@@ -30,10 +29,11 @@ DEFAULT_LRF = {"v5.0": 0.2, "v6.0": 0.1}
 
 
 class HypFound(NamedTuple):
-    """Hyper-parameters and what is to be said about them."""
+    """Hyper-parameters, and what of them is lost."""
 
     hyp: Hyp
-    notes: tuple[str, ...]
+    notes: dict[str, str]
+    """What was not to be found, and what stands in for it."""
 
 
 def file_beside(checkpoint: Path, name: str) -> Path | None:
@@ -74,28 +74,25 @@ def find_hyp(
     inside = options.get("hyp")
     file = file_beside(checkpoint, "hyp.yaml")
     values = inside if isinstance(inside, dict) and inside else _mapping(file)
-    notes = []
+    notes = {}
     if not values:
         values = {"lrf": DEFAULT_LRF.get(content.version, Hyp().lrf), "lr0": lr0 or Hyp().lr0}
-        notes.append(
-            f"hyper-parameters: neither in the file nor in a hyp.yaml beside it; those of "
-            f"hyp.scratch-low with lr0 {values['lr0']:g} and lrf {values['lrf']:g} take their place"
+        notes["hyper-parameters"] = (
+            "neither in the file nor in a hyp.yaml beside it; those of hyp.scratch-low with lr0 "
+            f"{values['lr0']:g} and lrf {values['lrf']:g} take their place"
         )
     known = {field.name for field in dataclasses.fields(Hyp)}
     dropped = sorted(str(name) for name in values if name not in known)
     if dropped:
-        notes.append(f"hyper-parameters not known here, left out: {', '.join(dropped)}")
+        notes["hyper-parameters not known here"] = f"{', '.join(dropped)}; left out"
     kept = {str(name): value for name, value in values.items() if name in known}
-    return HypFound(Hyp.from_dict(kept, origin=str(checkpoint)), tuple(notes))
+    return HypFound(Hyp.from_dict(kept, origin=str(checkpoint)), notes)
 
 
 def _mapping(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not readable YAML: {error}".replace("\n", " ")) from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise UserError(f"{file} must hold `name: value` lines.")
     return {str(name): value for name, value in content.items()}

@@ -10,7 +10,7 @@ from utils.checkpoint.upstream import UpstreamCheckpoint
 from utils.checkpoint.upstream_options import file_beside
 from utils.errors import UserError
 from utils.history import Row
-from utils.upstream_history import best_epoch, history_of, parse_text_results, read_csv_results
+from utils.upstream_history import best_on_record, history_of, parse_text_results, read_csv_results
 
 BIASES_LAST = frozenset({"v6.0", "v6.1"})
 """Versions with a results.csv whose rates are in the order of the old parameter groups."""
@@ -26,12 +26,15 @@ class Progress(NamedTuple):
     rows_found: int
     """How many of them were on record; the others hold NaN."""
     stopped_early: bool
-    notes: tuple[str, ...]
+    notes: dict[str, str]
     """What was not to be found, and what stands in for it."""
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
+    """What a results file tells."""
+
     rows: list[Row]
+    """As they were written; an epoch may have two."""
     planned: int | None
     """As results.txt tells it."""
 
@@ -53,8 +56,8 @@ def find_progress(
     Raises:
         UserError: one of them is nowhere told, or what is told is contradictory.
     """
-    record = _record(path, content)
-    notes = []
+    record = read_record(path, content)
+    notes = {}
     stripped = content.epoch < 0
     completed = _stripped_epochs(path, record.rows, told) if stripped else content.epoch + 1
     if told is not None and told != completed:
@@ -62,11 +65,11 @@ def find_progress(
             f"--completed-epochs {told}: {path} itself says {completed}; leave the option out."
         )
     if stripped:
-        notes.append(f"epoch: stripped; {_source(path, told)} says {completed} are completed")
+        notes["epoch"] = f"stripped; {_source(path, told)} says {completed} are completed"
     planned = _planned(options, record, path)
     if planned is None and stripped:
         planned = completed
-        notes.append(f"planned total: not on record; a stripped run is at its end, {completed}")
+        notes["planned total"] = f"not on record; a stripped run is at its end, {completed}"
     if planned is None:
         raise UserError(
             f"neither {path} nor an opt.yaml beside it says how many epochs were planned; "
@@ -79,25 +82,30 @@ def find_progress(
         )
     history = history_of(record.rows, completed)
     if history.absent:
-        notes.append(f"history: {history.absent} of {completed} epochs are in no results file")
+        notes["history"] = f"{history.absent} of {completed} epochs are in no results file"
     early = stripped and path.name != "best.pt" and completed < planned
     found = completed - history.absent
-    return Progress(completed, planned, history.rows, found, early, tuple(notes))
+    return Progress(completed, planned, history.rows, found, early, notes)
 
 
-def _record(path: Path, content: UpstreamCheckpoint) -> _Record:
+def read_record(path: Path, content: UpstreamCheckpoint) -> Record:
+    """The results of a run: in the file itself (v5.0) or beside it; empty if there are none.
+
+    Raises:
+        UserError: the results file is not readable.
+    """
     table = file_beside(path, "results.csv")
     if table is not None:
         biases_last = content.version in BIASES_LAST
-        return _Record(read_csv_results(table, biases_last=biases_last), None)
+        return Record(read_csv_results(table, biases_last=biases_last), None)
     file = file_beside(path, "results.txt")
     if content.training_results is not None:
         text, origin = content.training_results, path
     elif file is not None:
         text, origin = file.read_text(encoding="utf-8", errors="replace"), file
     else:
-        return _Record([], None)
-    return _Record(*parse_text_results(text, str(origin)))
+        return Record([], None)
+    return Record(*parse_text_results(text, str(origin)))
 
 
 def _stripped_epochs(path: Path, rows: list[Row], told: int | None) -> int:
@@ -109,7 +117,7 @@ def _stripped_epochs(path: Path, rows: list[Row], told: int | None) -> int:
             f"{path} was stripped of its epoch and no results file lies beside it; "
             "say how many epochs were trained: --completed-epochs N."
         )
-    best = best_epoch(rows) if path.name == "best.pt" else None
+    best = best_on_record(rows) if path.name == "best.pt" else None
     return 1 + (best.epoch if best is not None else max(int(row["epoch"]) for row in rows))
 
 
@@ -121,7 +129,7 @@ def _source(path: Path, told: int | None) -> str:
     )
 
 
-def _planned(options: Mapping[str, Any], record: _Record, path: Path) -> int | None:
+def _planned(options: Mapping[str, Any], record: Record, path: Path) -> int | None:
     epochs = options.get("epochs", record.planned)
     if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int)):
         raise UserError(f"{path}: the run's option epochs is {epochs!r}; correct opt.yaml.")

@@ -54,7 +54,8 @@ class Batch(NamedTuple):
     targets: Tensor
     """float32 [n, 6]: image in the batch, class, cx, cy, w, h, normalised to H and W."""
     indices: Tensor
-    """int64 [B]: data-set indices."""
+    """int64: data-set indices of the images that count; all [B], or none if another process has
+    them."""
     frames: tuple[Frame, ...]
 
 
@@ -118,9 +119,7 @@ class TrainSet(SampleSet):
         else:
             picture = self._augmented(epoch, i, shape, self._ranges)
         labels = from_pixels(picture.classes, picture.boxes, shape)
-        frame = Frame(
-            str(self._index.paths[i]), _pair(self._index.sizes[i]), (1.0, 1.0), (0.0, 0.0)
-        )
+        frame = Frame(self._index.paths[i], _pair(self._index.sizes[i]), (1.0, 1.0), (0.0, 0.0))
         return Sample(picture.image, labels, i, frame)
 
     def _augmented(
@@ -173,7 +172,7 @@ class EvalSet(SampleSet):
         labels = self._index.labels(i)
         labels = from_pixels(labels[:, 0], to_pixels(labels, inner, boxed.pad), shape)
         ratio = inner[0] / original[0], inner[1] / original[1]
-        frame = Frame(str(self._index.paths[i]), original, ratio, boxed.pad)
+        frame = Frame(self._index.paths[i], original, ratio, boxed.pad)
         return Sample(boxed.image, labels, i, frame)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,6 +29,16 @@ ORDER_TAG = 1 << 31
 """Stands where samples have their index, and no data set has that many: another stream of dice."""
 
 
+class Part(NamedTuple):
+    """Which images of every batch are this process's: number `rank` and every `of`-th after."""
+
+    rank: int = 0
+    of: int = 1
+
+
+WHOLE = Part()
+
+
 class EpochSampler(Sampler[list[tuple[int, int]]]):
     """The batches of one epoch as lists of (epoch, index) pairs, in an order of that epoch's own.
 
@@ -33,12 +46,22 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         batches: data-set indices of each batch, before shuffling.
         seed: of the run.
         keep_together: shuffle whole batches instead of images, for they differ in shape.
+        part: of every batch. Of a batch with too few images for all processes, those without get
+            its first one, so that they have something to do; `counts` tells them apart.
     """
 
-    def __init__(self, batches: Sequence[np.ndarray], *, seed: int, keep_together: bool) -> None:
+    def __init__(
+        self,
+        batches: Sequence[np.ndarray],
+        *,
+        seed: int,
+        keep_together: bool,
+        part: Part = WHOLE,
+    ) -> None:
         self._batches = batches
         self._seed = seed
         self._keep_together = keep_together
+        self._part = part
         self._epoch = 0
         self._start = 0
 
@@ -51,15 +74,22 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self._start = start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self.order()[self._start :]:
+            own = batch[self._part.rank :: self._part.of]
+            yield [(self._epoch, int(i)) for i in (own if len(own) else batch[:1])]
+
+    def counts(self) -> list[bool]:
+        """Of each batch that the next iteration yields, whether it has images of this process."""
+        return [len(batch) > self._part.rank for batch in self.order()[self._start :]]
+
+    def order(self) -> list[np.ndarray]:
+        """The whole batches of the epoch, all processes' parts together: data-set indices."""
         rng = np.random.default_rng(np.random.SeedSequence([self._seed, self._epoch, ORDER_TAG]))
-        epoch, batches = self._epoch, self._batches
+        batches = self._batches
         if self._keep_together:
-            batches = [batches[i] for i in rng.permutation(len(batches))]
-        else:
-            ends = np.cumsum([len(batch) for batch in batches])[:-1]
-            batches = np.split(rng.permutation(np.concatenate(batches)), ends)
-        for batch in batches[self._start :]:
-            yield [(epoch, int(i)) for i in batch]
+            return [batches[i] for i in rng.permutation(len(batches))]
+        ends = np.cumsum([len(batch) for batch in batches])[:-1]
+        return np.split(rng.permutation(np.concatenate(batches)), ends)
 
 
 class BatchLoader(DataLoader[Sample]):
@@ -94,7 +124,11 @@ class TrainLoader:
         One epoch is read at a time: asking for another ends the one before.
         """
         self._sampler.seek(epoch, start)
-        yield from self._loader
+        for batch, counts in zip(self._loader, self._sampler.counts(), strict=True):
+            if counts:
+                yield batch
+            else:
+                yield batch._replace(targets=batch.targets[:0], indices=batch.indices[:0])
 
 
 def build_train_loader(  # noqa: PLR0913 -- one argument per option of the command line
@@ -109,6 +143,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     augment: bool = True,
     rect: bool = False,
     stride: int = 32,
+    part: Part = WHOLE,
 ) -> TrainLoader:
     """The loader for training.
 
@@ -123,6 +158,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
         augment: False gives plain letterboxed images.
         rect: rectangular batches of similar images, without mosaics.
         stride: of the network, px, for rectangular shapes.
+        part: of every batch, where several processes share the work.
     """
     if hyp.copy_paste > 0:
         log.warning("copy_paste has no effect: it needs outlines of objects, and these are boxes.")
@@ -137,7 +173,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     workers = usable_workers(workers, len(plan.batches))
     images = open_images(index, image_size, shrinking=shrinking, cache=cache, threads=workers)
     dataset = TrainSet(index, images, plan.shapes, seed=seed, ranges=ranges)
-    sampler = EpochSampler(plan.batches, seed=seed, keep_together=rect)
+    sampler = EpochSampler(plan.batches, seed=seed, keep_together=rect, part=part)
     return TrainLoader(dataset, sampler, workers=workers)
 
 
@@ -210,6 +246,23 @@ def _batch_loader(
 
 
 def _start_worker(worker: int) -> None:
-    """Keep each worker to one thread: there are as many workers as processors."""
+    """Keep each worker to one thread: there are as many workers as processors.
+
+    And let it outlive the signals that ask a run to stop, which terminals and schedulers send to
+    every process: the run finishes its step first, and then ends its workers itself.
+    """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows, where SIGTERM ends workers
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_obey_parent_alone, daemon=True).start()
+
+
+def _obey_parent_alone() -> None:
+    """End this process when its parent sends SIGTERM, as multiprocessing does to clean up."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -29,6 +29,7 @@ from utils.plots.figure import (
 from utils.plots.flags import POLE_ORDER, Flag, hoist, place_flags, rows_height
 from utils.plots.run_curves import (
     AXIS_NAME,
+    EPOCH_STEPS,
     GAP,
     HEADROOM,
     LEFT,
@@ -161,7 +162,9 @@ def _lay_out(runs: int, epochs: int, flags: Sequence[Flag], *, enlarge: bool) ->
     enlarged = panel(foot + RATES + GAP, METRICS, "mAP50-95, enlarged", rates) if enlarge else None
     rates.set_xlabel("epoch", fontsize=10.5, color=INK)
     rates.set_xlim(-0.5, epochs - 0.5)
-    rates.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
+    rates.xaxis.set_major_locator(
+        MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True, min_n_ticks=1)
+    )
     table = figure.add_axes((left, 0, width, table_height / height))
     return _Panels(figure, metrics, enlarged, rates, table)
 
@@ -231,15 +234,16 @@ def _draw_best(panels: _Panels, run: RunCurves, own: int, style: _Style) -> None
 
 
 def _scale_metrics(panels: _Panels, runs: Sequence[RunCurves], own: Sequence[int]) -> None:
-    """Scale one panel to all of mAP, the other to what is not shared."""
+    """Scale one panel to all of mAP, the other to what the branches do not share."""
     top = max((np.nanmax(column(run.rows, MAP50), initial=0) for run in runs), default=0)
     panels.metrics.set_ylim(0, HEADROOM * top or 1)
     if panels.enlarged is None:
         return
     values = np.concatenate(
         [
-            column(run.rows, MAP50_95)[max(start - 1, 0) :]
+            column(run.rows, MAP50_95)[start - 1 :]
             for run, start in zip(runs, own, strict=True)
+            if start  # else it is no branch of any other
         ]
     )
     values = values[np.isfinite(values)]

@@ -24,6 +24,7 @@ from utils.plots.figure import (
     style_axes,
 )
 from utils.plots.flags import Flag, hoist, place_flags, rows_height
+from utils.plots.run_curves import EPOCH_STEPS
 from utils.solver.outlook import SMALL, Outlook
 from utils.solver.schedule import Plan
 
@@ -117,7 +118,7 @@ def _lay_out(planned: int, upper: Sequence[Flag], lower: Sequence[Flag], rows: i
     linear.tick_params(labelbottom=False)
     logarithmic.set_xlabel("epoch", fontsize=10.5, color=INK)
     logarithmic.set_xlim(-0.5, planned - 0.5)
-    logarithmic.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
+    logarithmic.xaxis.set_major_locator(MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True))
     return _Panels(figure, linear, logarithmic)
 
 

@@ -111,6 +111,8 @@ LOG_SCALE_BELOW = 0.05
 LOG_MARGIN = 1.5
 DOT_BUDGET = 600.0  # points of marker width for all epochs together
 DOT_LIMITS = (1.8, 5.0)  # points
+RAW_SIZE = 3.5  # points, at least: those few epochs must be seen in a long run
+EPOCH_STEPS = (1, 2, 5, 10)  # ticks at round numbers, as planned totals are
 
 
 def save_lr_map(
@@ -178,7 +180,7 @@ def _lay_out(planned: int, modes: Sequence[Flag], steps: Sequence[Flag]) -> _Pan
     metrics.tick_params(labelbottom=False)
     rates.set_xlabel("epoch", fontsize=10.5, color=INK)
     rates.set_xlim(-0.5, planned - 0.5)
-    rates.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
+    rates.xaxis.set_major_locator(MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True))
     return _Panels(figure, metrics, rates)
 
 
@@ -242,8 +244,15 @@ def _draw_metrics(axes: Axes, rows: Sequence[Row], planned: int) -> list[Line2D]
     if np.isfinite(raw).any():
         label = "mAP50-95 of the raw weights"
         handles += axes.plot(
-            column(rows, "epoch"), raw, "D", color=PURPLE, ms=size, mew=0, label=label
+            column(rows, "epoch"),
+            raw,
+            "D",
+            color=PURPLE,
+            ms=max(size, RAW_SIZE),
+            mew=0,
+            label=label,
         )
+        handles[-1].set_zorder(POLE_ORDER + 1)
     axes.set_ylim(0, HEADROOM * map50.max(initial=0) or 1)
     if len(epochs):
         best = max(range(len(epochs)), key=lambda i: fitness(float(map50[i]), float(map50_95[i])))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from utils.errors import UserError
 from utils.solver.schedule import MODES, Plan, Segment
 
 SLOPES = ("fit", "original")
+LRF_STEPS = 1000
+"""A final fraction that is suggested is rounded down to three decimals."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
     """The plan of a run that goes on for more epochs than it was planned for.
 
     Continuing is composing: epochs before the seam keep their segments, and the new segment covers
-    `N = planned + added - completed` epochs after it.
+    `N = planned + added - completed` epochs after it. An earlier extension at the same seam, none
+    of whose epochs is trained, is replaced and leaves no trace, its epochs included.
 
     Args:
         plan: the run's plan so far.
@@ -74,19 +78,20 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
         extension: what is asked for.
 
     Raises:
-        UserError: nothing was trained yet, or ramp and cooldown leave no epoch between them.
+        UserError: nothing was trained yet, ramp and cooldown leave no epoch between them, or the
+            cooldown would go up.
     """
     if completed < 1:
         raise UserError("no epoch of this run is completed, so there is nothing to extend.")
-    epochs = plan.total_epochs + extension.epochs - completed
+    trained = [segment for segment in plan.segments if segment.start < completed]
+    base, last = trained[0], trained[-1]
+    planned = last.stop
+    epochs = planned + extension.epochs - completed
     if extension.rewarm_epochs + extension.cooldown_epochs >= epochs:
         raise UserError(
             f"--rewarm-epochs {extension.rewarm_epochs} and --cooldown-epochs "
             f"{extension.cooldown_epochs} leave none of the {epochs} epochs after the seam."
         )
-    # A segment that was planned but never trained (extended twice at one epoch) leaves no trace.
-    trained = [segment for segment in plan.segments if segment.start < completed]
-    base, last = trained[0], trained[-1]
     a = last.factor(completed - 1)
     segment = Segment(
         mode=extension.mode,
@@ -102,8 +107,9 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
     if segment.mode == "rebase" and base.law == "linear-v5.0":
         segment = dataclasses.replace(segment, law="linear")  # a new law has no old run to match
     if segment.mode == "slope-match":
-        finished = completed >= plan.total_epochs
-        segment = _with_slope(segment, mean_decline(last, completed), extension.slope, finished)
+        observed = mean_decline(last, completed)
+        segment = _with_slope(segment, observed, extension.slope, finished=completed >= planned)
+        _refuse_rising_cooldown(segment)
     return dataclasses.replace(plan, segments=(*trained, segment))
 
 
@@ -115,7 +121,7 @@ def mean_decline(before: Segment, seam: int) -> float:
     return (before.factor(before.start) - before.factor(last)) / (last - before.start)
 
 
-def _with_slope(segment: Segment, observed: float, slope: str, finished: bool) -> Segment:
+def _with_slope(segment: Segment, observed: float, slope: str, *, finished: bool) -> Segment:
     """The line of slope-match.
 
     `fit`: the old slope, or the steepest one that still comes down all the way to the last epoch,
@@ -129,3 +135,31 @@ def _with_slope(segment: Segment, observed: float, slope: str, finished: bool) -
     floor = 0.0 if finished else segment.lrf
     room = (segment.level - floor) / (segment.epochs - segment.ramp)
     return dataclasses.replace(segment, slope=max(min(observed, room), 0.0))
+
+
+def _refuse_rising_cooldown(segment: Segment) -> None:
+    """Refuse a cooldown that ends above where slope-match has come down to when it begins.
+
+    No other mode comes below `level * lrf`, where the cooldown ends.
+
+    Raises:
+        UserError: it does.
+    """
+    if not segment.cooldown:
+        return
+    top = dataclasses.replace(segment, cooldown=0).factor(segment.stop - segment.cooldown)
+    if top < segment.level * segment.lrf:
+        highest = math.floor(top / segment.level * LRF_STEPS) / LRF_STEPS
+        raise UserError(
+            f"--cooldown-epochs {segment.cooldown} would raise the rate: it ends at lrf "
+            f"{segment.lrf:g} of the starting level, and slope-match has come down to "
+            f"{top / segment.level:.3g} of it by then; leave it out, or give --lrf {highest:g}."
+        )
+
+
+def flat_from(segment: Segment) -> int | None:
+    """The epoch in which the line of a slope-match reaches its floor and goes flat, if it does."""
+    if segment.mode != "slope-match" or not segment.level:
+        return None
+    epochs = range(segment.start + segment.ramp, segment.stop)
+    return next((epoch for epoch in epochs if segment.factor(epoch) <= segment.floor), None)

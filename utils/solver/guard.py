@@ -6,16 +6,17 @@ history recorded; one that would make the rate jump, by itself.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from utils.errors import UserError
-from utils.solver.plan_forensics import likely_cause
-from utils.solver.recorded_rates import Record, agrees, planned_rates, read_records
+from utils.solver.plan_forensics import described, likely_cause
+from utils.solver.recorded_rates import EXACT, NOISE, Record, agrees, planned_rates, read_records
 from utils.solver.schedule import Plan
 
 GROUPS = ("biases", "weights", "norm weights")
-NOISE = 1e-12
-"""Factors below this are nothing: what rounding leaves of a law that ends at 0."""
+REMEDY = "Go on from a checkpoint as the run wrote it, such as weights/last_prev.pt"
 RISE = 1.5
 """A rate that grows by more than this factor from one epoch to the next must be declared."""
 
@@ -31,16 +32,15 @@ def check_past(plan: Plan, history: Sequence[Mapping[str, float]]) -> None:
         history: one row per completed epoch.
 
     Raises:
-        UserError: a rate differs; names the epoch, both rates and the likely cause.
+        UserError: a rate differs; names the epoch, both rates, both plans and the likely cause.
     """
     records = read_records(history)
     wrong = next((record for record in records if not agrees(plan, record)), None)
     if wrong is None:
         return
-    raise UserError(
-        f"{_difference(plan, wrong)}; {likely_cause(plan, records, wrong)}. Go on from a "
-        "checkpoint as the run wrote it, such as weights/last_prev.pt; --extend-epochs adds epochs."
-    )
+    difference = _difference(plan, wrong, whose="the checkpoint's")
+    cause = likely_cause(plan, records, wrong)
+    raise UserError(f"{difference}; {cause}. {REMEDY}; --extend-epochs adds epochs.")
 
 
 def check_future(plan: Plan, completed: int) -> None:
@@ -61,9 +61,10 @@ def check_future(plan: Plan, completed: int) -> None:
         if jumps(before, after) and not _is_declared(plan, epoch):
             ratio = f"{after / before:.4g} times" if before else "from nothing"
             raise UserError(
-                f"the plan would raise the learning rate from {plan.lr0 * before:.6g} in epoch "
-                f"{epoch - 1} to {plan.lr0 * after:.6g} in epoch {epoch} ({ratio}) and nothing "
-                f"declares this: {_cause_of_rise(plan, epoch)}."
+                f"the learning rate would rise from {plan.lr0 * before:.6g} in epoch {epoch - 1} "
+                f"to {plan.lr0 * after:.6g} in epoch {epoch} ({ratio}), and nothing declares this: "
+                f"{_cause_of_rise(plan, epoch)}. {REMEDY}, or ask for a rise with "
+                "--extend-epochs and restart or --peak."
             )
 
 
@@ -87,25 +88,26 @@ def check_applied(plan: Plan, epoch: int, iteration: int, rates: Sequence[float]
     """
     record = Record(epoch, tuple(rates), iteration - 1)
     if not agrees(plan, record):
+        difference = _difference(plan, record, whose="the run's")
         raise UserError(
-            f"{_difference(plan, record)}; something other than the plan sets the optimizer's "
-            "rates, so training stops here; resume from the last checkpoint."
+            f"{difference}; something other than the plan sets the optimizer's rates, so training "
+            "stops here; resume from the last checkpoint."
         )
 
 
-def _difference(plan: Plan, record: Record) -> str:
+def _difference(plan: Plan, record: Record, whose: str) -> str:
     """Recorded and planned rate of the group in which they differ most."""
     if record.epoch >= plan.total_epochs:
         return (
             f"epoch {record.epoch} was trained with a learning rate of {record.rates[1]:.8g}, but "
-            f"the plan ends after {plan.total_epochs} epochs"
+            f"{whose} plan, {described(plan)}, ends before it"
         )
     planned = planned_rates(plan, record)
     # The weights first among equals: theirs is the rate that people know.
     group = max((1, 0, 2), key=lambda i: abs(record.rates[i] - planned[i]))
     return (
         f"epoch {record.epoch} was trained with a learning rate of {record.rates[group]:.8g} "
-        f"({GROUPS[group]}), but the plan of {plan.total_epochs} epochs gives {planned[group]:.8g}"
+        f"({GROUPS[group]}), but {whose} plan, {described(plan)}, gives {planned[group]:.8g}"
     )
 
 
@@ -118,20 +120,22 @@ def _is_declared(plan: Plan, epoch: int) -> bool:
 
 
 def _cause_of_rise(plan: Plan, epoch: int) -> str:
-    """Why an undeclared rise is in the plan, as far as the segment shows."""
+    """Why an undeclared rise is in the plan, as far as its segments show."""
     segment = plan.segment_at(epoch)
-    if segment.cooldown and epoch >= segment.stop - segment.cooldown:
+    whole = described(plan)
+    if segment.start != epoch:
         return (
-            f"the cooldown ends at {segment.lrf:g} of the level that {segment.mode} started from, "
-            "above what it has come down to; leave --cooldown-epochs out or give a smaller --lrf"
+            f"no {segment.mode} of this program rises like that, so the checkpoint's plan, {whole},"
+            " was edited"
         )
-    if segment.start == epoch:
-        return (
-            f"{segment.mode} starts at {segment.level:.6g} of lr0, not where the epochs before it "
-            "ended, so the checkpoint's plan was edited; go on from one as the run wrote it, or "
-            "use restart or --peak to ask for a rise"
+    earlier = tuple(s for s in plan.segments if s.start < epoch)
+    until_then = described(dataclasses.replace(plan, segments=earlier))
+    ended = plan.factor(epoch - 1)
+    if math.isclose(segment.before, ended, rel_tol=EXACT):
+        cause = f"the level of its {segment.mode} was edited to {segment.level:.6g} of lr0"
+    else:
+        cause = (
+            f"it was extended at {segment.before:.6g} of lr0, where the earlier plan now has "
+            f"{ended:.6g}, so that one's total or lrf was edited"
         )
-    return (
-        f"the final fraction {segment.lrf:g} of its {segment.mode} segment lies above its start, "
-        "or the checkpoint's plan was edited; give an lrf of at most 1"
-    )
+    return f"until then the plan is {until_then}, from then on {whole}, and {cause}"

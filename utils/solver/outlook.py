@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from utils.solver.continuation import Extension, extend_plan
+from utils.errors import UserError
+from utils.solver.continuation import Extension, extend_plan, flat_from
 from utils.solver.guard import jumps
 from utils.solver.schedule import MODES, Plan
 
@@ -48,12 +49,17 @@ class Outlook:
         """The continuation mode, without modifiers."""
         return self.plan.segments[-1].mode
 
+    def same_rates(self, other: Outlook) -> bool:
+        """Whether two ways to go on come to the same."""
+        return self.plan.factors() == other.plan.factors()
+
 
 def outlooks(plan: Plan, completed: int, extension: Extension) -> list[Outlook]:
     """The four plain modes; then, if modifiers are asked for, every mode that they change.
 
     A modifier that a mode cannot have is left out for that mode: `--peak 0.3 --rewarm-epochs 3` is
-    compared with `restart --rewarm-epochs 3`. What is asked for is always among them, and marked.
+    compared with `restart --rewarm-epochs 3`; so is a mode in which the cooldown would go up. What
+    is asked for is always among them, and marked.
 
     Args:
         plan: the run's plan so far.
@@ -71,8 +77,13 @@ def outlooks(plan: Plan, completed: int, extension: Extension) -> list[Outlook]:
     ]
     found: list[Outlook] = []
     for wish in wishes:
-        outlook = _outlook(plan, completed, wish, requested=wish == extension)
-        known = any(outlook.plan.factors() == other.plan.factors() for other in found)
+        try:
+            outlook = _outlook(plan, completed, wish, requested=wish == extension)
+        except UserError:
+            if wish == extension:
+                raise
+            continue
+        known = any(outlook.same_rates(other) for other in found)
         if outlook.requested or wish in plain or not known:
             found.append(outlook)
     return found
@@ -97,7 +108,22 @@ def advice(choices: Sequence[Outlook]) -> list[str]:
             f"{names} {raises} the rate at the seam, so expect accuracy to fall before it rises; "
             "--rewarm-epochs K spreads the rise over K epochs."
         )
+    said += [_goes_flat(o, epoch) for o in choices if (epoch := flat_from(o.plan.segments[-1]))]
+    plain = {outlook.mode: outlook for outlook in choices if outlook.label == outlook.mode}
+    said += [
+        f"{o.label} gives the rates of plain {o.mode}: its modifiers change nothing here."
+        for o in choices
+        if o.label != o.mode and o.same_rates(plain[o.mode])
+    ]
     return said
+
+
+def _goes_flat(outlook: Outlook, epoch: int) -> str:
+    rate = outlook.plan.lr0 * outlook.plan.factor(epoch)
+    return (
+        f"{outlook.label} goes flat in epoch {epoch}, at {rate:.3g}; --slope fit comes down to the "
+        "last epoch."
+    )
 
 
 def _way_out(choices: Sequence[Outlook]) -> str:

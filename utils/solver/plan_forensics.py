@@ -13,6 +13,9 @@ from utils.solver.schedule import BASE, Plan, Segment
 
 LONGEST = 1_000_000
 """Planned totals are searched up to here."""
+TOTAL = "the planned total"
+EVIDENCE = 3
+"""Epochs that must be off the plan before a change amid the run is read out of them."""
 
 
 class _Suspect(NamedTuple):
@@ -22,22 +25,67 @@ class _Suspect(NamedTuple):
     number: str
     """What was changed."""
     change: str
+    """From what to what."""
+
+
+def described(plan: Plan) -> str:
+    """A plan in a few words, such as `90 epochs (linear over 60, lr0 0.01, lrf 0.2; hold from 60)`.
+
+    What is said of the base segment is what it was planned for, also if a seam cuts it short.
+    """
+    base = plan.segments[0]
+    over = f" over {base.epochs}" if plan.seams else ""
+    seams = "".join(f"; {seam.mode} from {seam.start}" for seam in plan.seams)
+    law = f"{base.law}{over}, lr0 {plan.lr0:.4g}, lrf {base.lrf:.4g}"
+    return f"{plan.total_epochs} epochs ({law}{seams})"
 
 
 def likely_cause(plan: Plan, records: Sequence[Record], wrong: Record) -> str:
-    """Why the plan does not give a record: the changes that explain all records, if there are any.
+    """Which plan the records were made with, and so why the one at hand does not give them.
+
+    Plans that differ from it in one number are tried on all records; those with another total also
+    on the records from the first wrong one on and up to the last: it may have changed amid the run.
 
     Args:
         plan: the plan at hand.
         records: of all epochs.
         wrong: the first one that the plan does not give.
     """
-    changes: dict[str, str] = {}
+    found = _explanations(plan, records, wrong)
+    if found:
+        return "the recorded rates are those of " + ", or of ".join(
+            f"{described(suspect.plan)}: {suspect.number} was changed {suspect.change}"
+            for suspect in found
+        )
+    first = records.index(wrong)
+    off = [record for record in records[first:] if not agrees(plan, record)]
+    if len(off) >= EVIDENCE:
+        stretches = {
+            f"from epoch {wrong.epoch} on": records[first:],
+            f"up to epoch {off[-1].epoch}": records[: records.index(off[-1]) + 1],
+        }
+        for when, stretch in stretches.items():
+            for suspect in _explanations(plan, stretch, wrong):
+                if suspect.number.startswith(TOTAL):
+                    return (
+                        f"{when} the recorded rates are those of {described(suspect.plan)}: "
+                        f"{suspect.number} was changed amid the run"
+                    )
+    before = f"the {first} before it follow that plan, and " if first else ""
+    return before + _cause_of_one(plan, wrong)
+
+
+def _explanations(plan: Plan, records: Sequence[Record], wrong: Record) -> list[_Suspect]:
+    """The plans, one for each number that may have been changed, that give all records."""
+    found: dict[str, _Suspect] = {}
     for suspect in _suspects(plan, records, wrong):
         if all(agrees(suspect.plan, record) for record in records):
-            changes.setdefault(suspect.number, suspect.change)
-    if changes:
-        return f"the recorded rates fit if {' or '.join(changes.values())}"
+            found.setdefault(suspect.number, suspect)
+    return list(found.values())
+
+
+def _cause_of_one(plan: Plan, wrong: Record) -> str:
+    """Why a single epoch may have had another rate than planned, where no other plan gives it."""
     if wrong.epoch < plan.total_epochs:
         biases, weights, _ = wrong.rates
         planned = planned_rates(plan, wrong)
@@ -81,9 +129,8 @@ def _other_totals(
     for stop in sorted(near, key=lambda stop: abs(rate(stop) - told.rates[1])):
         yield _Suspect(
             plan=changed(stop),
-            number="total",
-            change=f"the planned total{'' if segment.mode == BASE else _seam_text(segment)} was "
-            f"changed from {_about(told)}{stop} to {segment.stop} epochs",
+            number=f"{TOTAL}{'' if segment.mode == BASE else _seam_text(segment)}",
+            change=f"from {_about(told)}{stop} to {segment.stop} epochs",
         )
 
 
@@ -108,8 +155,7 @@ def _other_lrf(plan: Plan, number: int, told: Record, lag: int) -> Iterator[_Sus
         return
     lrf = (told.rates[1] - lowest) / (highest - lowest)
     if 0 <= lrf <= 1:
-        change = f"lrf was changed from {lrf:.4g} to {segment.lrf:.4g}"
-        yield _Suspect(changed(lrf), "lrf", change)
+        yield _Suspect(changed(lrf), "lrf", f"from {lrf:.4g} to {segment.lrf:.4g}")
 
 
 def _other_lr0(plan: Plan, told: Record, lag: int) -> Iterator[_Suspect]:
@@ -117,8 +163,8 @@ def _other_lr0(plan: Plan, told: Record, lag: int) -> Iterator[_Suspect]:
     planned = planned_rates(plan, told, lag)[1]
     if planned:
         lr0 = plan.lr0 * told.rates[1] / planned
-        change = f"lr0 was changed from {lr0:.4g} to {plan.lr0:.4g}"
-        yield _Suspect(dataclasses.replace(plan, lr0=lr0), "lr0", change)
+        suspect = dataclasses.replace(plan, lr0=lr0)
+        yield _Suspect(suspect, "lr0", f"from {lr0:.4g} to {plan.lr0:.4g}")
 
 
 def _replaced(plan: Plan, number: int, segment: Segment) -> Plan:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from utils.history import RAW_MAP
+from utils.history import AT_SEAM, RAW_MAP
 from utils.solver.schedule import Plan
 
 EMA = "metrics/mAP_0.5:0.95"
@@ -27,6 +27,7 @@ class SeamFigures:
     """Planned learning rate of the last epoch before the seam."""
     rate_after: float
     ema_before: float | None
+    """As measured at the seam, where it was: by the validation of what comes after."""
     raw_before: float | None
     ema_lowest: float | None
     """Lowest after the seam, up to the next one."""
@@ -84,7 +85,7 @@ def seam_figures(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
     for segment, (seam, end) in zip(plan.seams, pairwise(edges), strict=True):
         before = rows.get(seam - 1, {})
         after = [rows[epoch] for epoch in range(seam, end) if epoch in rows]
-        ema_before = _value(before, EMA)
+        ema_before = _level_before(before, EMA)
         ema = [_value(row, EMA) for row in after]
         figures.append(
             SeamFigures(
@@ -93,7 +94,7 @@ def seam_figures(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
                 rate_before=plan.lr0 * plan.factor(seam - 1),
                 rate_after=plan.lr0 * plan.factor(seam),
                 ema_before=ema_before,
-                raw_before=_value(before, RAW_MAP),
+                raw_before=_level_before(before, RAW_MAP),
                 ema_lowest=min(_known(ema), default=None),
                 raw_lowest=min(_known([_value(row, RAW_MAP) for row in after]), default=None),
                 back_after=_back_after(ema_before, ema),
@@ -102,6 +103,12 @@ def seam_figures(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
             )
         )
     return figures
+
+
+def _level_before(row: Mapping[str, float], name: str) -> float | None:
+    """What was measured at the seam, else what the epoch before it recorded."""
+    measured = _value(row, AT_SEAM + name)
+    return _value(row, name) if measured is None else measured
 
 
 def _value(row: Mapping[str, float], name: str) -> float | None:

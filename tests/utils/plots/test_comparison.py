@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 from tests.paths import ROOT
 from utils.plots.branches import RunCurves, best_epoch, shared_rows
@@ -85,6 +86,23 @@ def test_branches_get_a_panel_that_enlarges_their_differences(tmp_path: Path) ->
     tall, _ = drawn(branches, tmp_path)
     low, _ = drawn(unrelated, tmp_path)
     assert tall - low == pytest.approx(150 * (3.1 + 0.25), abs=1)  # the panel and a gap, at 150 dpi
+
+
+def test_a_run_that_is_no_branch_does_not_widen_the_enlarged_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(
+        "utils.plots.comparison.save_figure", lambda figure, _: figures.append(figure)
+    )
+    branches = [
+        RunCurves(name, history(0.1, 0.6, score)) for name, score in (("a", 0.7), ("b", 0.8))
+    ]
+    stranger = RunCurves("c", history(0.0, 0.2, 0.3))
+    save_comparison([*branches, stranger], tmp_path / "compare.png")
+    enlarged = next(axes for axes in figures[0].axes if "enlarged" in axes.get_ylabel())
+    # From the last row in common, mAP50-95 of 0.3, to 0.4; and a margin of 12 %.
+    assert enlarged.get_ylim() == pytest.approx((0.3 - 0.012, 0.4 + 0.012))
 
 
 @pytest.mark.parametrize(

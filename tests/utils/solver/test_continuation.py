@@ -7,7 +7,7 @@ import pytest
 from tests.paths import GOLDENS, requires_shared
 from tests.utils.solver.test_schedule import plan_of
 from utils.errors import UserError
-from utils.solver.continuation import Extension, extend_plan
+from utils.solver.continuation import Extension, extend_plan, flat_from
 from utils.solver.schedule import MODES, Plan, base_segment
 
 SEAMLESS = ("rebase", "slope-match", "hold")
@@ -103,11 +103,32 @@ def test_chains_of_seamless_modes_meet_exactly_and_never_rise(
             assert min(factors) >= 0
 
 
-def test_extending_twice_at_one_seam_leaves_no_empty_segment() -> None:
+@pytest.mark.parametrize("completed", [2, 4])
+@pytest.mark.parametrize("second", MODES)
+@pytest.mark.parametrize("first", MODES)
+def test_an_extension_that_was_not_trained_leaves_no_trace(
+    first: str, second: str, completed: int
+) -> None:
+    once = extend_plan(base(4), completed, Extension(40, first))
+    again = extend_plan(once, completed, Extension(2, second))
+    assert again == extend_plan(base(4), completed, Extension(2, second))
+    assert again.total_epochs == 6
+
+
+def test_the_untrained_end_of_a_chain_is_chosen_anew() -> None:
+    trained = extend_plan(base(4), 4, Extension(4, "hold"))
+    chain = extend_plan(extend_plan(trained, 8, Extension(100)), 8, Extension(3, "restart"))
+    assert [(s.mode, s.start, s.stop) for s in chain.segments] == [
+        ("base", 0, 4),
+        ("hold", 4, 8),
+        ("restart", 8, 11),
+    ]
+
+
+def test_slope_match_chosen_anew_is_that_of_a_finished_run() -> None:
     once = extend_plan(base(4), 4, Extension(4, "hold"))
-    twice = extend_plan(once, 4, Extension(2, "rebase"))
-    assert [s.mode for s in twice.segments] == ["base", "rebase"]
-    assert twice.total_epochs == 10
+    plan = extend_plan(once, 4, Extension(4, "slope-match"))
+    assert plan.factors()[4:] == pytest.approx([0.4, 0.3, 0.2, 0.1])  # down to zero, not to lrf
 
 
 def test_the_new_law_of_a_chain_is_the_run_s_own() -> None:
@@ -149,3 +170,49 @@ def test_what_cannot_be_extended() -> None:
         extend_plan(base(4), 0, Extension(4))
     with pytest.raises(UserError, match="leave none of the 4 epochs after the seam"):
         extend_plan(base(4), 4, Extension(4, "hold", cooldown_epochs=4))
+
+
+def test_a_cooldown_that_would_go_up_is_refused_with_a_remedy_that_works() -> None:
+    # The line down to zero is at a / 300 in its last epoch, where the cooldown asks for a / 5.
+    with pytest.raises(UserError) as caught:
+        extend_plan(base(300), 300, Extension(300, "slope-match", cooldown_epochs=1))
+    assert str(caught.value) == (
+        "--cooldown-epochs 1 would raise the rate: it ends at lrf 0.2 of the starting level, and "
+        "slope-match has come down to 0.00333 of it by then; leave it out, or give --lrf 0.003."
+    )
+    wish = Extension(300, "slope-match", lrf=0.003, cooldown_epochs=1)
+    *_, before, last = extend_plan(base(300), 300, wish).factors()
+    assert last < before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cooldown_that_goes_down_is_not_refused(mode: str) -> None:
+    # With 60 of 300 epochs, slope-match is at a / 5 when the cooldown to a / 5 begins: level.
+    plan = extend_plan(base(300), 300, Extension(300, mode, cooldown_epochs=60))
+    assert all(b <= a for a, b in pairwise(plan.factors()[301:]))
+    stopped = extend_plan(base(300), 150, Extension(1, mode, cooldown_epochs=1))
+    assert all(b <= a for a, b in pairwise(stopped.factors()[151:]))
+
+
+@pytest.mark.parametrize(
+    ("plan", "wish", "epoch"),
+    [
+        # a = 0.4 after a decline of 0.2 per epoch, whose floor is 0.4 * 0.2: 0.4 0.2 0.08
+        (base(4), Extension(4, "slope-match", slope="original"), 6),
+        (base(4), Extension(4, "slope-match", slope="original", lrf=0.0), 6),  # 0.4 0.2 0
+        (base(4), Extension(2, "slope-match", slope="original"), None),  # ends before
+        (base(4), Extension(4, "slope-match"), None),
+        (base(4), Extension(4, "hold"), None),
+        (base(4, "linear-v5.0", 0.0), Extension(4, "slope-match"), None),  # nothing to begin with
+        # 0.4 0.6 | 0.8 0.6 0.4 0.2 0.16: the ramp begins below the floor of 0.8 * 0.6, and is none
+        (
+            base(4),
+            Extension(7, "slope-match", slope="original", peak=0.8, lrf=0.6, rewarm_epochs=2),
+            8,
+        ),
+    ],
+)
+def test_the_epoch_from_which_a_line_is_flat(
+    plan: Plan, wish: Extension, epoch: int | None
+) -> None:
+    assert flat_from(extend_plan(plan, 4, wish).segments[-1]) == epoch

@@ -1,7 +1,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 import pytest
@@ -108,25 +108,19 @@ def wishes(mode: str) -> list[Extension]:
 def test_no_false_alarm_for_chains_of_modes_and_modifiers(law: str, lrf: float) -> None:
     every = [wish for mode in MODES for wish in wishes(mode)]
     start = base(12, law, lrf)
+    checked = 0
     for first, second in product(every, every):
         for seam in (5, 12):
-            plan = extend_plan(start, seam, first)
-            plan = extend_plan(plan, plan.total_epochs - 3, second)
-            trained = plan.total_epochs
-            check_past(plan, recorded(plan, trained, batches=30))
-            if not cooldown_goes_up(plan):
-                check_future(plan, 0)
-
-
-def cooldown_goes_up(plan: Plan) -> bool:
-    """slope-match of a finished run may be below `level * lrf` when the cooldown to it begins."""
-    factors = plan.factors()
-    return any(
-        segment.mode == "slope-match"
-        and segment.cooldown
-        and any(b > 1.5 * a for a, b in pairwise(factors[segment.stop - segment.cooldown - 1 :]))
-        for segment in plan.segments
-    )
+            try:
+                plan = extend_plan(start, seam, first)
+                plan = extend_plan(plan, plan.total_epochs - 3, second)
+            except UserError as refusal:
+                assert "would raise the rate" in str(refusal)  # noqa: PT017 -- of some chains only
+                continue
+            checked += 1
+            check_past(plan, recorded(plan, plan.total_epochs, batches=30))
+            check_future(plan, 0)
+    assert checked > len(every) ** 2
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -140,16 +134,37 @@ def test_a_total_edited_from_5000_to_9000_is_caught_and_named(
     text = json.dumps(plan.to_dict()).replace('"epochs": 5000', '"epochs": 9000')
     with pytest.raises(UserError) as caught:
         check_past(Plan.from_dict(json.loads(text)), history)
-    assert "the plan of 9000 epochs gives" in str(caught.value)
-    assert "the planned total was changed from 5000 to 9000 epochs" in str(caught.value)
+    message = str(caught.value)
+    assert f"the checkpoint's plan, 9000 epochs ({law}, lr0 0.01, lrf 0.01), gives" in message
+    assert (
+        f"the recorded rates are those of 5000 epochs ({law}, lr0 0.01, lrf 0.01): "
+        "the planned total was changed from 5000 to 9000 epochs" in message
+    )
+
+
+def test_a_total_edited_after_1712_epochs_is_told_in_one_sentence() -> None:
+    data = base(5000, lrf=0.01).to_dict()
+    history = recorded(Plan.from_dict(data), 1712, batches=150)
+    data["segments"][0]["epochs"] = 9000
+    with pytest.raises(UserError) as caught:
+        check_past(Plan.from_dict(data), history)
+    # epoch 1, the first one that differs: 0.01 (1 - 0.99 / 5000) and 0.01 (1 - 0.99 / 9000)
+    assert str(caught.value) == (
+        "epoch 1 was trained with a learning rate of 0.00999802 (weights), but the checkpoint's "
+        "plan, 9000 epochs (linear, lr0 0.01, lrf 0.01), gives 0.0099989; the recorded rates are "
+        "those of 5000 epochs (linear, lr0 0.01, lrf 0.01): the planned total was changed from "
+        "5000 to 9000 epochs. Go on from a checkpoint as the run wrote it, such as "
+        "weights/last_prev.pt; --extend-epochs adds epochs."
+    )
 
 
 def test_the_sentence_names_epoch_both_rates_and_the_remedy() -> None:
     with pytest.raises(UserError) as caught:
         check_past(base(8), recorded(base(4), 3, batches=200))
     assert str(caught.value) == (
-        "epoch 1 was trained with a learning rate of 0.008 (weights), but the plan of 8 epochs "
-        "gives 0.009; the recorded rates fit if the planned total was changed from 4 to 8 epochs. "
+        "epoch 1 was trained with a learning rate of 0.008 (weights), but the checkpoint's plan, "
+        "8 epochs (linear, lr0 0.01, lrf 0.2), gives 0.009; the recorded rates are those of "
+        "4 epochs (linear, lr0 0.01, lrf 0.2): the planned total was changed from 4 to 8 epochs. "
         "Go on from a checkpoint as the run wrote it, such as weights/last_prev.pt; "
         "--extend-epochs adds epochs."
     )
@@ -157,12 +172,17 @@ def test_the_sentence_names_epoch_both_rates_and_the_remedy() -> None:
 
 def test_a_straight_line_fits_two_explanations() -> None:
     # 1 - 0.8 e / 4 is 1 - 0.4 e / 2 is 1 - 1.6 e / 8, whose lrf would be -0.6: not offered above
-    with pytest.raises(UserError, match=r"from 8 to 4 epochs or lrf was changed from 0\.6 to 0\.2"):
+    with pytest.raises(
+        UserError,
+        match=r"those of 8 epochs \(linear, lr0 0\.01, lrf 0\.2\): the planned total was changed "
+        r"from 8 to 4 epochs, or of 4 epochs \(linear, lr0 0\.01, lrf 0\.6\): lrf was changed from "
+        r"0\.6 to 0\.2\. Go on",
+    ):
         check_past(base(4), recorded(base(8), 3, batches=200))
 
 
 def test_an_edited_lrf_is_named() -> None:
-    with pytest.raises(UserError, match=r"fit if lrf was changed from 0\.1 to 0\.2\."):
+    with pytest.raises(UserError, match=r"lrf 0\.1\): lrf was changed from 0\.1 to 0\.2\."):
         check_past(base(20, "cosine", 0.2), recorded(base(20, "cosine", 0.1), 9))
 
 
@@ -193,16 +213,34 @@ def test_a_base_segment_edited_after_an_extension_is_named() -> None:
 def test_more_epochs_than_planned() -> None:
     with pytest.raises(
         UserError,
-        match=r"epoch 20 was trained .* but the plan ends after 20 epochs; "
-        "the recorded rates fit if the planned total was changed from 30 to 20",
+        match=r"epoch 20 was trained .* but the checkpoint's plan, 20 epochs .*, ends before it; "
+        r"the recorded rates are those of 30 epochs .* total was changed from 30 to 20 epochs",
     ):
         check_past(edited(base(30), epochs=20), recorded(base(30), 25)[20:])
 
 
 def test_a_level_that_was_edited() -> None:
     plan = extend_plan(base(30), 30, Extension(60, "hold"))
-    with pytest.raises(UserError, match="the checkpoint's plan was edited, or the history is that"):
+    with pytest.raises(
+        UserError,
+        match=r"90 epochs \(linear over 30, lr0 0\.01, lrf 0\.2; hold from 30\), gives 0\.005; "
+        "the 30 before it follow that plan, and the checkpoint's plan was edited, or the history",
+    ):
         check_past(edited(plan, 1, level=0.5), recorded(plan, 40))
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (300, r"from epoch 200 on the recorded rates are those of 600 epochs .* amid the run\."),
+        (600, r"up to epoch 199 the recorded rates are those of 300 epochs .* amid the run\."),
+    ],
+)
+def test_a_total_changed_amid_the_run_is_named(kept: int, message: str) -> None:
+    # 300 epochs that are made 600 by force: the rate jumps from one law to the other.
+    history = [*recorded(base(300), 200), *recorded(base(600), 260)[200:]]
+    with pytest.raises(UserError, match=message):
+        check_past(base(kept), history)
 
 
 def test_a_warm_up_that_was_entered_again_is_named() -> None:
@@ -273,11 +311,23 @@ def test_a_declared_restart_may_rise_and_an_undeclared_one_not() -> None:
     with pytest.raises(UserError) as caught:
         check_future(edited(plan, 1, mode="hold", level=0.6), 30)
     assert str(caught.value) == (
-        "the plan would raise the learning rate from 0.00226667 in epoch 29 to 0.006 in epoch 30 "
-        "(2.647 times) and nothing declares this: hold starts at 0.6 of lr0, not where the epochs "
-        "before it ended, so the checkpoint's plan was edited; go on from one as the run wrote it, "
-        "or use restart or --peak to ask for a rise."
+        "the learning rate would rise from 0.00226667 in epoch 29 to 0.006 in epoch 30 "
+        "(2.647 times), and nothing declares this: until then the plan is 30 epochs (linear, lr0 "
+        "0.01, lrf 0.2), from then on 60 epochs (linear over 30, lr0 0.01, lrf 0.2; hold from 30), "
+        "and the level of its hold was edited to 0.6 of lr0. Go on from a checkpoint as the run "
+        "wrote it, such as weights/last_prev.pt, or ask for a rise with --extend-epochs and "
+        "restart or --peak."
     )
+
+
+def test_a_base_segment_shortened_under_an_extension_is_named() -> None:
+    plan = edited(extend_plan(base(300), 100, Extension(30, "hold")), 0, epochs=100)
+    with pytest.raises(
+        UserError,
+        match=r"until then the plan is 100 epochs .* it was extended at 0\.736 of lr0, where the "
+        r"earlier plan now has 0\.208, so that one's total or lrf was edited",
+    ):
+        check_future(plan, 100)
 
 
 def test_what_lies_behind_is_not_the_future() -> None:
@@ -313,16 +363,17 @@ def test_a_rise_from_nothing() -> None:
         check_future(edited(plan, 1, level=0.001), 4)
 
 
-def test_a_cooldown_that_would_go_up_is_refused_with_a_remedy() -> None:
-    # a line down to zero is at a / 300 in its last epoch, where the cooldown asks for a / 5
-    plan = extend_plan(base(300), 300, Extension(300, "slope-match", cooldown_epochs=1))
-    with pytest.raises(UserError, match=r"in epoch 599 .* leave --cooldown-epochs out or give"):
-        check_future(plan, 300)
-
-
-def test_a_final_fraction_above_the_start() -> None:
-    with pytest.raises(UserError, match="the final fraction 3 of its base segment lies above"):
-        check_future(base(2, lrf=3.0), 1)
+@pytest.mark.parametrize(
+    ("number", "edit"),
+    [(1, {"lrf": 0.9, "cooldown": 1}), (1, {"slope": -0.3}), (0, {"lrf": 99.0})],
+    ids=["cooldown", "slope", "final fraction"],
+)
+def test_a_segment_edited_to_rise_is_caught(number: int, edit: dict[str, float]) -> None:
+    plan = edited(extend_plan(base(30), 20, Extension(300, "slope-match")), number, **edit)
+    with pytest.raises(
+        UserError, match=r"no (base|slope-match) of this program rises like that, so the checkpoint"
+    ):
+        check_future(plan, 1)
 
 
 def test_applied_rates() -> None:
@@ -333,7 +384,7 @@ def test_applied_rates() -> None:
     with pytest.raises(UserError) as caught:
         check_applied(plan, 30, 31 * BATCHES, (0.006, 0.006, 0.007))
     assert str(caught.value) == (
-        "epoch 30 was trained with a learning rate of 0.007 (norm weights), but the plan of 60 "
-        "epochs gives 0.006; something other than the plan sets the optimizer's rates, so training "
-        "stops here; resume from the last checkpoint."
+        "epoch 30 was trained with a learning rate of 0.007 (norm weights), but the run's "
+        "plan, 60 epochs (linear, lr0 0.01, lrf 0.2), gives 0.006; something other than the plan "
+        "sets the optimizer's rates, so training stops here; resume from the last checkpoint."
     )

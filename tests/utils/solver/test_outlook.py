@@ -123,6 +123,38 @@ def test_what_cannot_be_planned_is_refused() -> None:
         outlooks(base(4), 4, Extension(2, "hold", cooldown_epochs=2))
 
 
+def test_a_mode_in_which_the_cooldown_would_go_up_is_left_out_unless_asked_for() -> None:
+    wish = Extension(300, "hold", cooldown_epochs=1)
+    labels = [outlook.label for outlook in outlooks(base(300), 300, wish)]
+    assert labels == [
+        *MODES,
+        "rebase --cooldown-epochs 1",
+        "hold --cooldown-epochs 1",
+        "restart --cooldown-epochs 1",
+    ]
+    with pytest.raises(UserError, match="--cooldown-epochs 1 would raise the rate"):
+        outlooks(base(300), 300, Extension(300, "slope-match", cooldown_epochs=1))
+
+
+def test_an_extension_that_was_not_trained_does_not_count() -> None:
+    once = extend_plan(base(4), 4, Extension(40, "hold"))
+    assert outlooks(once, 4, Extension(2)) == outlooks(base(4), 4, Extension(2))
+
+
+def test_advice_names_the_epoch_in_which_the_original_slope_goes_flat() -> None:
+    said = advice(outlooks(base(4), 4, Extension(4, "slope-match", slope="original")))
+    assert said == [
+        "slope-match --slope original goes flat in epoch 6, at 0.0008; --slope fit comes down to "
+        "the last epoch."
+    ]
+
+
+def test_advice_on_modifiers_that_change_nothing() -> None:
+    assert advice(outlooks(base(4), 4, Extension(4, "hold", lrf=0.5)))[1:] == [
+        "hold --lrf 0.5 gives the rates of plain hold: its modifiers change nothing here."
+    ]
+
+
 def test_advice_names_the_modes_that_barely_train_and_the_jump() -> None:
     said = advice(outlooks(base(300, 0.01), 300, Extension(300)))
     assert said == [

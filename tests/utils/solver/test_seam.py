@@ -3,7 +3,7 @@ import math
 import pytest
 
 from tests.utils.solver.test_schedule import plan_of
-from utils.history import RAW_MAP
+from utils.history import AT_SEAM, RAW_MAP
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import Plan, base_segment
 from utils.solver.seam import EMA, SeamFigures, seam_figures
@@ -75,6 +75,18 @@ def test_a_level_before_that_was_not_measured() -> None:
     assert (found.ema_before, found.ema_drop, found.back_after, found.gain_per_100) == (None,) * 4
     assert (found.ema_lowest, found.best) == (0.4, 0.5)
     assert (found.raw_before, found.raw_lowest, found.raw_drop) == (None,) * 3
+
+
+def test_what_was_measured_at_the_seam_comes_first() -> None:
+    """The epoch before it was validated on other images, and by that measure nothing was lost."""
+    rows = history([0.1, 0.2, 0.3, 0.4, 0.45, 0.5], {3: 0.35, 4: 0.3})
+    rows[3] |= {AT_SEAM + EMA: 0.5, AT_SEAM + RAW_MAP: 0.48}
+    (seam,) = seam_figures(extended("hold"), rows)
+    assert (seam.ema_before, seam.raw_before) == (0.5, 0.48)
+    assert seam.ema_drop == pytest.approx(0.05)
+    assert seam.raw_drop == pytest.approx(0.18)
+    assert seam.back_after == 2
+    assert seam.gain_per_100 == 0.0
 
 
 def test_each_seam_sees_its_own_epochs_only() -> None:

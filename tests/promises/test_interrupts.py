@@ -1,0 +1,187 @@
+"""A run that was asked to stop, at whatever step, goes on with the next batch as if nothing was."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.paths import ROOT
+from tests.promises.test_resume import same_run
+from tests.toy import toy_arguments
+from train import train
+from utils.checkpoint.store import read_checkpoint
+from utils.command_line import parse_request
+from utils.errors import RunInterruptedError
+from utils.observers import Validator
+from utils.run_record import RunRecord
+from utils.training_state import TrainingState
+
+# Three epochs of 4, 4 and 2 images. The 100 iterations of warm-up outlast the run, in which more and
+# more batches are summed for one step: 1, 2, 3, 4 ... and what is left at the end of an epoch.
+HOW = "--epochs 3 --nominal-batch-size 400 --multi-scale"
+STEPS = 9
+AMID_A_STEP = {2, 4, 5, 7, 8}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("interrupted")
+    return train(parse_request(toy_arguments(folder, f"{HOW} --name whole")))
+
+
+def signalled_at(
+    step: int, patch: pytest.MonkeyPatch, arguments: list[str], name: str = "SIGTERM"
+) -> int:
+    """Train until a signal comes during step number `step`, counted from 1; the exit code."""
+    note = RunRecord.step
+
+    def with_signal(record: RunRecord, state: TrainingState) -> None:
+        note(record, state)
+        if state.iteration == step:
+            signal.raise_signal(signal.Signals[name])
+
+    with patch.context() as inner:
+        inner.setattr(RunRecord, "step", with_signal)
+        try:
+            train(parse_request(arguments))
+        except RunInterruptedError as stop:
+            return stop.exit_code  # and nothing holds on to the frames, whose loaders have workers
+    raise AssertionError("the run was not interrupted")
+
+
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_a_run_interrupted_at_any_step_is_the_same_run(
+    whole: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"after{step}"
+    arguments = toy_arguments(whole.parents[1], f"{HOW} --name {name}")
+    signalled_at(step, monkeypatch, arguments)
+    run = whole.with_name(name)
+    saved = read_checkpoint(run / "weights" / "last.pt")
+    assert saved["position"]["iteration"] == step
+    assert saved["progress"]["batches"] == (step - 1) % 3 + 1
+    assert bool(saved["progress"]["gradients"]) == (step in AMID_A_STEP)
+    train(parse_request(["--resume", str(run), "--noplots"]))
+    assert same_run(whole, run) == []
+
+
+@pytest.mark.parametrize("how", ["--amp off", "--amp bf16 --optimizer AdamW --workers 2"])
+def test_a_run_interrupted_after_every_step_is_the_same_run(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = train(parse_request(toy_arguments(tmp_path, f"{HOW} {how} --name one")))
+    run = one.with_name("chain")
+    signalled_at(1, monkeypatch, toy_arguments(tmp_path, f"{HOW} {how} --name chain"))
+    for step in range(2, STEPS + 1):
+        signalled_at(step, monkeypatch, ["--resume", str(run), "--noplots"])
+    train(parse_request(["--resume", str(run), "--noplots"]))
+    assert same_run(one, run) == []
+
+
+def test_a_signal_during_validation_repeats_the_validation_alone(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Validator._judge
+
+    def signalled(validator: Validator, *more: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return judge(validator, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validator, "_judge", signalled)
+        with pytest.raises(RunInterruptedError):
+            train(parse_request(toy_arguments(whole.parents[1], f"{HOW} --name judged")))
+    run = whole.with_name("judged")
+    saved = read_checkpoint(run / "weights" / "last.pt")
+    assert saved["position"] == {"epoch": 0, "iteration": 3}
+    assert saved["history"] == []
+    train(parse_request(["--resume", str(run), "--noplots"]))
+    assert same_run(whole, run) == []
+
+
+def test_saves_inside_an_epoch_are_gone_on_from_too(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    check = RunRecord.step
+
+    def killed(record: RunRecord, state: TrainingState) -> None:
+        check(record, state)
+        if state.iteration == 5:
+            raise KilledError
+
+    arguments = toy_arguments(whole.parents[1], f"{HOW} --name steps --save-steps 2")
+    with monkeypatch.context() as patch:
+        patch.setattr(RunRecord, "step", killed)
+        with pytest.raises(KilledError):
+            train(parse_request(arguments))
+    run = whole.with_name("steps")
+    assert read_checkpoint(run / "weights" / "last.pt")["position"]["iteration"] == 4
+    train(parse_request(["--resume", str(run), "--noplots", "--save-steps", "0"]))
+    assert same_run(whole, run) == []
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGUSR1", 85)])
+def test_every_signal_has_its_exit_code(
+    tmp_path: Path, name: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.Signals[name])
+    assert signalled_at(1, monkeypatch, toy_arguments(tmp_path, "--epochs 1"), name) == code
+    assert signal.getsignal(signal.Signals[name]) is before
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_the_printed_command_goes_on_with_a_terminated_run(tmp_path: Path) -> None:
+    # The signal goes to the whole group, as a terminal or a scheduler sends it: workers included.
+    how = "--epochs 16 --workers 2 --noval --name"
+    arguments = toy_arguments(tmp_path, f"{how} killed")
+    killed = tmp_path / "runs" / "killed"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "train.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        results = killed / "results.csv"
+        wait_for(lambda: results.is_file() and len(results.read_text().splitlines()) > 2, process)
+        os.killpg(process.pid, signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "Traceback" not in errors
+    [command] = re.findall(r"To go on: python (.*)", output)
+    assert read_checkpoint(killed / "weights" / "last.pt")["position"]["epoch"] < 16
+    subprocess.run(
+        [sys.executable, *shlex.split(command)],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    whole = subprocess.run(
+        [sys.executable, "train.py", *toy_arguments(tmp_path, f"{how} whole")],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    assert whole.returncode == 0
+    assert same_run(killed.with_name("whole"), killed) == []

@@ -1,0 +1,136 @@
+"""Two processes that train together train what one would; either can go on with the other's run."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.paths import ROOT
+from tests.promises.test_interrupts import wait_for
+from tests.toy import toy_arguments
+from train import train
+from utils.checkpoint.store import read_checkpoint
+from utils.command_line import parse_request
+
+# In fp32, for sums over the processes round differently; batch norm over the images of both.
+HOW = "--epochs 3 --sync-bn --amp off --nominal-batch-size 400 --save-period 1"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def start_two(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*TORCHRUN, "train.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def train_in_two(arguments: list[str]) -> str:
+    with start_two(arguments) as process:
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "Warning" not in output
+    return output
+
+
+def distance(one: Path, two: Path) -> float:
+    """Relative distance of the weights of two runs: Euclidean, over all of them."""
+    pair = [read_checkpoint(run / "weights" / "last.pt")["model"] for run in (one, two)]
+    names = [name for name, tensor in pair[0].items() if tensor.is_floating_point()]
+    vectors = [torch.cat([state[name].flatten().double() for name in names]) for state in pair]
+    return float((vectors[0] - vectors[1]).norm() / vectors[0].norm())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same run in one process and in two."""
+    folder = tmp_path_factory.mktemp("processes")
+    one = train(parse_request(toy_arguments(folder, f"{HOW} --name one")))
+    output = train_in_two(toy_arguments(folder, f"{HOW} --name two"))
+    assert output.count("Training 3 epochs into") == 1  # the first process alone talks
+    return one, one.with_name("two")
+
+
+def test_two_processes_train_what_one_does(runs: tuple[Path, Path]) -> None:
+    assert distance(*runs) < 1e-5
+    one, two = (read_checkpoint(run / "weights" / "last.pt") for run in runs)
+    assert two["config"]["processes"] == 2
+    assert two["ema"]["updates"] == one["ema"]["updates"] == 4
+    for mine, other in zip(one["history"], two["history"], strict=True):
+        assert mine["train/box_loss"] == pytest.approx(other["train/box_loss"], rel=1e-4)
+        assert mine["iteration"] == other["iteration"]
+
+
+@pytest.mark.parametrize(("start", "processes"), [("two", 1), ("one", 2)])
+def test_a_run_goes_on_with_another_number_of_processes(
+    runs: tuple[Path, Path], start: str, processes: int
+) -> None:
+    one = runs[0]
+    first_epoch = one.with_name(start) / "weights" / "epoch0.pt"
+    name = f"{start}_then_{processes}"
+    arguments = ["--resume", str(first_epoch), "--name", name, "--noplots"]
+    if processes == 1:
+        train(parse_request(arguments))
+    else:
+        train_in_two(arguments)
+    run = one.with_name(name)
+    assert distance(one, run) < 1e-5
+    saved = read_checkpoint(run / "weights" / "last.pt")
+    assert saved["config"]["processes"] == processes
+    [audit] = [c["audit"] for c in saved["continuations"]]
+    [item] = [item for item in audit if item["part"] == "processes"]
+    assert item["status"] == "changed"
+
+
+def children_of(process: int) -> list[int]:
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], text=True, capture_output=True)
+    pairs = [line.split() for line in listed.stdout.splitlines()]
+    return sorted(int(child) for child, parent in pairs if int(parent) == process)
+
+
+def start_long(folder: Path, name: str) -> tuple[subprocess.Popen[str], Path]:
+    """A run of two processes that has come some epochs far."""
+    process = start_two(toy_arguments(folder, f"--epochs 2000 --noval --name {name}"))
+    run = folder / "runs" / name
+    results = run / "results.csv"
+    wait_for(lambda: results.is_file() and len(results.read_text().splitlines()) > 2, process)
+    return process, run
+
+
+def test_when_a_process_dies_the_others_end_and_the_run_can_go_on(
+    runs: tuple[Path, Path],
+) -> None:
+    process, run = start_long(runs[0].parents[1], "bereaved")
+    with process:
+        os.kill(children_of(process.pid)[1], signal.SIGKILL)
+        began = time.monotonic()
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert time.monotonic() - began < 45
+    assert "another process of this run has ended" in output
+    epochs = read_checkpoint(run / "weights" / "last.pt")["position"]["epoch"]
+    assert 1 < epochs < 2000
+
+
+def test_a_signal_stops_all_processes_after_the_same_step(runs: tuple[Path, Path]) -> None:
+    process, run = start_long(runs[0].parents[1], "stopped")
+    with process:
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    saved = read_checkpoint(run / "weights" / "last.pt")
+    position, done = saved["position"], saved["progress"]["batches"]
+    assert position["iteration"] == 3 * position["epoch"] + done
+    [told] = [line for line in output.splitlines() if "To go on: " in line]
+    command = shlex.split(told.split("To go on: ")[1])
+    assert command[:3] == ["torchrun", "--nproc_per_node", "2"]
+    assert command[3:6] == ["train.py", "--resume", str(run)]
