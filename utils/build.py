@@ -14,7 +14,7 @@ from models.detector import Detector, Transfer, count_parameters, gflops, transf
 from models.loss import DetectionLoss
 from models.spec import ModelSpec, load_spec
 from utils.checkpoint.format import Config
-from utils.checkpoint.loading import Weights, find_weights, read_weights
+from utils.checkpoint.loading import Weights, find_weights, read_weights, spec_of
 from utils.datasets.index import Index
 from utils.datasets.shapes import whole_strides
 from utils.engine import Rules
@@ -51,7 +51,8 @@ def starting_point(run: Run) -> Start:
         UserError: neither --cfg nor --weights says what to build, or a file is refused.
     """
     if run.origin is not None:
-        return Start(ModelSpec.from_dict(run.origin.checkpoint["config"]["spec"]), None)
+        saved = run.origin.checkpoint
+        return Start(spec_of(saved["config"]["spec"], saved["model"], run.origin.path), None)
     weights = read_weights(find_weights(run.options.weights)) if run.options.weights else None
     if run.options.cfg:
         return Start(load_spec(Path(run.options.cfg)), weights)

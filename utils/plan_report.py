@@ -44,7 +44,7 @@ def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) 
 
     Raises:
         UserError: the extension does not fit the run.
-        OSError: the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     choices = outlooks(plan, completed, extension)
     total = choices[0].plan.total_epochs

@@ -1,10 +1,14 @@
+import errno
 import os
+import stat
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from utils.atomic_files import copy_replacing, link_replacing, write_replacing
+from utils.errors import UserError
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -61,3 +65,129 @@ def test_a_copy_is_a_file_of_its_own(tmp_path: Path) -> None:
     copy_replacing(source, target)
     target.write_text("yours")
     assert source.read_text() == "mine"
+
+
+def write_new(part: Path) -> None:
+    part.write_text("new")
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOSPC, "No space left on device; what was there before is untouched; free some"),
+        (errno.EDQUOT, "free some space, then go on."),
+        (errno.EROFS, "Read-only file system; .* is untouched; make its folder writable."),
+        (errno.EACCES, "Permission denied; .* is untouched; make its folder writable."),
+        (errno.EFBIG, "choose a place that takes files of this size."),
+        (errno.EIO, "is untouched; choose another place."),
+    ],
+)
+@pytest.mark.parametrize("where", ["making", "writing", "flushing", "renaming"])
+def test_what_cannot_be_written_is_a_sentence_and_the_old_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, number: int, sentence: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    target = tmp_path / "results.csv"
+    target.write_text("old")
+    with monkeypatch.context() as patch:
+        if where == "making":
+            patch.setattr(Path, "touch", fail)
+        elif where == "flushing":
+            patch.setattr(os, "fsync", fail)
+        elif where == "renaming":
+            patch.setattr(Path, "replace", fail)
+        with pytest.raises(UserError, match=f"cannot write .*results.csv: .*{sentence}") as refusal:
+            write_replacing(target, fail if where == "writing" else write_new)
+    assert isinstance(refusal.value, OSError)  # for those who can go on without the file
+    assert refusal.value.errno == number
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*file/x: File exists"):
+        write_replacing(tmp_path / "file" / "x", write_new)
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"cannot write .*folder: Is a directory"):
+        write_replacing(tmp_path / "folder", write_new)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "folder"]
+
+
+@pytest.mark.parametrize(
+    "error", [urllib.error.URLError("no route"), ConnectionResetError(104, "reset"), TimeoutError()]
+)
+def test_an_error_of_the_network_stays_what_it_is(tmp_path: Path, error: OSError) -> None:
+    def download(part: Path) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        write_replacing(tmp_path / "x", download)
+    assert not isinstance(raised.value, UserError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_flushed_takes_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some network drives."""
+    fsync = os.fsync
+
+    def flush(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(handle)
+
+    target = tmp_path / "x"
+    monkeypatch.setattr(os, "fsync", flush)
+    write_replacing(target, write_new)
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_order_is_write_flush_rename_flush_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flush(handle: int) -> None:
+        folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        done.append("flush folder" if folder else "flush file")
+        fsync(handle)
+
+    def rename(part: Path, target: Path) -> Path:
+        done.append("rename")
+        return replace(part, target)
+
+    def write(part: Path) -> None:
+        done.append("write")
+        part.write_text("new")
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "replace", rename)
+    write_replacing(tmp_path / "x", write)
+    assert done == ["write", "flush file", "rename", "flush folder"]
+
+
+def test_linking_what_is_linked_already_leaves_nothing_behind(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_text("same")
+    for _ in range(2):
+        link_replacing(source, target)
+    assert target.samefile(source)
+    assert sorted(tmp_path.iterdir()) == [source, target]
+
+
+def test_two_who_write_one_file_do_not_meet(tmp_path: Path) -> None:
+    parts = []
+
+    def outer(part: Path) -> None:
+        parts.append(part)
+        write_replacing(tmp_path / "x.csv", parts.append)
+
+    write_replacing(tmp_path / "x.csv", outer)
+    assert len(set(parts)) == 2
+    assert {part.suffix for part in parts} == {".csv"}

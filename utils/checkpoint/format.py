@@ -1,6 +1,6 @@
 """The checkpoint format: tensors and plain data under fixed names; imports no torch.
 
-A file is read by `torch.load(path, weights_only=True)`: reading it runs no code. There are two
+Reading a file runs no code; `torch.load(path, weights_only=True)` can read it too. There are two
 kinds: `training`, everything a run needs to go on, and `deploy`, averaged weights in fp16 for use.
 """
 

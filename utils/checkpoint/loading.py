@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.detector import Detector, transfer_weights
 from models.spec import ModelSpec
+from utils.checkpoint.pickle_records import DAMAGE
 from utils.checkpoint.store import read_checkpoint
 from utils.checkpoint.upstream import is_upstream_file, read_upstream
 from utils.download import fetch
 from utils.errors import UserError
 
 RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v7.0"
+MOST_BLOCKS = 2_000
+"""Layers with their repetitions; a YOLOv5x6 has 79."""
 RELEASED = frozenset(f"yolov5{size}{levels}.pt" for size in "nsmlx" for levels in ("", "6"))
 
 
@@ -67,10 +72,8 @@ def read_weights(path: Path) -> Weights:
     """
     if is_upstream_file(path):
         upstream = read_upstream(path)
-        spec = ModelSpec.from_dict(upstream.spec)
-        if (
-            upstream.anchors is not None
-        ):  # AutoAnchor changes these, not the model file kept with them
+        spec = spec_of(upstream.spec, upstream.weights, path)
+        if upstream.anchors is not None:  # AutoAnchor changes these, not the model file with them
             pixels = upstream.anchors * torch.tensor(upstream.strides).view(-1, 1, 1)
             spec = spec.with_anchors([tuple(level) for level in pixels.flatten(1).tolist()])
         return Weights(upstream.weights, spec, upstream.names, str(path))
@@ -81,10 +84,46 @@ def read_weights(path: Path) -> Weights:
         state, config = data["ema"]["weights"], data["config"]
     return Weights(
         {name: t.float() if t.is_floating_point() else t for name, t in state.items()},
-        ModelSpec.from_dict(config["spec"]),
+        spec_of(config["spec"], state, path),
         tuple(config["names"]),
         str(path),
     )
+
+
+def spec_of(described: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> ModelSpec:
+    """The model that a file describes, once it is sure that it is no larger than its weights.
+
+    A description of a few bytes may be of a model without end; it is built without memory here.
+
+    Args:
+        described: as plain data, in the schema of the model files.
+        state: the weights in the file.
+        path: the file, for messages.
+
+    Raises:
+        UserError: it is no model, or a larger one.
+    """
+    try:
+        spec = ModelSpec.from_dict(described)
+        blocks = sum(max(round(row.repeats * spec.depth_multiple), 1) for row in spec.layers)
+        if blocks > MOST_BLOCKS:
+            raise ValueError(f"it has {blocks} layers")
+        with torch.device("meta"):
+            described_size = _size(Detector(spec).state_dict())
+    except (*DAMAGE, AttributeError, RuntimeError, UserError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"{path} describes a model that cannot be built: {reason}") from error
+    held = _size(state)
+    if described_size > held:
+        raise UserError(
+            f"{path} describes a model of {described_size} numbers, but holds {held}: tensors of "
+            "its model are absent or of another shape; use another file."
+        )
+    return spec
+
+
+def _size(state: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in state.values())
 
 
 def load_model(weights: str | Path, device: torch.device) -> LoadedModel:

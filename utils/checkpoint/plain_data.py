@@ -1,4 +1,4 @@
-"""Plain data out of the records of an upstream pickle: options, names, fitness, optimizer."""
+"""Plain data out of the records of a pickle: our whole file, or the options of an upstream one."""
 
 from __future__ import annotations
 
@@ -37,11 +37,22 @@ class PlainData:
 
     Calling it raises ValueError, TypeError or LookupError for what is no such data, or is nested
     without end: shared parts and cycles could make a few bytes as large as one likes.
+
+    Args:
+        archive: the file.
+        most_nodes: how many values and bytes all data may unfold to.
+        tuples: what a tuple becomes.
     """
 
-    def __init__(self, archive: TorchArchive) -> None:
+    def __init__(
+        self,
+        archive: TorchArchive,
+        most_nodes: int = MOST_NODES,
+        tuples: type[list[Any]] | type[tuple[Any, ...]] = list,
+    ) -> None:
         self._archive = archive
-        self._nodes_left = MOST_NODES
+        self._nodes_left = most_nodes
+        self._tuples = tuples
 
     def __call__(self, value: object, depth: int = 0) -> object:
         """The value as plain data; `depth` is how far down in a larger one it is."""
@@ -50,8 +61,10 @@ class PlainData:
             raise ValueError("its data is nested without end")
         if isinstance(value, dict):
             return {key: self(item, depth + 1) for key, item in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, list):
             return [self(item, depth + 1) for item in value]
+        if isinstance(value, tuple):
+            return self._tuples(self(item, depth + 1) for item in value)
         if isinstance(value, set):
             return sorted(value)
         if isinstance(value, Record):
@@ -75,7 +88,10 @@ class PlainData:
             return self._array(arguments[1], arguments[0]).item()
         if record.kind in ARRAY_KINDS:
             _, shape, dtype, _, octets = record.state
-            return self._array(octets, dtype).reshape(shape).tolist()
+            lengths = [require_type(length, int) for length in require_type(shape, tuple)]
+            if len(lengths) > 1 and min(lengths) < 1:  # (a billion, 0) is empty, its list is not
+                raise ValueError("an empty array of many dimensions")
+            return self._array(octets, dtype).reshape(lengths).tolist()
         raise TypeError(f"{record.kind} where data is due")
 
     def _array(self, value: object, dtype: object) -> np.ndarray:

@@ -1,11 +1,13 @@
-"""Checkpoints on disk: written beside and renamed, verified when read."""
+"""Checkpoints on disk: written beside and renamed, verified when read.
+
+A file can be read by `torch.load(path, weights_only=True)`. Here it is read as strictly as one of
+upstream's: that function believes what a file says of its sizes.
+"""
 
 from __future__ import annotations
 
 import logging
-import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +15,17 @@ import torch
 
 from utils.atomic_files import link_replacing, write_replacing
 from utils.checkpoint.format import validated
+from utils.checkpoint.pickle_records import DAMAGE, MOST_STEPS, refused_name
+from utils.checkpoint.plain_data import PlainData
+from utils.checkpoint.torch_archive import PARAMETER, STORAGE_TYPES, TENSOR, TorchArchive
 from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
+LAST = "last.pt"
 PREVIOUS = "last_prev.pt"
+ALLOWED = STORAGE_TYPES.keys() | {TENSOR, PARAMETER, "collections.OrderedDict"}
+"""All that tensors and plain data are made of."""
 
 
 def save_checkpoint(
@@ -35,14 +43,23 @@ def save_checkpoint(
     """
 
     def write(part: Path) -> None:
-        torch.save(dict(checkpoint), part)
+        with part.open("wb") as stream:
+            try:
+                torch.save(dict(checkpoint), stream)
+            except RuntimeError as error:
+                # What the stream raised is lost in a complaint of torch's about positions.
+                raise next(_disk_errors(error), error) from error
         if keep_previous and path.is_file():
             link_replacing(path, path.with_name(PREVIOUS))
 
-    try:
-        write_replacing(path, write)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise UserError(f"cannot save {path}: {error}; the file before it is untouched.") from error
+    write_replacing(path, write)
+
+
+def _disk_errors(error: BaseException | None) -> Iterator[OSError]:
+    while error is not None:
+        if isinstance(error, OSError):
+            yield error
+        error = error.__context__
 
 
 class Loaded(NamedTuple):
@@ -53,19 +70,26 @@ class Loaded(NamedTuple):
 
 
 def load_whole(path: Path) -> Loaded:
-    """Read a checkpoint of ours; a damaged `last.pt` falls back to `last_prev.pt` beside it.
+    """Read a checkpoint of ours; for a damaged `last.pt` the `last_prev.pt` beside it is taken.
+
+    A whole file that is of another version or kind is refused: an older one would not be better.
 
     Raises:
         UserError: the file is missing, damaged, foreign or of another version.
     """
     try:
-        return Loaded(path, read_checkpoint(path))
+        content = _content(path)
     except UserError as error:
         previous = path.with_name(PREVIOUS)
-        if path.name == PREVIOUS or not previous.is_file():
+        if path.name != LAST or not previous.is_file():
             raise
+        try:
+            found = Loaded(previous, read_checkpoint(previous))
+        except UserError as worse:
+            raise UserError(f"{error} Nor is there a good file before it: {worse}") from error
         log.warning("%s Falling back to %s.", error, previous)
-        return Loaded(previous, read_checkpoint(previous))
+        return found
+    return Loaded(path, validated(content, origin=str(path)))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -74,29 +98,32 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read one file: every record's checksum is verified, and nothing in it is executed.
+    """Read one file: every member's checksum is verified, and nothing in it is executed.
 
     Raises:
         UserError: the file is missing, damaged, foreign or of another version.
     """
+    return validated(_content(path), origin=str(path))
+
+
+def _content(path: Path) -> object:
+    """Tensors and plain data of a file, whatever they are.
+
+    Raises:
+        UserError: the file is missing, damaged or foreign, or holds more than these.
+    """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}.")
+    archive = TorchArchive(path)
+    records = archive.records(_check_name)
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise UserError(
-                f"{path} is damaged: the checksum of {damaged} is wrong; use another checkpoint."
-            )
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except zipfile.BadZipFile as error:
+        return PlainData(archive, most_nodes=MOST_STEPS, tuples=tuple)(records)
+    except DAMAGE as error:
         raise UserError(
-            f"{path} is not a checkpoint, or it is cut short; use another file."
+            f"{path} is damaged: {str(error)[:100]}; use another checkpoint."
         ) from error
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than tensors and plain data; it is refused.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}."
-        ) from error
-    return validated(data, origin=str(path))
+
+
+def _check_name(name: str) -> None:
+    if name not in ALLOWED:
+        raise refused_name(name)

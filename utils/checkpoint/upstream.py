@@ -14,9 +14,17 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from utils.checkpoint.pickle_records import DAMAGE, Record, imported_names, require_type
+from utils.checkpoint.pickle_records import (
+    DAMAGE,
+    LONGEST_NAME,
+    Record,
+    imported_names,
+    refused_name,
+    require_type,
+)
 from utils.checkpoint.plain_data import DATA_KINDS, PlainData
 from utils.checkpoint.torch_archive import STORAGE_TYPES, TorchArchive
+from utils.checkpoint.zip_members import PROGRAM, read_members
 from utils.errors import UserError
 
 DETECTORS = frozenset({"models.yolo.Model", "models.yolo.DetectionModel"})
@@ -24,9 +32,9 @@ MODULE_PREFIXES = ("models.common.", "torch.nn.modules.")
 CONTAINER_KINDS = {"collections.OrderedDict", "__builtin__.set", "builtins.set"}
 ALLOWED = DATA_KINDS | CONTAINER_KINDS | DETECTORS | STORAGE_TYPES.keys() | {"models.yolo.Detect"}
 T = TypeVar("T")
-LONGEST_NAME = 100
 DEEPEST = 32  # nesting of modules; a YOLOv5 has fewer than 10 levels
-MOST_ENTRIES = 100_000  # modules and tensors; a YOLOv5n has under 1 000
+MOST_ENTRIES = 20_000  # modules and tensors; a YOLOv5x6 has under 2,000
+MOST_LEVELS = 16
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def is_upstream_file(path: Path) -> bool:
     False for what is no torch file at all, so that the reader of our own format says what is wrong.
     """
     try:
-        program = TorchArchive(path, only=("data.pkl",)).program
+        program = read_members(path, only=(PROGRAM,))[PROGRAM]
     except UserError:
         return False
     foreign = ("models.", "torch.nn.modules.", "ultralytics.")
@@ -82,8 +90,7 @@ def read_upstream(path: Path) -> UpstreamCheckpoint:
 
     Raises:
         UserError: not such a file, damaged, of another task, fused for inference, or asking for
-        anything
-            that a checkpoint has no use for; the sentence names the file and the thing.
+            anything that a checkpoint has no use for; the sentence names the file and the thing.
     """
     archive = TorchArchive(path)
     content = archive.records(_check_name)
@@ -99,10 +106,10 @@ def _check_name(name: str) -> None:
     known = name in ALLOWED or name.startswith(MODULE_PREFIXES)
     if known and len(name) <= LONGEST_NAME:
         return
-    shown = ascii(name)[1:-1][:LONGEST_NAME]  # a hostile name may hold control characters
     if name.startswith(("models.", "ultralytics.")):
+        shown = ascii(name)[1:-1][:LONGEST_NAME]
         raise UserError(f"holds a {shown}; only YOLOv5 detection models can be read.")
-    raise UserError(f"asks for {shown}; refused, a checkpoint has no use for it.")
+    raise refused_name(name)
 
 
 def _interpret(archive: TorchArchive, content: object) -> UpstreamCheckpoint:
@@ -136,7 +143,7 @@ def _interpret(archive: TorchArchive, content: object) -> UpstreamCheckpoint:
         optimizer=_optional(dict, plain(content.get("optimizer"))),
         spec=require_type(plain(attributes["yaml"]), dict),
         names=tuple(require_type(name, str) for name in names),
-        strides=tuple(int(stride) for stride in archive.tensor(attributes["stride"]).tolist()),
+        strides=_strides(archive.tensor(attributes["stride"])),
         anchors=next((weights[name] for name in weights if name.endswith(".anchors")), None),
         options=_optional(dict, plain(content.get("opt"))),
         date=_optional(str, plain(content.get("date"))),
@@ -200,6 +207,12 @@ def _state_dict(archive: TorchArchive, tree: list[_Module]) -> dict[str, Tensor]
         for part in tree
         for name, record in (part.parameters | part.buffers).items()
     }
+
+
+def _strides(values: Tensor) -> tuple[int, ...]:
+    if values.dim() != 1 or len(values) > MOST_LEVELS:
+        raise ValueError("strides of more levels than a model has")
+    return tuple(int(stride) for stride in values.tolist())
 
 
 def _optional(kind: type[T], value: object) -> T | None:

@@ -1,26 +1,24 @@
+import logging
 import os
+import resource
+import signal
+import warnings
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.utils.checkpoint.tiny_files import tiny_deploy, tiny_training
 from utils.checkpoint.format import FORMAT, VERSION
-from utils.checkpoint.store import load_checkpoint, read_checkpoint, save_checkpoint
+from utils.checkpoint.store import load_checkpoint, load_whole, read_checkpoint, save_checkpoint
 from utils.errors import UserError
 
 
 def deploy(value: float = 1.0) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "kind": "deploy",
-        "weights": {"w": torch.full((1000,), value)},
-        "spec": {"nc": 1},
-        "names": ["a"],
-        "epoch": 3,
-        "fitness": 0.5,
-    }
+    return tiny_deploy(weights={"w": torch.full((1000,), value)})
 
 
 def value_of(checkpoint: dict[str, Any]) -> float:
@@ -32,9 +30,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     save_checkpoint(deploy(2.5), file)
     read = load_checkpoint(file)
     assert torch.equal(read["weights"]["w"], torch.full((1000,), 2.5))
-    assert {k: v for k, v in read.items() if k != "weights"} == {
-        k: v for k, v in deploy().items() if k != "weights"
-    }
+    assert read == deploy() | {"weights": read["weights"]}
     assert [f.name for f in tmp_path.iterdir()] == ["last.pt"]
 
 
@@ -63,29 +59,151 @@ def test_a_flipped_bit_is_noticed_and_the_file_before_taken(
     assert value_of(load_checkpoint(file)) == 1.0
 
 
-def test_a_checkpoint_cut_in_half_is_refused(tmp_path: Path) -> None:
+def test_all_that_a_checkpoint_is_made_of_comes_back_as_it_was(tmp_path: Path) -> None:
+    values: dict[Any, Any] = {
+        "tuple": (1, (2.5, None)),
+        "list": [True, -(2**40), float("inf")],
+        3: "drei\nä",
+        "empty": torch.zeros(0),
+        "scalar": torch.tensor(0.1),
+        "strided": torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last),
+        **{str(t): torch.tensor([1, 0, 2]).to(t) for t in (torch.bfloat16, torch.int8, torch.bool)},
+    }
+    save_checkpoint(tiny_deploy(spec=values), tmp_path / "a.pt")
+    found = read_checkpoint(tmp_path / "a.pt")["spec"]
+    assert list(found) == list(values)
+    for name, value in values.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(found[name], value)
+            assert found[name].dtype == value.dtype
+            assert found[name].stride() == value.stride()
+        else:
+            assert found[name] == value
+            assert type(found[name]) is type(value)
+
+
+def test_a_state_dict_loses_no_more_than_its_metadata(tmp_path: Path) -> None:
+    state = torch.nn.Linear(1, 1).state_dict()
+    save_checkpoint(tiny_deploy(weights=state), tmp_path / "a.pt")
+    found = read_checkpoint(tmp_path / "a.pt")["weights"]
+    assert list(found) == ["weight", "bias"]
+    assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_torch_itself_reads_the_file_too(tmp_path: Path) -> None:
+    save_checkpoint(tiny_training(), tmp_path / "last.pt")
+    read = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert read["position"] == {"epoch": 5, "iteration": 40}
+
+
+def test_equal_checkpoints_are_equal_files(tmp_path: Path) -> None:
+    for name in ("last.pt", "best.pt"):
+        save_checkpoint(tiny_training(), tmp_path / name)
+    assert (tmp_path / "last.pt").read_bytes() == (tmp_path / "best.pt").read_bytes()
+
+
+def test_a_checkpoint_cut_short_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "last.pt"
     save_checkpoint(deploy(), file)
     content = file.read_bytes()
-    for length in (0, 1, len(content) // 2, len(content) - 1):
+    for length in (4, len(content) // 2, len(content) - 1):
         file.write_bytes(content[:length])
         with pytest.raises(UserError, match=r"last\.pt is not a checkpoint, or it is cut short"):
             load_checkpoint(file)
 
 
-def test_foreign_files_are_refused(tmp_path: Path) -> None:
+def foreign_file(kind: str, path: Path) -> None:
+    """Write a file that is no checkpoint."""
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/readme.txt", "hello")
+    elif kind == "TorchScript":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is deprecated
+            torch.jit.save(torch.jit.trace(torch.nn.Identity(), torch.zeros(1)), str(path))
+    elif kind == "old torch":
+        torch.save({"a": torch.zeros(1)}, path, _use_new_zipfile_serialization=False)
+    elif kind == "picture":
+        path.write_bytes(bytes.fromhex("ffd8ffe000104a46494600010100"))
+    elif kind == "other tensors":
+        torch.save({"state_dict": {}}, path)
+    elif kind == "objects":
+        torch.save({"format": FORMAT, "anything": Path("x")}, path)
+    else:
+        contents = {
+            "empty": b"",
+            "text": b"names: [a, b]\n",
+            "pickle": b"\x80\x04K\x01.",
+            "tar": b"pickle\0\0\0",
+            "noise": bytes(range(128, 256)),
+        }
+        path.write_bytes(contents[kind])
+
+
+FOREIGN = {
+    "empty": "is not a checkpoint, it is empty; use another file.",
+    "text": "is not a checkpoint, it is a text file; name a .pt file.",
+    "picture": "is not a checkpoint, it is a picture; name a .pt file.",
+    "pickle": "is not a checkpoint, it is a bare pickle, which could make a program do anything; "
+    "refused.",
+    "zip": "is a zip file, but not one that torch wrote: no data.pkl in it.",
+    "TorchScript": "is not a checkpoint, it is a TorchScript archive; give the file that it was "
+    "exported from.",
+    "old torch": "was written by a torch older than 1.6; save it again with a newer one.",
+    "tar": "was written by a torch older than 1.6; save it again with a newer one.",
+    "noise": "is not a checkpoint: it is of no kind that torch writes; use another file.",
+    "other tensors": "is not a checkpoint of this program or of YOLOv5.",
+    "objects": "asks for pathlib.PosixPath; refused, a checkpoint has no use for it.",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_files_are_refused(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "a.pt"
-    file.write_text("this is not a checkpoint")
-    with pytest.raises(UserError, match=r"a\.pt is not a checkpoint"):
+    foreign_file(kind, file)
+    with pytest.raises(UserError) as refusal:
         load_checkpoint(file)
-    torch.save({"state_dict": {}}, file)
-    with pytest.raises(UserError, match="is not a checkpoint of this program or of YOLOv5"):
-        load_checkpoint(file)
-    torch.save({"format": FORMAT, "anything": Path("x")}, file)
-    with pytest.raises(UserError, match="holds more than tensors and plain data"):
-        load_checkpoint(file)
-    with pytest.raises(UserError, match=r"there is no checkpoint .*none\.pt"):
-        load_checkpoint(tmp_path / "none.pt")
+    assert str(refusal.value) == f"{file} {FOREIGN[kind]}"
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")  # opening it would wait for a writer
+    for name in ("none.pt", "pipe.pt", "."):
+        with pytest.raises(UserError, match="there is no checkpoint"):
+            load_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "noise", "TorchScript"])
+def test_the_file_before_takes_the_place_of_what_is_no_checkpoint(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "last.pt"
+    save_checkpoint(deploy(1.0), tmp_path / "last_prev.pt")
+    if kind != "missing":
+        foreign_file(kind, file)
+    with caplog.at_level(logging.WARNING, logger="yolo"):
+        found = load_whole(file)
+    assert found.path == tmp_path / "last_prev.pt"
+    assert value_of(found.content) == 1.0
+    assert caplog.messages[0].endswith(f". Falling back to {tmp_path / 'last_prev.pt'}.")
+
+
+def test_no_falling_back_where_it_does_not_help(tmp_path: Path) -> None:
+    """From a newer version's file to an older state, or from another file to the last but one."""
+    save_checkpoint(deploy(1.0), tmp_path / "last_prev.pt")
+    save_checkpoint(deploy(2.0) | {"version": VERSION + 1}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match="has format version"):
+        load_whole(tmp_path / "last.pt")
+    foreign_file("text", tmp_path / "best.pt")
+    with pytest.raises(UserError, match=r"best\.pt is not a checkpoint"):
+        load_whole(tmp_path / "best.pt")
+
+
+def test_both_files_damaged_are_both_named(tmp_path: Path) -> None:
+    for name, kind in (("last.pt", "text"), ("last_prev.pt", "empty")):
+        foreign_file(kind, tmp_path / name)
+    with pytest.raises(UserError, match=r"last\.pt is .* a text .*last_prev\.pt is .* empty"):
+        load_whole(tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +234,33 @@ def test_a_full_disk_leaves_the_old_file_whole(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os if at == "fsync" else torch, at, full)
-    with pytest.raises(UserError, match=r"cannot save .*No space left .* is untouched"):
+    with pytest.raises(UserError, match=r"cannot write .*No space left .* is untouched"):
         save_checkpoint(deploy(2.0), file)
     assert value_of(read_checkpoint(file)) == 1.0
     assert [f.name for f in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.fixture
+def _no_file_of_64_kb() -> Iterator[None]:
+    """The system itself refuses what a disk with no more room would refuse."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error instead of the signal's end
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("elements", [7_800, 12_000, 1_000_000])
+@pytest.mark.usefixtures("_no_file_of_64_kb")
+def test_a_write_that_the_system_cuts_short(tmp_path: Path, elements: int) -> None:
+    """Wherever the room ends: in the table of contents, in the second tensor, in the first."""
+    file = tmp_path / "last.pt"
+    for value in (1.0, 2.0):
+        save_checkpoint(deploy(value), file, keep_previous=True)
+    large = tiny_deploy(weights={"w": torch.zeros(elements), "x": torch.zeros(elements)})
+    with pytest.raises(UserError, match=r"cannot write .*last\.pt: File too large; .* untouched"):
+        save_checkpoint(large, file, keep_previous=True)
+    assert value_of(read_checkpoint(file)) == 2.0
+    assert value_of(read_checkpoint(tmp_path / "last_prev.pt")) == 1.0
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["last.pt", "last_prev.pt"]

@@ -19,6 +19,7 @@ from tests.utils.checkpoint.pickle_text import (
     program,
     write_archive,
 )
+from tests.utils.checkpoint.tiny_files import STORAGES, module, tensor, tiny_content, tiny_model
 from utils.checkpoint.upstream import is_upstream_file, read_upstream
 from utils.checkpoint.upstream_optimizer import name_optimizer_state
 from utils.errors import UserError
@@ -26,45 +27,6 @@ from utils.errors import UserError
 LEGACY = SHARED / "legacy"
 OFFICIAL = SHARED / "weights" / "yolov5n.pt"
 SECONDS = 10  # a refusal takes milliseconds; this leaves room for a busy machine
-
-
-def tensor(key: str, *size: int, kind: str = "Float", of: int = 0) -> Call:
-    """A contiguous tensor over storage `key`; `of` says how many elements the storage claims."""
-    strides = tuple(int(np.prod(size[i + 1 :])) for i in range(len(size)))
-    count = of or int(np.prod(size))
-    storage = Persistent(("storage", Name(f"torch.{kind}Storage"), key, "cpu", count))
-    return Call("torch._utils._rebuild_tensor_v2", (storage, 0, size, strides, False, {}))
-
-
-def module(kind: str, **parts: dict[str, Any]) -> Call:
-    return Call(kind, (), {"_parameters": {}, "_buffers": {}, "_modules": {}} | parts)
-
-
-def tiny_model(**extra: Any) -> Call:
-    """One Conv with its norm layer, and a Detect with anchors."""
-    norm = module(
-        "torch.nn.modules.batchnorm.BatchNorm2d",
-        _parameters={"weight": tensor("1", 2), "bias": tensor("1", 2)},
-    )
-    conv = module("torch.nn.modules.conv.Conv2d", _parameters={"weight": tensor("0", 2, 2)})
-    block = module("models.common.Conv", _modules={"conv": conv, "bn": norm})
-    head = module("models.yolo.Detect", _buffers={"anchors": tensor("2", 1, 1, 2, kind="Half")})
-    layers = module("torch.nn.modules.container.Sequential", _modules={"0": block, "1": head})
-    attributes = {"yaml": {"nc": 1}, "names": ["cell"], "stride": tensor("3", 1)}
-    state = module("", _modules={"model": layers}).state | attributes | extra
-    return Call("models.yolo.Model", (), state)
-
-
-def tiny_content(**changes: Any) -> dict[str, Any]:
-    return {"epoch": 4, "best_fitness": 0.5, "model": tiny_model(), "ema": None} | changes
-
-
-STORAGES = {
-    "0": np.arange(4, dtype="<f4").tobytes(),
-    "1": np.array([5, 6], "<f4").tobytes(),
-    "2": np.array([1.25, 2], "<f2").tobytes(),
-    "3": np.array([8], "<f4").tobytes(),
-}
 
 
 def read_content(folder: Path, content: Any) -> Any:
@@ -430,12 +392,15 @@ class TestFilesThatAreNoArchives:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"", "is not a checkpoint, or is damaged"),
-            (b"hello\n" * 99, "is not a checkpoint, or is damaged"),
-            (b"PK\3\4" + b"\0" * 99, "is not a checkpoint, or is damaged"),
+            (b"", "is not a checkpoint, it is empty"),
+            (b"hello\n" * 99, "is not a checkpoint, it is a text file"),
+            (b"PK\3\4" + b"\0" * 99, "is not a checkpoint, or it is cut short"),
             (b"\x80\2\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "older than 1.6; save it again"),
+            (b"\x80\4K\1.", "is not a checkpoint, it is a bare pickle"),
+            (b"\x89PNG\r\n\x1a\n" + b"\0" * 99, "is not a checkpoint, it is a picture"),
+            (b"\0" * 99, "is not a checkpoint: it is of no kind that torch writes"),
         ],
-        ids=["empty", "text", "half a zip", "old torch"],
+        ids=["empty", "text", "half a zip", "old torch", "pickle", "picture", "zeros"],
     )
     def test_refused(self, tmp_path: Path, content: bytes, message: str) -> None:
         (tmp_path / "file.pt").write_bytes(content)
@@ -464,10 +429,10 @@ class TestFilesThatAreNoArchives:
         path = write_archive(tmp_path / "file.pt", program(tiny_content()), STORAGES)
         content = path.read_bytes().replace(b"best_fitness", b"best_fitnesS", 1)
         path.write_bytes(content)
-        with pytest.raises(UserError, match="Bad CRC-32"):
+        with pytest.raises(UserError, match=r"damaged: the checksum of data\.pkl is wrong"):
             read_upstream(path)
 
     def test_program_too_long(self, tmp_path: Path) -> None:
-        path = write_archive(tmp_path / "file.pt", b"N" * (4 * 2**20 + 1))
-        with pytest.raises(UserError, match="more than any YOLOv5 file"):
+        path = write_archive(tmp_path / "file.pt", b"N" * (16 * 2**20 + 1))
+        with pytest.raises(UserError, match="more than any checkpoint"):
             read_upstream(path)
