@@ -21,9 +21,9 @@ from utils.errors import UserError
 from utils.options import Request
 
 if TYPE_CHECKING:
-    from models.loss import DetectionLoss
     from utils.checkpoint.format import Config
     from utils.engine import Rules
+    from utils.evaluation.judge import Judge
     from utils.processes import Processes
     from utils.run import Run
     from utils.solver.schedule import Plan
@@ -66,7 +66,7 @@ class Training(NamedTuple):
     rules: Rules
     data: TrainingData
     loaders: Loaders
-    val_loss: DetectionLoss
+    judge: Judge
     config: Config
 
 
@@ -74,6 +74,8 @@ def build(run: Run, processes: Processes) -> Training:
     """Build everything, in the order in which the data flows; nothing is written yet."""
     from models.loss import build_loss
     from utils.build import build_model, build_rules, build_state, resolved_config, starting_point
+    from utils.evaluation.judge import Judge
+    from utils.evaluation.pedestrians import pedestrian_target
     from utils.run import plan_of
     from utils.runtime import choose_precision, select_device
     from utils.training_data import build_training_data, describe_data, training_size
@@ -86,6 +88,7 @@ def build(run: Run, processes: Processes) -> Training:
     start = starting_point(run)
     with processes.first_goes_first():  # it fills the caches
         data = build_training_data(run, description)
+    pedestrians = pedestrian_target(description, data.names, data.val.paths)
     model = build_model(run, start, data, device, processes)
     image_size = training_size(options.imgsz, model.max_stride)
     with processes.first_goes_first():
@@ -97,8 +100,9 @@ def build(run: Run, processes: Processes) -> Training:
     plan = plan_of(run, len(loaders.train))
     state = build_state(run, model, plan, precision, processes)
     rules = build_rules(options, model, plan, loss, precision, processes)
+    judge = Judge(loaders.val, data.names, loss, precision.name, data.val.ignored, pedestrians)
     config = resolved_config(run, model, data, precision, processes)
-    return Training(run, plan, state, rules, data, loaders, loss, config)
+    return Training(run, plan, state, rules, data, loaders, judge, config)
 
 
 def train_run(run: Run, processes: Processes) -> Path:
@@ -111,6 +115,7 @@ def train_run(run: Run, processes: Processes) -> Path:
     Returns:
         The run's folder.
     """
+    from utils.background import Background
     from utils.engine import Observers, fit
     from utils.errors import RunInterruptedError
     from utils.final_report import report_run, tell_how_to_go_on, tell_how_to_resume
@@ -121,38 +126,40 @@ def train_run(run: Run, processes: Processes) -> Path:
     from utils.run_record import RunRecord
     from utils.state_audit import prove_state
 
-    run, plan, state, rules, data, loaders, val_loss, config = build(run, processes)
+    run, plan, state, rules, data, loaders, judge, config = build(run, processes)
     options = run.options
     plots = processes.first and not options.noplots
 
     folder = processes.from_first(prepare_folder(run) if processes.first else Path())
-    record = RunRecord(folder, plan, config, options, processes)
     interrupts = Interrupts(processes)
-    validator = Validator(loaders.val, data.names, val_loss, plan, options, processes, interrupts)
+    validator = Validator(judge, plan, options, processes, interrupts)
     announce(run, plan, folder)
     audit = prove_state(run, state, config, validator.before_first_step)
-    record.continuation(state, run, audit)
-    record.begin(state, run)
-    if plots:
-        save_labels_plot(data.train.boxes, data.names, folder / "labels.jpg")
-    observers = Observers(
-        validate=validator.after_epoch,
-        on_batch=FirstBatchPictures(folder, data.names, wanted=plots),
-        on_step=(record.step, interrupts.check),
-        on_epoch=record.epoch,
-    )
-    try:
-        with interrupts:
-            fit(state, rules, loaders.train, observers, patience=options.patience)
-    except RunInterruptedError as stop:
-        record.save(state)
-        tell_how_to_resume(folder, options, processes.count, stop.signal)
-        raise
-    if processes.first:
-        record.end()
-        report_run(state.history, plan, loaders.val, rules.device, folder, plots=plots)
-        record.close(state)
-        tell_how_to_go_on(folder, plan, state.epoch)
+    with Background() as background:
+        record = RunRecord(folder, plan, config, options, processes, background)
+        record.continuation(state, run, audit)
+        record.begin(state, run)
+        if plots:
+            save_labels_plot(data.train.boxes, data.names, folder / "labels.jpg")
+        observers = Observers(
+            validate=validator.after_epoch,
+            on_batch=FirstBatchPictures(folder, data.names, wanted=plots),
+            on_step=(record.step, interrupts.check),
+            on_epoch=record.epoch,
+        )
+        try:
+            with interrupts:
+                fit(state, rules, loaders.train, observers, patience=options.patience)
+        except RunInterruptedError as stop:
+            record.save(state)
+            background.wait()
+            tell_how_to_resume(folder, options, processes.count, stop.signal)
+            raise
+        if processes.first:
+            record.end()
+            report_run(state.history, plan, judge, rules.device, folder, plots=plots)
+            record.close(state)
+            tell_how_to_go_on(folder, plan, state.epoch)
     return folder
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,13 @@ from utils.errors import UserError
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
+    from utils.checkpoint.loading import LoadedModel
     from utils.datasets.description import DatasetDescription
+    from utils.datasets.ignore_regions import IgnoreRegions
+    from utils.datasets.index import Index
     from utils.datasets.loader import BatchLoader
     from utils.evaluation.evaluate import EvalSettings, Evaluation, Observer
+    from utils.evaluation.pedestrians import MissRateJudge
 
 log = logging.getLogger("yolo")
 
@@ -59,7 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--verbose", action="store_true", help="print a row per class, however many there are")
     add("--save-txt", action="store_true", help="write detections as label files")
     add("--save-conf", action="store_true", help="add the confidence to --save-txt")
-    add("--save-json", action="store_true", help="write detections as COCO results")
+    add("--save-json", action="store_true", help="write COCO results, and judge them as COCO does")
+    add("--miss-rate", action="store_true", help="log-average miss rate, as CityPersons' benchmark")
     add("--project", default="runs/val", help="folder of runs")
     add("--name", default="exp", help="folder of this run")
     add("--exist-ok", action="store_true", help="write into an existing folder")
@@ -84,7 +90,9 @@ def validate(args: argparse.Namespace) -> Path:
     from models.detector import fuse
     from utils.checkpoint.loading import load_model
     from utils.datasets.description import load_description
+    from utils.datasets.truth_files import COCO, truth_file
     from utils.evaluation import report
+    from utils.evaluation.coco_benchmark import CocoBenchmark
     from utils.evaluation.evaluate import evaluate, judged_names
     from utils.run_folder import numbered_run_folder
     from utils.runtime import select_device
@@ -94,17 +102,18 @@ def validate(args: argparse.Namespace) -> Path:
         raise UserError("--half needs a GPU; leave it out on a CPU.")
     description = load_description(args.data)
     loaded = load_model(args.weights, device)
-    if len(loaded.names) != len(description.names) and not args.single_cls:
-        raise UserError(
-            f"{description.path} has {len(description.names)} classes, but {loaded.origin} detects "
-            f"{len(loaded.names)}; choose data and weights that belong together, or --single-cls."
-        )
-    loader = build_loader(args, description, loaded.model.max_stride)
-    folder = numbered_run_folder(args.project, args.name, args.exist_ok)
+    if not args.single_cls:
+        require_same_classes(description, loaded)
+    index = build_split_index(args, description)
+    loader = build_loader(args, index, loaded.model.max_stride)
     names = judged_names(description.names, single_class=args.single_cls)
+    ignore = index.ignored
+    pedestrians = miss_rate_judge(description, names, index) if args.miss_rate else None
+    published = truth_file(description, COCO)
+    coco = CocoBenchmark(index, names, ignore, published) if args.save_json else None
+    folder = numbered_run_folder(args.project, args.name, args.exist_ok)
     drawing = not args.noplots and args.task != "speed"
-    coco = report.CocoResults(report.category_ids(names)) if args.save_json else None
-    observers: list[Observer] = [coco] if coco else []
+    observers: list[Observer] = [judge for judge in (coco, pedestrians) if judge is not None]
     if drawing:
         observers.append(report.BatchPictures(folder, names))
     if args.save_txt:
@@ -114,17 +123,34 @@ def validate(args: argparse.Namespace) -> Path:
         loader,
         names=description.names,
         device=device,
-        settings=eval_settings(args),
+        settings=eval_settings(args, ignore),
         observers=observers,
     )
     log_results(evaluation, verbose=args.verbose)
-    report.save_metrics(evaluation, folder / "metrics.json")
+    benchmarks: dict[str, object] = {}
+    if coco:
+        results = folder / f"{Path(args.weights).stem}_predictions.json"
+        benchmarks |= coco.report(evaluation, results)
+    if pedestrians:
+        benchmarks |= pedestrians.report(folder / "miss_rate.png" if drawing else None)
+    report.save_metrics(evaluation, folder / "metrics.json", benchmarks)
     if drawing:
         report.save_plots(evaluation, folder)
-    if coco:
-        coco.save(folder / f"{Path(args.weights).stem}_predictions.json")
     log.info("Results saved to %s", folder)
     return folder
+
+
+def require_same_classes(description: DatasetDescription, loaded: LoadedModel) -> None:
+    """Refuse data and weights of different numbers of classes.
+
+    Raises:
+        UserError: they are.
+    """
+    if len(loaded.names) != len(description.names):
+        raise UserError(
+            f"{description.path} has {len(description.names)} classes, but {loaded.origin} detects "
+            f"{len(loaded.names)}; choose data and weights that belong together, or --single-cls."
+        )
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -145,7 +171,7 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError("--save-conf adds to the files of --save-txt; give that too.")
 
 
-def eval_settings(args: argparse.Namespace) -> EvalSettings:
+def eval_settings(args: argparse.Namespace, ignore: IgnoreRegions | None = None) -> EvalSettings:
     """How to detect; --task speed has thresholds of its own unless others are given."""
     from utils.evaluation.evaluate import EvalSettings
 
@@ -157,27 +183,50 @@ def eval_settings(args: argparse.Namespace) -> EvalSettings:
         max_det=args.max_det,
         single_class=args.single_cls,
         precision="fp16" if args.half else "fp32",
+        ignore=ignore,
     )
 
 
-def build_loader(
-    args: argparse.Namespace, description: DatasetDescription, stride: int
-) -> BatchLoader:
-    """The split's images in batches: rectangular ones, or squares to measure speed."""
+def miss_rate_judge(
+    description: DatasetDescription, names: Sequence[str], index: Index
+) -> MissRateJudge:
+    """The observer of --miss-rate.
+
+    Raises:
+        UserError: the data set has no ground truth in the benchmark's format, or that is refused.
+    """
+    from utils.datasets.truth_files import MISS_RATE
+    from utils.evaluation.pedestrians import MissRateJudge, pedestrian_target
+
+    target = pedestrian_target(description, names, index.paths)
+    if target is None:
+        raise UserError(
+            f"--miss-rate needs ground truth in CityPersons' format; name it under `{MISS_RATE}:` "
+            f"in {description.path}, or let `python -m utils.datasets.convert citypersons` do so."
+        )
+    return MissRateJudge(target)
+
+
+def build_split_index(args: argparse.Namespace, description: DatasetDescription) -> Index:
+    """The images and labels of the split that is asked for."""
     from utils.datasets.description import ensure_available
     from utils.datasets.index import build_index
-    from utils.datasets.loader import build_eval_loader
-    from utils.datasets.shapes import whole_strides
 
-    speed = args.task == "speed"
-    split = "val" if speed else args.task
+    split = "val" if args.task == "speed" else args.task
     ensure_available(description, (split,))
-    index = build_index(
+    return build_index(
         description.split(split),
         description.names,
         single_class=args.single_cls,
         workers=args.workers,
     )
+
+
+def build_loader(args: argparse.Namespace, index: Index, stride: int) -> BatchLoader:
+    """The images in batches: rectangular ones, or squares to measure speed."""
+    from utils.datasets.loader import build_eval_loader
+    from utils.datasets.shapes import whole_strides
+
     image_size = whole_strides(args.imgsz, stride)
     if image_size != args.imgsz:
         log.warning("--imgsz %d is not a multiple of %d: %d it is.", args.imgsz, stride, image_size)
@@ -186,7 +235,7 @@ def build_loader(
         image_size=image_size,
         batch_size=args.batch_size,
         workers=args.workers,
-        rect=not speed,
+        rect=args.task != "speed",
         stride=stride,
     )
 

@@ -1,4 +1,4 @@
-"""Which cells and anchors learn which targets."""
+"""Which cells and anchors learn which targets, and which cells learn nothing."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -107,3 +107,47 @@ class ShapeRatioAssigner:
         after = (in_cell > 1 - self.neighbour_offset) & has_next
         own = torch.ones_like(before[:, :1])
         return torch.cat((own, before, after), 1).T
+
+
+def objectness_weight(
+    ignored: Tensor | None, assignment: Assignment, shape: Sequence[int]
+) -> Tensor | None:
+    """What each cell counts in the objectness loss, ``[B, A, h, w]``; None if all count alike.
+
+    Cells whose centres lie in ignore regions count 0: they are not taught to be background. For
+    positives there is a label and they count 1, as all other cells do. The mean is still over all
+    cells, so that what the others learn does not depend on how much is ignored beside them.
+
+    Args:
+        ignored: ``[m, 5]``: image in the batch, centre and size as fractions of the network input.
+        assignment: the positives.
+        shape: B, A, h, w.
+    """
+    if ignored is None or not len(ignored):
+        return None
+    images, anchors, height, width = shape
+    counts = ~ignored_cells(ignored, (images, height, width))[:, None]  # [B, 1, h, w]
+    weight = counts.float().repeat(1, anchors, 1, 1)
+    weight[assignment.image, assignment.anchor, assignment.row, assignment.col] = 1.0
+    return weight
+
+
+def ignored_cells(ignored: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The cells whose centres lie in an ignore region, on its border included.
+
+    Args:
+        ignored: ``[m, 5]``: image in the batch, centre and size as fractions of the network input.
+        shape: B, h, w: images of the batch, height and width of the level in cells.
+
+    Returns:
+        booleans ``[B, h, w]``.
+    """
+    images, height, width = shape
+    columns = (torch.arange(width, device=ignored.device) + 0.5) / width
+    rows = (torch.arange(height, device=ignored.device) + 0.5) / height
+    across = (columns - ignored[:, 1:2]).abs() <= ignored[:, 3:4] / 2  # [m, w]
+    down = (rows - ignored[:, 2:3]).abs() <= ignored[:, 4:5] / 2  # [m, h]
+    own = ignored[:, 0] == torch.arange(images, device=ignored.device)[:, None]  # [B, m]
+    # How many regions cover each cell: as a product, for a map of every region would be large.
+    counts = (own[:, :, None] & down).float().mT @ across.float()  # [B, h, w]
+    return counts > 0

@@ -12,6 +12,14 @@ BATCH_NORM_MOMENTUM = 0.03
 """YOLOv5's settings; pretrained weights are right for no other eps."""
 
 
+class Activation(nn.SiLU):
+    """SiLU; in place where no gradient is wanted, for whose sake in place would copy the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same."""
+        return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 class Conv(nn.Module):
     """Convolution without bias, batch norm, SiLU; padded so that stride 1 keeps the size.
 
@@ -37,7 +45,7 @@ class Conv(nn.Module):
         self.bn: nn.Module = nn.BatchNorm2d(
             outputs, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM
         )
-        self.act = nn.SiLU(inplace=True)
+        self.act = Activation()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, inputs, H, W]`` to ``[B, outputs, H / stride, W / stride]``."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.assigner import Assignment, ShapeRatioAssigner
+from models.assigner import Assignment, ShapeRatioAssigner, objectness_weight
 from models.detector import Detector
 from models.head import BOX_FIELDS
 from utils.boxes import complete_iou
@@ -153,7 +153,11 @@ class DetectionLoss:
         return shared
 
     def __call__(
-        self, raw: Sequence[Tensor], targets: Tensor, images: int | None = None
+        self,
+        raw: Sequence[Tensor],
+        targets: Tensor,
+        images: int | None = None,
+        ignored: Tensor | None = None,
     ) -> DetectionLosses:
         """Losses of a batch.
 
@@ -162,11 +166,13 @@ class DetectionLoss:
             targets: ``[n, 6]``: image in the batch, class, centre and size as fractions of the
                 network input; n may be 0.
             images: how many of the images count; None for all. Those that do not have no targets.
+            ignored: ``[m, 5]``: image in the batch, centre and size of regions in which nothing is
+                known of objects; see `assigner.objectness_weight`.
         """
         images = raw[0].shape[0] if images is None else images
         grid_sizes = [(level.shape[2], level.shape[3]) for level in raw]
         assignments = self.assigner(targets, grid_sizes)
-        levels = [self._level(*pair) for pair in zip(raw, assignments, strict=True)]
+        levels = [self._level(*pair, ignored) for pair in zip(raw, assignments, strict=True)]
         batch_size: int | Tensor = images
         if self._total_over_processes is not None:
             positives = [assignment.image.numel() for assignment in assignments]
@@ -182,7 +188,7 @@ class DetectionLoss:
         total = (box + obj + cls) * batch_size
         return DetectionLosses(total, box.detach(), obj.detach(), cls.detach())
 
-    def _level(self, raw: Tensor, assignment: Assignment) -> LevelLosses:
+    def _level(self, raw: Tensor, assignment: Assignment, ignored: Tensor | None) -> LevelLosses:
         """One level ``[B, A, h, w, 5 + classes]`` with its positives."""
         gamma = self.gains.fl_gamma
         objectness = raw[..., BOX_FIELDS - 1].float()  # [B, A, h, w]
@@ -199,7 +205,8 @@ class DetectionLoss:
                 cls_target = self._class_target(assignment.classes)
                 cls = binary_loss(picked[:, BOX_FIELDS:], cls_target, self._cls_weight, gamma)
         obj_target = objectness_target(iou.detach().clamp(min=0), assignment, objectness.shape)
-        obj = binary_loss(objectness, obj_target, self._obj_weight, gamma)
+        weight = objectness_weight(ignored, assignment, objectness.shape)
+        obj = binary_loss(objectness, obj_target, self._obj_weight, gamma, weight)
         return LevelLosses(box, obj, cls)
 
     def _class_target(self, classes: Tensor) -> Tensor:
@@ -248,7 +255,13 @@ def objectness_target(iou: Tensor, assignment: Assignment, shape: Sequence[int])
     return iou.new_zeros(len(last)).scatter_(0, cell, iou[last[cell]]).view(*shape)
 
 
-def binary_loss(logits: Tensor, target: Tensor, positive_weight: Tensor, gamma: float) -> Tensor:
+def binary_loss(
+    logits: Tensor,
+    target: Tensor,
+    positive_weight: Tensor,
+    gamma: float,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Mean binary cross-entropy, focal if gamma is above 0 (Lin et al., "Focal Loss", 2017).
 
     Args:
@@ -256,9 +269,14 @@ def binary_loss(logits: Tensor, target: Tensor, positive_weight: Tensor, gamma: 
         target: same shape, in 0..1; between them the focal factors are interpolated.
         positive_weight: scalar weight of the target's share.
         gamma: exponent that quietens what is already right.
+        weight: of each element, same shape; the sum is divided by the number of all of them.
     """
     loss = F.binary_cross_entropy_with_logits(
-        logits, target, pos_weight=positive_weight, reduction="none" if gamma > 0 else "mean"
+        logits,
+        target,
+        weight=weight,
+        pos_weight=positive_weight,
+        reduction="none" if gamma > 0 else "mean",
     )
     if gamma <= 0:
         return loss

@@ -1,4 +1,7 @@
+import contextlib
+import io
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -7,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pycocotools.coco import COCO
 
 import val
 from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
 from utils.datasets.description import load_description
 from utils.errors import UserError
+from utils.evaluation import coco_benchmark
 
 WEIGHTS = SHARED / "weights" / "yolov5n.pt"
 IMAGES = SHARED / "datasets" / "coco128" / "images" / "train2017"
@@ -82,6 +87,7 @@ def test_everything_that_can_be_written(two_pictures: Path, tmp_path: Path) -> N
         "PR_curve.png",
         "P_curve.png",
         "R_curve.png",
+        "coco_ground_truth.json",
         "confusion_matrix.png",
         "labels",
         "metrics.json",
@@ -103,6 +109,111 @@ def test_everything_that_can_be_written(two_pictures: Path, tmp_path: Path) -> N
 
 
 @requires_shared
+@pytest.mark.slow
+def test_cocos_own_figures_of_coco128(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(SHARED / "datasets"))
+    options = ("--data", "coco128.yaml", "--batch-size", 16, "--noplots", "--save-json")
+    folder = validate(*options, *common(tmp_path))
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    coco = metrics["coco"]
+    assert coco["library"].startswith("faster-coco-eval")
+    assert coco["AP"] == pytest.approx(0.367, abs=0.002)
+    assert metrics["map50_95"] == pytest.approx(coco["AP"], abs=0.01)
+    assert metrics["map50"] == pytest.approx(coco["AP50"], abs=0.01)
+    assert len(coco) == 13
+    truth, results = folder / "coco_ground_truth.json", folder / "yolov5n_predictions.json"
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = COCO(str(truth)).loadRes(str(results))
+    assert len(loaded.anns) == len(json.loads(results.read_text()))
+
+
+@requires_shared
+def test_published_ground_truth_is_preferred(two_pictures: Path, tmp_path: Path) -> None:
+    names = load_description(two_pictures).names
+    giraffe: dict[str, object] = {
+        "id": 1,
+        "image_id": 500,
+        "category_id": names.index("giraffe"),
+        "iscrowd": 0,
+    }
+    giraffe |= {"bbox": [385.5, 60.0, 214.7, 297.2], "area": 30000.0}
+    truth = {
+        "images": [
+            {"id": 500, "file_name": "000000000025.jpg"},
+            {"id": 501, "file_name": "000000000009.jpg"},
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
+        "annotations": [giraffe],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(truth))
+    two_pictures.write_text(two_pictures.read_text() + "annotations: instances.json\n")
+    options = ("--data", two_pictures, "--imgsz", 320, "--noplots", "--save-json")
+    folder = validate(*options, *common(tmp_path))
+    assert not (folder / "coco_ground_truth.json").exists()
+    results = json.loads((folder / "yolov5n_predictions.json").read_text(encoding="utf-8"))
+    assert {result["image_id"] for result in results} == {500, 501}
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    # The giraffe has labels in this file alone.
+    assert metrics["coco"]["AP50"] == pytest.approx(1)
+
+
+@requires_shared
+def test_without_a_library_the_run_goes_on(
+    two_pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(coco_benchmark, "installed_library", lambda: None)
+    monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
+    options = ("--data", two_pictures, "--imgsz", 320, "--noplots", "--save-json")
+    folder = validate(*options, *common(tmp_path))
+    assert "COCO's own figures are left out: pip install faster-coco-eval" in caplog.text
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "coco_ground_truth.json",
+        "metrics.json",
+        "yolov5n_predictions.json",
+    ]
+
+
+@requires_shared
+def test_miss_rate(two_pictures: Path, tmp_path: Path) -> None:
+    options = ("--data", two_pictures, "--imgsz", 320, "--miss-rate", *common(tmp_path))
+    with pytest.raises(UserError, match=r"--miss-rate needs ground truth .* `miss_rate_gt:`"):
+        validate(*options)
+    # The giraffe as if it were a pedestrian, of whom the detector sees none.
+    person = {"image_id": 1, "category_id": 1, "bbox": [385, 60, 214, 297], "ignore": 0}
+    truth = {
+        "images": [{"id": 1, "im_name": "000000000025.png"}, {"id": 2, "im_name": "000000000009"}],
+        "annotations": [{**person, "height": 297, "vis_ratio": 1.0}],
+    }
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    two_pictures.write_text(two_pictures.read_text() + "miss_rate_gt: gt.json\n")
+    missed = {"Reasonable": 100.0, "All": 100.0, "Reasonable_small": None}
+    missed["Reasonable_occ=heavy"] = None
+    folder = validate(*options)
+    assert (folder / "miss_rate.png").stat().st_size > 10_000
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["miss_rate_percent"] == missed
+    folder = validate(*options, "--single-cls", "--noplots")
+    assert [path.name for path in folder.iterdir()] == ["metrics.json"]
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["miss_rate_percent"] == {**missed, "Reasonable": 0.0, "All": 0.0}
+
+
+@requires_shared
+def test_ignore_regions_beside_the_labels_are_honoured(two_pictures: Path, tmp_path: Path) -> None:
+    options = ("--data", two_pictures, "--imgsz", 320, "--noplots", *common(tmp_path))
+    before = json.loads((validate(*options) / "metrics.json").read_text(encoding="utf-8"))
+    (tmp_path / "ignore").mkdir()
+    for stem in ("000000000009", "000000000025"):
+        (tmp_path / "ignore" / f"{stem}.txt").write_text("0.5 0.5 1 1\n")
+    after = json.loads((validate(*options) / "metrics.json").read_text(encoding="utf-8"))
+    assert after["instances"] == before["instances"]
+    assert after["map50"] > before["map50"]
+
+
+@requires_shared
 def test_single_class_needs_no_equal_classes(two_pictures: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(two_pictures.read_text())
     content["names"] = content["names"][:60]
@@ -119,7 +230,8 @@ def test_single_class_needs_no_equal_classes(two_pictures: Path, tmp_path: Path)
 def test_speed_makes_squares_and_no_pictures(two_pictures: Path, tmp_path: Path) -> None:
     options = ("--data", two_pictures, "--imgsz", 300, "--task", "speed", *common(tmp_path))
     args = val.build_parser().parse_args([str(option) for option in options])
-    batch = next(iter(val.build_loader(args, load_description(two_pictures), 32)))
+    index = val.build_split_index(args, load_description(two_pictures))
+    batch = next(iter(val.build_loader(args, index, 32)))
     assert batch.images.shape == (2, 3, 320, 320)
     assert [path.name for path in validate(*options).iterdir()] == ["metrics.json"]
 

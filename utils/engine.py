@@ -18,8 +18,9 @@ from utils.datasets.dataset import Batch
 from utils.datasets.loader import TrainLoader
 from utils.early_stopping import should_stop
 from utils.errors import UserError
+from utils.evaluation.miss_rate import percentages
 from utils.fitness import fitness
-from utils.history import LOSSES, RAW_MAP, SKIPPED, new_row
+from utils.history import LOSSES, MISS_RATE, RAW_MAP, SKIPPED, new_row
 from utils.observers import Figures
 from utils.processes import Processes
 from utils.runtime import Precision, images_to_device, memory_in_use
@@ -98,7 +99,8 @@ def train_step(state: TrainingState, rules: Rules, batch: Batch, *, last: bool) 
     rules.statistics.keep()
     with rules.precision.autocast():
         raw = state.model(images)
-    losses = rules.loss(raw, targets, images=len(batch.indices))
+    ignored = batch.ignored.to(rules.device, non_blocking=True)
+    losses = rules.loss(raw, targets, images=len(batch.indices), ignored=ignored)
     parts = rules.processes.total(torch.stack((losses.box, losses.obj, losses.cls)))
     progress = state.progress
     if torch.isfinite(parts).all():
@@ -248,6 +250,8 @@ def close_epoch(
     )
     if figures.raw is not None:
         row[RAW_MAP] = figures.raw.map50_95
+    for subset, percent in percentages(figures.miss_rates).items():
+        row[MISS_RATE + subset] = float("nan") if percent is None else percent
     if state.progress.skipped:
         row[SKIPPED] = float(state.progress.skipped)
         log.warning("Epoch %d left out %d batches.", state.epoch, state.progress.skipped)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 
 import torch
 
-from models.detector import fuse
 from utils.checkpoint.loading import load_model
-from utils.datasets.dataset import Batch
-from utils.evaluation.evaluate import evaluate
+from utils.evaluation.judge import Judge
+from utils.evaluation.miss_rate import draw, log_miss_rates, percentages
 from utils.evaluation.report import BatchPictures, log_table, save_metrics, save_plots
 from utils.history import Row
 from utils.options import OF_THE_COMMAND, TrainOptions
@@ -26,34 +24,34 @@ log = logging.getLogger("yolo")
 def report_run(
     history: list[Row],
     plan: Plan,
-    batches: Iterable[Batch],
+    judge: Judge,
     device: torch.device,
     folder: Path,
     *,
     plots: bool,
 ) -> None:
     """Judge the best weights, tell what the seams cost, and draw the run."""
-    judge_best(folder / "weights" / "best.pt", batches, device, folder, plots=plots)
+    judge_best(folder, judge, device, plots=plots)
     log_seams(history, plan)
     if plots:
         draw_run(history, plan, folder)
 
 
-def judge_best(
-    best: Path, batches: Iterable[Batch], device: torch.device, folder: Path, *, plots: bool
-) -> None:
+def judge_best(folder: Path, judge: Judge, device: torch.device, *, plots: bool) -> None:
     """Validate the weights that are handed out, as they were written, and leave the figures."""
+    best = folder / "weights" / "best.pt"
     loaded = load_model(best, device)
     log.info("\nValidating %s", best)
-    evaluation = evaluate(
-        fuse(loaded.model),
-        batches,
-        names=loaded.names,
-        device=device,
-        observers=[BatchPictures(folder, loaded.names)] if plots else [],
-    )
+    pictures = [BatchPictures(folder, loaded.names)] if plots else []
+    evaluation, miss_rates = judge(loaded.model, pictures)
     log_table(evaluation, per_class=True)
-    save_metrics(evaluation, folder / "metrics.json")
+    benchmarks: dict[str, object] = {}
+    if miss_rates:
+        log_miss_rates(miss_rates)
+        benchmarks["miss_rate_percent"] = percentages(miss_rates)
+        if plots:
+            draw(miss_rates, folder / "miss_rate.png")
+    save_metrics(evaluation, folder / "metrics.json", benchmarks)
     if plots:
         save_plots(evaluation, folder)
 
@@ -68,14 +66,16 @@ def draw_run(history: list[Row], plan: Plan, folder: Path) -> None:
 
 
 def _note(figures: SeamFigures) -> str:
-    """What a seam cost, for the picture."""
-    if figures.ema_drop is None:
+    """What a seam cost and what came of it, for the picture."""
+    if figures.ema_drop is None or figures.best is None or figures.gain_per_100 is None:
         return ""
-    if figures.back_after is None:
-        return f"dropped {figures.ema_drop:.3f}, not back yet"
     if figures.ema_drop == 0:
-        return "no drop"
-    return f"dropped {figures.ema_drop:.3f}, back after {figures.back_after}"
+        cost = "no drop"
+    elif figures.back_after is None:
+        cost = f"dropped {figures.ema_drop:.3g}, not back yet"
+    else:
+        cost = f"dropped {figures.ema_drop:.3g}, back after {figures.back_after}"
+    return f"{cost}; best {figures.best:.3g}, {figures.gain_per_100:+.2g} per 100 epochs"
 
 
 def log_seams(history: list[Row], plan: Plan) -> None:

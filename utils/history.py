@@ -32,6 +32,8 @@ RAW_MAP = "raw/mAP_0.5:0.95"
 SKIPPED = "skipped"
 """Kept in the checkpoint only: batches trained so far; mAP50-95 of the raw weights, where it was
 measured, around seams; and how many bad batches were left out, where there were any."""
+MISS_RATE = "miss_rate/"
+"""Kept in the checkpoint only, before the name of a subset: log-average miss rate, percent."""
 AT_SEAM = "seam/"
 """Kept in the checkpoint only, before the name of a figure in the last row before a seam: as it was
 measured there, by the validation of the epochs that follow, which need not be that of the row."""

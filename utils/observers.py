@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from models.detector import Detector
-from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
 from utils.errors import RunInterruptedError
-from utils.evaluation.evaluate import Evaluation, evaluate
+from utils.evaluation.evaluate import Evaluation
+from utils.evaluation.judge import Judge
+from utils.evaluation.miss_rate import MissRate, log_miss_rates
 from utils.evaluation.report import log_table
 from utils.interrupts import Interrupts
 from utils.options import TrainOptions
@@ -30,6 +30,8 @@ class Figures(NamedTuple):
     """Of the averaged weights, which are the run's result."""
     raw: Evaluation | None
     """Of the weights themselves, which show what the learning rate does before the average does."""
+    miss_rates: tuple[MissRate, ...] = ()
+    """Of the averaged weights, where the data set has a ground truth for them."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,7 @@ class Validator:
     The first process does it, and tells the others what it found.
     """
 
-    batches: Iterable[Batch]
-    names: Sequence[str]
-    loss: DetectionLoss
+    judge: Judge
     plan: Plan
     options: TrainOptions
     """When to validate what: `noval`, `seam_epochs`."""
@@ -68,13 +68,15 @@ class Validator:
     def _figures(self, state: TrainingState) -> Figures:
         if self.options.noval and state.epoch + 1 < self.plan.total_epochs:
             return Figures(None, None)
-        ema = self._judge(state.ema.model)
+        ema, miss_rates = self.judge(state.ema.model, [self.interrupts.check_own])
         log_table(ema)
+        if miss_rates:
+            log_miss_rates(miss_rates)
         if not self._near_a_seam(state.epoch):
-            return Figures(ema, None)
-        raw = self._judge(state.model)
+            return Figures(ema, None, miss_rates)
+        raw = self.judge(state.model, [self.interrupts.check_own]).evaluation
         log_table(raw, label="raw weights")
-        return Figures(ema, raw)
+        return Figures(ema, raw, miss_rates)
 
     def _near_a_seam(self, epoch: int) -> bool:
         """Whether an epoch is the last before a seam, or one of the first after it."""
@@ -88,17 +90,8 @@ class Validator:
         """Measure a restored state, so that it can be compared with what was saved."""
         if self.options.noval or not self.processes.first:
             return Figures(None, None)
-        return Figures(self._judge(state.ema.model), self._judge(state.model))
-
-    def _judge(self, model: Detector) -> Evaluation:
-        return evaluate(
-            model,
-            self.batches,
-            names=self.names,
-            device=next(model.parameters()).device,
-            loss=self.loss,
-            observers=[self.interrupts.check_own],
-        )
+        ema, miss_rates = self.judge(state.ema.model)
+        return Figures(ema, self.judge(state.model).evaluation, miss_rates)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ WRITTEN = re.compile(
     r"weights/((last|last_prev|best|seam_\d+|epoch\d+)\.pt|\.[^/]*\.pt)"
     r"|(opt|hyp)\.yaml|results\.(csv|png)|(seams|metrics|lr_plan)\.json|lr_(map|plan)\.png"
     r"|labels\.jpg|train_batch\d+\.jpg|val_batch\d+_(labels|pred)\.jpg"
-    r"|confusion_matrix\.png|(PR|F1|P|R)_curve\.png|events\.out\.tfevents\..*"
+    r"|confusion_matrix\.png|(PR|F1|P|R)_curve\.png|miss_rate\.png|events\.out\.tfevents\..*"
 )
 """The files that a run leaves in its folder."""
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
 from utils.atomic_files import copy_replacing, write_replacing
-from utils.checkpoint.format import Config
+from utils.background import Background
+from utils.checkpoint.format import Config, TrainingCheckpoint
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.history import COLUMNS, Row, write_results
 from utils.options import TrainOptions
-from utils.processes import ALONE, Processes
+from utils.processes import Processes
 from utils.run import SEAMS, Run
 from utils.solver.schedule import Plan
 from utils.solver.seam import seam_figures
@@ -29,7 +32,10 @@ log = logging.getLogger("yolo")
 
 
 class RunRecord:
-    """Writes into one run folder; of several processes the first does."""
+    """Writes into one run folder; of several processes the first does.
+
+    Checkpoints are copied at once, and written while the training goes on.
+    """
 
     def __init__(
         self,
@@ -37,10 +43,12 @@ class RunRecord:
         plan: Plan,
         config: Config,
         options: TrainOptions,
-        processes: Processes = ALONE,
+        processes: Processes,
+        background: Background,
     ) -> None:
         self.folder = folder
         self._processes = processes
+        self._background = background
         self.weights = folder / "weights"
         self._options = options
         self._plan = plan
@@ -62,20 +70,20 @@ class RunRecord:
 
         So a run that is killed in its first epoch, or in the first after a seam, can be resumed.
         """
+        if self._processes.first:
+            for left in self.weights.glob(".*.pt"):  # by a process that was killed while it wrote
+                left.unlink()
         branched = run.origin is None or run.folder is None
         if (run.origin and run.origin.extended) or (branched and not self._options.nosave):
             self.save(state)
         if not self._processes.first:
             return
-        for left in self.weights.glob(".*.pt"):  # by a process that was killed while it wrote
-            left.unlink()
         write_yaml(
             {**self._options.to_dict(), "planned_epochs": self._plan.total_epochs},
             self.folder / "opt.yaml",
         )
         write_yaml(dict(self._config["hyp"]), self.folder / "hyp.yaml")
-        write_results(state.history, self.folder / "results.csv")
-        self._write_seams(state)
+        self._write_tables(state.history, state.continuations)
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -97,21 +105,21 @@ class RunRecord:
 
     def epoch(self, state: TrainingState) -> None:
         """Save a completed epoch: checkpoint first, so that results.csv never runs ahead of it."""
+        self._background.wait()  # it may be about to make best.pt
         done = state.epoch - 1
         finished = state.stopped_early or state.epoch >= self._plan.total_epochs
         if finished or not self._options.nosave:
-            self.save(state)
-            if not self._processes.first:
-                return
+            checkpoint = self._copy_of(state)
+            copies = []
             if state.best_epoch == done or not self.best.is_file():
-                copy_replacing(self.last, self.best)
+                copies.append(self.best)
             period = self._options.save_period
             if period > 0 and state.epoch % period == 0:
-                copy_replacing(self.last, self.weights / f"epoch{done}.pt")
-        if not self._processes.first:
-            return
-        write_results(state.history, self.folder / "results.csv")
-        self._write_seams(state)
+                copies.append(self.weights / f"epoch{done}.pt")
+            self._in_background(lambda: self._write(checkpoint, copies))
+        else:
+            history, continuations = list(state.history), list(state.continuations)
+            self._in_background(lambda: self._write_tables(history, continuations))
         self._show(state.history[-1])
 
     def step(self, state: TrainingState) -> None:
@@ -122,15 +130,36 @@ class RunRecord:
 
     def save(self, state: TrainingState) -> None:
         """Write last.pt; all processes call it together."""
-        checkpoint = state.to_checkpoint(self._plan, self._config, self._processes)
-        if self._processes.first:
-            save_checkpoint(cast("dict[str, Any]", checkpoint), self.last, keep_previous=True)
+        checkpoint = self._copy_of(state)
+        self._in_background(lambda: self._write_last(checkpoint))
 
-    def _write_seams(self, state: TrainingState) -> None:
-        seams = [figures.to_dict() for figures in seam_figures(self._plan, state.history)]
-        if not seams and not state.continuations:
+    def _copy_of(self, state: TrainingState) -> TrainingCheckpoint:
+        """The state as it is now, whatever the next steps do to it."""
+        return copy.deepcopy(state.to_checkpoint(self._plan, self._config, self._processes))
+
+    def _in_background(self, job: Callable[[], None]) -> None:
+        if self._processes.first:
+            self._background.do(job)
+
+    def _write(self, checkpoint: TrainingCheckpoint, copies: Sequence[Path]) -> None:
+        """Write last.pt, its copies, and what is told of it."""
+        self._write_last(checkpoint)
+        for target in copies:
+            copy_replacing(self.last, target)
+        self._write_tables(checkpoint["history"], checkpoint["continuations"])
+
+    def _write_last(self, checkpoint: TrainingCheckpoint) -> None:
+        save_checkpoint(cast("dict[str, Any]", checkpoint), self.last, keep_previous=True)
+
+    def _write_tables(self, history: list[Row], continuations: list[dict[str, Any]]) -> None:
+        write_results(history, self.folder / "results.csv")
+        self._write_seams(history, continuations)
+
+    def _write_seams(self, history: list[Row], continuations: list[dict[str, Any]]) -> None:
+        seams = [figures.to_dict() for figures in seam_figures(self._plan, history)]
+        if not seams and not continuations:
             return
-        content = {"seams": seams, "continuations": state.continuations}
+        content = {"seams": seams, "continuations": continuations}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
         def write(part: Path) -> None:
@@ -154,6 +183,7 @@ class RunRecord:
         """Strip best.pt to what predicting needs; last.pt stays whole, to be extended any time."""
         if self._board is not None:
             self._board.close()
+        self._background.wait()
         best = read_checkpoint(self.best)
         if best["kind"] == "training":
             save_checkpoint(cast("dict[str, Any]", deploy_checkpoint(best)), self.best)

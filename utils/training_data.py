@@ -100,6 +100,8 @@ def content_digest(*splits: Index) -> str:
             height, width = split.sizes[i]
             digest.update(f"{names[i]} {height} {width} {len(boxes)}\n".encode())
             digest.update(boxes.tobytes())
+            if split.ignored is not None:
+                digest.update(np.ascontiguousarray(split.regions(i), "<f4").tobytes())
         digest.update(b"\n")
     return digest.hexdigest()[:DIGEST_LENGTH]
 

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.assigner import Assignment, ShapeRatioAssigner
+from models.assigner import (
+    Assignment,
+    ShapeRatioAssigner,
+    ignored_cells,
+    objectness_weight,
+)
 from models.detector import Detector
 from models.spec import load_spec
 from tests.paths import GOLDENS, requires_shared
@@ -114,3 +119,33 @@ def test_assignments_equal_upstreams(case: str) -> None:
         np.testing.assert_array_equal(mine.classes, golden[f"tcls{level}"])
         np.testing.assert_array_equal(mine.anchor_sizes, golden[f"anch{level}"])
         np.testing.assert_allclose(mine.boxes, golden[f"tbox{level}"], rtol=1e-6)
+
+
+def test_cells_are_ignored_whose_centre_is_in_a_region_of_their_image() -> None:
+    ignored = torch.tensor(
+        [
+            [0, 0.5, 0.25, 0.5, 0.5],  # x from 1 to 3 of 4 cells, y from 0 to 1 of 2
+            [1, 0.25, 0.75, 0.25, 0.5],  # x from 0.5 to 1.5: on both its borders are centres
+            [1, 0.25, 0.5, 0.01, 1.0],  # between two columns of centres
+            [1, 0.75, 0.75, 0.5, 0.5],  # two regions
+            [1, 0.875, 0.5, 0.25, 1.0],  # that overlap
+        ]
+    )
+    assert ignored_cells(ignored, (3, 2, 4)).int().tolist() == [
+        [[0, 1, 1, 0], [0, 0, 0, 0]],
+        [[0, 0, 0, 1], [1, 1, 1, 1]],
+        [[0, 0, 0, 0], [0, 0, 0, 0]],
+    ]
+
+
+def test_objectness_counts_nothing_in_regions_but_for_positives() -> None:
+    positive = assign([[0, 0, 0.625, 0.25, 1 / 4, 1 / 2]], [[1.0, 1.0], [9.0, 9.0]], 2, 4)
+    assert cells(positive) == [(0, 2)]
+    assert positive.anchor.tolist() == [0]
+    region = torch.tensor([[0, 0.5, 0.25, 0.5, 0.5]])
+    weight = objectness_weight(region, positive, (1, 2, 2, 4))
+    assert weight is not None
+    assert weight[0, 0].tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]
+    assert weight[0, 1].tolist() == [[1, 0, 0, 1], [1, 1, 1, 1]]
+    for nothing in (None, region[:0]):
+        assert objectness_weight(nothing, positive, (1, 2, 2, 4)) is None

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,19 @@ def test_focal_loss_quietens_what_is_right() -> None:
     assert negative.item() == pytest.approx(0.75 * (3 / 4) ** 2 * math.log(4))
 
 
-def test_parts_of_a_batch_sum_to_the_whole() -> None:
+REGIONS = torch.tensor([[0, 0.25, 0.5, 0.5, 1.0], [1, 0.5, 0.5, 0.5, 0.5], [2, 0.5, 0.8, 1.0, 0.4]])
+
+
+def of_images(rows: Tensor, images: list[int], count: int) -> Tensor:
+    """The rows of some images, which are numbered anew; none if none of them counts."""
+    own = rows[torch.isin(rows[:, 0], torch.tensor(images))] if count else rows[:0]
+    own = own.clone()
+    own[:, 0] = torch.searchsorted(torch.tensor(images), own[:, 0].long())
+    return own
+
+
+@pytest.mark.parametrize("ignored", [None, REGIONS])
+def test_parts_of_a_batch_sum_to_the_whole(ignored: Tensor | None) -> None:
     model = Detector(load_spec(Path("yolov5n.yaml")).with_classes(3))
     loss = build_loss(model, Hyp(), image_size=64, label_smoothing=0.1)
     generator = torch.Generator().manual_seed(0)
@@ -147,14 +160,13 @@ def test_parts_of_a_batch_sum_to_the_whole() -> None:
     classes = torch.tensor([0, 1, 2, 0, 1, 2, 0])
     image = torch.tensor([0, 0, 0, 0, 1, 2, 2])
     targets = torch.cat((image[:, None], classes[:, None], boxes), 1)
-    whole = loss(raw, targets)
+    whole = loss(raw, targets, ignored=ignored)
 
     parts = []  # images 0 and 2 in one process, image 1 in another, and a third has none of its own
     for images, count in (([0, 2], 2), ([1], 1), ([0], 0)):
-        own = targets[torch.isin(image, torch.tensor(images))] if count else targets[:0]
-        own = own.clone()
-        own[:, 0] = torch.searchsorted(torch.tensor(images), own[:, 0].long())
-        parts.append(([level[images] for level in raw], own, count))
+        regions = None if ignored is None else of_images(ignored, images, count)
+        own = of_images(targets, images, count)
+        parts.append(([level[images] for level in raw], own, count, regions))
     counts: list[Tensor] = []
 
     def note(own: Tensor) -> Tensor:
@@ -168,6 +180,48 @@ def test_parts_of_a_batch_sum_to_the_whole() -> None:
     for name in ("total", "box", "obj", "cls"):
         summed = torch.stack([getattr(part, name) for part in losses]).sum()
         torch.testing.assert_close(summed, getattr(whole, name), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+def test_nothing_is_learned_of_objectness_in_a_region_and_as_ever_outside(gamma: float) -> None:
+    """Two bright squares on grey, one with a label, one in an ignore region."""
+    picture = torch.full((1, 3, 128, 128), 0.4)
+    picture[..., 16:48, 16:48] = picture[..., 64:112, 64:112] = 1.0
+    target = torch.tensor([[0, 0, 0.25, 0.25, 0.25, 0.25]])
+    region = torch.tensor([[0, 0.6875, 0.6875, 0.375, 0.375]])  # 64 … 112 px
+
+    torch.manual_seed(0)
+    model = Detector(replace(load_spec(Path("yolov5n.yaml")), width_multiple=0.01))
+    loss = build_loss(model, Hyp(fl_gamma=gamma), image_size=128, label_smoothing=0.0)
+
+    def gradients(ignored: Tensor | None) -> list[Tensor]:
+        raw = model.train()(picture)
+        return list(torch.autograd.grad(loss(raw, target, ignored=ignored).total, raw))
+
+    # The fourth centre of the coarsest level, 112 px, is on the border.
+    inside = {8: slice(8, 14), 16: slice(4, 7), 32: slice(2, 4)}  # rows and columns by stride
+    for stride, plain, masked in zip(inside, gradients(None), gradients(region), strict=True):
+        square = (..., inside[stride], inside[stride], 4)
+        assert plain[square].abs().min() > 0
+        assert masked[square].abs().max() == 0
+        plain[square] = 0
+        assert torch.equal(plain, masked)
+        assert plain[..., 4].count_nonzero() > 0
+
+
+def test_a_positive_in_a_region_is_learned() -> None:
+    raw = torch.full((1, 1, 1, 1, 7), 0.3, requires_grad=True)
+    everywhere = torch.tensor([[0, 0.5, 0.5, 1.0, 1.0]])
+    loss = one_level_loss(2, LossGains(1.0, 1.0, 1.0))
+    with_region = loss([raw], centred_target(), ignored=everywhere)
+    assert with_region == loss([raw], centred_target())
+    assert loss([raw], centred_target()[:0], ignored=everywhere).total == 0
+
+
+def test_no_regions_change_no_digit() -> None:
+    raw = [torch.randn(2, 1, 4, 4, 7, generator=torch.Generator().manual_seed(0))]
+    loss = one_level_loss(2, LossGains(1.0, 1.0, 1.0))
+    assert loss(raw, centred_target(), ignored=torch.empty(0, 5)) == loss(raw, centred_target())
 
 
 def test_half_precision_maps_give_a_float32_loss() -> None:

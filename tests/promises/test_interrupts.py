@@ -20,12 +20,12 @@ from train import train
 from utils.checkpoint.store import read_checkpoint
 from utils.command_line import parse_request
 from utils.errors import RunInterruptedError
-from utils.observers import Validator
+from utils.evaluation.judge import Judge
 from utils.run_record import RunRecord
 from utils.training_state import TrainingState
 
-# Three epochs of 4, 4 and 2 images. The 100 iterations of warm-up outlast the run, in which more and
-# more batches are summed for one step: 1, 2, 3, 4 ... and what is left at the end of an epoch.
+# Three epochs of 4, 4 and 2 images. The 100 iterations of warm-up outlast the run, in which more
+# and more batches are summed for one step: 1, 2, 3, 4 ... and what is left when an epoch ends.
 HOW = "--epochs 3 --nominal-batch-size 400 --multi-scale"
 STEPS = 9
 AMID_A_STEP = {2, 4, 5, 7, 8}
@@ -89,14 +89,14 @@ def test_a_run_interrupted_after_every_step_is_the_same_run(
 def test_a_signal_during_validation_repeats_the_validation_alone(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = Validator._judge
+    judge = Judge.__call__
 
-    def signalled(validator: Validator, *more: Any) -> Any:
+    def signalled(self: Judge, *more: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        return judge(validator, *more)
+        return judge(self, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Validator, "_judge", signalled)
+        patch.setattr(Judge, "__call__", signalled)
         with pytest.raises(RunInterruptedError):
             train(parse_request(toy_arguments(whole.parents[1], f"{HOW} --name judged")))
     run = whole.with_name("judged")

@@ -89,7 +89,7 @@ VAL = {
     "--exist-ok": False,
     "--half": False,
 }
-VAL_OWN = {"--noplots": False}
+VAL_OWN = {"--noplots": False, "--miss-rate": False}
 
 DETECT = {
     "--weights": "yolov5s.pt",

@@ -93,8 +93,8 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
 
 def children_of(process: int) -> list[int]:
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], text=True, capture_output=True)
-    pairs = [line.split() for line in listed.stdout.splitlines()]
+    listed = subprocess.check_output(["ps", "-e", "-o", "pid=,ppid="], text=True)
+    pairs = [line.split() for line in listed.splitlines()]
     return sorted(int(child) for child, parent in pairs if int(parent) == process)
 
 

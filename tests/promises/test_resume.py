@@ -12,7 +12,6 @@ from utils.checkpoint.store import read_checkpoint
 from utils.command_line import parse_request
 from utils.errors import UserError
 from utils.run_record import RunRecord
-from utils.training_state import TrainingState
 
 
 class KilledError(Exception):
@@ -41,9 +40,10 @@ def killed_after(
     """Train until `RunRecord.<at>` is done with that many epochs, then die."""
     save = getattr(RunRecord, at)
 
-    def save_then_die(record: RunRecord, state: TrainingState, *more: Any) -> None:
+    def save_then_die(record: RunRecord, state: Any, *more: Any) -> None:
         save(record, state, *more)
-        if state.epoch == epochs:
+        done = state["position"]["epoch"] if isinstance(state, dict) else state.epoch
+        if done == epochs:
             raise KilledError
 
     with monkeypatch.context() as patch:
@@ -96,7 +96,7 @@ def test_a_kill_between_last_and_best_is_mended(
     monkeypatch.setattr("utils.engine.fitness", lambda _, __: next(scores))
     whole = train(parse_request(toy_arguments(tmp_path, "--epochs 2 --name whole")))
     arguments = toy_arguments(tmp_path, "--epochs 2 --name killed")
-    killed_after(epochs, monkeypatch, arguments, at="save")
+    killed_after(epochs, monkeypatch, arguments, at="_write_last")
     killed = tmp_path / "runs" / "killed"
     resumed(killed)
     assert same_run(whole, killed) == []

@@ -15,15 +15,20 @@ from utils.datasets.warp import Warp, still_visible, warp_boxes, warp_image, war
 LEVELS = 256
 HUES = 180  # OpenCV halves the degrees of the hue to fit them into a byte
 BOTH_AXES = -1  # of cv2.flip
+IGNORED = -1
+"""Stands where objects have their class: a region in which nothing is known of objects.
+
+So it goes with the pixels exactly as the box of an object there would.
+"""
 
 
 class Picture(NamedTuple):
-    """An image with the objects in it."""
+    """An image with the objects and the ignore regions in it."""
 
     image: np.ndarray
     """uint8 [height, width, 3], RGB; never written to, it may be shared with a cache."""
     classes: np.ndarray
-    """[k]."""
+    """[k]; IGNORED for a region."""
     boxes: np.ndarray
     """float64 [k, 4]: corners x1, y1, x2, y2, px."""
 
@@ -31,7 +36,10 @@ class Picture(NamedTuple):
 def fit(
     image: np.ndarray, labels: np.ndarray, shape: tuple[int, int], *, scale_up: bool
 ) -> Picture:
-    """Letterbox an image and its normalised labels [k, 5] into `shape` (height, width)."""
+    """Letterbox an image and its normalised labels [k, 5] into `shape` (height, width).
+
+    The labels hold class or IGNORED, cx, cy, w, h.
+    """
     boxed = letterbox(image, shape, scale_up=scale_up)
     inner = scaled_size(image.shape[:2], boxed.ratio[0])
     boxes = to_pixels(labels, inner, border_offset(boxed.pad))
@@ -48,7 +56,7 @@ def mosaic(
 
     Args:
         images: top left, top right, bottom left, bottom right.
-        labels: of the same, each [k, 5], class, cx, cy, w, h, normalised.
+        labels: of the same, each [k, 5], class or IGNORED, cx, cy, w, h, normalised.
         centre: (x, y) at which their inner corners meet, px.
         side: of the picture to be made from the canvas.
     """
@@ -68,11 +76,18 @@ def mosaic(
 
 
 def warped(picture: Picture, warp: Warp, shape: tuple[int, int]) -> Picture:
-    """Warp into a picture of `shape` (height, width), without the objects that are lost in it."""
+    """Warp into a picture of `shape` (height, width), without the objects that are lost in it.
+
+    Of an ignore region all that is visible stays: the least part of it may show half an object.
+    """
     matrix = warp_matrix(warp, picture.image.shape[:2], shape)
     image = warp_image(picture.image, matrix, shape)
     boxes = warp_boxes(picture.boxes, matrix, shape)
-    keep = still_visible(picture.boxes, boxes, warp.scale)
+    keep = np.where(
+        picture.classes == IGNORED,
+        (boxes[:, 2:] > boxes[:, :2]).all(axis=1),
+        still_visible(picture.boxes, boxes, warp.scale),
+    )
     return Picture(image, picture.classes[keep], boxes[keep])
 
 

@@ -12,13 +12,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utils.datasets.augment import Picture, blended, fit, flipped, mosaic, shift_colours, warped
+from utils.datasets.augment import (
+    IGNORED,
+    Picture,
+    blended,
+    fit,
+    flipped,
+    mosaic,
+    shift_colours,
+    warped,
+)
 from utils.datasets.draws import AugmentRanges, Scene, draw_sample
 from utils.datasets.image_store import ImageStore
 from utils.datasets.index import Index
 from utils.datasets.labels import BOX_COLUMNS, from_pixels, to_pixels
 from utils.datasets.letterbox import letterbox, scaled_size
 from utils.errors import UserError
+
+NOWHERE = torch.empty(0, BOX_COLUMNS)
+"""`Batch.ignored` of images without ignore regions."""
 
 
 class Frame(NamedTuple):
@@ -41,13 +53,15 @@ class Sample:
     """uint8 [height, width, 3], RGB."""
     labels: np.ndarray
     """float32 [k, 5]: class, cx, cy, w, h, normalised to the image."""
+    ignored: np.ndarray
+    """float32 [r, 4]: cx, cy, w, h of the ignore regions, normalised to the image."""
     index: int
     """In the data set."""
     frame: Frame
 
 
 class Batch(NamedTuple):
-    """Images of one shape with their boxes."""
+    """Images of one shape with their boxes and ignore regions."""
 
     images: Tensor
     """uint8 [B, 3, H, W], RGB, contiguous."""
@@ -57,6 +71,8 @@ class Batch(NamedTuple):
     """int64: data-set indices of the images that count; all [B], or none if another process has
     them."""
     frames: tuple[Frame, ...]
+    ignored: Tensor = NOWHERE
+    """float32 [m, 5]: image in the batch, cx, cy, w, h of the ignore regions, normalised."""
 
 
 class Failure(NamedTuple):
@@ -118,9 +134,8 @@ class TrainSet(SampleSet):
             picture = self._plain(i, shape, scale_up=False)
         else:
             picture = self._augmented(epoch, i, shape, self._ranges)
-        labels = from_pixels(picture.classes, picture.boxes, shape)
         frame = Frame(self._index.paths[i], _pair(self._index.sizes[i]), (1.0, 1.0), (0.0, 0.0))
-        return Sample(picture.image, labels, i, frame)
+        return _sample(picture, i, frame)
 
     def _augmented(
         self, epoch: int, i: int, shape: tuple[int, int], ranges: AugmentRanges
@@ -138,12 +153,12 @@ class TrainSet(SampleSet):
             picture = self._plain(scene.tiles[0], shape, scale_up=True)
         else:
             images = [self._images.load(tile) for tile in scene.tiles]
-            labels = [self._index.labels(tile) for tile in scene.tiles]
+            labels = [_marked(self._index, tile) for tile in scene.tiles]
             picture = mosaic(images, labels, scene.centre, max(shape))
         return warped(picture, scene.warp, shape)
 
     def _plain(self, i: int, shape: tuple[int, int], *, scale_up: bool) -> Picture:
-        return fit(self._images.load(i), self._index.labels(i), shape, scale_up=scale_up)
+        return fit(self._images.load(i), _marked(self._index, i), shape, scale_up=scale_up)
 
 
 class EvalSet(SampleSet):
@@ -169,11 +184,11 @@ class EvalSet(SampleSet):
         image = self._images.load(i)
         boxed = letterbox(image, shape, scale_up=False)
         inner = scaled_size(image.shape[:2], boxed.ratio[0])
-        labels = self._index.labels(i)
-        labels = from_pixels(labels[:, 0], to_pixels(labels, inner, boxed.pad), shape)
+        rows = _marked(self._index, i)
+        picture = Picture(boxed.image, rows[:, 0], to_pixels(rows, inner, boxed.pad))
         ratio = inner[0] / original[0], inner[1] / original[1]
         frame = Frame(self._index.paths[i], original, ratio, boxed.pad)
-        return Sample(boxed.image, labels, i, frame)
+        return _sample(picture, i, frame)
 
 
 def collate(samples: list[Sample] | Failure) -> Batch | Failure:
@@ -183,15 +198,31 @@ def collate(samples: list[Sample] | Failure) -> Batch | Failure:
     height, width = samples[0].image.shape[:2]
     images = np.empty((len(samples), 3, height, width), np.uint8)
     targets = [np.empty((0, 1 + BOX_COLUMNS), np.float32)]
+    ignored = [np.empty((0, BOX_COLUMNS), np.float32)]
     for position, sample in enumerate(samples):
         cv2.split(sample.image, list(images[position]))
         targets.append(np.insert(sample.labels, 0, position, axis=1))
+        ignored.append(np.insert(sample.ignored, 0, position, axis=1))
     return Batch(
         images=torch.from_numpy(images),
         targets=torch.from_numpy(np.concatenate(targets)),
         indices=torch.tensor([sample.index for sample in samples]),
         frames=tuple(sample.frame for sample in samples),
+        ignored=torch.from_numpy(np.concatenate(ignored)),
     )
+
+
+def _marked(index: Index, i: int) -> np.ndarray:
+    """Boxes and ignore regions of an image: [k, 5], class or IGNORED, cx, cy, w, h, normalised."""
+    labels, regions = index.labels(i), index.regions(i)
+    return np.concatenate([labels, np.insert(regions, 0, IGNORED, axis=1)])
+
+
+def _sample(picture: Picture, i: int, frame: Frame) -> Sample:
+    """A finished picture of image `i`, its objects and its ignore regions taken apart again."""
+    rows = from_pixels(picture.classes, picture.boxes, picture.image.shape[:2])
+    ignored = rows[:, 0] == IGNORED
+    return Sample(picture.image, rows[~ignored], rows[ignored, 1:], i, frame)
 
 
 def _pair(row: np.ndarray) -> tuple[int, int]:

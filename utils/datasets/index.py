@@ -21,6 +21,12 @@ from utils.datasets.cache_files import (
     source_key,
     write_first_writable,
 )
+from utils.datasets.ignore_regions import (
+    NO_REGIONS,
+    IgnoreRegions,
+    ignore_path,
+    load_ignore_regions,
+)
 from utils.datasets.image_files import ImageError, list_images, probe_size
 from utils.datasets.labels import (
     BOX_COLUMNS,
@@ -61,6 +67,8 @@ class Index:
     """What was left out or repaired, one sentence per file."""
     key: str = ""
     """Short name of the sources, for the names of cache files."""
+    ignored: IgnoreRegions | None = None
+    """Where nothing is known of objects; None if that is nowhere."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,6 +76,10 @@ class Index:
     def labels(self, i: int) -> np.ndarray:
         """The boxes of image `i`, a view: float32 [k, 5], class, cx, cy, w, h, normalised."""
         return self.boxes[self.offsets[i] : self.offsets[i + 1]]
+
+    def regions(self, i: int) -> np.ndarray:
+        """The ignore regions of image `i`, a view: float32 [k, 4], cx, cy, w, h, normalised."""
+        return NO_REGIONS if self.ignored is None else self.ignored.of(i)
 
 
 class _Record(NamedTuple):
@@ -95,17 +107,19 @@ def build_index(
         workers: threads that check files, at least one.
 
     Raises:
-        UserError: no images, no boxes at all, or a class that the data set does not have.
+        UserError: no images, no boxes at all, a class that the data set does not have, or a file
+            of ignore regions that is refused.
     """
     images = list_images(sources)
     labels = find_labels(images)
     key = source_key(sources)
-    digest = files_digest(itertools.chain(images, labels), FORMAT)
+    digest = files_digest(itertools.chain(images, labels, _ignore_files(images)), FORMAT)
     places = cache_places(Path(labels[0]).parent, f"yolo-index-{key}.npz")
 
     index = next(filter(None, (_read_cache(place, digest) for place in places)), None)
     if index is None:
         index = _pack(_examine_all(images, labels, max(workers, 1)))
+        index = replace(index, ignored=load_ignore_regions(index.paths))
         _write_cache(places, index, digest)
     index = replace(index, key=key)
     _report(index, sources)
@@ -116,6 +130,13 @@ def build_index(
         return replace(index, boxes=boxes)
     _require_known_classes(index, names)
     return index
+
+
+def _ignore_files(images: Sequence[str]) -> list[str]:
+    """All that is in the folders in which files of ignore regions of these images can lie."""
+    folders = {image.rpartition(os.sep)[0] for image in images}
+    beside = {path.parent for f in folders if (path := ignore_path(f"{f}{os.sep}any")) is not None}
+    return sorted(str(file) for folder in beside if folder.is_dir() for file in folder.iterdir())
 
 
 def _examine_all(images: Sequence[str], labels: Sequence[str], threads: int) -> list[_Record]:
@@ -197,6 +218,9 @@ def _read_cache(place: Path, digest: str) -> Index | None:
                 boxes=arrays["boxes"],
                 offsets=arrays["offsets"],
                 messages=PackedStrings(arrays["messages"], arrays["message_offsets"]),
+                ignored=IgnoreRegions(arrays["regions"], arrays["region_offsets"])
+                if "regions" in arrays
+                else None,
             )
     except FileNotFoundError:
         return None
@@ -206,18 +230,21 @@ def _read_cache(place: Path, digest: str) -> Index | None:
 
 
 def _write_cache(places: Sequence[Path], index: Index, digest: str) -> None:
+    arrays = {
+        "digest": np.array(digest),
+        "paths": index.paths.content,
+        "path_offsets": index.paths.offsets,
+        "sizes": index.sizes,
+        "boxes": index.boxes,
+        "offsets": index.offsets,
+        "messages": index.messages.content,
+        "message_offsets": index.messages.offsets,
+    }
+    if index.ignored is not None:
+        arrays |= {"regions": index.ignored.boxes, "region_offsets": index.ignored.offsets}
+
     def write(part: Path) -> None:
-        np.savez(
-            part,
-            digest=np.array(digest),
-            paths=index.paths.content,
-            path_offsets=index.paths.offsets,
-            sizes=index.sizes,
-            boxes=index.boxes,
-            offsets=index.offsets,
-            messages=index.messages.content,
-            message_offsets=index.messages.offsets,
-        )
+        np.savez(part, allow_pickle=False, **arrays)
 
     try:
         write_first_writable(places, write)
@@ -232,11 +259,12 @@ def _report(index: Index, sources: Sequence[Path]) -> None:
         log.warning("… and %d more messages like these.", len(index.messages) - MESSAGES_LOGGED)
     background = int((np.diff(index.offsets) == 0).sum())
     log.info(
-        "%s: %d images, %d of them background, %d boxes",
+        "%s: %d images, %d of them background, %d boxes%s",
         ", ".join(map(str, sources)),
         len(index),
         background,
         len(index.boxes),
+        f", {len(index.ignored.boxes)} ignore regions" if index.ignored is not None else "",
     )
 
 

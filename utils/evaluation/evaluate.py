@@ -18,6 +18,7 @@ from models.loss import DetectionLoss
 from models.nms import non_max_suppression
 from utils.boxes import xywh_to_xyxy
 from utils.datasets.dataset import Batch, Frame
+from utils.datasets.ignore_regions import IgnoreRegions
 from utils.datasets.letterbox import boxes_to_original
 from utils.evaluation.metrics import (
     IOU_THRESHOLDS,
@@ -26,6 +27,7 @@ from utils.evaluation.metrics import (
     MetricCurves,
     ap_per_class,
     match_detections,
+    share_inside,
 )
 from utils.evaluation.stopwatch import Stopwatch
 from utils.runtime import Precision, images_to_device
@@ -33,6 +35,8 @@ from utils.runtime import Precision, images_to_device
 MILLISECONDS = 1000.0
 SINGLE_CLASS_NAME = "item"
 TABLE_HEADER = ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
+LEAST_SHARE_IGNORED = 0.5
+"""Detections count as lying in an ignore region if more of them does."""
 BAR = "{l_bar}{bar:10}{r_bar}"
 
 Observer = Callable[[Batch, list[Tensor]], None]
@@ -52,6 +56,9 @@ class EvalSettings:
     """Judge positions only: all labels and detections become one class."""
     precision: str = "fp32"
     """Number format of the forward pass: fp32, bf16 or fp16."""
+    ignore: IgnoreRegions | None = None
+    """Of the data set's images. A detection that lies in one and is no true positive at any
+    threshold counts as neither right nor wrong."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +120,7 @@ def evaluate(
         observers: Called with every batch and its detections: for each image [n, 6] corners in
             pixels of the network input, confidence, class; best first, on the CPU.
     """
-    tally = _Tally(
-        judged_names(names, single_class=settings.single_class),
-        single_class=settings.single_class,
-    )
+    tally = _Tally(judged_names(names, single_class=settings.single_class), settings)
     losses = torch.zeros(3, device=device)
     watches = [Stopwatch(device) for _ in range(3)]
     autocast = Precision(settings.precision, device.type).autocast
@@ -133,7 +137,8 @@ def evaluate(
                     raw = [level.float() for level in raw]
                     prediction = model.decode(raw)
                 if loss is not None:
-                    parts = loss(raw, batch.targets.to(device))
+                    ignored = batch.ignored.to(device)
+                    parts = loss(raw, batch.targets.to(device), ignored=ignored)
                     losses += torch.stack((parts.box, parts.obj, parts.cls))
                 with watches[2]:
                     detections = _detect(prediction, settings)
@@ -198,12 +203,13 @@ class _Tally:
 
     Args:
         names: Class names by index.
-        single_class: Take all labels for class 0.
+        settings: Whether to take all labels for class 0, and what to ignore.
     """
 
-    def __init__(self, names: tuple[str, ...], *, single_class: bool) -> None:
+    def __init__(self, names: tuple[str, ...], settings: EvalSettings) -> None:
         self.names = names
-        self.single_class = single_class
+        self.single_class = settings.single_class
+        self.ignore = settings.ignore
         self.confusion = ConfusionMatrix(len(names))
         self.judged: list[_Judged] = []
         self.batches = 0
@@ -221,10 +227,16 @@ class _Tally:
             boxes = boxes_to_original(
                 corners[mine], ratio=frame.ratio, pad=frame.pad, original=frame.original
             )
-            iou = box_iou(boxes, to_original(found, frame)[:, :4]).numpy()
+            found_boxes = to_original(found, frame)[:, :4]
+            iou = box_iou(boxes, found_boxes).numpy()
             confidence, predicted = found[:, 4].numpy(), found[:, 5].int().numpy()
-            self.confusion.update(iou, classes, predicted, confidence)
             tp = match_detections(iou, classes, predicted)
+            if self.ignore is not None:
+                regions = self.ignore.of(int(batch.indices[position]))
+                kept = tp.any(1) | ~_in_regions(found_boxes, regions, frame)
+                tp, iou = tp[kept], iou[:, kept]
+                confidence, predicted = confidence[kept], predicted[kept]
+            self.confusion.update(iou, classes, predicted, confidence)
             self.judged.append(_Judged(tp, confidence, predicted, classes))
 
     def result(self, losses: Tensor, watches: Sequence[Stopwatch]) -> Evaluation:
@@ -249,6 +261,21 @@ class _Tally:
             confusion=self.confusion.matrix,
             speed_ms=(pre, inference, nms),
         )
+
+
+def _in_regions(boxes: Tensor, regions: NDArray[np.floating], frame: Frame) -> NDArray[np.bool_]:
+    """Which boxes lie in ignore regions.
+
+    Args:
+        boxes: Corners in pixels of the original, [n, 4].
+        regions: Centre and size, normalised, [k, 4].
+        frame: Where the image came from.
+    """
+    height, width = frame.original
+    centres, half = regions[:, :2], regions[:, 2:] / 2
+    corners = np.concatenate([centres - half, centres + half], 1) * (width, height, width, height)
+    inside: NDArray[np.bool_] = share_inside(boxes.numpy(), corners) > LEAST_SHARE_IGNORED
+    return inside
 
 
 def _mean(values: NDArray[np.floating]) -> float:

@@ -100,20 +100,39 @@ def match_detections(iou: Floats, label_classes: Ints, detection_classes: Ints) 
     return tp
 
 
-class _Pairs(NamedTuple):
-    """Matched labels and detections, index arrays of equal length."""
+def share_inside(boxes: Floats, regions: Floats) -> Floats:
+    """How much of each box lies in the region that holds most of it.
 
-    labels: Ints
-    detections: Ints
+    Args:
+        boxes: Corners, [n, 4], any unit.
+        regions: Corners, [k, 4], same unit; k may be 0.
+
+    Returns:
+        From 0 to 1, [n].
+    """
+    low = np.maximum(boxes[:, None, :2], regions[None, :, :2])  # [n, k, 2]
+    high = np.minimum(boxes[:, None, 2:], regions[None, :, 2:])
+    shared = (high - low).clip(0).prod(-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    share: Floats = shared.max(1, initial=0.0) / np.maximum(area, TINY)
+    return share
 
 
-def _greedy_pairs(iou: Floats, threshold: float) -> _Pairs:
-    """Match rows and columns of ``iou`` [m, n], best IoU first, each used at most once."""
-    rows, columns = np.nonzero(iou >= threshold)
-    order = np.argsort(-iou[rows, columns], kind="stable")
-    rows, columns = rows[order], columns[order]
-    labels: list[int] = []
-    detections: list[int] = []
+class Pairs(NamedTuple):
+    """Matched rows and columns, index arrays of equal length."""
+
+    rows: Ints
+    columns: Ints
+
+
+def greedy_pairs(rows: Ints, columns: Ints) -> Pairs:
+    """Take candidate pairs in the given order, each row and each column at most once.
+
+    Args:
+        rows: Of the candidates, the best pair first, [p].
+        columns: [p].
+    """
+    taken_rows, taken_columns = [np.zeros(0, dtype=int)], [np.zeros(0, dtype=int)]
     while len(rows):
         # The pairs that come first both in their row and in their column can all be taken at once.
         first_of_row = np.zeros(len(rows), dtype=bool)
@@ -121,11 +140,11 @@ def _greedy_pairs(iou: Floats, threshold: float) -> _Pairs:
         first_of_column = np.zeros(len(rows), dtype=bool)
         first_of_column[np.unique(columns, return_index=True)[1]] = True
         taken = first_of_row & first_of_column
-        labels.extend(rows[taken])
-        detections.extend(columns[taken])
+        taken_rows.append(rows[taken])
+        taken_columns.append(columns[taken])
         free = ~np.isin(rows, rows[taken]) & ~np.isin(columns, columns[taken])
         rows, columns = rows[free], columns[free]
-    return _Pairs(np.array(labels, dtype=int), np.array(detections, dtype=int))
+    return Pairs(np.concatenate(taken_rows), np.concatenate(taken_columns))
 
 
 def ap_per_class(
@@ -258,9 +277,11 @@ class ConfusionMatrix:
         """
         kept = confidence > self.conf_thres
         iou, detection_classes = iou[:, kept], detection_classes[kept]
-        pairs = _greedy_pairs(iou, np.nextafter(self.iou_thres, 1.0))
+        labels, detections = np.nonzero(iou > np.float64(self.iou_thres))
+        order = np.argsort(-iou[labels, detections], kind="stable")
+        pairs = greedy_pairs(labels[order], detections[order])
         predicted = np.full(len(label_classes), self.classes)
-        predicted[pairs.labels] = detection_classes[pairs.detections]
+        predicted[pairs.rows] = detection_classes[pairs.columns]
         np.add.at(self.matrix, (predicted, label_classes.astype(int)), 1)
-        invented = np.delete(detection_classes, pairs.detections).astype(int)
+        invented = np.delete(detection_classes, pairs.columns).astype(int)
         np.add.at(self.matrix[:, self.classes], invented, 1)

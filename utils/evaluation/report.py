@@ -1,29 +1,23 @@
-"""What is written of an evaluation: table, metrics.json, pictures, detections as text and JSON."""
+"""What is written of an evaluation: table, metrics.json, pictures, detections as text."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from utils.boxes import xyxy_to_xywh
 from utils.datasets.dataset import Batch
-from utils.datasets.description import load_description
 from utils.evaluation.evaluate import ClassResult, Evaluation, table_row, to_original
 from utils.plots.images import save_batch_grid
 from utils.plots.metric_curves import save_confusion_matrix, save_metric_curves
 
 log = logging.getLogger("yolo")
 
-COCO_DATA = "coco.yaml"
-# COCO numbers its 80 classes from 1 to 90 and leaves these out.
-COCO_GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
-COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in COCO_GAPS)
 PICTURED_BATCHES = 3
 
 
@@ -40,8 +34,10 @@ def _row(name: str, counts: tuple[int, int], metrics: Evaluation | ClassResult) 
     return table_row(name, *map(str, counts), *(f"{value:.3g}" for value in values))
 
 
-def save_metrics(evaluation: Evaluation, path: Path) -> None:
-    """Write the numbers of an evaluation as JSON."""
+def save_metrics(
+    evaluation: Evaluation, path: Path, benchmarks: Mapping[str, object] | None = None
+) -> None:
+    """Write the numbers of an evaluation as JSON, with those of benchmarks' own measures if any."""
     speed = dict(zip(("preprocess", "inference", "nms"), evaluation.speed_ms, strict=True))
     record = {
         "precision": evaluation.precision,
@@ -52,6 +48,7 @@ def save_metrics(evaluation: Evaluation, path: Path) -> None:
         "instances": evaluation.instances,
         "speed_ms_per_image": speed,
         "classes": [dataclasses.asdict(result) for result in evaluation.classes],
+        **(benchmarks or {}),
     }
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -118,39 +115,3 @@ class TextFiles:
             ]
             path = self.folder / f"{Path(frame.path).stem}.txt"
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def category_ids(names: Sequence[str]) -> tuple[int, ...]:
-    """The COCO benchmark's numbers if these are its 80 classes, else 0, 1, 2 and so on."""
-    coco = load_description(COCO_DATA).names
-    return COCO_CATEGORY_IDS if tuple(names) == coco else tuple(range(len(names)))
-
-
-class CocoResults:
-    """Observer: collects detections in the result format of the COCO benchmark.
-
-    Args:
-        category_ids: The benchmark's number of each class.
-    """
-
-    def __init__(self, category_ids: Sequence[int]) -> None:
-        self.category_ids = category_ids
-        self.results: list[dict[str, Any]] = []
-
-    def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
-        """Collect the detections of a batch: left, top, width, height in pixels of the image."""
-        for frame, found in zip(batch.frames, detections, strict=True):
-            stem = Path(frame.path).stem
-            for x1, y1, x2, y2, confidence, label in to_original(found, frame).tolist():
-                self.results.append(
-                    {
-                        "image_id": int(stem) if stem.isdecimal() else stem,
-                        "category_id": self.category_ids[int(label)],
-                        "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
-                        "score": round(confidence, 5),
-                    }
-                )
-
-    def save(self, path: Path) -> None:
-        """Write what was collected."""
-        path.write_text(json.dumps(self.results) + "\n", encoding="utf-8")

@@ -30,25 +30,45 @@ class Flag(NamedTuple):
     """Whether the text ends at the pole, for want of room behind it."""
 
 
+class _Span(NamedTuple):
+    """What a text covers of the panel's width, its pole included; inches."""
+
+    start: float
+    end: float
+
+
 def place_flags(marks: Sequence[tuple[float, str]], panel_width: float) -> list[Flag]:
-    """Give each text the lowest row in which it overlaps no other.
+    """Give each text a row in which it overlaps no other and no pole rises through it.
+
+    From right to left each goes above all whose pole or text it spans; those that end at their pole
+    come last, from left to right.
 
     Args:
         marks: Poles, as shares of the panel's width in ascending order, and their texts.
         panel_width: In inches.
     """
-    row_ends: list[float] = []
-    flags = []
+    spans = []
     for x, text in marks:
         pole = x * panel_width
         extent = TextPath((0, 0), text, size=FONT_SIZE).get_extents()
         width = extent.width / POINTS_PER_INCH + 2 * PAD
         before = pole + width > panel_width
-        start = pole - width if before else pole
-        row = next((i for i, end in enumerate(row_ends) if end <= start), len(row_ends))
-        row_ends[row : row + 1] = [start + width]
-        flags.append(Flag(x, text, row, before))
-    return flags
+        spans.append(_Span(pole - width, pole) if before else _Span(pole, pole + width))
+    ends_at_pole = [
+        bool(span.end == x * panel_width) for span, (x, _) in zip(spans, marks, strict=True)
+    ]
+    numbers = range(len(marks))
+    order = [i for i in reversed(numbers) if not ends_at_pole[i]]
+    order += [i for i in numbers if ends_at_pole[i]]
+    rows: dict[int, int] = {}
+    for i in order:
+        below = [rows[j] for j in rows if _overlap(spans[i], spans[j])]
+        rows[i] = 1 + max(below, default=-1)
+    return [Flag(x, text, rows[i], ends_at_pole[i]) for i, (x, text) in enumerate(marks)]
+
+
+def _overlap(a: _Span, b: _Span) -> bool:
+    return a.start < b.end and b.start < a.end
 
 
 def rows_height(flags: Sequence[Flag]) -> float:

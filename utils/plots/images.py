@@ -39,6 +39,7 @@ LONGEST_LABEL = 60  # characters
 JPEG_QUALITY = 92
 
 GREY = 114
+HATCH, HATCH_STEP = 190, 6  # grey level of the lines and pixels from one to the next
 GRID_SIDE = 1920  # pixels that a grid of pictures is at most wide and high
 SHOWN_CONFIDENCE = 0.25  # detections below it are noise to the eye
 FILE_NAME_LENGTH = 40  # characters of a file name that fit on a tile
@@ -115,6 +116,8 @@ def save_batch_grid(
 ) -> None:
     """Draw a batch as one picture of tiles, each with its boxes and file name.
 
+    Ignore regions are hatched beneath the targets.
+
     Args:
         batch: images and targets.
         path: file to write.
@@ -134,6 +137,8 @@ def save_batch_grid(
         marked = _targets(batch, i, names) if boxes is None else _detections(boxes[i], names)
         bgr = batch.images[i].permute(1, 2, 0).cpu().numpy()[..., ::-1]
         small = cv2.resize(np.ascontiguousarray(bgr), tile, interpolation=cv2.INTER_AREA)
+        if boxes is None:
+            _hatch(small, _corners(batch, batch.ignored, i) * scale)
         name = Path(batch.frames[i].path).name[:FILE_NAME_LENGTH]
         _paste(small, _text_mask(_one_line(name), FONT_SMALLEST), (3, 2), (GREY // 3,) * 3)
         drawn = draw_boxes(small, marked.boxes * scale, marked.labels, marked.colors, 1)
@@ -163,15 +168,27 @@ def save_labels_plot(boxes: np.ndarray, names: Sequence[str], path: Path) -> Non
 
 
 def _targets(batch: Batch, index: int, names: Sequence[str]) -> Marked:
-    height, width = batch.images.shape[2:]
-    mine = batch.targets[batch.targets[:, 0] == index].cpu().numpy()
-    centre, size = mine[:, 2:4], mine[:, 4:6]
-    corners = np.concatenate((centre - size / 2, centre + size / 2), axis=1)
-    classes = mine[:, 1].astype(int)
+    classes = batch.targets[batch.targets[:, 0] == index, 1].cpu().numpy().astype(int)
     labels = [_name(names, label) for label in classes]
-    return Marked(
-        corners * np.array((width, height) * 2), labels, [class_color(int(c)) for c in classes]
-    )
+    corners = _corners(batch, batch.targets, index)
+    return Marked(corners, labels, [class_color(int(c)) for c in classes])
+
+
+def _corners(batch: Batch, rows: Tensor, index: int) -> np.ndarray:
+    """Corners [k, 4], px, of those rows that are of an image: image, …, cx, cy, w, h."""
+    height, width = batch.images.shape[2:]
+    mine = rows[rows[:, 0] == index, -4:].cpu().numpy()
+    centre, size = mine[:, :2], mine[:, 2:]
+    corners = np.concatenate((centre - size / 2, centre + size / 2), axis=1)
+    return corners * np.array((width, height) * 2)
+
+
+def _hatch(image: np.ndarray, regions: np.ndarray) -> None:
+    """Draw diagonal lines into the regions of a picture, corners [k, 4] px."""
+    rows, columns = np.indices(image.shape[:2])
+    lines = (rows + columns) % HATCH_STEP == 0
+    for x1, y1, x2, y2 in regions.round().astype(int).clip(0):
+        image[y1:y2, x1:x2][lines[y1:y2, x1:x2]] = HATCH
 
 
 def _detections(found: Tensor, names: Sequence[str]) -> Marked:

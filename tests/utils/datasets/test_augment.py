@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from utils.datasets.augment import Picture, blended, fit, flipped, mosaic, shift_colours, warped
+from utils.datasets.augment import (
+    IGNORED,
+    Picture,
+    blended,
+    fit,
+    flipped,
+    mosaic,
+    shift_colours,
+    warped,
+)
 from utils.datasets.warp import Warp
 
 
@@ -59,6 +68,21 @@ def test_objects_lost_in_a_warp_lose_their_labels() -> None:
     assert middle.image.shape == (20, 20, 3)
     assert middle.classes.tolist() == [1, 3]
     assert middle.boxes.tolist() == [[6, 6, 14, 14], [0, 8, 5, 12]]
+
+
+def test_of_an_ignore_region_all_that_is_visible_stays() -> None:
+    boxes = np.array(
+        [
+            [0.0, 0.0, 11.0, 40.0],  # 1 px of it is in the picture, of 11
+            [0.0, 0.0, 10.0, 40.0],  # none
+            [0.0, 29.75, 40.0, 40.0],  # a sliver
+            [16.0, 16.0, 24.0, 24.0],  # all
+        ]
+    )
+    picture = Picture(plain(40, 40, 0), np.full(4, IGNORED), boxes)
+    middle = warped(picture, Warp(), (20, 20))  # 10 … 30 of both axes
+    assert middle.boxes.tolist() == [[0, 0, 1, 20], [0, 19.75, 20, 20], [6, 6, 14, 14]]
+    assert middle.classes.tolist() == [IGNORED] * 3
 
 
 def test_a_blend_has_the_objects_of_both() -> None:

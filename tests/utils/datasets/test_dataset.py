@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import torch
 from tests.utils.datasets.drawn import drawn_index
 from utils.datasets.dataset import Batch, EvalSet, Failure, Frame, Sample, TrainSet, collate
 from utils.datasets.draws import AugmentRanges
+from utils.datasets.ignore_regions import IgnoreRegions
 from utils.datasets.image_store import FileImages
 from utils.datasets.index import Index
 from utils.datasets.labels import to_pixels
@@ -128,6 +130,47 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(index: Index) -> None:
         assert not np.array_equal(first[1, 2].image, other.image)
 
 
+def with_regions(index: Index) -> Index:
+    """The same, with an ignore region exactly where each box is."""
+    return replace(index, ignored=IgnoreRegions(index.boxes[:, 1:], index.offsets))
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        None,
+        AugmentRanges(),
+        AugmentRanges(mosaic=1),
+        AugmentRanges(mosaic=1, mixup=1, flip_up_down=0.5, flip_left_right=0.5),
+        AugmentRanges(translate=0.4, scale=0.9, flip_up_down=0.5, flip_left_right=0.5),
+        AugmentRanges(degrees=40, shear=15, perspective=0.0007, scale=0.5, mosaic=0.5),
+    ],
+)
+def test_regions_go_exactly_where_boxes_go(index: Index, ranges: AugmentRanges | None) -> None:
+    plain, marked = train_set(index, ranges), train_set(with_regions(index), ranges)
+    found = 0
+    for i in range(len(index)):
+        for epoch in range(6):
+            without, sample = plain[epoch, i], marked[epoch, i]
+            assert np.array_equal(sample.image, without.image)
+            assert np.array_equal(sample.labels, without.labels)
+            assert without.ignored.shape == (0, 4)
+            assert sample.ignored.dtype == np.float32
+            # Of objects that are hardly visible only the regions are left.
+            regions = sample.ignored.tolist()
+            assert [row for row in sample.labels[:, 1:].tolist() if row not in regions] == []
+            assert (sample.ignored[:, 2:] > 0).all()
+            found += len(sample.labels)
+    assert found > 20
+
+
+def test_regions_of_eval_samples_are_where_boxes_are(tmp_path: Path) -> None:
+    index = with_regions(drawn_index(tmp_path, [(192, 144)]))
+    sample = EvalSet(index, FileImages(index, SIDE, cv2.INTER_AREA), np.array([[128, 96]]))[0]
+    assert sample.labels.shape == (1, 5)
+    assert np.array_equal(sample.ignored, sample.labels[:, 1:])
+
+
 def test_eval_samples_lead_back_to_the_original(tmp_path: Path) -> None:
     index = drawn_index(tmp_path, [(192, 144)])
     images = FileImages(index, SIDE, cv2.INTER_AREA)
@@ -158,8 +201,8 @@ def test_collate() -> None:
     labels = np.array([[5, 0.5, 0.5, 0.1, 0.2], [6, 0.4, 0.4, 0.3, 0.3]], np.float32)
     batch = collate(
         [
-            Sample(pixels, np.empty((0, 5), np.float32), 7, frame),
-            Sample(pixels[:, ::-1], labels, 9, frame),
+            Sample(pixels, np.empty((0, 5), np.float32), labels[:1, 1:], 7, frame),
+            Sample(pixels[:, ::-1], labels, labels[:, 1:], 9, frame),
         ]
     )
     assert isinstance(batch, Batch)
@@ -171,6 +214,9 @@ def test_collate() -> None:
     assert batch.targets.dtype == torch.float32
     assert batch.targets[:, :2].tolist() == [[1, 5], [1, 6]]
     assert torch.equal(batch.targets[:, 2:], torch.from_numpy(labels[:, 1:]))
+    assert batch.ignored.dtype == torch.float32
+    assert batch.ignored[:, 0].tolist() == [0, 1, 1]
+    assert torch.equal(batch.ignored[:, 1:], torch.from_numpy(labels[[0, 0, 1], 1:]))
     assert batch.indices.tolist() == [7, 9]
     assert batch.indices.dtype == torch.int64
     assert batch.frames == (frame, frame)
@@ -178,10 +224,12 @@ def test_collate() -> None:
 
 def test_a_batch_without_boxes_has_targets_of_the_right_shape() -> None:
     frame = Frame("x", (2, 4), (1.0, 1.0), (0.0, 0.0))
-    sample = Sample(np.zeros((2, 4, 3), np.uint8), np.empty((0, 5), np.float32), 0, frame)
+    none = np.empty((0, 5), np.float32)
+    sample = Sample(np.zeros((2, 4, 3), np.uint8), none, none[:, 1:], 0, frame)
     batch = collate([sample])
     assert isinstance(batch, Batch)
     assert batch.targets.shape == (0, 6)
+    assert batch.ignored.shape == (0, 5)
 
 
 def test_a_changed_image_is_a_failure_in_the_users_words(index: Index) -> None:

@@ -61,6 +61,33 @@ def test_single_class(folder: Path) -> None:
         build_index([folder], NAMES)
 
 
+def add_regions(root: Path, name: str, text: str) -> None:
+    (root / "ignore").mkdir(exist_ok=True)
+    (root / "ignore" / f"{name}.txt").write_text(text)
+
+
+def test_ignore_regions(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert build_index([folder], NAMES).ignored is None
+    add_regions(folder.parent, "0", ".5 .5 .5 .25\n.25 .25 .5 .5\n")
+    add_regions(folder.parent, "2", ".5 .5 1 1\n")
+    (folder / "1.png").write_bytes(b"broken")  # what is left out takes no place
+    with caplog.at_level(logging.INFO, "yolo"):
+        indices = [build_index([folder], NAMES) for _ in range(2)]  # the second from the cache
+    assert caplog.messages[-1].endswith("2 images, 0 of them background, 3 boxes, 3 ignore regions")
+    for index in (*indices, build_index([folder], ["a"], single_class=True)):
+        assert index.ignored is not None
+        assert index.ignored.boxes.dtype == np.float32
+        assert index.ignored.offsets.tolist() == [0, 2, 3]
+        assert index.regions(0).tolist() == [[0.5, 0.5, 0.5, 0.25], [0.25, 0.25, 0.5, 0.5]]
+        assert index.regions(1).tolist() == [[0.5, 0.5, 1, 1]]
+
+
+def test_a_refused_file_of_regions_stops_the_run(folder: Path) -> None:
+    add_regions(folder.parent, "0", "0 .5 .5 .5 .5")
+    with pytest.raises(UserError, match=r"ignore/0\.txt must have rows `x y w h`"):
+        build_index([folder], NAMES)
+
+
 def test_what_is_unusable_is_left_out_and_named(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,12 +160,20 @@ def touch_later(path: Path) -> None:
         lambda root: (root / "labels" / "1.txt").unlink(),
         lambda root: (root / "images" / "1.png").unlink(),
         lambda root: draw(root, "3", (20, 20), [(1, 1, 9, 9)]),
+        lambda root: touch_later(root / "ignore" / "0.txt"),
+        lambda root: (root / "ignore" / "0.txt").write_text(".5 .5 1 .25"),
+        lambda root: (root / "ignore" / "0.txt").unlink(),
+        lambda root: add_regions(root, "1", ".5 .5 .5 .5"),
     ],
-    ids=["image time", "label time", "label", "label gone", "image gone", "image added"],
+    ids=[
+        *("image time", "label time", "label", "label gone", "image gone", "image added"),
+        *("regions time", "regions", "regions gone", "regions added"),
+    ],
 )
 def test_any_change_of_a_file_renews_the_cache(
     folder: Path, monkeypatch: pytest.MonkeyPatch, change: object
 ) -> None:
+    add_regions(folder.parent, "0", ".5 .5 .5 .5")
     build_index([folder], NAMES)
     probed: list[str] = []
 
@@ -153,6 +188,9 @@ def test_any_change_of_a_file_renews_the_cache(
     change(folder.parent)
     build_index([folder], NAMES)
     assert len(probed) == len(list(folder.iterdir()))
+    probed.clear()
+    build_index([folder], NAMES)
+    assert not probed
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 half an archive"])

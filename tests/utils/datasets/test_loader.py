@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests.paths import SHARED, requires_shared
 from tests.utils.datasets.drawn import drawn_index
 from utils.config import Hyp
 from utils.datasets.dataset import Batch
+from utils.datasets.ignore_regions import IgnoreRegions
 from utils.datasets.index import Index, build_index
 from utils.datasets.loader import (
     Part,
@@ -46,6 +48,7 @@ def equal(a: Iterable[Batch], b: Iterable[Batch]) -> bool:
     return all(
         torch.equal(x.images, y.images)
         and torch.equal(x.targets, y.targets)
+        and torch.equal(x.ignored, y.ignored)
         and torch.equal(x.indices, y.indices)
         and x.frames == y.frames
         for x, y in zip(a, b, strict=True)
@@ -115,6 +118,22 @@ def test_workers_live_on_between_epochs(index: Index) -> None:
 def test_caches_do_not_change_the_batches(index: Index, cache: str, workers: int) -> None:
     expected = list(train_loader(index).batches(0))
     assert equal(train_loader(index, cache=cache, workers=workers).batches(0), expected)
+
+
+@pytest.mark.parametrize("rect", [False, True])
+def test_ignore_regions_come_with_the_batches(index: Index, rect: bool) -> None:
+    index = replace(index, ignored=IgnoreRegions(index.boxes[:, 1:], index.offsets))
+    hyp = Hyp(translate=0, scale=0)  # so that no object is lost whose region stays
+    expected = list(train_loader(index, rect=rect, hyp=hyp).batches(0))
+    for batch in expected:
+        rows = batch.targets[:, [0, 2, 3, 4, 5]].tolist()
+        assert [row for row in rows if row not in batch.ignored.tolist()] == []
+    assert sum(len(batch.ignored) for batch in expected) >= len(index)
+    for changes in ({"workers": 2}, {"cache": "ram"}, {"cache": "disk", "workers": 1}):
+        loader = train_loader(index, rect=rect, hyp=hyp, **changes)
+        assert equal(loader.batches(0), expected)
+    for batch in build_eval_loader(index, image_size=64, batch_size=3, workers=0, rect=rect):
+        assert torch.equal(batch.ignored, batch.targets[:, [0, 2, 3, 4, 5]])
 
 
 def test_without_augmentation_images_are_as_they_are(index: Index) -> None:

@@ -2,12 +2,14 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models.loss import DetectionLosses
 from utils.datasets.dataset import Batch, Frame
+from utils.datasets.ignore_regions import IgnoreRegions
 from utils.evaluation.evaluate import EvalSettings, Evaluation, evaluate, to_original
 from utils.fitness import fitness
 
@@ -74,6 +76,17 @@ def run(model: Oracle, *batches: Batch, **options: Any) -> Evaluation:
     return evaluate(model, batches, names=NAMES, device=CPU, **options)  # type: ignore[arg-type]
 
 
+def regions_of(*images: Sequence[tuple[float, ...]]) -> IgnoreRegions:
+    """Regions given as centre and size in pixels of the network input."""
+    rows = [
+        ((x - 14) / 100, (y - 39) / 50, width / 100, height / 50)
+        for image in images
+        for x, y, width, height in image
+    ]
+    offsets = np.cumsum([0, *map(len, images)])
+    return IgnoreRegions(np.array(rows, np.float32).reshape(-1, 4), offsets)
+
+
 def test_perfect_detections() -> None:
     model = Oracle([[(*CAT, 0.9), (*DOG, 0.8)], [(*DOG, 0.7)]])
     result = run(model, make_batch([[CAT, DOG], [DOG]]))
@@ -106,6 +119,39 @@ def test_wrong_class_counts_only_as_single_class() -> None:
     assert result.names == ("item",)
     assert [(c.index, c.name) for c in result.classes] == [(0, "item")]
     assert result.confusion.tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("x", "wrong"),
+    [
+        (90.0, 0),  # all of the detection lies in the region
+        (78.0, 0),  # 16 of its 30 pixels
+        (76.0, 1),  # 14 of them
+    ],
+)
+def test_detections_in_ignore_regions_are_neither_right_nor_wrong(x: float, wrong: int) -> None:
+    model = Oracle([[(*CAT, 0.8), (x, *DOG[1:], 0.9)]])
+    settings = EvalSettings(ignore=regions_of([(94.0, 70.0, 34.0, 36.0)]))
+    batch = make_batch([[CAT, (30.0, 50.0, 8.0, 8.0, 1)]])
+    result = run(model, batch, settings=settings)
+    assert result.confusion.tolist() == [[1, 0, 0], [0, 0, wrong], [0, 1, 0]]
+    assert result.instances == 2
+
+
+def test_true_positives_in_ignore_regions_count() -> None:
+    model, batch = Oracle([[(*DOG, 0.9)], [(*CAT, 0.8)]]), make_batch([[DOG], [CAT]])
+    everywhere = [(64.0, 64.0, 100.0, 50.0)]
+    settings = EvalSettings(ignore=regions_of(everywhere, everywhere))
+    assert run(model, batch, settings=settings).map50_95 == run(model, batch).map50_95 > 0.99
+
+
+def test_regions_belong_to_images_not_to_places_in_the_batch() -> None:
+    model, batch = Oracle([[(*CAT, 0.9)], [(*CAT, 0.9)]]), make_batch([[DOG], [DOG]])
+    batch = batch._replace(indices=torch.tensor([2, 0]))
+    settings = EvalSettings(ignore=regions_of([], [], [(44.0, 60.0, 20.0, 20.0)]))
+    assert run(model, batch, settings=settings).confusion[0].tolist() == [0, 0, 1]
+    settings = EvalSettings(ignore=regions_of([], [(44.0, 60.0, 20.0, 20.0)], []))
+    assert run(model, batch, settings=settings).confusion[0].tolist() == [0, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +207,7 @@ def test_the_mode_is_restored_after_an_error() -> None:
 def test_losses_are_means_over_batches() -> None:
     values = iter([(1.0, 2.0, 3.0), (3.0, 6.0, 5.0)])
 
-    def loss(raw: list[Tensor], targets: Tensor) -> DetectionLosses:
+    def loss(raw: list[Tensor], targets: Tensor, ignored: Tensor) -> DetectionLosses:
         assert targets.shape == (1, 6)
         return DetectionLosses(torch.tensor(0.0), *map(torch.tensor, next(values)))
 

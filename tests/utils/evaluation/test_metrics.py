@@ -6,7 +6,9 @@ from utils.evaluation.metrics import (
     ConfusionMatrix,
     ap_per_class,
     average_precision,
+    greedy_pairs,
     match_detections,
+    share_inside,
     smooth,
 )
 from utils.fitness import fitness
@@ -150,3 +152,17 @@ def test_confusion_counts_repeated_cells_and_lonely_sides() -> None:
 def test_fitness_weighs_map50_95() -> None:
     assert fitness(1.0, 0.0) == pytest.approx(0.1)
     assert fitness(0.5, 0.3) == pytest.approx(0.32)
+
+
+def test_share_inside_is_that_of_the_region_that_holds_most() -> None:
+    boxes = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30], [5, 5, 5, 9]])
+    regions = np.array([[0.0, 0, 5, 10], [4, 0, 10, 10]])
+    assert share_inside(boxes, regions).tolist() == [0.6, 0, 0]
+    assert share_inside(boxes, regions[:0]).tolist() == [0, 0, 0]
+
+
+def test_greedy_pairs_take_the_candidates_in_order() -> None:
+    rows, columns = np.array([0, 1, 1, 0, 2, 2]), np.array([5, 5, 6, 7, 6, 9])
+    pairs = greedy_pairs(rows, columns)
+    assert sorted(zip(pairs.rows, pairs.columns, strict=True)) == [(0, 5), (1, 6), (2, 9)]
+    assert len(greedy_pairs(rows[:0], columns[:0]).rows) == 0

@@ -7,14 +7,11 @@ import pytest
 import torch
 
 from utils.datasets.dataset import Batch, Frame
-from utils.datasets.description import load_description
 from utils.evaluation.evaluate import ClassResult, Evaluation
 from utils.evaluation.metrics import ap_per_class
 from utils.evaluation.report import (
     BatchPictures,
-    CocoResults,
     TextFiles,
-    category_ids,
     log_table,
     save_metrics,
     save_plots,
@@ -93,6 +90,14 @@ def test_metrics_file(evaluation: Evaluation, tmp_path: Path) -> None:
     }
 
 
+def test_metrics_of_benchmarks_stand_in_the_same_file(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    save_metrics(evaluation, tmp_path / "metrics.json", {"coco": {"AP": 0.5}})
+    record = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert (record["map50"], record["coco"]) == (1.0, {"AP": 0.5})
+
+
 def test_plots(evaluation: Evaluation, tmp_path: Path) -> None:
     save_plots(evaluation, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -113,25 +118,6 @@ def test_label_files(tmp_path: Path, with_confidence: bool, line: str) -> None:
     write(make_batch("x/a.jpg", "x/empty.jpg"), [FOUND, FOUND[:0]])
     assert [path.name for path in (tmp_path / "labels").iterdir()] == ["a.txt"]
     assert (tmp_path / "labels" / "a.txt").read_text() == line
-
-
-def test_coco_results(tmp_path: Path) -> None:
-    results = CocoResults([1, 90])
-    results(make_batch("x/000042.jpg", "x/a1.jpg"), [FOUND, FOUND])
-    results.save(tmp_path / "results.json")
-    entry = {"category_id": 90, "bbox": [20.0, 20.0, 40.0, 20.0], "score": 0.75}
-    assert json.loads((tmp_path / "results.json").read_text()) == [
-        {"image_id": 42, **entry},
-        {"image_id": "a1", **entry},
-    ]
-
-
-def test_coco_numbers_its_classes_with_gaps() -> None:
-    numbers = category_ids(load_description("coco128.yaml").names)
-    assert (len(numbers), len(set(numbers))) == (80, 80)
-    # person, fire hydrant, stop sign, backpack, tv, toothbrush
-    assert [numbers[i] for i in (0, 10, 11, 24, 62, 79)] == [1, 11, 13, 27, 72, 90]
-    assert category_ids(("cat", "dog")) == (0, 1)
 
 
 def test_three_batches_are_pictured(tmp_path: Path) -> None:

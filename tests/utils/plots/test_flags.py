@@ -8,11 +8,16 @@ def test_flags_side_by_side_share_a_row() -> None:
 
 def test_crowded_flags_are_stacked_and_the_last_turns_back() -> None:
     flags = place_flags([(0.5, "epoch 5: hold"), (0.51, "epoch 6: hold"), (0.99, "end")], 10.0)
-    assert [(flag.row, flag.before) for flag in flags] == [(0, False), (1, False), (0, True)]
+    assert [(flag.row, flag.before) for flag in flags] == [(1, False), (0, False), (0, True)]
 
 
 def test_height_goes_with_the_rows() -> None:
     assert rows_height([]) == 0
-    one, two = place_flags([(0.5, "a"), (0.501, "b")], 10.0)
-    assert rows_height([one]) > 0
-    assert rows_height([one, two]) == 2 * rows_height([one])
+    upper, lower = place_flags([(0.5, "a"), (0.501, "b")], 10.0)
+    assert rows_height([lower]) > 0
+    assert rows_height([upper, lower]) == 2 * rows_height([lower])
+
+
+def test_no_pole_rises_through_a_text() -> None:
+    flags = place_flags([(0.5, "a seam with much to tell"), (0.6, "the next"), (0.7, "third")], 6.0)
+    assert [flag.row for flag in flags] == [2, 1, 0]

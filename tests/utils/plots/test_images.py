@@ -104,6 +104,27 @@ def test_grid_of_targets(tmp_path: Path) -> None:
     assert grid[48, 96].tolist() == [114, 114, 114]
 
 
+def test_ignore_regions_are_hatched_beneath_the_targets(tmp_path: Path) -> None:
+    regions = torch.tensor([[1, 0.75, 0.5, 0.5, 1.0], [1, 0.0, 0.5, 0.25, 1.0]])
+    marked = batch(2)._replace(ignored=regions)
+    for name, picture, boxes in (
+        ("plain.png", batch(2), None),
+        ("marked.png", marked, None),
+        ("detections.png", marked, [torch.empty(0, 6)] * 2),
+    ):
+        save_batch_grid(picture, tmp_path / name, ("a", "b"), boxes)
+    plain, hatched, detections = (
+        pixels(tmp_path / name) for name in ("plain.png", "marked.png", "detections.png")
+    )
+    rows, columns = np.nonzero((hatched != plain).any(axis=2))
+    # the second tile's right half, and its left eighth; on the edges is a frame
+    assert set(columns - 64) == {*range(1, 8), *range(32, 63)}
+    assert {tuple(color) for color in hatched[rows, columns]} == {(190, 190, 190)}
+    assert hatched[20, 64 + 40].tolist() == [190, 190, 190]
+    assert hatched[20, 64 + 41].tolist() == [128, 128, 128]
+    assert detections[20, 64 + 40].tolist() == [128, 128, 128]
+
+
 def test_grid_of_detections_leaves_out_unsure_ones(tmp_path: Path) -> None:
     found = torch.tensor([[10.0, 14, 50, 26, 0.9, 1], [40, 20, 62, 30, 0.24, 0]])
     save_batch_grid(batch(1), tmp_path / "grid.png", ("a", "b"), [found])

@@ -1,0 +1,165 @@
+"""How many training samples a core makes in a second, and which stage takes how long.
+
+Usage: python benchmarks/loader.py --data coco128.yaml --imgsz 640 --against='--cache ram'
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from cProfile import Profile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":
+    # Python looks for modules beside this file; they are imported from the root, as everywhere.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.report import add_common_options, compare
+from benchmarks.timing import MILLISECONDS, Figures, Measure
+from utils.cli import run_script
+
+# What is heavy is imported where it is used, so that --help answers at once.
+if TYPE_CHECKING:
+    from utils.datasets.loader import TrainLoader
+
+STAGES = {
+    "read_image": "decode",
+    "resize": "resize",
+    "mosaic": "mosaic",
+    "warped": "warp",
+    "fit": "letterbox",
+    "blended": "mixup",
+    "shift_colours": "HSV",
+    "flipped": "flip",
+    "split": "to CHW",
+    "from_pixels": "labels",
+    "draw_sample": "draws",
+}
+"""Functions that the data set and its image store call, by the names that are told."""
+REST = "rest"
+PIPELINE = ("dataset.py", "image_store.py")
+"""Files in utils/datasets whose own functions are looked into, rather than taken for stages."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = argparse.ArgumentParser(
+        prog="python benchmarks/loader.py",
+        description="Training samples per second and core, and milliseconds per sample by stage.",
+    )
+    add = parser.add_argument
+    add("--data", default="coco128.yaml", help="data-set file (default: coco128.yaml)")
+    add("--imgsz", type=int, default=640, help="pixels (default: 640)")
+    add("--batch-size", type=int, default=16, help="samples of a batch (default: 16)")
+    add("--hyp", default="hyp.scratch-low.yaml", help="its augmentation (default: scratch-low)")
+    add("--cache", choices=("none", "ram", "disk"), default="none", help="default: none")
+    add("--workers", type=int, default=0, help="processes; 0: this one, with stages (default: 0)")
+    add("--epochs", type=int, default=1, help="that make a round (default: 1)")
+    add_common_options(parser, rounds=5, against="--cache ram")
+    return parser
+
+
+def main() -> None:
+    """Measure the variants that the command line asks for."""
+    compare(build_parser(), prepare)
+
+
+def prepare(args: argparse.Namespace) -> Measure:
+    """Build the training loader of a variant; each round reads other epochs.
+
+    Raises:
+        UserError: the data set or the hyper-parameters are refused.
+    """
+    import cv2
+    import torch
+
+    from utils.config import load_hyp
+    from utils.datasets.description import ensure_available, load_description
+    from utils.datasets.index import build_index
+    from utils.datasets.loader import build_train_loader
+
+    # As in a worker: samples per core are those that one thread makes.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    description = load_description(args.data)
+    ensure_available(description, ("train",))
+    loader = build_train_loader(
+        build_index(description.split("train"), description.names),
+        image_size=args.imgsz,
+        batch_size=args.batch_size,
+        hyp=load_hyp(args.hyp),
+        seed=0,
+        workers=args.workers,
+        cache=None if args.cache == "none" else args.cache,
+    )
+    epoch = 0
+
+    def measure() -> Figures:
+        nonlocal epoch
+        epochs = range(epoch, epoch + args.epochs)
+        epoch = epochs.stop
+        figures = throughput(loader, epochs, args.workers)
+        if args.workers == 0:
+            figures |= stage_times(loader, epochs)
+        return figures
+
+    return measure
+
+
+def throughput(loader: TrainLoader, epochs: range, workers: int) -> Figures:
+    """Samples per second, and per core: of processor time in this process, else of workers."""
+    began, cpu_began = time.perf_counter(), time.process_time()
+    samples = read(loader, epochs)
+    wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+    return {
+        "samples/s": samples / wall,
+        "samples/s/core": samples / (workers * wall if workers else cpu),
+    }
+
+
+def read(loader: TrainLoader, epochs: range) -> int:
+    """Read whole epochs; returns the number of samples."""
+    return sum(len(batch.images) for epoch in epochs for batch in loader.batches(epoch))
+
+
+def stage_times(loader: TrainLoader, epochs: range) -> Figures:
+    """Milliseconds per sample and share of each stage; the profiler slows them by some percent."""
+    profile = Profile()
+    profile.enable()
+    samples = read(loader, epochs)
+    profile.disable()
+    seconds = stage_seconds(profile)
+    whole = sum(seconds.values())
+    figures = {f"{s}, ms": t / samples * MILLISECONDS for s, t in seconds.items()}
+    return figures | {f"{s}, % of sample": 100 * t / whole for s, t in seconds.items()}
+
+
+def stage_seconds(profile: Profile) -> dict[str, float]:
+    """Seconds by stage: what the pipeline's files call by the names in `STAGES`, else the rest."""
+    seconds = dict.fromkeys((*STAGES.values(), REST), 0.0)
+    for entry in profile.getstats():
+        if not _in_pipeline(entry.code):
+            continue
+        seconds[REST] += entry.inlinetime
+        for callee in entry.calls or ():
+            if not _in_pipeline(callee.code):
+                seconds[STAGES.get(_function_name(callee.code), REST)] += callee.totaltime
+    return {stage: value for stage, value in seconds.items() if value > 0}
+
+
+def _in_pipeline(code: object) -> bool:
+    """Whether a code object, or the name of a built-in function, is of the pipeline's files."""
+    path = Path(getattr(code, "co_filename", ""))
+    return path.parts[-3:-1] == ("utils", "datasets") and path.name in PIPELINE
+
+
+def _function_name(code: object) -> str:
+    """`resize` of a function's code, or of '<resize>' and '<built-in method cv2.resize>'."""
+    name: str = getattr(code, "co_name", str(code).strip("<>").rpartition(" ")[2])
+    return name.rpartition(".")[2]
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,182 @@
+"""Each program runs on toy input and writes all its figures; how long things take is not judged."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import benchmarks.checkpoint
+import benchmarks.loader
+import benchmarks.startup
+import benchmarks.step
+import benchmarks.validate
+from benchmarks.startup import import_table, packages
+from models.detector import Detector
+from models.spec import load_spec
+from tests.paths import ROOT
+from tests.toy import make_toy, make_toy_model, toy_arguments
+from utils.checkpoint.format import FORMAT, VERSION
+from utils.checkpoint.store import save_checkpoint
+from utils.errors import UserError
+
+ONCE = ["--rounds", "1", "--warm-up", "0"]
+PROGRAMS = {
+    "loader": benchmarks.loader.main,
+    "step": benchmarks.step.main,
+    "validate": benchmarks.validate.main,
+    "checkpoint": benchmarks.checkpoint.main,
+    "startup": benchmarks.startup.main,
+}
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    make_toy(tmp_path, images=4)
+    return tmp_path / "toy.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Any:
+    """The loader's benchmark takes one thread, which must not outlive the test."""
+    import cv2
+
+    threads, opencv = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(opencv)
+
+
+def figures(
+    program: str, options: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """Runs a program with options and returns what it wrote."""
+    file = tmp_path / "figures.json"
+    words = [*map(str, options), *ONCE, "--json", str(file)]
+    monkeypatch.setattr("sys.argv", [program, *words])
+    PROGRAMS[program]()
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_loader(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--data", toy, "--imgsz", 96, "--batch-size", 2, "--epochs", 2]
+    variants = ["--against=--cache ram", "--against=--workers 1"]
+    written = figures("loader", [*options, *variants], tmp_path, monkeypatch)
+    stages = ("decode", "resize", "mosaic", "warp", "HSV", "to CHW", "labels", "draws", "rest")
+    found = written["figures"]["A"]
+    assert {f"{stage}, ms" for stage in stages} <= found.keys()
+    shares = [found[name]["median"] for name in found if name.endswith("% of sample")]
+    assert sum(shares) == pytest.approx(100)
+    assert "decode, ms" not in written["figures"]["B"]
+    assert written["figures"]["C"].keys() == {"samples/s", "samples/s/core"}
+    assert written["ratios"].keys() == {"B", "C"}
+
+
+def test_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--cfg", make_toy_model(tmp_path), "--imgsz", 64, "--batch-size", 2, "--boxes", 2]
+    more = ["--matrix", 32, "--device", "cpu", "--against=--amp bf16 --no-channels-last"]
+    written = figures("step", [*options, *more], tmp_path, monkeypatch)
+    parts = ("to device", "forward", "loss", "backward", "gradient norm", "optimizer", "EMA")
+    for variant in "AB":
+        found = written["figures"][variant]
+        assert list(found)[: len(parts)] == [f"{part}, ms" for part in parts]
+        whole = found["step, ms"]["median"]
+        assert sum(found[f"{part}, ms"]["median"] for part in parts) == pytest.approx(whole)
+        assert found["GFLOP/s"]["median"] > 0
+        assert found["peak memory, MB"]["median"] > 0
+
+
+def test_validate(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_spec(make_toy_model(tmp_path)).with_classes(2)
+    weights = tmp_path / "toy.pt"
+    save_checkpoint(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": "deploy",
+            "weights": Detector(spec).state_dict(),
+            "spec": spec.to_dict(),
+            "names": ["green", "red"],
+            "epoch": 0,
+            "fitness": 0.0,
+        },
+        weights,
+    )
+    options = ["--weights", weights, "--data", toy, "--imgsz", 64, "--batch-size", 2]
+    written = figures("validate", [*options, "--device", "cpu"], tmp_path, monkeypatch)
+    found = written["figures"]["A"]
+    stages = ("loading", "pre-process", "inference", "NMS", "metrics")
+    parts = [found[f"{stage}, ms/image"]["median"] for stage in stages]
+    assert all(part > 0 for part in parts)
+    assert sum(parts) == pytest.approx(found["whole, ms/image"]["median"])
+    assert {"mAP50", "mAP50-95", "images/s", "peak memory, MB"} <= found.keys()
+
+
+def test_checkpoint(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--data", toy, "--cfg", make_toy_model(tmp_path), "--imgsz", 64, "--batch-size", 2]
+    written = figures(
+        "checkpoint", [*options, "--workers", 0, "--device", "cpu"], tmp_path, monkeypatch
+    )
+    adamw, sgd = (written["figures"][name] for name in "AB")
+    assert 0 < adamw["stall, % of epoch"]["median"] < 100
+    assert adamw["loading, ms"]["median"] > 0
+    # weights, EMA and two moments to weights, EMA and one
+    assert written["ratios"]["B"]["last.pt, MB"] == pytest.approx(3 / 4, abs=0.1)
+    assert sgd.keys() == adamw.keys()
+
+
+def test_startup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = shlex.join(toy_arguments(tmp_path, "--epochs 1"))
+    options = ["train.py --help", f"--training={training}"]
+    written = figures("startup", options, tmp_path, monkeypatch)
+    assert written["figures"]["A"].keys() == {
+        "wall, s",
+        "processor, s",
+        "peak memory of a process, MB",
+    }
+    first = written["figures"]["B"]
+    assert 0 < first["to its first epoch, s"]["median"] <= first["to its first step, s"]["median"]
+    assert "torch" not in written["imports, ms"]["A"]
+    assert "torch" in written["imports, ms"]["B"]
+
+
+def test_a_command_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"val.py --no-such failed: [\s\S]*unrecognized arguments"):
+        figures("startup", ["val.py --no-such", "--training="], tmp_path, monkeypatch)
+
+
+def test_imports_are_summed_up_by_package() -> None:
+    found = packages(
+        "import time: self [us] | cumulative | imported package\n"
+        "import time:      1500 |       1500 |     torch.nn.modules\n"
+        "Epoch 0 import time:      2500 |       4000 |   torch\n"
+        "import time:      9000 |      13000 | numpy\n"
+    )
+    assert found == {"numpy": 9.0, "torch": 4.0}
+    assert import_table({"A": found, "B": {"cv2": 20.0}}).splitlines() == [
+        "imports, ms      A     B",
+        "cv2              -  20.0",
+        "numpy          9.0     -",
+        "torch          4.0     -",
+        "all packages  13.0  20.0",
+    ]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_is_quick_to_import(program: str, tmp_path: Path) -> None:
+    """Run as a file from anywhere, and without torch."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "benchmarks" / f"{program}.py"), "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"usage: python benchmarks/{program}.py" in done.stdout
+    assert "| torch\n" not in done.stderr

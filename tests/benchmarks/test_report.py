@@ -1,0 +1,92 @@
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import add_common_options, compare, table
+from benchmarks.timing import Figures, Measure, Spread
+from utils.errors import UserError
+
+RESULTS = {
+    "A": {"work, ms": Spread(2.0, 1.0, 3.0), "waste, ms": Spread(0.0, 0.0, 0.0)},
+    "B": {"work, ms": Spread(3.0, 3.0, 3.0), "images/s": Spread(1234.5678, 1.0, 2e6)},
+}
+
+
+def test_a_table_has_a_line_for_each_figure() -> None:
+    assert [" ".join(line.split()) for line in table(RESULTS).splitlines()] == [
+        "A: median (least - most) B: median (least - most) B/A",
+        "work, ms 2 (1 - 3) 3 (3 - 3) 1.5",
+        "waste, ms 0 (0 - 0) - -",
+        "images/s - 1235 (1 - 2e+06) -",
+    ]
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="toy.py")
+    parser.add_argument("--work", type=float, default=2.0)
+    add_common_options(parser, rounds=2, against="--work 5")
+    return parser
+
+
+def prepare(args: argparse.Namespace) -> Measure:
+    def measure() -> Figures:
+        return {"work, ms": args.work}
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("options", "variants", "ratios"),
+    [
+        ([], {"A": "the default options", "B": "A --work 5"}, {"B": {"work, ms": 2.5}}),
+        (["--against="], {"A": "--against="}, {}),
+        (
+            ["--work=4", "--against=--work=2", "--against=--work=1"],
+            {
+                "A": "--work=4 --against=--work=2 --against=--work=1",
+                "B": "A --work=2",
+                "C": "A --work=1",
+            },
+            {"B": {"work, ms": 0.5}, "C": {"work, ms": 0.25}},
+        ),
+    ],
+)
+def test_variants_are_the_command_line_with_options_added(
+    options: list[str],
+    variants: dict[str, str],
+    ratios: dict[str, dict[str, float]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "toy.json"
+    monkeypatch.setattr("sys.argv", ["toy.py", *options])
+    # the file is named by a default, so that it does not come into the variants' description
+    monkeypatch.setattr("benchmarks.report.load_per_core", lambda: 0.0)
+    program = parser()
+    program.set_defaults(json=file)
+    compare(program, prepare)
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert (written["program"], written["rounds"]) == ("toy.py", 2)
+    assert written["variants"] == variants
+    assert written["ratios"] == ratios
+    assert written["figures"].keys() == variants.keys()
+    assert written["machine"]["cores"] >= 1
+
+
+def test_a_busy_machine_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["toy.py"])
+    monkeypatch.setattr("benchmarks.report.load_per_core", lambda: 0.31)
+    monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
+    compare(parser(), prepare)
+    assert "The machine was busy" in caplog.text
+
+
+def test_no_rounds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["toy.py", "--rounds", "0"])
+    with pytest.raises(UserError, match="--rounds must be 1 or more"):
+        compare(parser(), prepare)

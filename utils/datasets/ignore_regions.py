@@ -1,0 +1,104 @@
+"""Ignore regions: parts of images in which nothing is known of objects, as files beside the labels.
+
+The folder `ignore` lies beside `labels` and has the same tree. A file has one row `x y w h` (centre
+format, fractions of the image) per region; images without regions need no file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.datasets.labels import LABEL_FOLDER, label_path
+from utils.datasets.regular_files import open_regular
+from utils.errors import UserError
+
+IGNORE_FOLDER = "ignore"
+COLUMNS = 4
+NO_REGIONS = np.empty((0, COLUMNS), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class IgnoreRegions:
+    """The regions of `n` images, packed into two arrays that loader processes can share."""
+
+    boxes: np.ndarray
+    """float32 [m, 4]: cx, cy, w, h, normalised; image by image."""
+    offsets: np.ndarray
+    """int64 [n + 1]: the regions of image i are `boxes[offsets[i]:offsets[i + 1]]`."""
+
+    def of(self, i: int) -> np.ndarray:
+        """The regions of image `i`, a view: float32 [k, 4], cx, cy, w, h, normalised."""
+        return self.boxes[self.offsets[i] : self.offsets[i + 1]]
+
+
+def ignore_path(image: str | Path) -> Path | None:
+    """The file of an image's regions; None if its labels are in no folder `labels`."""
+    label = label_path(image)
+    folders = list(label.parent.parts)
+    if LABEL_FOLDER not in folders:
+        return None
+    folders[len(folders) - 1 - folders[::-1].index(LABEL_FOLDER)] = IGNORE_FOLDER
+    return Path(*folders, label.name)
+
+
+def load_ignore_regions(images: Sequence[str]) -> IgnoreRegions | None:
+    """Read the regions of images, in their order; None if there is no file for any of them.
+
+    Folders are listed once, so that images without a file, in most data sets all, cost nothing.
+
+    Args:
+        images: normalised paths, as an index has them.
+
+    Raises:
+        UserError: a file holds something else than regions.
+    """
+    listed: dict[str, frozenset[str]] = {}  # folder of images -> stems of the files of regions
+    parts: dict[int, np.ndarray] = {}
+    for i, image in enumerate(images):
+        folder, _, name = image.rpartition(os.sep)
+        if folder not in listed:
+            listed[folder] = _stems_beside(image)
+        if listed[folder] and (name.rpartition(".")[0] or name) in listed[folder]:
+            path = ignore_path(image)
+            if path is not None:
+                parts[i] = _read(path)
+    if not parts:
+        return None
+    counts = [len(parts.get(i, ())) for i in range(len(images))]
+    return IgnoreRegions(
+        boxes=np.concatenate(list(parts.values())),
+        offsets=np.cumsum([0, *counts], dtype=np.int64),
+    )
+
+
+def _stems_beside(image: str) -> frozenset[str]:
+    path = ignore_path(image)
+    if path is None or not path.parent.is_dir():
+        return frozenset()
+    return frozenset(file.stem for file in path.parent.glob("*.txt"))
+
+
+def _read(path: Path) -> np.ndarray:
+    """What of the regions in a file is in the image, float32 [k, 4]; none without area."""
+    remedy = "must have rows `x y w h`, numbers from 0 to 1; correct or remove it"
+    try:
+        with open_regular(path) as stream:
+            text = stream.read().decode("utf-8-sig")
+        rows = [[float(field) for field in line.split()] for line in text.splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} {remedy}: {error}.") from error
+    rows = [row for row in rows if row]
+    if any(len(row) != COLUMNS or not all(0 <= value <= 1 for value in row) for row in rows):
+        raise UserError(f"{path} {remedy}.")
+    regions = np.array(rows, np.float32).reshape(-1, COLUMNS)
+    # Within the image: what stands out would reach into the neighbours of a mosaic.
+    corners = np.stack([regions[:, :2] - regions[:, 2:] / 2, regions[:, :2] + regions[:, 2:] / 2])
+    first, last = inside = corners.clip(0, 1)
+    cut = (inside != corners).any((0, 2))
+    regions[cut] = np.concatenate([(first + last) / 2, last - first], axis=1)[cut]
+    return regions[(regions[:, 2:] > 0).all(1)]

@@ -1,0 +1,239 @@
+"""Log-average miss rate of pedestrian detectors, as the CityPersons benchmark measures it.
+
+The curve is that of Dollár et al., "Pedestrian Detection: An Evaluation of the State of the Art"
+(PAMI 2012), section 4: the share of pedestrians missed over the false positives per image, and its
+geometric mean at nine points from 0.01 to 1. The subsets are those of Zhang et al., "CityPersons"
+(CVPR 2017).
+
+Usage:
+    python -m utils.evaluation.miss_rate --gt val_gt.json --dt detections.json --plot curves.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.cli import run_script
+from utils.errors import UserError
+from utils.evaluation.metrics import Floats, Ints, greedy_pairs
+from utils.evaluation.pedestrian_files import (
+    PedestrianDetections,
+    PedestrianTruth,
+    read_detections,
+    read_truth,
+)
+
+log = logging.getLogger("yolo")
+
+FPPI = np.array([0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0])
+"""False positives per image at which the miss rate is averaged, in the benchmark's digits."""
+LEAST_OVERLAP = 0.5
+HEIGHT_SLACK = 1.25
+"""Detections count if they are this much smaller or larger than the subset's pedestrians."""
+MOST_PER_IMAGE = 1000
+PERCENT = 100
+NAME_WIDTH = 20
+
+
+class Subset(NamedTuple):
+    """Pedestrians that are to be found; all others are ignored. Limits are inclusive."""
+
+    name: str
+    heights: tuple[float, float]
+    """Pixels."""
+    visibilities: tuple[float, float]
+    """Shares."""
+
+
+SUBSETS = (
+    Subset("Reasonable", (50, np.inf), (0.65, np.inf)),
+    Subset("Reasonable_small", (50, 75), (0.65, np.inf)),
+    Subset("Reasonable_occ=heavy", (50, np.inf), (0.2, 0.65)),
+    Subset("All", (20, np.inf), (0.2, np.inf)),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class MissRate:
+    """The result for one subset, and its curve of `n` corners."""
+
+    subset: str
+    pedestrians: int
+    """How many there are to be found."""
+    log_average: float
+    """From 0 to 1; NaN if there is no pedestrian."""
+    fppi: Floats
+    """False positives per image where the curve falls, ascending from 0, [n]."""
+    missed: Floats
+    """Share of the pedestrians missed from there on, [n]."""
+
+
+class _Overlaps(NamedTuple):
+    """Pairs in which half of the detection or more lies in the true box, [p] each."""
+
+    detections: Ints
+    truths: Ints
+    iou: Floats
+
+
+def miss_rates(
+    truth: PedestrianTruth, found: PedestrianDetections, subsets: Sequence[Subset] = SUBSETS
+) -> tuple[MissRate, ...]:
+    """Judge detections on every subset."""
+    found = _ranked(found)
+    pairs = list(_overlaps_by_image(truth, found))
+    nothing = _Overlaps(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
+    overlaps = _Overlaps(*map(np.concatenate, zip(nothing, *pairs, strict=True)))
+    return tuple(_miss_rate(subset, truth, found, overlaps) for subset in subsets)
+
+
+def percentages(rates: Sequence[MissRate]) -> dict[str, float | None]:
+    """Log-average miss rate of each subset in percent; None where there is no pedestrian."""
+    return {
+        rate.subset: None if np.isnan(rate.log_average) else rate.log_average * PERCENT
+        for rate in rates
+    }
+
+
+def log_miss_rates(rates: Sequence[MissRate]) -> None:
+    """Log a row for each subset."""
+    log.info("%s %12s %12s", "Subset".rjust(NAME_WIDTH), "Pedestrians", "MR^-2 %")
+    for rate in rates:
+        row = rate.subset.rjust(NAME_WIDTH), rate.pedestrians, rate.log_average * PERCENT
+        log.info("%s %12d %12.2f", *row)
+
+
+def _ranked(found: PedestrianDetections) -> PedestrianDetections:
+    """The surest 1000 of each image, the surest of all images first."""
+    order = np.lexsort((-found.score, found.image))  # stable: equals stay as they were in the file
+    image = found.image[order]
+    rank = np.arange(len(image)) - np.searchsorted(image, image)  # within the image
+    order = order[rank < MOST_PER_IMAGE]
+    order = order[np.argsort(-found.score[order], kind="stable")]
+    return PedestrianDetections(found.image[order], found.boxes[order], found.score[order])
+
+
+def _overlaps_by_image(truth: PedestrianTruth, found: PedestrianDetections) -> Iterator[_Overlaps]:
+    images = np.arange(len(truth.image_ids) + 1)
+    truths, detections = (np.argsort(of, kind="stable") for of in (truth.image, found.image))
+    truth_ends = np.searchsorted(truth.image[truths], images)
+    detection_ends = np.searchsorted(found.image[detections], images)
+    for i in images[:-1]:
+        rows = detections[detection_ends[i] : detection_ends[i + 1]]
+        columns = truths[truth_ends[i] : truth_ends[i + 1]]
+        if len(rows) and len(columns):
+            yield _overlaps(found.boxes, truth.boxes, rows, columns)
+
+
+def _overlaps(found: Floats, truth: Floats, rows: Ints, columns: Ints) -> _Overlaps:
+    """The pairs among some detections and some true boxes, left, top, width, height [., 4]."""
+    a, b = found[rows][:, None], truth[columns][None]  # [d, 1, 4], [1, g, 4]
+    low = np.maximum(a[..., :2], b[..., :2])
+    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+    shared = (high - low).clip(0).prod(-1)  # [d, g]
+    area = a[..., 2:].prod(-1)  # [d, 1]
+    row, column = np.nonzero((shared > 0) & (shared >= LEAST_OVERLAP * area))
+    union = (area + b[..., 2:].prod(-1) - shared)[row, column]
+    return _Overlaps(rows[row], columns[column], shared[row, column] / union)
+
+
+def _miss_rate(
+    subset: Subset, truth: PedestrianTruth, found: PedestrianDetections, overlaps: _Overlaps
+) -> MissRate:
+    """Match every detection with the free pedestrian it overlaps most, the surest first."""
+    low, high = subset.heights
+    ignored = truth.ignore | _outside(truth.height, subset.heights)
+    ignored |= _outside(truth.visibility, subset.visibilities)
+    height = found.boxes[:, 3]
+    of_size = (height >= low / HEIGHT_SLACK) & (height < high * HEIGHT_SLACK)
+    detections, truths, iou = overlaps
+    in_ignored = of_size[detections] & ignored[truths]
+    matching = of_size[detections] & ~ignored[truths] & (iou >= LEAST_OVERLAP)
+    detections, truths, iou = detections[matching], truths[matching], iou[matching]
+    order = np.lexsort((-truths, -iou, detections))
+    hit = np.zeros(len(height), dtype=bool)
+    hit[greedy_pairs(detections[order], truths[order]).rows] = True
+    excused = ~of_size  # neither right nor wrong
+    excused[overlaps.detections[in_ignored]] = True
+    hit = hit[hit | ~excused]
+    pedestrians = int((~ignored).sum())
+    fppi = np.concatenate([[0.0], (~hit).cumsum()[hit] / len(truth.image_ids)])
+    missed = 1 - np.arange(len(fppi)) / max(pedestrians, 1)
+    # At its left end the curve misses all, where a detector cannot do with so few false positives.
+    at_points = missed[np.searchsorted(fppi, FPPI, side="right") - 1]
+    with np.errstate(divide="ignore"):  # nothing missed somewhere: 0, as in the benchmark
+        log_average = float(np.exp(np.log(at_points).mean())) if pedestrians else float("nan")
+    end = (~hit).sum() / len(truth.image_ids)
+    return MissRate(
+        subset=subset.name,
+        pedestrians=pedestrians,
+        log_average=log_average,
+        fppi=np.append(fppi, end),
+        missed=np.append(missed, missed[-1]),
+    )
+
+
+def _outside(values: Floats, limits: tuple[float, float]) -> np.ndarray:
+    return (values < limits[0]) | (values > limits[1])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.evaluation.miss_rate",
+        description="Log-average miss rate of a detector's results on CityPersons.",
+    )
+    parser.add_argument("--gt", required=True, metavar="FILE", help="ground truth, val_gt.json")
+    parser.add_argument(
+        "--dt", required=True, metavar="FILE", help="detections: image_id, category_id, bbox, score"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--plot", metavar="PICTURE", help="draw the curves, e.g. curves.png")
+    return parser
+
+
+def main() -> None:
+    """Read the command line and judge."""
+    args = build_parser().parse_args()
+    truth = read_truth(Path(args.gt))
+    found = read_detections(Path(args.dt), truth)
+    rates = miss_rates(truth, found)
+    if args.json:
+        record = {
+            "images": len(truth.image_ids),
+            "detections": len(found.score),
+            "log_average_miss_rate_percent": percentages(rates),
+        }
+        log.info("%s", json.dumps(record, indent=2))
+    else:
+        log_miss_rates(rates)
+    if args.plot:
+        draw(rates, Path(args.plot))
+
+
+def draw(rates: Sequence[MissRate], path: Path) -> None:
+    """Draw the curves.
+
+    Raises:
+        UserError: the picture cannot be written.
+    """
+    from utils.plots.miss_rate_curves import save_miss_rate_curves
+
+    try:
+        save_miss_rate_curves(rates, path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot draw {path}: {error}; name a .png in a folder there is."
+        ) from error
+
+
+if __name__ == "__main__":
+    run_script(main)
