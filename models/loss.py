@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.assigner import Assignment, ShapeRatioAssigner, objectness_weight
 from models.detector import Detector
+from models.gather import gather
 from models.head import BOX_FIELDS
 from utils.boxes import complete_iou
 from utils.config import Hyp
@@ -191,14 +192,10 @@ class DetectionLoss:
     def _level(self, raw: Tensor, assignment: Assignment, ignored: Tensor | None) -> LevelLosses:
         """One level ``[B, A, h, w, 5 + classes]`` with its positives."""
         gamma = self.gains.fl_gamma
-        objectness = raw[..., BOX_FIELDS - 1].float()  # [B, A, h, w]
+        objectness, picked = gather(raw, assignment)
         iou = objectness.new_zeros(0)
         box = cls = objectness.new_zeros(())
         if assignment.image.numel():
-            # Only the positives are widened to float32; the whole map would double the memory.
-            picked = raw[
-                assignment.image, assignment.anchor, assignment.row, assignment.col
-            ].float()
             iou = complete_iou(decoded_boxes(picked, assignment.anchor_sizes), assignment.boxes)
             box = (1 - iou).mean()
             if self.classes > 1:
