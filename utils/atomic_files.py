@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 
+PART = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then go on"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make its folder writable"),
@@ -62,6 +64,13 @@ def write_replacing(target: Path, write: Callable[[Path], None]) -> None:
                 part.unlink(missing_ok=True)
             raise
     _sync_folder(target.parent)
+
+
+def clear_parts(folder: Path) -> None:
+    """Delete the half-written files that killed processes left in a folder."""
+    for file in folder.iterdir():
+        if PART.fullmatch(file.name) and file.is_file():
+            file.unlink()
 
 
 def copy_replacing(source: Path, target: Path) -> None:

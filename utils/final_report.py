@@ -72,7 +72,7 @@ def _note(figures: SeamFigures) -> str:
     if figures.ema_drop == 0:
         cost = "no drop"
     elif figures.back_after is None:
-        cost = f"dropped {figures.ema_drop:.3g}, not back yet"
+        cost = f"dropped {figures.ema_drop:.3g}, not back"
     else:
         cost = f"dropped {figures.ema_drop:.3g}, back after {figures.back_after}"
     return f"{cost}; best {figures.best:.3g}, {figures.gain_per_100:+.2g} per 100 epochs"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from utils.atomic_files import copy_replacing, write_replacing
+from utils.atomic_files import clear_parts, copy_replacing, write_replacing
 from utils.background import Background
 from utils.checkpoint.format import Config, TrainingCheckpoint
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
@@ -71,8 +71,8 @@ class RunRecord:
         So a run that is killed in its first epoch, or in the first after a seam, can be resumed.
         """
         if self._processes.first:
-            for left in self.weights.glob(".*.pt"):  # by a process that was killed while it wrote
-                left.unlink()
+            for place in (self.folder, self.weights):
+                clear_parts(place)
         branched = run.origin is None or run.folder is None
         if (run.origin and run.origin.extended) or (branched and not self._options.nosave):
             self.save(state)

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import stat
 import urllib.error
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.atomic_files import copy_replacing, link_replacing, write_replacing
+from utils.atomic_files import clear_parts, copy_replacing, link_replacing, write_replacing
 from utils.errors import UserError
 
 
@@ -191,3 +192,21 @@ def test_two_who_write_one_file_do_not_meet(tmp_path: Path) -> None:
     write_replacing(tmp_path / "x.csv", outer)
     assert len(set(parts)) == 2
     assert {part.suffix for part in parts} == {".csv"}
+
+
+def test_parts_that_a_killed_process_left_are_cleared(tmp_path: Path) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def die(part: Path) -> None:
+        part.write_text("half")
+        shutil.copyfile(part, tmp_path / f"kept{part.name}")  # as if it had not been tidied up
+        (tmp_path / f"kept{part.name}").rename(tmp_path / part.name.replace("results", "seams"))
+        raise KilledError
+
+    (tmp_path / ".hidden.csv").write_text("mine")
+    with pytest.raises(KilledError):
+        write_replacing(tmp_path / "results.csv", die)
+    assert len(list(tmp_path.iterdir())) == 2
+    clear_parts(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".hidden.csv"]
