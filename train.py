@@ -100,7 +100,9 @@ def build(run: Run, processes: Processes) -> Training:
     plan = plan_of(run, len(loaders.train))
     state = build_state(run, model, plan, precision, processes)
     rules = build_rules(options, model, plan, loss, precision, processes)
-    judge = Judge(loaders.val, data.names, loss, precision.name, data.val.ignored, pedestrians)
+    judge = Judge(
+        loaders.val, data.names, loss, precision.for_judging, data.val.ignored, pedestrians
+    )
     config = resolved_config(run, model, data, precision, processes)
     return Training(run, plan, state, rules, data, loaders, judge, config)
 

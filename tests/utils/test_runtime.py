@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from utils.errors import UserError
-from utils.runtime import choose_precision, images_to_device, memory_in_use, select_device
+from utils.runtime import (
+    Precision,
+    choose_precision,
+    images_to_device,
+    memory_in_use,
+    select_device,
+)
 
 CPU = torch.device("cpu")
 
@@ -86,3 +92,11 @@ def test_images_become_fractions_channels_last() -> None:
     assert images.dtype == torch.float32
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert images.unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "judged"),
+    [("bf16", "cpu", "fp32"), ("fp32", "cuda", "fp32"), ("bf16", "cuda", "fp16")],
+)
+def test_boxes_are_judged_more_finely_than_bf16(name: str, device: str, judged: str) -> None:
+    assert Precision(name, device).for_judging == judged
