@@ -89,7 +89,7 @@ def validate(args: argparse.Namespace) -> Path:
     """
     from models.detector import fuse
     from utils.checkpoint.loading import load_model
-    from utils.datasets.description import load_description
+    from utils.datasets.description import load_description, require_obtainable
     from utils.datasets.truth_files import COCO, truth_file
     from utils.evaluation import report
     from utils.evaluation.coco_benchmark import CocoBenchmark
@@ -101,6 +101,7 @@ def validate(args: argparse.Namespace) -> Path:
     if args.half and device.type == "cpu":
         raise UserError("--half needs a GPU; leave it out on a CPU.")
     description = load_description(args.data)
+    require_obtainable(description, (split_of(args),))
     loaded = load_model(args.weights, device)
     if not args.single_cls:
         require_same_classes(description, loaded)
@@ -207,12 +208,17 @@ def miss_rate_judge(
     return MissRateJudge(target)
 
 
+def split_of(args: argparse.Namespace) -> str:
+    """The split that a task is about."""
+    return "val" if args.task == "speed" else str(args.task)
+
+
 def build_split_index(args: argparse.Namespace, description: DatasetDescription) -> Index:
     """The images and labels of the split that is asked for."""
     from utils.datasets.description import ensure_available
     from utils.datasets.index import build_index
 
-    split = "val" if args.task == "speed" else args.task
+    split = split_of(args)
     ensure_available(description, (split,))
     return build_index(
         description.split(split),

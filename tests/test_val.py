@@ -263,6 +263,14 @@ def test_impossible_options_are_refused(options: str, sentence: str) -> None:
         val.check_options(val.build_parser().parse_args(options.split()))
 
 
+def test_absent_data_are_told_before_the_weights_are_read(tmp_path: Path) -> None:
+    data = tmp_path / "mine.yaml"
+    data.write_text(f"path: {tmp_path / 'mine'}\nval: a\nnames: [a]\nobtain: ask the makers\n")
+    options = ("--data", data, "--weights", tmp_path / "absent.pt", "--device", "cpu")
+    with pytest.raises(UserError, match=r"mine is not at .*; ask the makers; if you have it, put"):
+        validate(*options)
+
+
 def test_half_needs_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--half needs a GPU"):
         validate("--half", "--device", "cpu", "--project", tmp_path)

@@ -17,6 +17,7 @@ from utils.datasets.description import (
     DatasetDescription,
     ensure_available,
     load_description,
+    require_obtainable,
 )
 from utils.datasets.index import Index, build_index
 from utils.datasets.loader import Part, TrainLoader, build_eval_loader, build_train_loader
@@ -110,10 +111,12 @@ def describe_data(run: Run) -> DatasetDescription:
     """Read the data-set file of a run; cheap, so that a wrong name is told at once.
 
     Raises:
-        UserError: it is not there or refused, or has other classes than the run was trained on.
+        UserError: it is not there or refused, has other classes than the run was trained on, or
+            its data must be got by hand.
     """
     description = load_description(run.options.data)
     run.require_names(judged_names(description.names, single_class=run.options.single_cls))
+    require_obtainable(description)
     return description
 
 

@@ -30,37 +30,42 @@ class Archive(NamedTuple):
     folder: str = "."
 
 
-def acquire(root: Path, archives: Sequence[Archive]) -> None:
+def acquire(root: Path, archives: Sequence[Archive], obtain: str = "") -> None:
     """Make the data set's folder `root`, which must be absent or empty.
 
+    Args:
+        root: the folder.
+        archives: what to put into it, one at least.
+        obtain: how else the user can get it, half a sentence for the message; may be empty.
+
     Raises:
-        UserError: there is no archive, or one cannot be reached or used.
+        UserError: an archive cannot be reached or used.
     """
-    if not archives:
-        raise UserError(
-            f"{_absence(root)} and its file has no address to download it from; {_remedy(root)}."
-        )
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as scratch:
             staging = Path(scratch) / root.name
-            _download_all(root, archives, staging)
+            _download_all(root, archives, staging, obtain)
             staging.replace(root)
     except OSError as error:
-        raise UserError(
-            f"{_absence(root)} and cannot be made ({error}); {_remedy(root)}."
-        ) from error
+        raise absence(root, f"and cannot be made ({error})", obtain) from error
 
 
-def _absence(root: Path) -> str:
-    return f"the data set {root.name} is not at {root}"
+def absence(root: Path, why: str, obtain: str) -> UserError:
+    """The error that says that a data set is not there, and what to do.
+
+    Args:
+        root: where it would have to be.
+        why: the program cannot get it, the end of the sentence's first half.
+        obtain: how the user can get it, half a sentence; may be empty.
+    """
+    remedy = f"put it there, or set {DATASETS_VARIABLE} to the folder that holds {root.name}/"
+    if obtain:
+        remedy = f"{obtain}; if you have it, {remedy}"
+    return UserError(f"the data set {root.name} is not at {root} {why}; {remedy}.")
 
 
-def _remedy(root: Path) -> str:
-    return f"put it there, or set {DATASETS_VARIABLE} to the folder that holds {root.name}/"
-
-
-def _download_all(root: Path, archives: Sequence[Archive], staging: Path) -> None:
+def _download_all(root: Path, archives: Sequence[Archive], staging: Path, obtain: str) -> None:
     """Fetch and unpack every archive into `staging`; fetched ones are kept until all are there."""
     kept = root.parent / f"{root.name}-download"
     for archive in archives:
@@ -70,7 +75,7 @@ def _download_all(root: Path, archives: Sequence[Archive], staging: Path) -> Non
             try:
                 fetch(archive.url, file)
             except UserError as error:
-                raise UserError(f"{_absence(root)} and {error}; {_remedy(root)}.") from error
+                raise absence(root, f"and {error}", obtain) from error
         _unpack_into(file, staging, archive.folder)
     shutil.rmtree(kept)
 

@@ -9,7 +9,7 @@ from reprlib import repr as shortened
 from typing import Any
 from urllib.parse import urlsplit
 
-from utils.datasets.acquire import Archive, acquire
+from utils.datasets.acquire import Archive, absence, acquire
 from utils.datasets.places import find_root
 from utils.datasets.synthetic import make_streets
 from utils.download import is_address
@@ -42,6 +42,8 @@ class DatasetDescription:
     """Whether it is the drawn street scenes, which are made on first use."""
     scripted: bool = False
     """Whether `download:` is a script, made for another program; it is never run."""
+    obtain: str = ""
+    """How the user gets data that cannot be downloaded, half a sentence for messages."""
 
     def split(self, name: str) -> tuple[Path, ...]:
         """The sources of `train`, `val` or `test`.
@@ -93,6 +95,7 @@ def _described(content: Mapping[str, Any], path: Path) -> DatasetDescription:
         download=_archives(content.get("download"), path),
         embedded=embedded == STREETS,
         scripted=_is_script(content.get("download")),
+        obtain=_text(content, "obtain", path).strip(" \n.;"),
     )
 
 
@@ -104,30 +107,49 @@ def ensure_available(
     Raises:
         UserError: they are not there and cannot be had; it says where to put them.
     """
-    sources = [source for name in splits for source in description.split(name)]
-    missing = next((source for source in sources if not source.exists()), None)
-    if missing is None:
+    if _missing(description, splits) is None:
         return
-    root = description.root
-    if root.is_dir() and any(root.iterdir()):
-        raise UserError(
-            f"the data set at {root} is incomplete, {missing} is not there; "
-            f"complete it, or move it away to get it anew, or correct {description.path}."
-        )
+    require_obtainable(description, splits)
     if description.embedded:
-        make_streets(root)
-    elif description.scripted:
-        raise UserError(
-            f"the data set {root.name} is not at {root}, and the `download:` of {description.path} "
-            "is a script, which is never run; read it, get the data by hand and put it there."
-        )
+        make_streets(description.root)
     else:
-        acquire(root, description.download)
-    missing = next((source for source in sources if not source.exists()), None)
+        acquire(description.root, description.download, description.obtain)
+    missing = _missing(description, splits)
     if missing is not None:
         raise UserError(
             f"{missing} is not there even after getting the data set of {description.path}."
         )
+
+
+def require_obtainable(
+    description: DatasetDescription, splits: Sequence[str] = ("train", "val")
+) -> None:
+    """Refuse a data set that is not there and must be got by hand; cheap, nothing is fetched.
+
+    Raises:
+        UserError: it says what to get where, as far as the data-set file knows.
+    """
+    missing = _missing(description, splits)
+    if missing is None:
+        return
+    root, obtain = description.root, description.obtain
+    if root.is_dir() and any(root.iterdir()):
+        remedy = obtain or "complete it, or move it away to get it anew"
+        raise UserError(
+            f"the data set at {root} is incomplete, {missing} is not there; {remedy}, "
+            f"or correct {description.path}."
+        )
+    if description.scripted:
+        why = f"and the `download:` of {description.path} is a script, which is never run"
+        raise absence(root, why, obtain or "read it and get the data by hand")
+    if not description.embedded and not description.download:
+        raise absence(root, "and its file has no address to download it from", obtain)
+
+
+def _missing(description: DatasetDescription, splits: Sequence[str]) -> Path | None:
+    """The first folder or list of `splits` that is not there."""
+    sources = [source for name in splits for source in description.split(name)]
+    return next((source for source in sources if not source.exists()), None)
 
 
 def _find_file(data: Path) -> Path:

@@ -6,6 +6,8 @@ straight lines between its corners, the last of which leads to precision 0 at re
 where few detections are kept. It judges the 100 surest detections of an image and class, we all
 that validation keeps. A detection whose best object is taken may have the next best there, not
 here. And it leaves out what lies in a crowd, we what lies in an ignore region, if there are any.
+Of COCO128 with yolov5n at 640 px, AP is 0.3654 as we compute it; its interpolation adds 0.0011, its
+matching 0.0004, its limit of detections takes less than 0.0001, and that is its 0.3670.
 """
 
 from __future__ import annotations

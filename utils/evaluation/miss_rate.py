@@ -107,8 +107,8 @@ def log_miss_rates(rates: Sequence[MissRate]) -> None:
     """Log a row for each subset."""
     log.info("%s %12s %12s", "Subset".rjust(NAME_WIDTH), "Pedestrians", "MR^-2 %")
     for rate in rates:
-        row = rate.subset.rjust(NAME_WIDTH), rate.pedestrians, rate.log_average * PERCENT
-        log.info("%s %12d %12.2f", *row)
+        percent = f"{rate.log_average * PERCENT:.2f}" if rate.pedestrians else "-"
+        log.info("%s %12d %12s", rate.subset.rjust(NAME_WIDTH), rate.pedestrians, percent)
 
 
 def _ranked(found: PedestrianDetections) -> PedestrianDetections:

@@ -47,6 +47,11 @@ def pedestrian_target(
     file = truth_file(description, MISS_RATE)
     if file is None:
         return None
+    if not file.exists():
+        raise UserError(
+            f"{file}, which judges pedestrians, is not there; put it there, or remove "
+            f"`{MISS_RATE}:` from {description.path}."
+        )
     truth = read_truth(file)
     stems = {Path(name).stem for name in truth.image_names}
     if len(stems) < len(truth.image_names):

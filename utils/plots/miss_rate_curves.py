@@ -29,6 +29,7 @@ COLOURS = (BLUE, ORANGE, VERMILION, GREEN)
 LEFT, RIGHT = 1e-3, 10.0  # false positives per image
 AVERAGED = (0.01, 1.0)
 LEAST_SHOWN = 0.05
+WIDE_AS_A_DIGIT = "\N{FIGURE SPACE}"
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.64, 0.8, 1.0)
 
 
@@ -44,8 +45,9 @@ def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
     style_axes(axes)
     axes.axvspan(*AVERAGED, color=QUIET, alpha=0.1, linewidth=0)
     lowest = 1.0
-    shown = [rate for rate in rates if rate.pedestrians]
-    for number, rate in enumerate(shown):
+    for number, rate in enumerate(rates):
+        if not rate.pedestrians:
+            continue  # and its colour stays its own, so that pictures can be compared
         # Prolonged to the right edge: more detections would only add false positives.
         fppi = np.append(rate.fppi, max(RIGHT, rate.fppi[-1])).clip(min=LEFT)
         missed = np.append(rate.missed, rate.missed[-1])
@@ -56,14 +58,14 @@ def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
             drawstyle="steps-post",
             color=COLOURS[number % len(COLOURS)],
             linewidth=1.8,
-            label=f"{rate.log_average:7.2%}  {rate.subset}",
+            label=f"{rate.log_average:7.2%}  {rate.subset}".replace(" ", WIDE_AS_A_DIGIT),
         )
     _scale(axes, lowest)
     axes.set_xlabel("false positives per image", fontsize=10.5, color=INK)
     axes.set_ylabel("miss rate", fontsize=10.5, color=INK)
     title = "Miss rate, and its log-average over the grey range"
     axes.set_title(title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
-    if shown:
+    if any(rate.pedestrians for rate in rates):
         axes.legend(loc="lower left", frameon=False, fontsize=9.5, labelcolor=INK)
     save_figure(figure, path)
 

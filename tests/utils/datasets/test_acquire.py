@@ -89,11 +89,8 @@ def test_offline_it_says_what_to_do(tmp_path: Path) -> None:
         "; put it there, or set YOLO_DATASETS_DIR to the folder that holds my-set/."
     )
     assert "\n" not in sentence
-
-
-def test_without_an_address_it_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"my-set is not at .* no address to .*; put it there, or"):
-        acquire(tmp_path / "my-set", [])
+    with pytest.raises(UserError, match=r"\); ask the makers; if you have it, put it there, or"):
+        acquire(root, [Archive(url)], "ask the makers")
 
 
 def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:

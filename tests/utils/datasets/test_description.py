@@ -13,6 +13,7 @@ from utils.datasets.description import (
     DatasetDescription,
     ensure_available,
     load_description,
+    require_obtainable,
 )
 from utils.errors import UserError
 
@@ -44,6 +45,9 @@ def test_everything_in_a_file(tmp_path: Path, datasets: Path) -> None:
         nc: 2
         names: {1: car, 0: person}
         download: https://example.org/mine.zip
+        obtain: >-
+          ask
+          the makers.
         """,
     )
     assert description == DatasetDescription(
@@ -54,6 +58,7 @@ def test_everything_in_a_file(tmp_path: Path, datasets: Path) -> None:
         test=(Path("/elsewhere/test"),),
         names=("person", "car"),
         download=(Archive("https://example.org/mine.zip"),),
+        obtain="ask the makers",
     )
 
 
@@ -117,6 +122,7 @@ def test_folders_of_files_made_by_labelling_services(tmp_path: Path) -> None:
         ("train: 3\nnames: [a]", "train is 3; it must be a path or a list of paths"),
         ("train: [a, '']\nnames: [a]", "it must be a path or a list of paths"),
         ("path: [a]\ntrain: a\nnames: [a]", r"`path:` is \['a'\]; it must be a text"),
+        ("train: a\nnames: [a]\nobtain: [a]", r"`obtain:` is \['a'\]; it must be a text"),
         ("train: a", "must have `names:`"),
         ("train: a\nnames: []", "must have `names:`"),
         ("train: a\nnames: person", "must have `names:`"),
@@ -180,6 +186,49 @@ def test_a_split_without_a_line(tmp_path: Path) -> None:
     ensure_available(description, ["train"])
     with pytest.raises(UserError, match="has no `val:` images"):
         ensure_available(description)
+
+
+@pytest.mark.parametrize(
+    ("lines", "half"),
+    [
+        ("", "and its file has no address to download it from; "),
+        (
+            "obtain: ask the makers",
+            "and its file has no address to download it from; ask the makers; if you have it, ",
+        ),
+        (
+            "download: bash get.sh\nobtain: ask the makers",
+            "and the `download:` of {file} is a script, which is never run; ask the makers; "
+            "if you have it, ",
+        ),
+    ],
+)
+def test_what_has_to_be_got_by_hand(lines: str, half: str, tmp_path: Path, datasets: Path) -> None:
+    description = described(tmp_path, f"path: mine\ntrain: a\nval: b\nnames: [a]\n{lines}")
+    for refuse in (ensure_available, require_obtainable):
+        with pytest.raises(UserError) as caught:
+            refuse(description)
+        assert str(caught.value) == (
+            f"the data set mine is not at {datasets}/mine {half.format(file=description.path)}"
+            "put it there, or set YOLO_DATASETS_DIR to the folder that holds mine/."
+        )
+
+
+def test_an_incomplete_data_set_tells_how_it_is_had(tmp_path: Path, datasets: Path) -> None:
+    (datasets / "mine" / "a").mkdir(parents=True)
+    text = "path: mine\ntrain: a\nval: b\nnames: [a]\nobtain: ask the makers"
+    require_obtainable(described(tmp_path, text), ["train"])
+    with pytest.raises(
+        UserError, match=r"mine is incomplete, .*/b is not there; ask the makers, or correct "
+    ):
+        require_obtainable(described(tmp_path, text))
+
+
+def test_what_can_be_had_is_not_refused_and_not_fetched(tmp_path: Path, datasets: Path) -> None:
+    for way in ("embedded: streets", "download: http://localhost/mine.zip"):
+        text = f"path: mine\ntrain: a\nval: b\nnames: [a]\n{way}"
+        require_obtainable(described(tmp_path, text))
+    assert list(datasets.iterdir()) == []
 
 
 def test_what_is_missing_is_downloaded(tmp_path: Path, datasets: Path) -> None:

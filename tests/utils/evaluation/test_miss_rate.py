@@ -262,7 +262,7 @@ def test_program(files: list[str], tmp_path: Path) -> None:
     lines = run(*files).stdout.splitlines()
     assert lines[0].split() == ["Subset", "Pedestrians", "MR^-2", "%"]
     assert lines[1].split() == ["Reasonable", "1", "0.00"]
-    assert lines[2].split() == ["Reasonable_small", "0", "nan"]
+    assert lines[2].split() == ["Reasonable_small", "0", "-"]
 
 
 def test_program_refuses_in_one_sentence(files: list[str], tmp_path: Path) -> None:

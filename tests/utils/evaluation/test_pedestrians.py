@@ -103,6 +103,13 @@ def test_what_does_not_go_together(
         pedestrian_target(described(tmp_path, in_truth), names, images)
 
 
+def test_ground_truth_that_is_not_there(tmp_path: Path) -> None:
+    description = described(tmp_path)
+    (tmp_path / "gt.json").unlink()
+    with pytest.raises(UserError, match=r"gt\.json, which .* not there; .* remove `miss_rate_gt:`"):
+        pedestrian_target(description, ["person"], IMAGES)
+
+
 def test_a_class_is_chosen_by_name(tmp_path: Path) -> None:
     for names, label in ((["car", "person", "pedestrian"], 2), (["car", "person"], 1), (["x"], 0)):
         target = pedestrian_target(described(tmp_path), names, IMAGES)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from utils.evaluation.miss_rate import MissRate
 from utils.plots import miss_rate_curves
 from utils.plots.figure import save_figure
-from utils.plots.miss_rate_curves import save_miss_rate_curves
+from utils.plots.miss_rate_curves import COLOURS, save_miss_rate_curves
 
 CURVE = MissRate("A", 3, 0.5, np.array([0.0, 0.0, 0.25, 0.5]), np.array([1.0, 0.7, 0.3, 0.3]))
 PERFECT = MissRate("B", 1, 0.0, np.array([0.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.0]))
@@ -25,7 +25,7 @@ def axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Axes:
         save_figure(figure, path)
 
     monkeypatch.setattr(miss_rate_curves, "save_figure", keep)
-    save_miss_rate_curves([CURVE, PERFECT, NOBODY], tmp_path / "curves.png")
+    save_miss_rate_curves([CURVE, NOBODY, PERFECT], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     return drawn[0].axes[0]
 
@@ -37,6 +37,7 @@ def test_a_line_for_each_subset_with_pedestrians(axes: Axes) -> None:
         ["50.00%", "A"],
         ["0.00%", "B"],
     ]
+    assert [line.get_color() for line in axes.get_lines()] == [COLOURS[0], COLOURS[2]]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
 
 

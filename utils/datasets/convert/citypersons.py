@@ -8,6 +8,7 @@ the README of the annotations (Zhang, Benenson and Schiele, CityPersons, CVPR 20
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,8 @@ from utils.datasets.convert.annotated import (
 )
 from utils.datasets.convert.mat_files import MatImage, read_mat
 from utils.errors import UserError
+
+log = logging.getLogger("yolo")
 
 KINDS = ("ignore", "pedestrian", "rider", "sitting", "other", "group")
 """By the class number of the annotations."""
@@ -112,14 +115,19 @@ def read_citypersons(annotations: Path, images: Path, choice: Choice) -> Convers
         require_distinct(found, str(file))
         splits.append(Split(split, split, found))
         truths[f"annotations/{split}_gt.json"] = benchmark_truth(pictures)
-    judged = "val" if "val" in files else "train"
+    entries = {}
+    if KINDS[PEDESTRIAN] in choice.classes:
+        judged = "val" if "val" in files else "train"
+        entries["miss_rate_gt"] = f"annotations/{judged}_gt.json"
+        if choice.visible:
+            log.warning("The miss rate judges boxes of whole people, as the benchmark does.")
     return Conversion(
         form="citypersons",
         settings={"annotations": str(annotations), **choice._asdict()},
         kinds=KINDS,
         names=choice.classes,
         splits=tuple(splits),
-        entries={"miss_rate_gt": f"annotations/{judged}_gt.json"},
+        entries=entries,
         documents=truths,
         where_images=(
             "Cityscapes gives them to those with an account: get leftImg8bit_trainvaltest.zip at "

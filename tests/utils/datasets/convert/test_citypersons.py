@@ -189,6 +189,19 @@ def test_the_real_annotations(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert seen == 2875
 
 
+def test_who_is_judged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
+    write_annotations(tmp_path, "val", {IMAGE: []})
+    riders = CHOICE._replace(classes=("rider",), visible=True)
+    assert read_citypersons(tmp_path, tmp_path, riders).entries == {}
+    assert caplog.messages == []
+    both = read_citypersons(tmp_path, tmp_path, riders._replace(classes=("rider", "pedestrian")))
+    assert both.entries == {"miss_rate_gt": "annotations/val_gt.json"}
+    assert caplog.messages == ["The miss rate judges boxes of whole people, as the benchmark does."]
+
+
 def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     with pytest.raises(UserError, match=r"anno_val\.mat needs SciPy, .*: pip install scipy$"):
