@@ -1,0 +1,108 @@
+"""Files of the same content, found without reading all of 120,000 images.
+
+Only files of equal size can be equal, of those only files that end alike, and only what is left is
+read to its end. Names of one file, such as links, are known from its number on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+from tqdm import tqdm
+
+END_BYTES = 4096
+"""Where compressed images differ, while the beginnings of one camera's files are all alike."""
+BLOCK_BYTES = 1 << 20
+CHUNK = 64  # files that a thread reads at a time
+
+Facts = dict[int, Hashable]
+"""Something of each file, by its number; files of which nothing can be read are missing."""
+
+
+def equal_files(paths: Sequence[str], threads: int) -> list[tuple[int, ...]]:
+    """Groups of two or more paths whose files have the same content; empty files are not told.
+
+    Args:
+        paths: of files; those that cannot be read equal nothing.
+        threads: that read at the same time, at least one.
+
+    Returns:
+        Positions in `paths`, ascending, groups by their first.
+    """
+    same_file: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    sizes: Facts = {}
+    for i, path in enumerate(paths):
+        try:
+            status = os.stat(path)  # noqa: PTH116 -- a Path of each would cost seconds
+        except OSError:
+            continue
+        if status.st_size:
+            same_file[status.st_dev, status.st_ino].append(i)
+            sizes[i] = status.st_size
+    names = {group[0]: group for group in same_file.values()}
+    groups = _alike(names, sizes)
+    for read in (_end_of, _digest_of):
+        candidates = list(chain.from_iterable(group for group in groups if len(group) > 1))
+        found = _read_all(read, paths, candidates, threads)
+        groups = [part for group in groups for part in _parted(group, found)]
+    whole = (sorted(chain.from_iterable(names[i] for i in group)) for group in groups)
+    return sorted(tuple(group) for group in whole if len(group) > 1)
+
+
+def _parted(group: Sequence[int], facts: Facts) -> list[list[int]]:
+    return [list(group)] if len(group) == 1 else _alike(group, facts)
+
+
+def _alike(numbers: Iterable[int], facts: Facts) -> list[list[int]]:
+    """The numbers of files in groups of equal facts."""
+    groups: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for i in numbers:
+        if i in facts:
+            groups[facts[i]].append(i)
+    return list(groups.values())
+
+
+def _read_all(
+    read: Callable[[str], bytes | None], paths: Sequence[str], chosen: Sequence[int], threads: int
+) -> Facts:
+    """What `read` gives of each chosen file."""
+
+    def read_chunk(start: int) -> list[bytes | None]:
+        return [read(paths[i]) for i in chosen[start : start + CHUNK]]
+
+    found: Facts = {}
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(chosen), desc="Comparing files", unit="file", disable=None) as progress,
+    ):
+        starts = range(0, len(chosen), CHUNK)
+        for start, facts in zip(starts, pool.map(read_chunk, starts), strict=True):
+            files = chosen[start : start + CHUNK]
+            found |= {i: f for i, f in zip(files, facts, strict=True) if f is not None}
+            progress.update(len(files))
+    return found
+
+
+def _end_of(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123 -- a Path of each would cost seconds
+            stream.seek(max(stream.seek(0, os.SEEK_END) - END_BYTES, 0))
+            return hashlib.sha256(stream.read()).digest()
+    except OSError:
+        return None
+
+
+def _digest_of(path: str) -> bytes | None:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123 -- a Path of each would cost seconds
+            while block := stream.read(BLOCK_BYTES):
+                digest.update(block)
+    except OSError:
+        return None
+    return digest.digest()
