@@ -41,6 +41,10 @@ def test_leaving_waits_and_tells_what_went_wrong() -> None:
 
 
 def test_what_goes_wrong_outside_is_told_first() -> None:
-    with pytest.raises(KeyError, match="outside"), Background() as background:
-        background.do(fail)
-        raise KeyError("outside")
+    def go_wrong() -> None:
+        with Background() as background:
+            background.do(fail)
+            raise KeyError("outside")
+
+    with pytest.raises(KeyError, match="outside"):
+        go_wrong()
