@@ -21,6 +21,8 @@ from utils.errors import UserError
 from utils.options import Request
 
 if TYPE_CHECKING:
+    import torch
+
     from utils.checkpoint.format import Config
     from utils.engine import Rules
     from utils.evaluation.judge import Judge
@@ -47,14 +49,17 @@ def train(request: Request) -> Path:
         RunInterruptedError: a signal asked the run to stop, which it did after saving.
     """
     # Imported after the options are parsed, so that --help and a mistake are answered at once.
-    from utils.processes import joined_processes
+    from utils.processes import joined, started_processes
     from utils.run import open_run
+    from utils.runtime import select_device
 
     run = open_run(request)
-    with joined_processes(run.options.device) as processes:
-        if not processes.first:
-            set_up_logging(logging.ERROR)
-        return train_run(run, processes)
+    processes = started_processes()
+    device = select_device(run.options.device, processes)
+    if not processes.first:
+        set_up_logging(logging.ERROR)
+    with joined(processes, device):
+        return train_run(run, processes, device)
 
 
 class Training(NamedTuple):
@@ -70,18 +75,17 @@ class Training(NamedTuple):
     config: Config
 
 
-def build(run: Run, processes: Processes) -> Training:
+def build(run: Run, processes: Processes, device: torch.device) -> Training:
     """Build everything, in the order in which the data flows; nothing is written yet."""
     from models.loss import build_loss
     from utils.build import build_model, build_rules, build_state, resolved_config, starting_point
     from utils.evaluation.judge import Judge
     from utils.evaluation.pedestrians import pedestrian_target
     from utils.run import plan_of
-    from utils.runtime import choose_precision, select_device
+    from utils.runtime import choose_precision
     from utils.training_data import build_training_data, describe_data, training_size
 
     options = run.options
-    device = select_device(options.device, processes)
     precision = choose_precision(options.amp, device)
 
     description = describe_data(run)
@@ -107,12 +111,13 @@ def build(run: Run, processes: Processes) -> Training:
     return Training(run, plan, state, rules, data, loaders, judge, config)
 
 
-def train_run(run: Run, processes: Processes) -> Path:
+def train_run(run: Run, processes: Processes, device: torch.device) -> Path:
     """Train a run from where it stands to its end, and report.
 
     Args:
         run: what to train.
         processes: that train it together; every one of them calls this.
+        device: of this process.
 
     Returns:
         The run's folder.
@@ -128,7 +133,7 @@ def train_run(run: Run, processes: Processes) -> Path:
     from utils.run_record import RunRecord
     from utils.state_audit import prove_state
 
-    run, plan, state, rules, data, loaders, judge, config = build(run, processes)
+    run, plan, state, rules, data, loaders, judge, config = build(run, processes, device)
     options = run.options
     plots = processes.first and not options.noplots
 
@@ -136,13 +141,8 @@ def train_run(run: Run, processes: Processes) -> Path:
     interrupts = Interrupts(processes)
     validator = Validator(judge, plan, options, processes, interrupts)
     announce(run, plan, folder)
-    audit = prove_state(run, state, config, validator.before_first_step)
-    with Background() as background:
+    with interrupts, Background() as background:
         record = RunRecord(folder, plan, config, options, processes, background)
-        record.continuation(state, run, audit)
-        record.begin(state, run)
-        if plots:
-            save_labels_plot(data.train.boxes, data.names, folder / "labels.jpg")
         observers = Observers(
             validate=validator.after_epoch,
             on_batch=FirstBatchPictures(folder, data.names, wanted=plots),
@@ -150,18 +150,24 @@ def train_run(run: Run, processes: Processes) -> Path:
             on_epoch=record.epoch,
         )
         try:
-            with interrupts:
-                fit(state, rules, loaders.train, observers, patience=options.patience)
+            audit = prove_state(run, state, config, validator.before_first_step)
+            record.continuation(state, run, audit)
+            record.begin(state, run)
+            if plots:
+                save_labels_plot(data.train.boxes, data.names, folder / "labels.jpg")
+            fit(state, rules, loaders.train, observers, patience=options.patience)
+            interrupts.check()
+            if processes.first:
+                record.end()
+                report_run(state.history, plan, validator, rules.device, folder, plots=plots)
+                record.close(state)
         except RunInterruptedError as stop:
             record.save(state)
             background.wait()
-            tell_how_to_resume(folder, options, processes.count, stop.signal)
+            tell_how_to_resume(folder, options, processes, stop.signal)
             raise
-        if processes.first:
-            record.end()
-            report_run(state.history, plan, judge, rules.device, folder, plots=plots)
-            record.close(state)
-            tell_how_to_go_on(folder, plan, state.epoch)
+    if processes.first:
+        tell_how_to_go_on(folder, plan, state.epoch)
     return folder
 
 
@@ -175,13 +181,15 @@ def show_plan(request: Request) -> Path:
         UserError: there is no run to extend, or it is refused.
     """
     from utils.plan_report import report_plan
-    from utils.run import open_run, plan_folder
+    from utils.run import open_run, plan_folder, tell_of_warmup
 
     run = open_run(request)
     extension = request.continuation.extension()
     if run.origin is None or extension is None:
         raise UserError("--plan shows extensions: add --resume PATH and --extend-epochs X.")
     folder = plan_folder(run.origin)
+    if run.origin.adopted is None:
+        tell_of_warmup(run.origin)
     report_plan(run.origin.saved, run.origin.next_seam, extension, folder)
     return folder
 

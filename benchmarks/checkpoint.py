@@ -80,8 +80,10 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     from utils.processes import ALONE
     from utils.run import open_run
     from utils.run_record import RunRecord
+    from utils.runtime import select_device
 
-    training = train.build(open_run(parse_request(train_options(args))), ALONE)
+    run = open_run(parse_request(train_options(args)))
+    training = train.build(run, ALONE, select_device(run.options.device))
     plan, state, options = training.plan, training.state, training.run.options
     background = Background()
     place = Path(tempfile.mkdtemp(dir=folder))

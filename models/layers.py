@@ -54,7 +54,7 @@ class Conv(nn.Module):
 
     def fold_batch_norm(self) -> None:
         """Move the batch norm's running statistics into the convolution; for inference only."""
-        if isinstance(self.bn, nn.BatchNorm2d):
+        if isinstance(self.bn, nn.BatchNorm2d | nn.SyncBatchNorm):
             self.conv = fuse_conv_bn_eval(self.conv, self.bn)
             self.bn = nn.Identity()
 

@@ -68,7 +68,7 @@ def write_replacing(target: Path, write: Callable[[Path], None]) -> None:
 
 def clear_parts(folder: Path) -> None:
     """Delete the half-written files that killed processes left in a folder."""
-    for file in folder.iterdir():
+    for file in folder.glob(".*"):
         if PART.fullmatch(file.name) and file.is_file():
             file.unlink()
 

@@ -101,15 +101,19 @@ def train_step(state: TrainingState, rules: Rules, batch: Batch, *, last: bool) 
         raw = state.model(images)
     ignored = batch.ignored.to(rules.device, non_blocking=True)
     losses = rules.loss(raw, targets, images=len(batch.indices), ignored=ignored)
-    parts = rules.processes.total(torch.stack((losses.box, losses.obj, losses.cls)))
+    own = torch.stack((losses.box, losses.obj, losses.cls, rules.statistics.alarm()))
+    parts = rules.processes.total(own)
     progress = state.progress
     if torch.isfinite(parts).all():
         state.scaler.scale(losses.total).backward()
         rules.statistics.average(rules.processes)
-        progress.add(parts)
+        progress.add(parts[: len(LOSSES)])
+        state.bad_losses = 0
     else:
         rules.statistics.put_back()
-        _count_bad(state, rules, batch, "loss")
+        progress.skipped += 1
+        state.bad_losses += 1
+        _judge_bad(state.bad_losses, state, rules, batch, "loss or batch norm")
     if progress.pending and (last or progress.pending >= settings.accumulate):
         _apply_gradients(state, rules, batch)
     state.iteration += 1
@@ -127,28 +131,28 @@ def _apply_gradients(state: TrainingState, rules: Rules, batch: Batch) -> None:
             clip_grads_with_norm_(trained, rules.max_gradient_norm, norm)
         state.scaler.step(state.optimizer)
         state.ema.update(state.model)
-        state.bad_in_row = 0
+        state.bad_gradients = 0
     elif not state.scaler.is_enabled() or state.scaler.get_scale() <= LEAST_SCALE:
-        _count_bad(state, rules, batch, "gradient")
+        state.progress.skipped += state.progress.pending
+        state.bad_gradients += 1
+        _judge_bad(state.bad_gradients, state, rules, batch, "gradient")
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     state.progress.pending = 0
 
 
-def _count_bad(state: TrainingState, rules: Rules, batch: Batch, what: str) -> None:
-    """Count a batch that is left out; after too many in a row something else must be wrong."""
-    state.progress.skipped += 1
-    state.bad_in_row += 1
+def _judge_bad(in_row: int, state: TrainingState, rules: Rules, batch: Batch, what: str) -> None:
+    """Tell of a step that is left out; after too many in a row something else must be wrong."""
     log.warning(
         "The %s of batch %d in epoch %d is not finite; it is left out.",
         *(what, state.progress.batches, state.epoch),
     )
-    if state.bad_in_row >= rules.max_bad_steps:
+    if in_row >= rules.max_bad_steps:
         files = ", ".join(frame.path for frame in batch.frames)
         raise UserError(
-            f"{state.bad_in_row} steps in a row had a {what} that is not finite, the last with "
-            f"{files}; look at these images and labels, or lower lr0 in the hyp file. "
-            "No such step reached the weights or last.pt."
+            f"{in_row} steps in a row had a {what} that is not finite, the last with {files}; look "
+            "at these images and labels, or lower lr0 in the hyp file. None of these steps reached "
+            "the weights or last.pt."
         )
 
 

@@ -18,6 +18,9 @@ class RunInterruptedError(Exception):
     """
 
     def __init__(self, signal: str, exit_code: int) -> None:
-        super().__init__(signal)
+        super().__init__(signal, exit_code)  # all of it, so that other processes can be told
         self.signal = signal
         self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"stopped by {self.signal}"

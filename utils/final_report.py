@@ -9,12 +9,13 @@ from shlex import quote
 import torch
 
 from utils.checkpoint.loading import load_model
-from utils.evaluation.judge import Judge
 from utils.evaluation.miss_rate import draw, log_miss_rates, percentages
 from utils.evaluation.report import BatchPictures, log_table, save_metrics, save_plots
 from utils.history import Row
+from utils.observers import Validator
 from utils.options import OF_THE_COMMAND, TrainOptions
 from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
+from utils.processes import Processes
 from utils.solver.schedule import Plan
 from utils.solver.seam import SeamFigures, seam_figures
 
@@ -24,26 +25,26 @@ log = logging.getLogger("yolo")
 def report_run(
     history: list[Row],
     plan: Plan,
-    judge: Judge,
+    validator: Validator,
     device: torch.device,
     folder: Path,
     *,
     plots: bool,
 ) -> None:
     """Judge the best weights, tell what the seams cost, and draw the run."""
-    judge_best(folder, judge, device, plots=plots)
+    judge_best(folder, validator, device, plots=plots)
     log_seams(history, plan)
     if plots:
         draw_run(history, plan, folder)
 
 
-def judge_best(folder: Path, judge: Judge, device: torch.device, *, plots: bool) -> None:
+def judge_best(folder: Path, validator: Validator, device: torch.device, *, plots: bool) -> None:
     """Validate the weights that are handed out, as they were written, and leave the figures."""
     best = folder / "weights" / "best.pt"
     loaded = load_model(best, device)
     log.info("\nValidating %s", best)
     pictures = [BatchPictures(folder, loaded.names)] if plots else []
-    evaluation, miss_rates = judge(loaded.model, pictures)
+    evaluation, miss_rates = validator.judged(loaded.model, pictures)
     log_table(evaluation, per_class=True)
     benchmarks: dict[str, object] = {}
     if miss_rates:
@@ -65,31 +66,36 @@ def draw_run(history: list[Row], plan: Plan, folder: Path) -> None:
     log.info("Learning rate next to mAP: %s", folder / "lr_map.png")
 
 
+def _cost(figures: SeamFigures) -> str:
+    """What a seam cost: how far the average fell, and when it was back."""
+    if figures.ema_drop is None:
+        return "not measured"
+    if figures.ema_drop == 0:
+        return "no drop"
+    back = "not back" if figures.back_after is None else f"back after {figures.back_after}"
+    return f"dropped {figures.ema_drop:.3g}, {back}"
+
+
 def _note(figures: SeamFigures) -> str:
     """What a seam cost and what came of it, for the picture."""
-    if figures.ema_drop is None or figures.best is None or figures.gain_per_100 is None:
+    if figures.best is None or figures.ema_before is None:
         return ""
-    if figures.ema_drop == 0:
-        cost = "no drop"
-    elif figures.back_after is None:
-        cost = f"dropped {figures.ema_drop:.3g}, not back"
-    else:
-        cost = f"dropped {figures.ema_drop:.3g}, back after {figures.back_after}"
-    return f"{cost}; best {figures.best:.3g}, {figures.gain_per_100:+.2g} per 100 epochs"
+    gain = figures.best - figures.ema_before
+    return f"{_cost(figures)}; best {figures.best:.3g}, {gain:+.2g} in {figures.epochs} epochs"
 
 
 def log_seams(history: list[Row], plan: Plan) -> None:
     """Show what every seam cost and what its extension gained."""
     for figures in seam_figures(plan, history):
-        back = figures.back_after
         log.info(
-            "Seam at epoch %d, %s, rate times %s: mAP50-95 of the average %s before, %s at "
-            "the lowest (raw weights %s, %s), back after %s epochs, best %s, gain %s per 100",
+            "Seam at epoch %d, %s, rate times %s: mAP50-95 of the average %s before, %s at the "
+            "lowest after, %s; of the raw weights %s before, %s at the lowest. Best afterwards %s "
+            "in %d epochs, gain %s per 100.",
             *(figures.epoch, figures.mode, _figure(figures.ratio)),
             *map(_figure, (figures.ema_before, figures.ema_lowest)),
-            *map(_figure, (figures.raw_before, figures.raw_lowest)),
-            "no" if back is None else back,
-            *map(_figure, (figures.best, figures.gain_per_100)),
+            _cost(figures),
+            *map(_figure, (figures.raw_before, figures.raw_lowest, figures.best)),
+            *(figures.epochs, _figure(figures.gain_per_100)),
         )
 
 
@@ -107,7 +113,9 @@ def tell_how_to_go_on(folder: Path, plan: Plan, completed: int) -> None:
     log.info("To train on: python train.py --resume %s --extend-epochs X", quote(str(folder)))
 
 
-def tell_how_to_resume(folder: Path, options: TrainOptions, processes: int, signal: str) -> None:
+def tell_how_to_resume(
+    folder: Path, options: TrainOptions, processes: Processes, signal: str
+) -> None:
     """Say which command goes on with a run that was asked to stop, exactly as if it had not been.
 
     Args:
@@ -116,7 +124,11 @@ def tell_how_to_resume(folder: Path, options: TrainOptions, processes: int, sign
         processes: that trained it.
         signal: name of the signal that stopped it.
     """
-    program = "python" if processes == 1 else f"torchrun --nproc_per_node {processes}"
+    program = "python"
+    if processes.count > 1:
+        machines = processes.count // processes.local_count
+        nodes = f"--nnodes {machines} " if machines > 1 else ""
+        program = f"torchrun {nodes}--nproc_per_node {processes.local_count}"
     again = [
         "--" + name.replace("_", "-")
         for name in sorted(OF_THE_COMMAND - {"exist_ok"})

@@ -26,8 +26,8 @@ SAME_PRESS = 1.0
 class Interrupts:
     """While entered, SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
 
-    A second SIGINT raises KeyboardInterrupt at once. Outside the main thread nothing is noted,
-    since Python lets nobody else handle signals.
+    SIGINT after any of them raises KeyboardInterrupt at once. Outside the main thread nothing is
+    noted, since Python lets nobody else handle signals.
 
     Args:
         processes: of the run; a signal to one of them stops all after the same step.
@@ -60,10 +60,11 @@ class Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if name == self._noted == "SIGINT" and time.monotonic() - self._noted_at > SAME_PRESS:
-            raise KeyboardInterrupt
+        now = time.monotonic()
         if self._noted is None:
-            self._noted, self._noted_at = name, time.monotonic()
+            self._noted, self._noted_at = name, now
+        elif name == "SIGINT" and now - self._noted_at > SAME_PRESS:
+            raise KeyboardInterrupt
 
     def check(self, *_: object) -> None:
         """Stop here if any process of the run was told to; all of them call this together.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from models.detector import Detector
 from utils.datasets.dataset import Batch
 from utils.errors import RunInterruptedError
-from utils.evaluation.evaluate import Evaluation
-from utils.evaluation.judge import Judge
+from utils.evaluation.evaluate import Evaluation, Observer
+from utils.evaluation.judge import Judge, Judgement
 from utils.evaluation.miss_rate import MissRate, log_miss_rates
 from utils.evaluation.report import log_table
 from utils.interrupts import Interrupts
@@ -54,10 +55,14 @@ class Validator:
         Raises:
             RunInterruptedError: a signal came meanwhile; the epoch is to be measured anew.
         """
+        return self._agreed(self._figures, state)
+
+    def _agreed(self, measure: Callable[[TrainingState], Figures], state: TrainingState) -> Figures:
+        """What the first process finds, told to all, be it that it was asked to stop."""
         found: Figures | RunInterruptedError | None = None
         if self.processes.first:
             try:
-                found = self._figures(state)
+                found = measure(state)
             except RunInterruptedError as stop:
                 found = stop
         found = self.processes.from_first(found)
@@ -68,15 +73,23 @@ class Validator:
     def _figures(self, state: TrainingState) -> Figures:
         if self.options.noval and state.epoch + 1 < self.plan.total_epochs:
             return Figures(None, None)
-        ema, miss_rates = self.judge(state.ema.model, [self.interrupts.check_own])
+        ema, miss_rates = self.judged(state.ema.model)
         log_table(ema)
         if miss_rates:
             log_miss_rates(miss_rates)
         if not self._near_a_seam(state.epoch):
             return Figures(ema, None, miss_rates)
-        raw = self.judge(state.model, [self.interrupts.check_own]).evaluation
+        raw = self.judged(state.model).evaluation
         log_table(raw, label="raw weights")
         return Figures(ema, raw, miss_rates)
+
+    def judged(self, model: Detector, observers: Sequence[Observer] = ()) -> Judgement:
+        """What is found of a model, by this process.
+
+        Raises:
+            RunInterruptedError: a signal came meanwhile.
+        """
+        return self.judge(model, [*observers, self.interrupts.check_own])
 
     def _near_a_seam(self, epoch: int) -> bool:
         """Whether an epoch is the last before a seam, or one of the first after it."""
@@ -87,11 +100,19 @@ class Validator:
         )
 
     def before_first_step(self, state: TrainingState) -> Figures:
-        """Measure a restored state, so that it can be compared with what was saved."""
-        if self.options.noval or not self.processes.first:
+        """Measure a restored state, so that it can be compared with what was saved.
+
+        Raises:
+            RunInterruptedError: a signal came meanwhile.
+        """
+        return self._agreed(self._figures_of_both, state)
+
+    def _figures_of_both(self, state: TrainingState) -> Figures:
+        if self.options.noval:
             return Figures(None, None)
-        ema, miss_rates = self.judge(state.ema.model)
-        return Figures(ema, self.judge(state.model).evaluation, miss_rates)
+        ema, miss_rates = self.judged(state.ema.model)
+        raw = self.judged(state.model).evaluation
+        return Figures(ema, raw, miss_rates)
 
 
 @dataclass(frozen=True)

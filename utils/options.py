@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from utils.errors import UserError
@@ -171,6 +171,11 @@ class Request:
     given: frozenset[str]
     """Names of the options that the user wrote, as against those left at their default."""
     continuation: Continuation
+
+    def allowing(self, option: str) -> Request:
+        """The same with one more option that may differ from the run's."""
+        allowed = self.continuation.allow_change | {option}
+        return replace(self, continuation=replace(self.continuation, allow_change=allowed))
 
 
 class ResumedOptions(NamedTuple):

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from utils.checkpoint.adopt import Adopted, AdoptionWishes, adopt_upstream, settled
-from utils.checkpoint.format import Best, DeployCheckpoint, DeployFacts, deploy_facts
+from utils.checkpoint.format import (
+    Best,
+    DeployCheckpoint,
+    DeployFacts,
+    deploy_facts,
+    no_progress,
+    plan_digest,
+)
 from utils.checkpoint.store import load_whole, read_checkpoint
 from utils.checkpoint.upstream import is_upstream_file
 from utils.checkpoint.upstream_best import convert_best
@@ -18,12 +25,15 @@ from utils.history import ITERATION
 from utils.options import Request
 from utils.solver.continuation import extend_plan
 from utils.solver.guard import check_future, check_past
+from utils.solver.plan_forensics import described
 from utils.solver.schedule import Plan
 
 log = logging.getLogger("yolo")
 
 LAST = "last.pt"
 BEST = "best.pt"
+OF_AN_EPOCH = frozenset({"batch_size", "data", "imgsz", "rect", "seed"})
+"""Options that decide which images make a batch, or by what an epoch is judged."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,10 @@ def read_origin(path: Path, request: Request) -> Origin:
         source, checkpoint = _own(path, request)
         adopted = None
     saved = found = _saved_plan(checkpoint, path)
+    checkpoint = _with_whole_epoch(checkpoint, request)
     # Rates of an adopted history are rounded and lag; its law was checked when it was read.
     check_past(saved, [row for row in checkpoint["history"] if ITERATION in row])
+    _require_unedited(checkpoint, saved, path)
     ended = _has_ended(checkpoint, saved, request)
     if ended and checkpoint["closed"]:
         raise UserError(f"{path}: {_why_ended(checkpoint, saved)}; add --extend-epochs X to go on.")
@@ -106,7 +118,12 @@ def read_origin(path: Path, request: Request) -> Origin:
     best = _best_at_hand(source, checkpoint) if taken_best is None else _told_best(taken_best)
     return Origin(
         source,
-        {**checkpoint, "plan": saved.to_dict(), "best": best},
+        {
+            **checkpoint,
+            "plan": saved.to_dict(),
+            "plan_digest": plan_digest(saved.to_dict()),
+            "best": best,
+        },
         saved,
         plan,
         extended=extension is not None,
@@ -115,6 +132,22 @@ def read_origin(path: Path, request: Request) -> Origin:
         adopted=adopted,
         best_weights=taken_best,
     )
+
+
+def _with_whole_epoch(checkpoint: dict[str, Any], request: Request) -> dict[str, Any]:
+    """Begin the epoch under way anew where its batches or its validation are no longer the same."""
+    if checkpoint["progress"]["batches"] == 0:
+        return checkpoint
+    old = checkpoint["config"]["options"]
+    wanted = request.given & request.continuation.allow_change & OF_AN_EPOCH
+    changed = [name for name in sorted(wanted) if old.get(name) != getattr(request.options, name)]
+    if not changed:
+        return checkpoint
+    log.warning(
+        "--%s makes another epoch: epoch %d, which was under way, begins anew.",
+        *(changed[0].replace("_", "-"), checkpoint["position"]["epoch"]),
+    )
+    return {**checkpoint, "progress": no_progress()}
 
 
 def next_seam(checkpoint: Mapping[str, Any]) -> int:
@@ -158,6 +191,16 @@ def _saved_plan(checkpoint: dict[str, Any], path: Path) -> Plan:
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path} is damaged: its schedule is unreadable ({error}).") from error
     return plan
+
+
+def _require_unedited(checkpoint: Mapping[str, Any], plan: Plan, path: Path) -> None:
+    """Catch an edit of which the recorded rates know nothing yet."""
+    if checkpoint["plan_digest"] != plan_digest(checkpoint["plan"]):
+        raise UserError(
+            f"the learning-rate plan in {path} was edited since the run saved it: it now has "
+            f"{described(plan)}. Go on from a checkpoint as the run "
+            "wrote it, such as weights/last_prev.pt; --extend-epochs adds epochs."
+        )
 
 
 def _without_untrained_extension(plan: Plan, seam: int) -> Plan:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -16,7 +17,10 @@ from torch import Tensor
 from utils.errors import UserError
 
 PATIENCE = timedelta(days=7)
-"""How long a process waits for the others: the first validates and saves while they do."""
+"""How long a process waits for another's word: the first one validates while they do."""
+GPU_PATIENCE = timedelta(minutes=10)
+"""How long a GPU waits for the others' part of a step."""
+STARTED = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 Value = TypeVar("Value")
 
@@ -30,6 +34,8 @@ class Processes:
     count: int = 1
     local_rank: int = 0
     """Number of this process among those of its machine, which is also its GPU's."""
+    local_count: int = 1
+    """Processes on this machine."""
 
     @property
     def first(self) -> bool:
@@ -76,10 +82,9 @@ class Processes:
         """
         if self.count == 1:
             return number
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        shared = torch.tensor(number, device=device)
+        shared = torch.tensor(number)
         with others_alive():
-            dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+            dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=_talk())
         return int(shared.item())
 
     def from_first(self, value: Value) -> Value:
@@ -92,7 +97,7 @@ class Processes:
             return value
         shared = [value]
         with others_alive():
-            dist.broadcast_object_list(shared, src=0)
+            dist.broadcast_object_list(shared, src=0, group=_talk())
         return shared[0]
 
     @contextmanager
@@ -108,24 +113,62 @@ class Processes:
 ALONE = Processes()
 
 
-@contextmanager
-def joined_processes(device: str) -> Iterator[Processes]:
+def started_processes() -> Processes:
     """This process among those that torchrun started; alone without torchrun.
 
-    Args:
-        device: as `--device` has it. GPUs exchange by NCCL, and CPUs by gloo.
+    Raises:
+        UserError: something else than torchrun has set its variables, or some of them.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield ALONE
+        return ALONE
+    missing = [name for name in STARTED if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE is set to {count}, but {', '.join(missing)} is not; start several "
+            "processes with torchrun, or unset WORLD_SIZE."
+        )
+    rank, local_rank, local_count = (int(os.environ[name]) for name in STARTED)
+    return Processes(rank, count, local_rank, local_count)
+
+
+@contextmanager
+def joined(processes: Processes, device: torch.device) -> Iterator[None]:
+    """Connect this process with the others: GPUs sum by NCCL, and all the rest goes by gloo.
+
+    Args:
+        processes: all of them.
+        device: of this one.
+
+    Raises:
+        UserError: the device has no way to exchange tensors.
+    """
+    if processes.count == 1:
+        yield
         return
-    processes = Processes(int(os.environ["RANK"]), count, int(os.environ["LOCAL_RANK"]))
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {device.type}: several processes need GPUs of NVIDIA, or CPUs.")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # or every process would also claim the first GPU
+        dist.init_process_group("nccl", device_id=device, timeout=GPU_PATIENCE)
+    else:
+        dist.init_process_group("gloo", timeout=PATIENCE)
+    _talk()  # made by all at once, now
     try:
-        yield processes
+        yield
     finally:
+        _talk.cache_clear()
         dist.destroy_process_group()
+
+
+@cache
+def _talk() -> dist.ProcessGroup | None:
+    """The connection for what is not summed on GPUs; None for the one there is."""
+    if dist.get_backend() == "gloo":
+        return None
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(group, dist.ProcessGroup)  # every process is in it; for the type checker
+    return group
 
 
 @contextmanager
@@ -133,13 +176,13 @@ def others_alive() -> Iterator[None]:
     """Tell a broken connection in the user's words.
 
     Raises:
-        UserError: another process has ended.
+        UserError: another process has ended, or the connection is broken.
     """
     try:
         yield
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"another process of this run has ended, so this one does too ({reason}); go on from "
-            "the last checkpoint with --resume."
+            f"the connection with another process of this run is lost, mostly because that one "
+            f"has ended ({reason}); go on from the last checkpoint with --resume."
         ) from error

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from utils.atomic_files import copy_replacing
-from utils.checkpoint.format import no_progress
 from utils.checkpoint.store import PREVIOUS, save_checkpoint
 from utils.config import Hyp, load_hyp
 from utils.errors import UserError
@@ -28,8 +27,6 @@ from utils.solver.schedule import Plan, WarmUp, base_segment, warmup_iterations
 log = logging.getLogger("yolo")
 
 SEAMS = "seams.json"
-REGROUPING = frozenset({"batch_size", "data", "rect", "seed"})
-"""Options that decide which images make a batch."""
 PLAN_KEYS = ("lr0", "lrf", "momentum", "warmup_epochs", "warmup_momentum", "warmup_bias_lr")
 
 
@@ -83,6 +80,8 @@ def open_run(request: Request) -> Run:
     path = checkpoint_of(target) if target else latest_checkpoint(request.options.project)
     origin = read_origin(path, request)
     config = origin.checkpoint["config"]
+    if origin.adopted is not None:  # YOLOv5 does not record it, so there is nothing to keep to
+        request = request.allowing("amp")
     options, allowed = resumed_options(request, config["options"])
     hyp = Hyp.from_dict(config["hyp"], origin=str(path))
     if "hyp" in request.given:
@@ -98,23 +97,11 @@ def open_run(request: Request) -> Run:
     return Run(
         options=options,
         hyp=hyp,
-        origin=_with_whole_epoch(replace(origin, plan=plan), allowed),
+        origin=replace(origin, plan=plan),
         folder=_folder_in_place(path, origin, request),
         project=_project(path, origin, request),
         allowed=allowed,
     )
-
-
-def _with_whole_epoch(origin: Origin, changed: frozenset[str]) -> Origin:
-    """Begin the epoch under way anew where its batches are no longer the same."""
-    regrouped = changed & REGROUPING
-    if not regrouped or origin.checkpoint["progress"]["batches"] == 0:
-        return origin
-    log.warning(
-        "--%s makes other batches: epoch %d, which was under way, begins anew.",
-        *(min(regrouped).replace("_", "-"), origin.completed),
-    )
-    return replace(origin, checkpoint={**origin.checkpoint, "progress": no_progress()})
 
 
 def accumulation(options: TrainOptions) -> int:
@@ -257,13 +244,20 @@ def announce(run: Run, plan: Plan, folder: Path) -> None:
             "From epoch %d on the rate is flat, at %.4g; --slope fit comes down to the last epoch.",
             *(flat, plan.lr0 * plan.factor(flat)),
         )
+    if origin.replaces:
+        log.info("It takes the place of an extension of which no epoch was trained.")
     _warn_of_unfinished_extension(origin, plan)
-    iteration = origin.checkpoint["position"]["iteration"]
-    if iteration <= plan.warmup.iterations:
+    tell_of_warmup(origin)
+
+
+def tell_of_warmup(origin: Origin) -> None:
+    """Say that rates are not yet the planned ones, where the warm-up is not over."""
+    iteration, warmup = origin.checkpoint["position"]["iteration"], origin.plan.warmup.iterations
+    if iteration <= warmup:
         log.info(
             "The warm-up is still on, in iteration %d of %d: it goes on across the seam, and the "
             "rate that is applied is on its way to the planned one.",
-            *(iteration, plan.warmup.iterations),
+            *(iteration, warmup),
         )
 
 
@@ -275,6 +269,7 @@ def _warn_of_unfinished_extension(origin: Origin, plan: Plan) -> None:
         log.warning(
             "The extension to %d epochs is unfinished, %d are done; --resume alone goes on with "
             "it. --extend-epochs adds another one on top: %d epochs in all. Should that not be "
-            "meant, stop here and finish the earlier one with --resume weights/seam_%d.pt --name.",
-            *(saved.total_epochs, origin.completed, plan.total_epochs, origin.next_seam),
+            "meant, stop here and finish the earlier one with --resume %s --name NAME.",
+            *(saved.total_epochs, origin.completed, plan.total_epochs),
+            origin.path.with_name(f"seam_{origin.next_seam}.pt"),
         )

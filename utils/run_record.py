@@ -23,7 +23,7 @@ from utils.run import SEAMS, Run
 from utils.solver.schedule import Plan
 from utils.solver.seam import seam_figures
 from utils.state_audit import Audit
-from utils.training_state import TrainingState, deploy_checkpoint
+from utils.training_state import TrainingState, deploy_checkpoint, require_finite
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -93,6 +93,12 @@ class RunRecord:
         """Keep how the run went on: the state audit, the seam check and what was allowed."""
         if run.origin is None or audit is None:
             return
+        if run.origin.replaces:  # of the choice before nothing was trained
+            state.continuations[:] = [
+                earlier
+                for earlier in state.continuations
+                if earlier["kind"] != "extended" or earlier["epoch"] != run.origin.next_seam
+            ]
         state.continuations.append(
             {
                 "epoch": run.origin.next_seam if run.origin.extended else run.origin.completed,
@@ -134,8 +140,9 @@ class RunRecord:
         self._in_background(lambda: self._write_last(checkpoint))
 
     def _copy_of(self, state: TrainingState) -> TrainingCheckpoint:
-        """The state as it is now, whatever the next steps do to it."""
-        return copy.deepcopy(state.to_checkpoint(self._plan, self._config, self._processes))
+        """The state as it is now, whatever the next steps do to it; all processes take part."""
+        checkpoint = state.to_checkpoint(self._plan, self._config, self._processes)
+        return copy.deepcopy(checkpoint) if self._processes.first else checkpoint
 
     def _in_background(self, job: Callable[[], None]) -> None:
         if self._processes.first:
@@ -149,6 +156,7 @@ class RunRecord:
         self._write_tables(checkpoint["history"], checkpoint["continuations"])
 
     def _write_last(self, checkpoint: TrainingCheckpoint) -> None:
+        require_finite(checkpoint)
         save_checkpoint(cast("dict[str, Any]", checkpoint), self.last, keep_previous=True)
 
     def _write_tables(self, history: list[Row], continuations: list[dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from utils.checkpoint.format import (
     TrainingCheckpoint,
     deploy_facts,
     no_progress,
+    plan_digest,
 )
 from utils.errors import UserError
 from utils.history import LOSSES, RAW_MAP, Row
@@ -73,8 +74,10 @@ class TrainingState:
     iteration: int = 0
     """Batches trained since the start of the run."""
     progress: EpochProgress = field(default_factory=EpochProgress)
-    bad_in_row: int = 0
-    """Bad steps since the last good one."""
+    bad_losses: int = 0
+    """Batches left out for their loss since the last good one."""
+    bad_gradients: int = 0
+    """Steps left out for their gradient since the last good one."""
     best_fitness: float = float("-inf")
     best_epoch: int = NEVER
     stopped_early: bool = False
@@ -100,6 +103,7 @@ class TrainingState:
             },
             scaler=self.scaler.state_dict(),
             plan=plan.to_dict(),
+            plan_digest=plan_digest(plan.to_dict()),
             position={"epoch": self.epoch, "iteration": self.iteration},
             progress=self._progress_to_plain(processes),
             best={"fitness": self.best_fitness, "epoch": self.best_epoch},
@@ -114,34 +118,43 @@ class TrainingState:
     def _progress_to_plain(self, processes: Processes) -> Progress:
         done = self.progress
         if done.batches == 0:
-            return {**no_progress(), "bad_in_row": self.bad_in_row}
+            return {
+                **no_progress(),
+                "bad_losses": self.bad_losses,
+                "bad_gradients": self.bad_gradients,
+            }
         gradients = {}
-        if done.pending:
-            for name in self.parameter_names:
-                gradient = self.model.get_parameter(name).grad
-                if gradient is not None:
-                    gradients[name] = processes.total(gradient).cpu()
+        for name in self.parameter_names if done.pending else ():
+            parameter = self.model.get_parameter(name)
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            # As they are without loss scaling: the run may go on in another number format.
+            gradients[name] = (processes.total(own) / self.scaler.get_scale()).cpu()
         return Progress(
             batches=done.batches,
             counted=done.counted,
             losses=done.losses.cpu(),
             pending=done.pending,
             skipped=done.skipped,
-            bad_in_row=self.bad_in_row,
+            bad_losses=self.bad_losses,
+            bad_gradients=self.bad_gradients,
             gradients=gradients,
         )
 
     def _restore_progress(self, saved: Mapping[str, Any], processes: Processes) -> None:
-        self.bad_in_row = saved["bad_in_row"]
+        self.bad_losses = saved["bad_losses"]
+        self.bad_gradients = saved["bad_gradients"]
         if saved["batches"] == 0:
             return
         self.progress = EpochProgress(
             **{name: saved[name] for name in ("batches", "counted", "losses", "pending", "skipped")}
         )
+        self.scaler.scale(
+            torch.zeros((), device=next(self.model.parameters()).device)
+        )  # sets it up
         if processes.first:  # what was summed is the sum of all; one alone must bring it back
             for name, gradient in saved["gradients"].items():
                 parameter = self.model.get_parameter(name)
-                parameter.grad = gradient.to(parameter.device)
+                parameter.grad = gradient.to(parameter.device) * self.scaler.get_scale()
 
     def restore(self, checkpoint: Mapping[str, Any], processes: Processes = ALONE) -> None:
         """Inverse of `to_checkpoint`, into objects built from the same configuration.
@@ -188,6 +201,23 @@ def deploy_checkpoint(checkpoint: Mapping[str, Any]) -> DeployCheckpoint:
         names=checkpoint["config"]["names"],
         **deploy_facts(checkpoint),
     )
+
+
+def require_finite(checkpoint: Mapping[str, Any]) -> None:
+    """Check that a checkpoint is fit to replace the one before.
+
+    Raises:
+        UserError: a weight, an average or an optimizer's buffer is not finite.
+    """
+    parts = {"weights": checkpoint["model"], "averages": checkpoint["ema"]["weights"]}
+    parts |= {f"buffers of {name}": own for name, own in checkpoint["optimizer"]["buffers"].items()}
+    for part, tensors in parts.items():
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise UserError(
+                    f"the {part} are not finite any more ({name}), so they are not saved: go on "
+                    "from last.pt, which is from before, with a lower lr0 in the hyp file."
+                )
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

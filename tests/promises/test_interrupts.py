@@ -140,6 +140,45 @@ def test_every_signal_has_its_exit_code(
     assert signal.getsignal(signal.Signals[name]) is before
 
 
+def test_signals_that_come_again_while_the_run_is_saved_do_no_harm(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = RunRecord.save
+
+    def signalled(record: RunRecord, state: TrainingState) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        save(record, state)
+
+    monkeypatch.setattr(RunRecord, "save", signalled)
+    arguments = toy_arguments(whole.parents[1], f"{HOW} --name again")
+    assert signalled_at(2, monkeypatch, arguments) == 143
+    last = whole.with_name("again") / "weights" / "last.pt"
+    assert read_checkpoint(last)["position"]["iteration"] >= 1
+
+
+def test_a_signal_while_a_resumed_run_is_measured_leaves_it_as_it_was(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = toy_arguments(whole.parents[1], f"{HOW} --name measured")
+    signalled_at(4, monkeypatch, arguments)
+    run = whole.with_name("measured")
+    judge = Judge.__call__
+
+    def signalled(self: Judge, *more: Any) -> Any:
+        signal.raise_signal(signal.SIGUSR1)
+        return judge(self, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Judge, "__call__", signalled)
+        with pytest.raises(RunInterruptedError) as stop:
+            train(parse_request(["--resume", str(run), "--noplots"]))
+    assert stop.value.exit_code == 85
+    assert read_checkpoint(run / "weights" / "last.pt")["position"]["iteration"] == 4
+    train(parse_request(["--resume", str(run), "--noplots"]))
+    assert same_run(whole, run) == []
+
+
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     while not condition():
         assert process.poll() is None, process.communicate()

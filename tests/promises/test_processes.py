@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.paths import ROOT
-from tests.promises.test_interrupts import wait_for
+from tests.promises.test_interrupts import signalled_at, wait_for
 from tests.toy import toy_arguments
 from train import train
 from utils.checkpoint.store import read_checkpoint
@@ -92,6 +92,19 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert item["status"] == "changed"
 
 
+def test_half_a_step_is_taken_over_by_two_processes(runs: tuple[Path, Path]) -> None:
+    one = runs[0]
+    how = HOW.replace("--save-period 1", "--save-steps 1")
+    arguments = toy_arguments(one.parents[1], f"{how} --name halved")
+    with pytest.MonkeyPatch.context() as patch:
+        assert signalled_at(5, patch, arguments) == 143
+    saved = read_checkpoint(one.with_name("halved") / "weights" / "last.pt")
+    assert saved["progress"]["pending"] == 2
+    resume = ["--resume", str(one.with_name("halved")), "--name", "taken", "--noplots"]
+    train_in_two([*resume, "--save-steps", "1"])
+    assert distance(one, one.with_name("taken")) < 1e-5
+
+
 def children_of(process: int) -> list[int]:
     listed = subprocess.check_output(["ps", "-e", "-o", "pid=,ppid="], text=True)
     pairs = [line.split() for line in listed.splitlines()]
@@ -117,7 +130,7 @@ def test_when_a_process_dies_the_others_end_and_the_run_can_go_on(
         output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert time.monotonic() - began < 45
-    assert "another process of this run has ended" in output
+    assert "the connection with another process of this run is lost" in output
     epochs = read_checkpoint(run / "weights" / "last.pt")["position"]["epoch"]
     assert 1 < epochs < 2000
 

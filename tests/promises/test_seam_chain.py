@@ -15,6 +15,7 @@ from tests.paths import ROOT
 from tests.toy import toy_arguments
 from tests.utils.plots.test_run_curves import ink
 from train import show_plan, train
+from utils.checkpoint.format import plan_digest
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.command_line import parse_request
 from utils.errors import UserError
@@ -132,7 +133,13 @@ def thousands_of_epochs(checkpoint: dict[str, Any]) -> dict[str, Any]:
         for epoch in range(1712)
     ]
     position = {"epoch": len(history), "iteration": BATCHES * len(history)}
-    return {**checkpoint, "plan": plan.to_dict(), "history": history, "position": position}
+    return {
+        **checkpoint,
+        "plan": plan.to_dict(),
+        "plan_digest": plan_digest(plan.to_dict()),
+        "history": history,
+        "position": position,
+    }
 
 
 def test_a_plan_edited_from_5000_to_9000_epochs_is_caught_before_any_step(
@@ -155,3 +162,18 @@ def test_a_plan_edited_from_5000_to_9000_epochs_is_caught_before_any_step(
         ):
             train(parse_request([*how, *more]))
     assert not (tmp_path / "x").exists()
+
+
+def test_an_edit_of_which_no_recorded_rate_knows_is_caught_too(chain: Path, tmp_path: Path) -> None:
+    # The rate of the first epoch is the same whatever the total.
+    checkpoint = thousands_of_epochs(read_checkpoint(chain / "weights" / "seam_11.pt"))
+    checkpoint |= {"history": checkpoint["history"][:1]}
+    checkpoint |= {"position": {"epoch": 1, "iteration": BATCHES}}
+    file = tmp_path / "last.pt"
+    how = ["--resume", str(file), "--project", str(tmp_path), "--name", "x"]
+    save_checkpoint(checkpoint, file)
+    assert read_origin(file, parse_request(how)).completed == 1
+    text = json.dumps(checkpoint["plan"]).replace("5000", "9000")
+    save_checkpoint({**checkpoint, "plan": json.loads(text)}, file)
+    with pytest.raises(UserError, match=r"was edited since the run saved it: it now has 9000 epo"):
+        train(parse_request(how))

@@ -44,12 +44,12 @@ def test_a_seam_is_judged_by_one_validation(
 ) -> None:
     # Another image size gives the same weights another figure: here by decree, 0.1 and 0.2 before
     # the first step (average and raw weights) and 0.05 and 0.06 after the epoch.
-    scores = iter([0.1, 0.2, 0.05, 0.06])
+    scores = iter([0.1, 0.2, 0.05, 0.06, 0.05])
 
     def judged(*arguments: Any, **options: Any) -> Evaluation:
         return replace(evaluate(*arguments, **options), map50_95=next(scores))
 
-    monkeypatch.setattr("utils.observers.evaluate", judged)
+    monkeypatch.setattr("utils.evaluation.judge.evaluate", judged)
     how = "--lr-continuation hold --name smaller --imgsz 96 --allow-change imgsz"
     run = train(parse_request(extension_of(finished, how)))
     recorded = read_checkpoint(finished / "weights" / "last.pt")["history"][-1][EMA]

@@ -63,6 +63,7 @@ def make_run(
         "plan": plan.to_dict(),
         "position": {"epoch": len(rows), "iteration": 3 * len(rows)},
         "progress": no_progress(),
+        "plan_digest": "",
         "best": {"fitness": 0.0, "epoch": 0},
         "stopped_early": False,
         "closed": True,

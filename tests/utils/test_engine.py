@@ -11,6 +11,7 @@ from models.detector import Detector
 from models.loss import DetectionLoss, DetectionLosses, build_loss
 from models.spec import load_spec
 from tests.utils.solver.test_schedule import plan_of
+from utils.checkpoint.format import Config
 from utils.config import Hyp
 from utils.datasets.dataset import Batch, Frame
 from utils.engine import Rules, close_epoch, resized, train_step
@@ -23,7 +24,7 @@ from utils.solver.ema import ModelEma
 from utils.solver.norm_statistics import NormStatistics
 from utils.solver.param_groups import apply_settings, build_optimizer, parameter_groups
 from utils.solver.schedule import StepSettings, base_segment
-from utils.training_state import TrainingState
+from utils.training_state import TrainingState, require_finite
 
 CPU = torch.device("cpu")
 
@@ -184,10 +185,10 @@ def test_a_batch_whose_loss_is_not_finite_leaves_no_trace() -> None:
     train_step(state, spoilt(rules, "box"), toy_batch(), last=False)
     assert_equal(before, everything(state))
     assert (state.progress.batches, state.progress.counted) == (3, 2)
-    assert (state.progress.pending, state.progress.skipped, state.bad_in_row) == (1, 1, 1)
+    assert (state.progress.pending, state.progress.skipped, state.bad_losses) == (1, 1, 1)
     assert state.iteration == 13
     train_step(state, rules, toy_batch(), last=True)
-    assert state.bad_in_row == 0
+    assert state.bad_losses == 0
     assert state.ema.updates == 2
 
 
@@ -202,7 +203,7 @@ def test_a_gradient_that_is_not_finite_reaches_no_weight() -> None:
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert all("running" in name or "num_batches" in name for name in changed - {"losses"})
     assert state.ema.updates == 1
-    assert (state.progress.pending, state.progress.skipped, state.bad_in_row) == (0, 1, 1)
+    assert (state.progress.pending, state.progress.skipped, state.bad_gradients) == (0, 1, 1)
 
 
 @pytest.mark.parametrize(("part", "what"), [("box", "loss"), ("total", "gradient")])
@@ -229,6 +230,42 @@ def test_gradients_are_clipped_where_asked_for(limit: float, clipped: bool) -> N
         moved.append((state.model.get_parameter("model.0.conv.weight") - before).norm().item())
     assert (moved[0] < 0.5 * moved[1]) == clipped
     assert (moved[0] == moved[1]) != clipped
+
+
+def test_good_batches_between_bad_ones_end_the_row() -> None:
+    state = toy_state()
+    rules = rules_for(state, accumulate=100)
+    state.model.train()
+    state.iteration = 10
+    for _ in range(4):
+        train_step(state, spoilt(rules, "box"), toy_batch(), last=False)
+        train_step(state, rules, toy_batch(), last=False)
+    assert (state.progress.skipped, state.progress.pending, state.bad_losses) == (4, 4, 0)
+
+
+def test_a_variance_that_overflows_makes_a_batch_bad() -> None:
+    state = toy_state()
+    rules = rules_for(state)
+    state.model.train()
+    before = everything(state)
+    with torch.no_grad():
+        state.model.get_parameter("model.0.conv.weight").mul_(1e30)
+    train_step(state, rules, toy_batch(), last=True)
+    assert state.bad_losses == 1
+    after = everything(state)
+    before["model/model.0.conv.weight"] = after["model/model.0.conv.weight"]
+    assert_equal(before, after)
+
+
+def test_what_is_not_finite_is_not_saved() -> None:
+    state = toy_state()
+    plan = plan_of(base_segment(5, "linear", 0.1))
+    config = Config(options={}, hyp={}, spec={}, names=[], precision="fp32")
+    checkpoint = state.to_checkpoint(plan, config)
+    require_finite(checkpoint)
+    checkpoint["ema"]["weights"]["model.1.bn.running_var"][0] = math.inf
+    with pytest.raises(UserError, match=r"the averages are not finite any more \(model.1.bn"):
+        require_finite(checkpoint)
 
 
 def test_an_epoch_tells_how_many_batches_it_left_out() -> None:

@@ -51,3 +51,12 @@ def test_another_thread_takes_no_signals_over() -> None:
     thread.join()
     assert len(handlers) == 2
     assert handlers[0] == handlers[1]
+
+
+def test_ctrl_c_stops_at_once_after_another_signal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([10.0, 12.0])
+    monkeypatch.setattr("utils.interrupts.time.monotonic", lambda: next(seconds))
+    with Interrupts():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

@@ -1,6 +1,10 @@
+import pickle
+
+import pytest
 import torch
 
-from utils.processes import ALONE, joined_processes
+from utils.errors import RunInterruptedError, UserError
+from utils.processes import ALONE, Processes, joined, started_processes
 
 
 def test_one_process_has_nobody_to_ask() -> None:
@@ -19,5 +23,24 @@ def test_one_process_has_nobody_to_ask() -> None:
 
 
 def test_without_torchrun_a_process_is_alone() -> None:
-    with joined_processes("cpu") as processes:
-        assert processes is ALONE
+    processes = started_processes()
+    assert processes is ALONE
+    with joined(processes, torch.device("cpu")):
+        pass
+
+
+def test_torchrun_tells_a_process_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="RANK, LOCAL_RANK, LOCAL_WORLD_SIZE is not"):
+        started_processes()
+    for name, value in (("RANK", "3"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    assert started_processes() == Processes(rank=3, count=4, local_rank=1, local_count=2)
+    refused = pytest.raises(UserError, match="--device mps: several processes")
+    with refused, joined(started_processes(), torch.device("mps")):
+        pass
+
+
+def test_an_interruption_can_be_told_to_others() -> None:
+    told = pickle.loads(pickle.dumps(RunInterruptedError("SIGTERM", 143)))  # noqa: S301 -- our own
+    assert (told.signal, told.exit_code) == ("SIGTERM", 143)

@@ -2,10 +2,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import torch
 
 from tests.utils.solver.test_schedule import plan_of
-from tests.utils.test_engine import rules_for, toy_batch, toy_state
+from tests.utils.test_engine import rules_for, spoilt, toy_batch, toy_state
 from utils.checkpoint.format import Config, validated
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.engine import train_step
@@ -68,3 +69,28 @@ def test_what_is_handed_out_is_the_average_in_half_precision() -> None:
     for name, tensor in state.ema.model.state_dict().items():
         kept = deploy["weights"][name]
         assert torch.equal(kept, tensor.half() if tensor.is_floating_point() else tensor)
+
+
+@pytest.mark.parametrize("scale", [4.0, None])
+def test_summed_gradients_are_saved_without_their_scale(scale: float | None) -> None:
+    state = with_scaler(toy_state(), 1024.0)
+    rules = rules_for(state, accumulate=3)
+    state.model.train()
+    state.iteration = 10
+    train_step(state, rules, toy_batch(), last=False)
+    checkpoint = saved(state)
+    name = state.parameter_names[0]
+    gradient = state.model.get_parameter(name).grad
+    assert gradient is not None
+    assert torch.equal(checkpoint["progress"]["gradients"][name], gradient / 1024)
+
+    other = toy_state() if scale is None else with_scaler(toy_state(), scale)
+    other.model.train()
+    other.restore({**checkpoint, "scaler": {}})
+    taken = other.model.get_parameter(name).grad
+    assert taken is not None
+    assert torch.equal(taken, gradient / 1024 * (scale or 1.0))
+    # Nothing is left of the epoch but a bad batch: what is summed is applied all the same.
+    train_step(other, spoilt(rules, "box"), toy_batch(), last=True)
+    assert other.progress.pending == 0
+    assert other.ema.updates == 1

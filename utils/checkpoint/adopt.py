@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from utils.checkpoint.format import FORMAT, VERSION, Best, TrainingCheckpoint, no_progress
+from utils.checkpoint.format import (
+    FORMAT,
+    VERSION,
+    Best,
+    TrainingCheckpoint,
+    no_progress,
+    plan_digest,
+)
 from utils.checkpoint.upstream import UpstreamCheckpoint, read_upstream
 from utils.checkpoint.upstream_optimizer import NamedGroup, name_optimizer_state
 from utils.checkpoint.upstream_options import (
@@ -151,6 +158,7 @@ def settled(adopted: Adopted, batches_per_epoch: int) -> Adopted:
         updates = optimizer_steps(plan, iteration)
     checkpoint |= {
         "plan": plan.to_dict(),
+        "plan_digest": plan_digest(plan.to_dict()),
         "position": {"epoch": completed, "iteration": iteration},
         "ema": {**checkpoint["ema"], "updates": updates},
     }
@@ -197,7 +205,7 @@ def _options(parts: _Parts, raw: dict[str, Any], wishes: AdoptionWishes) -> Trai
 
 def _checkpoint(parts: _Parts, options: TrainOptions, raw: dict[str, Any]) -> dict[str, Any]:
     content, completed = parts.content, parts.progress.completed
-    spec = spec_of(content)
+    spec, plan = spec_of(content), _plan(parts, options).to_dict()
     weights = fp32_state(content.model_state, spec, parts.path)
     average = fp32_state(content.ema_state or content.model_state, spec, parts.path)
     checkpoint = TrainingCheckpoint(
@@ -208,7 +216,8 @@ def _checkpoint(parts: _Parts, options: TrainOptions, raw: dict[str, Any]) -> di
         ema={"weights": average, "updates": ema_counter(content) or completed},
         optimizer={"name": options.optimizer, "buffers": buffers_by_name(parts.groups)},
         scaler={},
-        plan=_plan(parts, options).to_dict(),
+        plan=plan,
+        plan_digest=plan_digest(plan),
         position={"epoch": completed, "iteration": completed},
         progress=no_progress(),
         best=_best(parts),

@@ -6,6 +6,8 @@ kinds: `training`, everything a run needs to go on, and `deploy`, averaged weigh
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
@@ -38,8 +40,10 @@ class Progress(TypedDict):
     """Batches whose gradients are summed but not yet applied."""
     skipped: int
     """Batches left out for a loss or gradient that is not finite."""
-    bad_in_row: int
-    """Steps left out since the last good one, in this epoch or those before."""
+    bad_losses: int
+    """Batches left out for their loss since the last good one, in this epoch or those before."""
+    bad_gradients: int
+    """Steps left out for their gradient since the last good one."""
     gradients: dict[str, Any]
     """What is summed, by parameter name."""
 
@@ -97,6 +101,8 @@ class TrainingCheckpoint(TypedDict):
     optimizer: Optimizer
     scaler: dict[str, Any]
     plan: dict[str, Any]
+    plan_digest: str
+    """Of the plan as it was saved, so that an edit of it shows; see `plan_digest`."""
     position: Position
     progress: Progress
     best: Best
@@ -130,7 +136,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     ),
     **dict.fromkeys(("config", "software", "weights", "spec"), dict),
     **dict.fromkeys(("history", "names", "continuations"), list),
-    **dict.fromkeys(("format", "kind"), str),
+    **dict.fromkeys(("format", "kind", "plan_digest"), str),
     **dict.fromkeys(("version", "epoch"), int),
     **dict.fromkeys(("stopped_early", "closed"), bool),
     "fitness": (int, float),
@@ -145,10 +151,22 @@ _PARTS: dict[str, frozenset[str]] = {
 }
 
 
+def plan_digest(plan: Mapping[str, Any]) -> str:
+    """The SHA-256 of a plan's plain data; against slips, not against forgery."""
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
 def no_progress() -> Progress:
     """Of a run that was saved between two epochs, and has left nothing out."""
     return Progress(
-        batches=0, counted=0, losses=None, pending=0, skipped=0, bad_in_row=0, gradients={}
+        batches=0,
+        counted=0,
+        losses=None,
+        pending=0,
+        skipped=0,
+        bad_losses=0,
+        bad_gradients=0,
+        gradients={},
     )
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import cv2
@@ -100,7 +101,9 @@ class BatchLoader(DataLoader[Sample]):
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # collate makes batches
-        for batch in super().__iter__():
+        with _signals_held():  # until a worker has made up its mind about them
+            batches = super().__iter__()
+        for batch in batches:
             if isinstance(batch, Failure):
                 raise UserError(batch.sentence)
             yield batch
@@ -128,7 +131,11 @@ class TrainLoader:
             if counts:
                 yield batch
             else:
-                yield batch._replace(targets=batch.targets[:0], indices=batch.indices[:0])
+                yield batch._replace(
+                    targets=batch.targets[:0],
+                    indices=batch.indices[:0],
+                    ignored=batch.ignored[:0],
+                )
 
 
 def build_train_loader(  # noqa: PLR0913 -- one argument per option of the command line
@@ -243,6 +250,19 @@ def _batch_loader(
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
     )
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let signals wait, here and in the processes that are started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(worker: int) -> None:

@@ -34,6 +34,13 @@ class NormStatistics:
             torch._foreach_copy_(self._kept, self._averages)
 
     @torch.no_grad()
+    def alarm(self) -> Tensor:
+        """0 if all are finite, else NaN; a loss may be finite although a variance overflowed."""
+        if not self._averages:
+            return torch.zeros(())
+        return torch.cat(self._averages).sum() * 0
+
+    @torch.no_grad()
     def put_back(self) -> None:
         """Undo what one forward pass did to them since `keep`."""
         if self._kept:

@@ -176,7 +176,7 @@ def test_a_deploy_file_of_ours(tmp_path: Path, run: Any) -> None:
 
 def test_a_file_saved_inside_an_epoch(tmp_path: Path, run: Any) -> None:
     progress = {"batches": 7, "counted": 6, "losses": torch.ones(3), "pending": 2, "skipped": 1}
-    part_way = progress | {"bad_in_row": 0, "gradients": {}}
+    part_way = progress | {"bad_losses": 0, "bad_gradients": 0, "gradients": {}}
     save_checkpoint(tiny_training(progress=part_way, scaler={"scale": 4096.0}), tmp_path / "a.pt")
     lines = run(tmp_path / "a.pt").out.splitlines()
     assert (

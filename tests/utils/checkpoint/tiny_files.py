@@ -34,6 +34,7 @@ def tiny_training(**changes: Any) -> dict[str, Any]:
         "plan": plan.to_dict(),
         "position": {"epoch": 5, "iteration": 40},
         "progress": no_progress(),
+        "plan_digest": "",
         "best": {"fitness": 0.125, "epoch": 3},
         "stopped_early": False,
         "closed": False,
