@@ -26,7 +26,7 @@ from utils.training_state import TrainingState
 
 # Three epochs of 4, 4 and 2 images. The 100 iterations of warm-up outlast the run, in which more
 # and more batches are summed for one step: 1, 2, 3, 4 ... and what is left when an epoch ends.
-HOW = "--epochs 3 --nominal-batch-size 400 --multi-scale"
+HOW = "--epochs 3 --nominal-batch-size 400 --multi-scale --amp off"
 STEPS = 9
 AMID_A_STEP = {2, 4, 5, 7, 8}
 
@@ -73,10 +73,10 @@ def test_a_run_interrupted_at_any_step_is_the_same_run(
     assert same_run(whole, run) == []
 
 
-@pytest.mark.parametrize("how", ["--amp off", "--amp bf16 --optimizer AdamW --workers 2"])
 def test_a_run_interrupted_after_every_step_is_the_same_run(
-    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    how = "--amp bf16 --optimizer AdamW --workers 2"
     one = train(parse_request(toy_arguments(tmp_path, f"{HOW} {how} --name one")))
     run = one.with_name("chain")
     signalled_at(1, monkeypatch, toy_arguments(tmp_path, f"{HOW} {how} --name chain"))
@@ -187,7 +187,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 def test_the_printed_command_goes_on_with_a_terminated_run(tmp_path: Path) -> None:
     # The signal goes to the whole group, as a terminal or a scheduler sends it: workers included.
-    how = "--epochs 16 --workers 2 --noval --name"
+    how = "--epochs 9 --workers 2 --noval --name"
     arguments = toy_arguments(tmp_path, f"{how} killed")
     killed = tmp_path / "runs" / "killed"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -201,13 +201,13 @@ def test_the_printed_command_goes_on_with_a_terminated_run(tmp_path: Path) -> No
         start_new_session=True,
     ) as process:
         results = killed / "results.csv"
-        wait_for(lambda: results.is_file() and len(results.read_text().splitlines()) > 2, process)
+        wait_for(lambda: results.is_file() and len(results.read_text().splitlines()) > 1, process)
         os.killpg(process.pid, signal.SIGTERM)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
     assert "Traceback" not in errors
     [command] = re.findall(r"To go on: python (.*)", output)
-    assert read_checkpoint(killed / "weights" / "last.pt")["position"]["epoch"] < 16
+    assert read_checkpoint(killed / "weights" / "last.pt")["position"]["epoch"] < 9
     subprocess.run(
         [sys.executable, *shlex.split(command)],
         cwd=ROOT,
