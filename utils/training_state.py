@@ -61,7 +61,11 @@ class EpochProgress:
 
 @dataclass
 class TrainingState:
-    """Written by `utils.engine` alone, saved and restored here."""
+    """Trained by `utils.engine` alone, saved and restored here.
+
+    What is told of a seam is entered by `utils.state_audit`, how the run went on by
+    `utils.run_record`.
+    """
 
     model: Detector
     ema: ModelEma[Detector]
@@ -85,7 +89,7 @@ class TrainingState:
     """Set when everything after the last epoch is done too."""
     history: list[Row] = field(default_factory=list)
     continuations: list[dict[str, Any]] = field(default_factory=list)
-    """How the run went on, each time; written by `utils.run_record`."""
+    """How the run went on, each time."""
 
     def to_checkpoint(
         self, plan: Plan, config: Config, processes: Processes = ALONE
@@ -148,9 +152,8 @@ class TrainingState:
         self.progress = EpochProgress(
             **{name: saved[name] for name in ("batches", "counted", "losses", "pending", "skipped")}
         )
-        self.scaler.scale(
-            torch.zeros((), device=next(self.model.parameters()).device)
-        )  # sets it up
+        device = next(self.model.parameters()).device
+        self.scaler.scale(torch.zeros((), device=device))  # else it cannot unscale what is summed
         if processes.first:  # what was summed is the sum of all; one alone must bring it back
             for name, gradient in saved["gradients"].items():
                 parameter = self.model.get_parameter(name)
