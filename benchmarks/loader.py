@@ -27,20 +27,26 @@ if TYPE_CHECKING:
 STAGES = {
     "read_image": "decode",
     "resize": "resize",
-    "mosaic": "mosaic",
-    "warped": "warp",
+    "stretch_image": "stretch",
+    "warp_image": "warp",
     "fit": "letterbox",
     "blended": "mixup",
     "shift_colours": "HSV",
     "flipped": "flip",
-    "split": "to CHW",
+    "stretch": "places",
+    "warp_matrix": "places",
+    "seen_window": "places",
+    "to_pixels": "labels",
     "from_pixels": "labels",
+    "warp_boxes": "labels",
+    "still_visible": "labels",
     "draw_sample": "draws",
 }
-"""Functions that the data set and its image store call, by the names that are told."""
+"""Functions that the pipeline's files call, by the names that are told."""
 REST = "rest"
-PIPELINE = ("dataset.py", "image_store.py")
+PIPELINE = ("dataset.py", "compose.py", "recent_images.py", "image_store.py")
 """Files in utils/datasets whose own functions are looked into, rather than taken for stages."""
+DECODING = "read_image"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -132,7 +138,9 @@ def stage_times(loader: TrainLoader, epochs: range) -> Figures:
     profile.disable()
     seconds = stage_seconds(profile)
     whole = sum(seconds.values())
-    figures = {f"{s}, ms": t / samples * MILLISECONDS for s, t in seconds.items()}
+    decoded = sum(e.callcount for e in profile.getstats() if _function_name(e.code) == DECODING)
+    figures = {"images decoded/sample": decoded / samples}
+    figures |= {f"{s}, ms": t / samples * MILLISECONDS for s, t in seconds.items()}
     return figures | {f"{s}, % of sample": 100 * t / whole for s, t in seconds.items()}
 
 

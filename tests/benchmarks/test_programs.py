@@ -63,16 +63,19 @@ def figures(
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def test_loader(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--data", toy, "--imgsz", 96, "--batch-size", 2, "--epochs", 2]
+def test_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_toy(tmp_path, images=72)  # more than are kept in memory
+    options = ["--data", tmp_path / "toy.yaml", "--imgsz", 96, "--batch-size", 2, "--epochs", 2]
     variants = ["--against=--cache ram", "--against=--workers 1"]
     written = figures("loader", [*options, *variants], tmp_path, monkeypatch)
-    stages = ("decode", "resize", "mosaic", "warp", "HSV", "to CHW", "labels", "draws", "rest")
+    stages = ("decode", "resize", "stretch", "HSV", "places", "labels", "draws", "rest")
     found = written["figures"]["A"]
     assert {f"{stage}, ms" for stage in stages} <= found.keys()
     shares = [found[name]["median"] for name in found if name.endswith("% of sample")]
     assert sum(shares) == pytest.approx(100)
+    assert 0 < found["images decoded/sample"]["median"] <= 1
     assert "decode, ms" not in written["figures"]["B"]
+    assert written["figures"]["B"]["images decoded/sample"]["median"] == 0
     assert written["figures"]["C"].keys() == {"samples/s", "samples/s/core"}
     assert written["ratios"].keys() == {"B", "C"}
 

@@ -56,14 +56,29 @@ class SampleDraw:
 
 
 def draw_sample(
-    rng: np.random.Generator, ranges: AugmentRanges, *, index: int, count: int, side: int
+    rng: np.random.Generator,
+    ranges: AugmentRanges,
+    *,
+    index: int,
+    neighbours: np.ndarray,
+    side: int,
 ) -> SampleDraw:
-    """Draw what happens to image `index` of `count`, in a picture of `side` px."""
+    """Draw what happens to an image.
+
+    Args:
+        rng: of this sample.
+        ranges: how far the augmentation may go.
+        index: of the image in the data set.
+        neighbours: data-set indices, among which the other images of mosaics are drawn; there
+            must be some if there are mosaics.
+        side: of the picture, px.
+    """
     if rng.random() < ranges.mosaic:
-        scenes = [_draw_mosaic(rng, ranges, index=index, count=count, side=side)]
+        scenes = [_draw_mosaic(rng, ranges, index=index, neighbours=neighbours, side=side)]
         if rng.random() < ranges.mixup:
-            partner = int(rng.integers(count))
-            scenes.append(_draw_mosaic(rng, ranges, index=partner, count=count, side=side))
+            partner = rng.choice(neighbours)
+            second = _draw_mosaic(rng, ranges, index=partner, neighbours=neighbours, side=side)
+            scenes.append(second)
     else:
         scenes = [Scene((index,), (0, 0), _draw_warp(rng, ranges))]
     hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * ranges.hsv
@@ -77,9 +92,14 @@ def draw_sample(
 
 
 def _draw_mosaic(
-    rng: np.random.Generator, ranges: AugmentRanges, *, index: int, count: int, side: int
+    rng: np.random.Generator,
+    ranges: AugmentRanges,
+    *,
+    index: int,
+    neighbours: np.ndarray,
+    side: int,
 ) -> Scene:
-    others = rng.integers(count, size=MOSAIC_TILES - 1)
+    others = neighbours[rng.integers(len(neighbours), size=MOSAIC_TILES - 1)]
     tiles = rng.permutation([index, *others])
     # Uniform in the middle half of a canvas of twice the side.
     x, y = rng.integers(side // 2, side + side // 2, size=2, endpoint=True)

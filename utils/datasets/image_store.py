@@ -39,6 +39,9 @@ DIGEST_LENGTH = 64
 class ImageStore(Protocol):
     """Images of one data set, resized to one long side."""
 
+    def size(self, i: int) -> tuple[int, int]:
+        """(height, width) of image `i` as it will be loaded, px."""
+
     def load(self, i: int) -> np.ndarray:
         """Image `i`: uint8 [height, width, 3], RGB; not to be written to.
 
@@ -95,6 +98,11 @@ class PackedImages:
 
     def __reduce__(self) -> tuple[Callable[..., PackedImages], tuple[object, ...]]:
         return PackedImages, (self._pixels, self._sizes, self._offsets)
+
+    def size(self, i: int) -> tuple[int, int]:
+        """See `ImageStore.size`."""
+        height, width = self._sizes[i].tolist()
+        return height, width
 
     def load(self, i: int) -> np.ndarray:
         """See `ImageStore.load`."""

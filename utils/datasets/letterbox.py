@@ -39,6 +39,18 @@ def scaled_size(size: tuple[int, int], ratio: float) -> tuple[int, int]:
     return max(round(size[0] * ratio), 1), max(round(size[1] * ratio), 1)
 
 
+def fitting_ratio(size: tuple[int, int], target: tuple[int, int], *, scale_up: bool) -> float:
+    """By which an image of `size` is resized to fit `target`, both (height, width), px.
+
+    Args:
+        size: of the image.
+        target: what it must not exceed.
+        scale_up: also enlarge images that are smaller than the target.
+    """
+    ratio = min(target[0] / size[0], target[1] / size[1])
+    return ratio if scale_up else min(ratio, 1.0)
+
+
 def letterbox(
     image: np.ndarray,
     new_shape: int | tuple[int, int],
@@ -60,10 +72,7 @@ def letterbox(
     """
     height, width = image.shape[:2]
     target = (new_shape, new_shape) if isinstance(new_shape, int) else new_shape
-    ratio = min(target[0] / height, target[1] / width)
-    if not scale_up:
-        ratio = min(ratio, 1.0)
-
+    ratio = fitting_ratio((height, width), target, scale_up=scale_up)
     inner = scaled_size((height, width), ratio)
     spare_y, spare_x = target[0] - inner[0], target[1] - inner[1]
     if auto:

@@ -1,17 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.datasets.augment import (
-    IGNORED,
-    Picture,
-    blended,
-    fit,
-    flipped,
-    mosaic,
-    shift_colours,
-    warped,
-)
-from utils.datasets.warp import Warp
+from utils.datasets.augment import STRIP_PIXELS, Picture, blended, fit, flipped, shift_colours
 
 
 def plain(height: int, width: int, level: int) -> np.ndarray:
@@ -29,67 +19,12 @@ def test_fit_places_the_boxes_on_the_image() -> None:
     assert (picture.image == 255).all(axis=2).sum() == 200
 
 
-def test_a_mosaic_joins_the_inner_corners_at_its_centre() -> None:
-    #        0   4   6   12   16
-    #      0 +---------------+
-    #      2 |   +---+----+  |     1: 8 x 4 high, only 6 rows of it on the canvas
-    #        | 0 | 0 | 1  |        the canvas is 16 x 16, the centre (6, 6)
-    #      6 +---+---+----+--+
-    #        | 2     |  3
-    images = [plain(4, 2, 10), plain(8, 6, 20), plain(8, 8, 30), plain(2, 8, 40)]
-    whole = np.array([[0, 0.5, 0.5, 1, 1]], np.float32)
-    labels = [whole + np.array([i, 0, 0, 0, 0]) for i in range(4)]
-    picture = mosaic(images, labels, (6, 6), 8)
-    expected = np.full((16, 16), 114)
-    expected[2:6, 4:6] = 10
-    expected[0:6, 6:12] = 20  # 2 rows are cut off at the top
-    expected[6:14, 0:6] = 30  # 2 columns on the left
-    expected[6:8, 6:14] = 40
-    assert np.array_equal(picture.image[..., 0], expected)
-    assert picture.classes.tolist() == [0, 1, 2, 3]
-    assert picture.boxes.tolist() == [[4, 2, 6, 6], [6, 0, 12, 6], [0, 6, 6, 14], [6, 6, 14, 8]]
-
-
-def test_a_mosaic_shows_the_part_next_to_the_centre() -> None:
-    image = np.arange(64, dtype=np.uint8).reshape(8, 8, 1).repeat(3, axis=2)
-    none = np.empty((0, 5))
-    canvas = mosaic([image] * 4, [none] * 4, (4, 12), 8).image[..., 0]
-    assert np.array_equal(canvas[4:12, 0:4], image[:, 4:, 0])  # the right half of the upper left
-    assert np.array_equal(canvas[12:16, 4:12], image[:4, :, 0])  # the top of the lower right
-
-
-def test_objects_lost_in_a_warp_lose_their_labels() -> None:
-    picture = Picture(
-        plain(40, 40, 0),
-        np.array([1, 2, 3]),
-        np.array([[16.0, 16.0, 24.0, 24.0], [0.0, 0.0, 9.0, 9.0], [5.0, 18.0, 15.0, 22.0]]),
-    )
-    middle = warped(picture, Warp(), (20, 20))  # 10 … 30 of both axes
-    assert middle.image.shape == (20, 20, 3)
-    assert middle.classes.tolist() == [1, 3]
-    assert middle.boxes.tolist() == [[6, 6, 14, 14], [0, 8, 5, 12]]
-
-
-def test_of_an_ignore_region_all_that_is_visible_stays() -> None:
-    boxes = np.array(
-        [
-            [0.0, 0.0, 11.0, 40.0],  # 1 px of it is in the picture, of 11
-            [0.0, 0.0, 10.0, 40.0],  # none
-            [0.0, 29.75, 40.0, 40.0],  # a sliver
-            [16.0, 16.0, 24.0, 24.0],  # all
-        ]
-    )
-    picture = Picture(plain(40, 40, 0), np.full(4, IGNORED), boxes)
-    middle = warped(picture, Warp(), (20, 20))  # 10 … 30 of both axes
-    assert middle.boxes.tolist() == [[0, 0, 1, 20], [0, 19.75, 20, 20], [6, 6, 14, 14]]
-    assert middle.classes.tolist() == [IGNORED] * 3
-
-
 def test_a_blend_has_the_objects_of_both() -> None:
     first = Picture(plain(4, 4, 100), np.array([1]), np.array([[0.0, 0.0, 2.0, 2.0]]))
     second = Picture(plain(4, 4, 200), np.array([5]), np.array([[1.0, 1.0, 3.0, 3.0]]))
     both = blended(first, second, 0.25)
     assert (both.image == 175).all()
+    assert both.image is first.image  # no memory but the pictures' own
     assert both.classes.tolist() == [1, 5]
     assert both.boxes.tolist() == [[0, 0, 2, 2], [1, 1, 3, 3]]
 
@@ -103,16 +38,38 @@ def test_a_blend_has_the_objects_of_both() -> None:
         ((1.0, 0.0, 1.0), (200, 100, 50), (200, 200, 200)),
         ((2.0, 1.0, 1.0), (0, 200, 0), (0, 0, 200)),  # hue 120° becomes 240°
         ((1.5, 1.0, 1.0), (0, 0, 200), (200, 0, 0)),  # hue 240° becomes 360°, red
+        ((1.4, 1.0, 1.0), (200, 0, 100), (60, 200, 0)),  # hue 330° becomes 462°, that is 102°
     ],
 )
 def test_colours(
     gains: tuple[float, float, float], before: tuple[int, int, int], after: tuple[int, int, int]
 ) -> None:
     image = np.full((2, 2, 3), before, np.uint8)
-    shifted = shift_colours(image, gains)
-    assert shifted.shape == image.shape
-    np.testing.assert_allclose(shifted[1, 1].astype(int), after, atol=1)
-    assert (image == before).all()
+    shift_colours(image, gains)
+    np.testing.assert_allclose(image[1, 1].astype(int), after, atol=1)
+
+
+def test_levels_are_multiplied_as_by_a_table() -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=2)  # value alone
+    equal = []
+    for gain in np.linspace(0.61, 1.39, 40):
+        image = grey.copy()
+        shift_colours(image, (1.0, 1.0, float(gain)))
+        expected = np.floor(np.arange(256) * gain).clip(0, 255)
+        assert np.abs(image[0, :, 0] - expected).max() <= 1
+        equal.append(np.mean(image[0, :, 0] == expected))
+    assert np.mean(equal) > 0.98
+
+
+def test_a_picture_of_several_strips_is_treated_alike_everywhere() -> None:
+    width = 100
+    rows = STRIP_PIXELS // width
+    image = np.full((2 * rows + 3, width, 3), (200, 100, 50), np.uint8)
+    shift_colours(image, (1.01, 0.5, 0.8))
+    alone = np.full((1, width, 3), (200, 100, 50), np.uint8)
+    shift_colours(alone, (1.01, 0.5, 0.8))
+    assert (image == alone).all()
+    assert alone[0, 0].tolist() != [200, 100, 50]
 
 
 @pytest.mark.parametrize(
@@ -129,6 +86,7 @@ def test_flips(up_down: bool, left_right: bool, box: list[int], corner: tuple[in
     image[2, 1] = 255  # the upper left pixel of the box
     picture = Picture(image, np.array([3]), np.array([[1.0, 2.0, 5.0, 4.0]]))
     mirrored = flipped(picture, up_down=up_down, left_right=left_right)
+    assert mirrored.image is image
     assert mirrored.boxes.tolist() == [box]
     assert mirrored.image[corner].tolist() == [255, 255, 255]
     assert mirrored.image.sum() == 3 * 255

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from tests.utils.datasets.drawn import drawn_index
-from utils.datasets.dataset import Batch, EvalSet, Failure, Frame, Sample, TrainSet, collate
+from utils.datasets.dataset import (
+    Batch,
+    EvalSet,
+    Failure,
+    Frame,
+    Request,
+    Sample,
+    TrainSet,
+    make_batch,
+)
 from utils.datasets.draws import AugmentRanges
 from utils.datasets.ignore_regions import IgnoreRegions
 from utils.datasets.image_store import FileImages
@@ -22,6 +31,18 @@ SIZES = [(96, 96), (64, 96), (96, 48), (80, 96), (96, 72), (96, 60)]
 def train_set(index: Index, ranges: AugmentRanges | None, seed: int = 0) -> TrainSet:
     images = FileImages(index, SIDE, cv2.INTER_LINEAR)
     return TrainSet(index, images, np.full((len(index), 2), SIDE), seed=seed, ranges=ranges)
+
+
+def train_sample(dataset: TrainSet, epoch: int, i: int) -> Sample:
+    """The sample of an image among all the others."""
+    out = np.zeros((SIDE, SIDE, 3), np.uint8)
+    return dataset.sample(epoch, i, np.arange(len(dataset)), out)
+
+
+def eval_sample(index: Index, shape: tuple[int, int]) -> Sample:
+    """The sample of the first image."""
+    dataset = EvalSet(index, FileImages(index, SIDE, cv2.INTER_AREA), np.array([shape]))
+    return dataset.sample(0, np.zeros((*shape, 3), np.uint8))
 
 
 @pytest.fixture
@@ -54,13 +75,12 @@ def assert_boxes_are_on_rectangles(sample: Sample, tolerance: float) -> None:
 
 
 def test_plain_samples_are_letterboxed(index: Index) -> None:
-    sample = train_set(index, None)[0, 1]
+    sample = train_sample(train_set(index, None), 0, 1)
     # 64 x 96 in a square of 96: 16 rows above; the rectangle is drawn at (12, 17, 71, 48)
     assert sample.image.shape == (96, 96, 3)
     assert sample.labels[:, 0].tolist() == [1]
     np.testing.assert_allclose(labelled_boxes(sample), [[12, 33, 71, 64]], atol=1e-4)
     assert white_boxes(sample.image).tolist() == [[12, 33, 71, 64]]
-    assert sample.index == 1
     assert sample.frame == Frame(str(index.paths[1]), (64, 96), (1.0, 1.0), (0.0, 0.0))
 
 
@@ -69,7 +89,7 @@ def test_mosaics_without_a_warp_are_exact(index: Index) -> None:
     found = 0
     for epoch in range(5):
         for i in range(len(index)):
-            sample = dataset[epoch, i]
+            sample = train_sample(dataset, epoch, i)
             found += len(sample.labels)
             assert_boxes_are_on_rectangles(sample, 1e-4)
     assert found > 60
@@ -90,7 +110,7 @@ def test_boxes_follow_their_rectangles(index: Index, ranges: AugmentRanges) -> N
     found = 0
     for i in range(len(index)):
         for epoch in range(4):
-            sample = dataset[epoch, i]
+            sample = train_sample(dataset, epoch, i)
             found += len(sample.labels)
             whole = [
                 box
@@ -106,7 +126,7 @@ def test_boxes_follow_their_rectangles(index: Index, ranges: AugmentRanges) -> N
 def test_labels_stay_in_the_picture(index: Index) -> None:
     dataset = train_set(index, AugmentRanges(degrees=20, translate=0.3, scale=0.9, mosaic=0.7))
     for epoch in range(10):
-        sample = dataset[epoch, 0]
+        sample = train_sample(dataset, epoch, 0)
         boxes = labelled_boxes(sample)
         assert sample.labels.dtype == np.float32
         assert boxes.min(initial=0) >= -1e-4
@@ -114,8 +134,8 @@ def test_labels_stay_in_the_picture(index: Index) -> None:
 
 
 def test_mixup_has_the_labels_of_both(index: Index) -> None:
-    alone = train_set(index, AugmentRanges(mosaic=1))[0, 2]
-    mixed = train_set(index, AugmentRanges(mosaic=1, mixup=1))[0, 2]
+    alone = train_sample(train_set(index, AugmentRanges(mosaic=1)), 0, 2)
+    mixed = train_sample(train_set(index, AugmentRanges(mosaic=1, mixup=1)), 0, 2)
     assert mixed.labels[: len(alone.labels)].tolist() == alone.labels.tolist()
     assert len(mixed.labels) > len(alone.labels)
 
@@ -123,11 +143,26 @@ def test_mixup_has_the_labels_of_both(index: Index) -> None:
 def test_a_sample_is_a_function_of_seed_epoch_and_index(index: Index) -> None:
     ranges = AugmentRanges(translate=0.1, scale=0.5, hsv=(0.1, 0.5, 0.5), mosaic=1)
     first, again = train_set(index, ranges), train_set(index, ranges)
-    again[3, 4]  # what was asked for before does not matter
-    assert np.array_equal(first[1, 2].image, again[1, 2].image)
-    assert np.array_equal(first[1, 2].labels, again[1, 2].labels)
-    for other in (first[2, 2], first[1, 3], train_set(index, ranges, seed=1)[1, 2]):
-        assert not np.array_equal(first[1, 2].image, other.image)
+    train_sample(again, 3, 4)  # what was asked for before does not matter
+    one, other = train_sample(first, 1, 2), train_sample(again, 1, 2)
+    assert np.array_equal(one.image, other.image)
+    assert np.array_equal(one.labels, other.labels)
+    different = train_set(index, ranges, seed=1)
+    for dataset, epoch, i in ((first, 2, 2), (first, 1, 3), (different, 1, 2)):
+        assert not np.array_equal(one.image, train_sample(dataset, epoch, i).image)
+
+
+def test_mosaics_are_of_neighbours(tmp_path: Path) -> None:
+    index = drawn_index(tmp_path, [(96, 96)] * 6)  # classes 0, 1, 2, 0, 1, 2
+    dataset = train_set(index, AugmentRanges(mosaic=1, mixup=0.5))
+    for neighbours, classes in (([1, 4], {1}), ([1, 3, 4], {0, 1}), ([4, 5], {1, 2})):
+        labels = [
+            dataset.sample(
+                epoch, 4, np.array(neighbours), np.zeros((SIDE, SIDE, 3), np.uint8)
+            ).labels
+            for epoch in range(8)
+        ]
+        assert set(np.concatenate(labels)[:, 0].tolist()) == classes
 
 
 def with_regions(index: Index) -> Index:
@@ -151,7 +186,7 @@ def test_regions_go_exactly_where_boxes_go(index: Index, ranges: AugmentRanges |
     found = 0
     for i in range(len(index)):
         for epoch in range(6):
-            without, sample = plain[epoch, i], marked[epoch, i]
+            without, sample = (train_sample(dataset, epoch, i) for dataset in (plain, marked))
             assert np.array_equal(sample.image, without.image)
             assert np.array_equal(sample.labels, without.labels)
             assert without.ignored.shape == (0, 4)
@@ -166,15 +201,14 @@ def test_regions_go_exactly_where_boxes_go(index: Index, ranges: AugmentRanges |
 
 def test_regions_of_eval_samples_are_where_boxes_are(tmp_path: Path) -> None:
     index = with_regions(drawn_index(tmp_path, [(192, 144)]))
-    sample = EvalSet(index, FileImages(index, SIDE, cv2.INTER_AREA), np.array([[128, 96]]))[0]
+    sample = eval_sample(index, (128, 96))
     assert sample.labels.shape == (1, 5)
     assert np.array_equal(sample.ignored, sample.labels[:, 1:])
 
 
 def test_eval_samples_lead_back_to_the_original(tmp_path: Path) -> None:
     index = drawn_index(tmp_path, [(192, 144)])
-    images = FileImages(index, SIDE, cv2.INTER_AREA)
-    sample = EvalSet(index, images, np.array([[128, 96]]))[0]
+    sample = eval_sample(index, (128, 96))
     assert sample.image.shape == (128, 96, 3)
     assert sample.frame == Frame(str(index.paths[0]), (192, 144), (0.5, 0.5), (12.0, 16.0))
     back = boxes_to_original(
@@ -190,24 +224,27 @@ def test_eval_samples_lead_back_to_the_original(tmp_path: Path) -> None:
 
 def test_eval_samples_are_not_enlarged_beyond_the_side(tmp_path: Path) -> None:
     index = drawn_index(tmp_path, [(48, 48)])
-    sample = EvalSet(index, FileImages(index, SIDE, cv2.INTER_AREA), np.array([[128, 128]]))[0]
+    sample = eval_sample(index, (128, 128))
     assert sample.frame.ratio == (2.0, 2.0)  # 48 to the side of 96, not to the shape of 128
     assert sample.frame.pad == (16.0, 16.0)
 
 
-def test_collate() -> None:
+def test_a_batch_holds_the_samples_side_by_side() -> None:
     frame = Frame("x", (2, 4), (1.0, 1.0), (0.0, 0.0))
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     labels = np.array([[5, 0.5, 0.5, 0.1, 0.2], [6, 0.4, 0.4, 0.3, 0.3]], np.float32)
-    batch = collate(
-        [
-            Sample(pixels, np.empty((0, 5), np.float32), labels[:1, 1:], 7, frame),
-            Sample(pixels[:, ::-1], labels, labels[:, 1:], 9, frame),
-        ]
-    )
+
+    def sample(i: int, out: np.ndarray) -> Sample:
+        out[:] = pixels if i == 7 else pixels[:, ::-1]
+        if i == 7:
+            return Sample(out, np.empty((0, 5), np.float32), labels[:1, 1:], frame)
+        return Sample(out, labels, labels[:, 1:], frame)
+
+    batch = make_batch([7, 9], (2, 4), sample)
     assert isinstance(batch, Batch)
     assert batch.images.dtype == torch.uint8
-    assert batch.images.is_contiguous()
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert not batch.images.is_shared()
     assert batch.images.shape == (2, 3, 2, 4)
     assert batch.images[0].tolist() == pixels.transpose(2, 0, 1).tolist()
     assert batch.images[1].tolist() == pixels[:, ::-1].transpose(2, 0, 1).tolist()
@@ -223,10 +260,9 @@ def test_collate() -> None:
 
 
 def test_a_batch_without_boxes_has_targets_of_the_right_shape() -> None:
-    frame = Frame("x", (2, 4), (1.0, 1.0), (0.0, 0.0))
     none = np.empty((0, 5), np.float32)
-    sample = Sample(np.zeros((2, 4, 3), np.uint8), none, none[:, 1:], 0, frame)
-    batch = collate([sample])
+    frame = Frame("x", (2, 4), (1.0, 1.0), (0.0, 0.0))
+    batch = make_batch([0], (2, 4), lambda _, out: Sample(out, none, none[:, 1:], frame))
     assert isinstance(batch, Batch)
     assert batch.targets.shape == (0, 6)
     assert batch.ignored.shape == (0, 5)
@@ -235,6 +271,5 @@ def test_a_batch_without_boxes_has_targets_of_the_right_shape() -> None:
 def test_a_changed_image_is_a_failure_in_the_users_words(index: Index) -> None:
     path = Path(str(index.paths[0]))
     cv2.imwrite(str(path), np.zeros((50, 50, 3), np.uint8))
-    failure = train_set(index, None).__getitems__([(0, 1), (0, 0)])
+    failure = train_set(index, None)[Request(0, [1, 0], np.empty(0, np.int64))]
     assert failure == Failure(f"image {path} has changed while it was in use; start again.")
-    assert collate(failure) is failure

@@ -16,6 +16,8 @@ FULL = AugmentRanges(
     mixup=1,
 )
 
+NEIGHBOURS = np.array([3, 11, 12, 20, 30, 31, 40, 41, 42, 50])
+
 
 def drawn(ranges: AugmentRanges, epochs: int = 200) -> list[SampleDraw]:
     return [
@@ -23,7 +25,7 @@ def drawn(ranges: AugmentRanges, epochs: int = 200) -> list[SampleDraw]:
             np.random.default_rng(np.random.SeedSequence([0, epoch, 3])),
             ranges,
             index=3,
-            count=10,
+            neighbours=NEIGHBOURS,
             side=64,
         )
         for epoch in range(epochs)
@@ -40,11 +42,17 @@ def test_nothing_is_drawn_where_nothing_may_vary() -> None:
         assert not draw.flip_left_right
 
 
-def test_a_mosaic_holds_its_image_at_any_place_and_any_others() -> None:
+def test_a_mosaic_holds_its_image_at_any_place_and_any_neighbours() -> None:
     scenes = [draw.scenes[0] for draw in drawn(FULL)]
     assert all(len(scene.tiles) == 4 and 3 in scene.tiles for scene in scenes)
     assert {scene.tiles.index(3) for scene in scenes} == {0, 1, 2, 3}
-    assert {tile for scene in scenes for tile in scene.tiles} == set(range(10))
+    assert {tile for scene in scenes for tile in scene.tiles} == set(NEIGHBOURS.tolist())
+
+
+def test_mixup_is_with_the_mosaic_of_any_neighbour() -> None:
+    seconds = [draw.scenes[1].tiles for draw in drawn(FULL)]
+    assert {tile for tiles in seconds for tile in tiles} == set(NEIGHBOURS.tolist())
+    assert sum(3 in tiles for tiles in seconds) < 100  # it is not the image's own
 
 
 def test_the_centre_is_uniform_in_the_middle_half_of_the_canvas() -> None:

@@ -59,6 +59,8 @@ def test_caches_hold_the_same_images(index: Index, cache: str) -> None:
     assert isinstance(files, FileImages)
     assert isinstance(packed, PackedImages)
     assert equal(images_of(files), images_of(packed))
+    for store in (files, packed):  # told without loading them
+        assert [store.size(i) for i in range(4)] == [(32, 48), (48, 32), (48, 48), (16, 48)]
 
 
 def image_caches(index: Index) -> list[Path]:

@@ -1,7 +1,9 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +12,19 @@ import torch
 from tests.paths import SHARED, requires_shared
 from tests.utils.datasets.drawn import drawn_index
 from utils.config import Hyp
-from utils.datasets.dataset import Batch
+from utils.datasets.dataset import Batch, Request
 from utils.datasets.ignore_regions import IgnoreRegions
+from utils.datasets.image_files import read_image
 from utils.datasets.index import Index, build_index
 from utils.datasets.loader import (
+    EpochSampler,
     Part,
     TrainLoader,
     build_eval_loader,
     build_train_loader,
-    usable_workers,
 )
+from utils.datasets.packed_strings import PackedStrings
+from utils.datasets.shapes import square_batches
 from utils.errors import UserError
 
 SIZES = [(64, 64), (48, 64), (64, 40), (50, 64), (30, 64), (64, 64), (64, 32), (64, 56), (32, 64)]
@@ -68,7 +73,7 @@ def test_an_epoch_has_every_image_once_and_the_rest_last(index: Index) -> None:
     for batch in batches:
         assert batch.images.shape[1:] == (3, 64, 64)
         assert batch.images.dtype == torch.uint8
-        assert batch.images.is_contiguous()
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_order_depends_on_epoch_and_seed_only(index: Index) -> None:
@@ -85,6 +90,16 @@ def test_workers_do_not_change_the_batches(index: Index) -> None:
         loader = train_loader(index, workers=workers)
         for epoch in range(2):
             assert equal(loader.batches(epoch), expected[epoch])
+
+
+def test_a_worker_hands_over_rows_of_pixels_in_shared_memory(index: Index) -> None:
+    for loader in (
+        train_loader(index, workers=1).batches(0),
+        build_eval_loader(index, image_size=64, batch_size=4, workers=1),
+    ):
+        for batch in loader:
+            assert batch.images.is_shared()
+            assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -174,6 +189,89 @@ def test_rectangular_training_has_rectangles_and_no_mosaics(tmp_path: Path) -> N
         assert batch.targets[:, 0].tolist() == [0, 1]
 
 
+def requests(count: int, batch_size: int, neighbourhood: int, **changes: Part) -> list[Request]:
+    batches = square_batches(count, batch_size, 64).batches
+    sampler = EpochSampler(
+        batches, seed=0, keep_together=False, neighbourhood=neighbourhood, **changes
+    )
+    sampler.seek(2, 0)
+    return list(sampler)
+
+
+@pytest.mark.parametrize(("gpu", "niceness"), [(True, 0), (False, 5)])
+def test_workers_give_way_where_the_processors_train(
+    index: Index, monkeypatch: pytest.MonkeyPatch, gpu: bool, niceness: int
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    started_with = train_loader(index)._loader.worker_init_fn
+    assert isinstance(started_with, partial)
+    assert started_with.keywords == {"niceness": niceness}
+
+
+def test_neighbourhoods_are_pieces_of_the_order_and_the_last_one_reaches_back() -> None:
+    found = requests(21, 2, 8)
+    order = [i for request in found for i in request.indices]
+    assert sorted(order) == list(range(21))
+    expected = [order[:8]] * 4 + [order[8:16]] * 4 + [order[13:]] * 3
+    assert [request.neighbours.tolist() for request in found] == expected
+    for request in found:
+        assert set(request.indices) <= set(request.neighbours.tolist())
+        assert request.epoch == 2
+
+
+def test_all_images_are_neighbours_where_there_are_few() -> None:
+    found = requests(5, 2, 8)
+    order = [i for request in found for i in request.indices]
+    assert [request.neighbours.tolist() for request in found] == [order] * 3
+    assert [len(request.neighbours) for request in requests(5, 2, 0)] == [0, 0, 0]
+
+
+def test_neighbourhoods_depend_neither_on_processes_nor_on_the_start() -> None:
+    whole = [request.neighbours.tolist() for request in requests(21, 3, 9)]
+    for part in (Part(0, 2), Part(1, 2), Part(3, 4)):
+        assert [r.neighbours.tolist() for r in requests(21, 3, 9, part=part)] == whole
+    sampler = EpochSampler(
+        square_batches(21, 3, 64).batches, seed=0, keep_together=False, neighbourhood=9
+    )
+    sampler.seek(2, 4)
+    assert [request.neighbours.tolist() for request in sampler] == whole[4:]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(1, 64), (16, 64), (24, 72), (64, 64), (100, 100)]
+)
+def test_a_neighbourhood_is_of_whole_batches(index: Index, batch_size: int, expected: int) -> None:
+    many = replace(index, **repeated(index, 200))
+    loader = train_loader(many, batch_size=batch_size)
+    loader._sampler.seek(0, 0)
+    assert {len(request.neighbours) for request in loader._sampler} == {expected}
+
+
+def repeated(index: Index, count: int) -> dict[str, Any]:
+    """The first image, which has one box, again and again."""
+    return {
+        "paths": PackedStrings.of([str(index.paths[0])] * count),
+        "sizes": index.sizes[:1].repeat(count, axis=0),
+        "boxes": index.boxes[:1].repeat(count, axis=0),
+        "offsets": np.arange(count + 1),
+    }
+
+
+def test_each_image_is_decoded_once_in_an_epoch(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+
+    def decode(path: str) -> np.ndarray:
+        decoded.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr("utils.datasets.image_store.read_image", decode)
+    batches = list(train_loader(index, batch_size=2, hyp=Hyp(mosaic=1)).batches(0))
+    assert len(batches) == 5
+    assert len(decoded) == len(set(decoded)) <= 9
+
+
 def test_copy_paste_is_said_to_have_no_effect(
     index: Index, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -233,12 +331,6 @@ def test_processes_share_the_batches_of_one(index: Index, processes: int, rect: 
         for batch in batches:  # one without images of its own has another's, without their boxes
             assert len(batch.images) == max(len(batch.indices), 1)
             assert len(batch.indices) or not len(batch.targets)
-
-
-def test_workers_are_no_more_than_batches_and_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
-    assert [usable_workers(wanted, 100) for wanted in (0, 3, 8)] == [0, 3, 4]
-    assert usable_workers(8, 2) == 2
 
 
 @requires_shared
