@@ -84,6 +84,7 @@ def main() -> None:
 
 def detect(args: argparse.Namespace) -> Path:
     """Build in the order in which the data flow, detect, report; returns the folder of the run."""
+    from utils.allocator import keep_freed_memory
     from utils.checkpoint.loading import load_model
     from utils.datasets.sources import open_source
     from utils.prediction_files import PredictionFiles
@@ -92,6 +93,7 @@ def detect(args: argparse.Namespace) -> Path:
     from utils.runtime import select_device
 
     device = select_device(args.device)
+    keep_freed_memory(device)
     if args.half and device.type == "cpu":
         raise UserError("--half needs a GPU; leave it out on a CPU.")
     loaded_model = load_model(args.weights, device)

@@ -88,6 +88,7 @@ def validate(args: argparse.Namespace) -> Path:
         UserError: the options, the weights and the data do not go together.
     """
     from models.detector import fuse
+    from utils.allocator import keep_freed_memory
     from utils.checkpoint.loading import load_model
     from utils.datasets.description import load_description, require_obtainable
     from utils.datasets.truth_files import COCO, truth_file
@@ -98,6 +99,7 @@ def validate(args: argparse.Namespace) -> Path:
     from utils.runtime import select_device
 
     device = select_device(args.device)
+    keep_freed_memory(device)
     if args.half and device.type == "cpu":
         raise UserError("--half needs a GPU; leave it out on a CPU.")
     description = load_description(args.data)

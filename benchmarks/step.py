@@ -136,6 +136,7 @@ def build_training(args: argparse.Namespace) -> WatchedTraining:
     from models.detector import Detector
     from models.loss import build_loss
     from models.spec import load_spec
+    from utils.allocator import keep_freed_memory
     from utils.build import build_rules, build_state
     from utils.command_line import parse_request
     from utils.processes import ALONE
@@ -146,6 +147,7 @@ def build_training(args: argparse.Namespace) -> WatchedTraining:
     options |= {"--nominal-batch-size": args.batch_size, "--imgsz": args.imgsz}
     run = open_run(parse_request([str(word) for pair in options.items() for word in pair]))
     device = select_device(args.device)
+    keep_freed_memory(device)  # as train.py and val.py do
     precision = choose_precision(args.amp, device)
     memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
     torch.manual_seed(0)
@@ -239,7 +241,7 @@ def made_up_batch(images: int, size: int, boxes: int, classes: int) -> Batch:
     from utils.datasets.dataset import Batch, Frame
 
     rng = np.random.default_rng(0)
-    pixels = rng.integers(256, size=(images, 3, size, size), dtype=np.uint8)
+    pixels = rng.integers(256, size=(images, size, size, 3), dtype=np.uint8)
     sides = rng.uniform(*BOX_SIDES, (images * boxes, 2))
     columns = (
         np.repeat(np.arange(images), boxes)[:, None],
@@ -250,7 +252,10 @@ def made_up_batch(images: int, size: int, boxes: int, classes: int) -> Batch:
     targets = np.concatenate(columns, axis=1).astype(np.float32)  # [images * boxes, 6]
     frame = Frame("noise", (size, size), (1.0, 1.0), (0.0, 0.0))
     return Batch(
-        torch.from_numpy(pixels), torch.from_numpy(targets), torch.arange(images), (frame,) * images
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        torch.from_numpy(targets),
+        torch.arange(images),
+        (frame,) * images,
     )
 
 

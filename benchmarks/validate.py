@@ -61,6 +61,7 @@ def prepare(args: argparse.Namespace) -> Measure:
         UserError: an option, the weights or the data set are refused.
     """
     from models.detector import fuse
+    from utils.allocator import keep_freed_memory
     from utils.checkpoint.loading import load_model
     from utils.datasets.description import ensure_available, load_description
     from utils.datasets.index import build_index
@@ -69,6 +70,7 @@ def prepare(args: argparse.Namespace) -> Measure:
     from utils.runtime import select_device
 
     device = select_device(args.device)
+    keep_freed_memory(device)  # as train.py and val.py do
     model = load_model(args.weights, device).model
     model = fuse(model) if args.fuse else model
     description = load_description(args.data)

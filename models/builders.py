@@ -44,10 +44,13 @@ class Context(NamedTuple):
 
 
 class BuiltModel(NamedTuple):
-    """Layers in order, and for each the absolute indices of its inputs; -1 is the image."""
+    """Layers in order, and what is known of each."""
 
     layers: list[nn.Module]
     sources: list[tuple[int, ...]]
+    """The absolute indices of its inputs; -1 is the image."""
+    strides: list[int]
+    """Pixels of the network input per cell of its output."""
 
 
 def build_layers(spec: ModelSpec, channels: int) -> BuiltModel:
@@ -77,7 +80,8 @@ def build_layers(spec: ModelSpec, channels: int) -> BuiltModel:
         layers.append(layer.module)
         all_sources.append(sources)
         outputs[index] = layer.output
-    return BuiltModel(layers, all_sources)
+    strides = [outputs[index].stride for index in range(len(layers))]
+    return BuiltModel(layers, all_sources, strides)
 
 
 def _scaled_repeats(repeats: int, depth_multiple: float) -> int:

@@ -6,15 +6,11 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.builders import build_layers
 from models.head import DetectionHead
 from models.layers import Conv
 from models.spec import ModelSpec
-
-ELEMENTWISE_FLOPS = 4
-"""Batch norm subtracts, divides, multiplies, adds; SiLU takes exp, adds, divides, multiplies."""
 
 
 class Detector(nn.Module):
@@ -35,6 +31,7 @@ class Detector(nn.Module):
         self.channels = channels
         self.model = nn.ModuleList(built.layers)
         self.sources = tuple(built.sources)
+        self.layer_strides = tuple(built.strides)
         self._kept = frozenset(
             source
             for index, sources in enumerate(built.sources)
@@ -84,6 +81,10 @@ class Detector(nn.Module):
         """Boxes and scores ``[B, N, 5 + classes]`` from raw maps; see `DetectionHead.decode`."""
         return self.head.decode(raw)
 
+    def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
+        """Boxes whose best score is above a threshold; see `DetectionHead.decode_confident`."""
+        return self.head.decode_confident(raw, threshold)
+
     def predict(self, images: Tensor) -> Tensor:
         """Boxes and scores ``[B, N, 5 + classes]`` of images ``[B, channels, H, W]`` in 0..1."""
         return self.decode(self(images))
@@ -101,29 +102,6 @@ def fuse(model: Detector) -> Detector:
 def count_parameters(model: nn.Module) -> int:
     """Number of trainable values; buffers, such as anchors and running statistics, do not count."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def gflops(model: Detector, size: int = 640) -> float:
-    """Billions of floating-point operations for one square image, a multiply-add being two.
-
-    Convolutions, batch norms and activations of an unfused model, as upstream prints them. Counted
-    on a copy without memory, so that even the largest model takes no time.
-
-    Args:
-        model: any detector.
-        size: side of the image, pixels.
-    """
-    with torch.device("meta"):
-        twin = Detector(model.spec, model.channels).eval()
-        image = torch.empty(1, model.channels, size, size)
-    elements: list[int] = []
-    for module in twin.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.SiLU):
-            module.register_forward_hook(lambda *call: elements.append(call[-1].numel()))
-    with FlopCounterMode(display=False) as convolutions, torch.no_grad():
-        twin(image)
-    flops = convolutions.get_total_flops() + ELEMENTWISE_FLOPS * sum(elements)
-    return flops / 1e9
 
 
 class Transfer(NamedTuple):

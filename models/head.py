@@ -41,9 +41,14 @@ class DetectionHead(nn.Module):
         self.strides = tuple(strides)
         self.anchors_per_level = len(anchors[0]) // 2
         fields = BOX_FIELDS + classes
-        pixels = torch.tensor(anchors, dtype=torch.float32).view(len(strides), -1, 2)
-        steps = torch.tensor(strides, dtype=torch.float32).view(-1, 1, 1)
-        self.register_buffer("anchors", pixels / steps)  # [L, A, 2], cells
+        # Divided as numbers: to divide tensors without memory, as models that are only measured
+        # are made of, torch would import its compiler, for nearly two seconds.
+        cells = [
+            [side / stride for side in level]
+            for level, stride in zip(anchors, strides, strict=True)
+        ]
+        shape = (len(strides), self.anchors_per_level, 2)
+        self.register_buffer("anchors", torch.tensor(cells, dtype=torch.float32).view(shape))
         self.m = nn.ModuleList(
             nn.Conv2d(inputs, self.anchors_per_level * fields, 1) for inputs in channels
         )
@@ -80,6 +85,33 @@ class DetectionHead(nn.Module):
         levels = zip(raw, self.anchors, self.strides, strict=True)
         return torch.cat([_decode_level(*level).flatten(1, 3) for level in levels], 1)
 
+    def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
+        """As `decode`, but only boxes whose best score is above a threshold; most are not.
+
+        A score is objectness times class score.
+
+        Returns:
+            For each image ``[n, 5 + classes]``, in the order of `decode`.
+        """
+        found: list[list[Tensor]] = [[] for _ in raw[0]]
+        for level, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
+            objectness = level[..., BOX_FIELDS - 1].float().sigmoid()
+            cells = (objectness > threshold).nonzero()  # [n, 4]
+            fields = level[cells.unbind(1)]
+            best = fields[:, BOX_FIELDS:].amax(1).float().sigmoid()
+            confident = best * objectness[cells.unbind(1)] > threshold
+            image, anchor, row, col = cells[confident].unbind(1)
+            boxes = _decode(
+                fields[confident],
+                torch.stack((col, row), 1),
+                anchors.float()[anchor] * stride,
+                stride,
+            )
+            counts = image.bincount(minlength=len(level)).tolist()
+            for of_image, part in zip(found, boxes.split(counts), strict=True):
+                of_image.append(part)
+        return [torch.cat(parts) for parts in found]
+
     @torch.no_grad()
     def _initialise_biases(self) -> None:
         """Start with rare objects (Lin et al., "Focal Loss", 2017, 3.3) and even classes."""
@@ -99,7 +131,12 @@ def _decode_level(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
     rows = torch.arange(height, device=raw.device)
     cols = torch.arange(width, device=raw.device)
     cells = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1)  # [h, w, 2]
+    return _decode(raw, cells, (anchors.float() * stride)[:, None, None], stride)
+
+
+def _decode(raw: Tensor, cells: Tensor, anchors: Tensor, stride: int) -> Tensor:
+    """Raw ``[..., F]``, cells ``[..., 2]`` as x, y, and anchors ``[..., 2]`` in pixels."""
     scores = raw.float().sigmoid()
     xy = (scores[..., :2] * 2 - 0.5 + cells) * stride
-    wh = (scores[..., 2:4] * 2).square() * (anchors.float() * stride)[:, None, None]
+    wh = (scores[..., 2:4] * 2).square() * anchors
     return torch.cat((xy, wh, scores[..., 4:]), -1)

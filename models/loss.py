@@ -137,21 +137,31 @@ class DetectionLoss:
         self.gains = gains
         self.classes = classes
         self.level_balance = tuple(level_balance)
-        self._total_over_processes: Callable[[Tensor], Tensor] | None = None
+        self._total: Callable[[Tensor], Tensor] | None = None
         self._obj_weight = assigner.anchors.new_tensor(gains.obj_pw)
         self._cls_weight = assigner.anchors.new_tensor(gains.cls_pw)
 
-    def over_processes(self, total: Callable[[Tensor], Tensor]) -> DetectionLoss:
-        """The loss of a batch that several processes share, of which each computes a part.
+    def of_parts(self, total: Callable[[Tensor], Tensor]) -> DetectionLoss:
+        """The loss of a batch that is computed in parts, as by several processes.
 
-        The sum of the parts, and of their gradients, is the loss of the whole batch in one process.
+        The sum of the parts, and of their gradients, is the loss of the whole batch.
 
         Args:
-            total: sums a tensor over the processes; called once per loss by all of them.
+            total: sums a tensor of what `counts` returns over the parts; called once per loss.
         """
         shared = copy.copy(self)
-        shared._total_over_processes = total
+        shared._total = total
         return shared
+
+    def counts(self, raw: Sequence[Tensor], targets: Tensor, images: int) -> Tensor:
+        """What the means of a loss are over, ``[levels + 1]``: each level's positives, the images.
+
+        Args:
+            raw: maps of the sizes in question, of any number of images.
+            targets: ``[n, 6]``, as of `__call__`.
+            images: how many of them.
+        """
+        return _counts(self._assigned(raw, targets), targets, images)
 
     def __call__(
         self,
@@ -171,14 +181,12 @@ class DetectionLoss:
                 known of objects; see `assigner.objectness_weight`.
         """
         images = raw[0].shape[0] if images is None else images
-        grid_sizes = [(level.shape[2], level.shape[3]) for level in raw]
-        assignments = self.assigner(targets, grid_sizes)
+        assignments = self._assigned(raw, targets)
         levels = [self._level(*pair, ignored) for pair in zip(raw, assignments, strict=True)]
         batch_size: int | Tensor = images
-        if self._total_over_processes is not None:
-            positives = [assignment.image.numel() for assignment in assignments]
-            own = targets.new_tensor([*positives, images])
-            whole = self._total_over_processes(own).clamp(min=1)
+        if self._total is not None:
+            own = _counts(assignments, targets, images)
+            whole = self._total(own).clamp(min=1)
             levels = _shares(levels, own / whole)
             batch_size = whole[-1]
 
@@ -188,6 +196,9 @@ class DetectionLoss:
         cls = torch.stack([level.cls for level in levels]).sum() * self.gains.cls
         total = (box + obj + cls) * batch_size
         return DetectionLosses(total, box.detach(), obj.detach(), cls.detach())
+
+    def _assigned(self, raw: Sequence[Tensor], targets: Tensor) -> list[Assignment]:
+        return self.assigner(targets, [(level.shape[2], level.shape[3]) for level in raw])
 
     def _level(self, raw: Tensor, assignment: Assignment, ignored: Tensor | None) -> LevelLosses:
         """One level ``[B, A, h, w, 5 + classes]`` with its positives."""
@@ -213,8 +224,13 @@ class DetectionLoss:
         return target.scatter_(1, classes[:, None], 1 - absent)
 
 
+def _counts(assignments: Sequence[Assignment], targets: Tensor, images: int) -> Tensor:
+    """See `DetectionLoss.counts`."""
+    return targets.new_tensor([*(positive.image.numel() for positive in assignments), images])
+
+
 def _shares(levels: Sequence[LevelLosses], share: Tensor) -> list[LevelLosses]:
-    """Means over this process's part of a batch to its share in the means over the whole.
+    """Means over a part of a batch to its share in the means over the whole.
 
     Args:
         levels: means over positives (box, class) and over the cells of all images (objectness).

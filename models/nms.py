@@ -4,17 +4,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, nms
 
 from models.head import BOX_FIELDS
+from models.torchvision_operators import nms
 from utils.boxes import xywh_to_xyxy
 
 MAX_CANDIDATES = 30_000
 """Boxes of an image that enter suppression, best first; its cost is quadratic."""
+MANY_ON_CPU, MANY_ON_GPU = 1_000, 25_000
+"""With more boxes it is quicker to go class by class; torchvision measured where."""
 
 
 def non_max_suppression(
-    prediction: Tensor,
+    prediction: Tensor | Sequence[Tensor],
     *,
     conf_thres: float = 0.25,
     iou_thres: float = 0.45,
@@ -26,7 +28,8 @@ def non_max_suppression(
     """Detections of a batch; a score is objectness times class score.
 
     Args:
-        prediction: ``[B, N, 5 + nc]``: centre and size in pixels, objectness, class scores.
+        prediction: for each image ``[N, 5 + nc]``: centre and size in pixels, objectness, class
+            scores.
         conf_thres: objectness and score must be above this.
         iou_thres: a box that overlaps a better one by more is dropped.
         classes: keep these only; all if None.
@@ -37,12 +40,11 @@ def non_max_suppression(
     Returns:
         Per image ``[n, 6]``: left, top, right, bottom in pixels, score, class; best first.
     """
-    wanted = None if classes is None else torch.tensor(classes, device=prediction.device)
     detections = []
     for boxes in prediction:
         found = _candidates(boxes[boxes[:, BOX_FIELDS - 1] > conf_thres], conf_thres, multi_label)
-        if wanted is not None:
-            found = found[torch.isin(found[:, 5], wanted)]
+        if classes is not None:
+            found = found[torch.isin(found[:, 5], found.new_tensor(classes))]
         kept = _suppress(found, iou_thres, agnostic)
         detections.append(found[kept[:max_det]])
     return detections
@@ -64,11 +66,26 @@ def _candidates(boxes: Tensor, conf_thres: float, multi_label: bool) -> Tensor:
 
 
 def _suppress(found: Tensor, iou_thres: float, agnostic: bool) -> Tensor:
-    """Indices into ``[m, 6]`` of the boxes that stay, best first."""
+    """Indices into ``[m, 6]`` of the boxes that stay, best first.
+
+    Those of a class are kept apart as torchvision's `batched_nms` does: of many boxes class by
+    class, of few in one go, with every class in an area of its own.
+    """
     corners, scores, labels = found[:, :4], found[:, 4], found[:, 5]
     if agnostic or not len(found):
-        kept: Tensor = nms(corners, scores, iou_thres)
-    else:
-        # batched_nms keeps classes apart by offsets that are right for positive coordinates only.
-        kept = batched_nms(corners - corners.min(), scores, labels, iou_thres)
-    return kept
+        return nms(corners, scores, iou_thres)
+    corners = corners - corners.min()  # areas do not overlap if no coordinate is negative
+    if len(found) > (MANY_ON_CPU if found.device.type == "cpu" else MANY_ON_GPU):
+        return _suppress_by_class(corners, scores, labels, iou_thres)
+    areas = labels * (corners.max() + 1)
+    return nms(corners + areas[:, None], scores, iou_thres)
+
+
+def _suppress_by_class(corners: Tensor, scores: Tensor, labels: Tensor, iou_thres: float) -> Tensor:
+    """Indices of the boxes ``[m, 4]`` that stay, best first; its cost is a class's squared."""
+    stays = torch.zeros_like(scores, dtype=torch.bool)
+    for label in labels.unique():
+        own = (labels == label).nonzero()[:, 0]
+        stays[own[nms(corners[own], scores[own], iou_thres)]] = True
+    kept = stays.nonzero()[:, 0]
+    return kept[scores[kept].sort(descending=True).indices]

@@ -1,4 +1,4 @@
-"""Box conversions and the IoU of the box loss; for pairwise IoU take `torchvision.ops.box_iou`."""
+"""Box conversions, the IoU of all pairs of boxes, and the IoU of the box loss."""
 
 import math
 
@@ -19,6 +19,28 @@ def xyxy_to_xywh(boxes: Tensor) -> Tensor:
     """Corners left, top, right, bottom ``[..., 4]`` to centre and size ``[..., 4]``, any unit."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat(((low + high) / 2, high - low), -1)
+
+
+def box_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of every box with every other; the values are `torchvision.ops.box_iou`'s.
+
+    Args:
+        a: boxes ``[n, 4]``, corners, any unit.
+        b: boxes ``[m, 4]``, same unit.
+
+    Returns:
+        ``[n, m]``, 0 to 1; NaN for two boxes without area.
+    """
+    low = torch.maximum(a[:, None, :2], b[:, :2])  # [n, m, 2]
+    high = torch.minimum(a[:, None, 2:], b[:, 2:])
+    width, height = (high - low).clamp(min=0).unbind(-1)
+    shared = width * height
+    return shared / (_area(a)[:, None] + _area(b) - shared)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    """Corners ``[n, 4]`` to ``[n]``."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:

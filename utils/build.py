@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from models.anchors import best_possible_recall, fit_anchors
-from models.detector import Detector, Transfer, count_parameters, gflops, transfer_weights
+from models.cost import gflops
+from models.detector import Detector, Transfer, count_parameters, transfer_weights
 from models.loss import DetectionLoss
 from models.spec import ModelSpec, load_spec
 from utils.checkpoint.format import Config
 from utils.checkpoint.loading import Weights, find_weights, read_weights, spec_of
+from utils.compilation import compile_forward
 from utils.datasets.index import Index
 from utils.datasets.shapes import whole_strides
 from utils.engine import Rules
@@ -71,14 +73,18 @@ def build_model(
     The anchors of a new model are checked against the data, and fitted to it where need be.
 
     Raises:
-        UserError: the weights do not fit the model at all, or there is no such layer to freeze.
+        UserError: the weights do not fit the model at all, there is no such layer to freeze, or the
+            model cannot be compiled.
     """
     model = Detector(start.spec) if run.origin else _new_model(run, start, data)
     log.info("%s", describe(model, whole_strides(run.options.imgsz, model.max_stride)))
     _freeze(model, run)
     if run.options.sync_bn and processes.count > 1:
         model = share_norms(model, device)
-    return model.to(device).to(memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    if run.options.compile:
+        compile_forward(model, device, any_shape=run.options.multi_scale or run.options.rect)
+    return model
 
 
 def _new_model(run: Run, start: Start, data: TrainingData) -> Detector:
@@ -210,7 +216,7 @@ def build_rules(
         )
     return Rules(
         plan=plan,
-        loss=loss if processes.count == 1 else loss.over_processes(processes.total),
+        loss=loss if processes.count == 1 else loss.of_parts(processes.total),
         precision=precision,
         device=next(model.parameters()).device,
         processes=processes,

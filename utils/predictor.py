@@ -74,9 +74,9 @@ class Predictor:
         pixels = torch.from_numpy(loaded.network).to(self._device)  # [H, W, 3]
         images = pixels.permute(2, 0, 1)[None].to(self._dtype) / BRIGHTEST
         marks.append(self._now())
-        prediction = self._model.predict(images).float()
-        marks.append(self._now())
         options = self._settings
+        prediction = self._model.decode_confident(self._model(images), options.conf_thres)
+        marks.append(self._now())
         found = non_max_suppression(
             prediction,
             conf_thres=options.conf_thres,

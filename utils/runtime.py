@@ -74,12 +74,16 @@ class Precision:
         """
         return "fp16" if self.device_type == "cuda" and self.name != "fp32" else "fp32"
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The format as torch calls it."""
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context of a forward pass in this format."""
         if self.name == "fp32":
             return nullcontext()
-        dtype = torch.bfloat16 if self.name == "bf16" else torch.float16
-        return torch.autocast(self.device_type, dtype=dtype)
+        return torch.autocast(self.device_type, dtype=self.dtype)
 
 
 def choose_precision(amp: str, device: torch.device) -> Precision:
@@ -108,13 +112,16 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def images_to_device(images: Tensor, device: torch.device) -> Tensor:
-    """Uint8 images [B, 3, H, W] to float32 0 … 1 on the device.
+def images_to_device(
+    images: Tensor, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Uint8 images [B, 3, H, W] to 0 … 1 on the device, in the number format of the forward pass.
 
+    Every format holds 0 … 255 exactly, so this rounds once, as autocast would round a float32.
     Channels last: convolutions run faster so, those of yolov5n on a CPU 1.7 times as fast.
     """
     moved = images.to(device, non_blocking=True)
-    return moved.to(torch.float32, memory_format=torch.channels_last) / PIXEL_MAX
+    return moved.to(dtype, memory_format=torch.channels_last).div_(PIXEL_MAX)
 
 
 def memory_in_use(device: torch.device) -> float:

@@ -61,6 +61,7 @@ def test_strides_follow_the_layers() -> None:
     head = built.layers[-1]
     assert head.strides == (2,)
     assert built.sources == [(-1,), (0,), (1,), (2,), (3,), (4, 0), (5,)]
+    assert built.strides == [2, 4, 4, 4, 2, 2, 2]
     assert sum(parameter.shape[1] for parameter in head.parameters() if parameter.ndim > 1) == 16
 
 

@@ -87,3 +87,22 @@ def test_biases_start_at_eight_objects_per_image_and_even_classes() -> None:
 
 def test_a_single_class_starts_finite() -> None:
     assert all(value.isfinite().all() for value in small_head(classes=1).state_dict().values())
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.4, 1.0])
+def test_confident_boxes_are_those_of_all_that_score_above_the_threshold(threshold: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    raw = [torch.randn(3, 2, rows, 2 * rows, 7, generator=generator) for rows in (4, 2)]
+    everything = small_head().decode(raw)
+    confident = small_head().decode_confident(raw, threshold)
+    assert len(confident) == 3
+    for boxes, found in zip(everything, confident, strict=True):
+        scores = boxes[:, 5:].amax(1) * boxes[:, 4]
+        torch.testing.assert_close(found, boxes[scores > threshold])
+
+
+def test_half_precision_maps_give_confident_boxes_in_float32() -> None:
+    raw = [torch.zeros(1, 2, 1, 130, 7).half(), torch.zeros(1, 2, 1, 1, 7).half()]
+    (found,) = small_head().decode_confident(raw, 0.2)
+    assert found.dtype == torch.float32
+    assert found[129, 0].item() == 129.5 * 8

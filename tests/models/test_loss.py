@@ -174,8 +174,8 @@ def test_parts_of_a_batch_sum_to_the_whole(ignored: Tensor | None) -> None:
         return own
 
     for part in parts:
-        loss.over_processes(note)(*part)
-    shared = loss.over_processes(lambda _: torch.stack(counts).sum(0))
+        loss.of_parts(note)(*part)
+    shared = loss.of_parts(lambda _: torch.stack(counts).sum(0))
     losses = [shared(*part) for part in parts]
     for name in ("total", "box", "obj", "cls"):
         summed = torch.stack([getattr(part, name) for part in losses]).sum()

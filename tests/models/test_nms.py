@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models.nms import non_max_suppression
 from tests.paths import GOLDENS, requires_shared
+from utils.boxes import xywh_to_xyxy
 
 CASES = ["detect", "val", "agnostic", "classes", "maxdet"]
 
@@ -75,6 +76,22 @@ def test_an_image_without_detections_gives_an_empty_tensor() -> None:
     found = non_max_suppression(torch.cat((empty, prediction([50, 50, 20, 20, 1, 1, 0]))))
     assert [tuple(image.shape) for image in found] == [(0, 6), (1, 6)]
     assert non_max_suppression(torch.zeros(2, 0, 7))[1].shape == (0, 6)
+
+
+@pytest.mark.parametrize("count", [1_000, 1_001], ids=["in one go", "class by class"])
+def test_keeps_classes_apart_as_torchvision_does(count: int) -> None:
+    from torchvision import ops
+
+    rows = torch.rand(count, 7, generator=torch.Generator().manual_seed(count))
+    rows[:, :4] *= 100
+    rows[:, 4] = 1
+    found = non_max_suppression(rows[None], conf_thres=0.0, multi_label=False, max_det=count)[0]
+    scores, labels = rows[:, 5:].max(1)
+    corners = xywh_to_xyxy(rows[:, :4])
+    kept = ops.batched_nms(corners - corners.min(), scores, labels, 0.45)
+    assert (
+        found.tolist() == torch.cat((corners, scores[:, None], labels[:, None]), 1)[kept].tolist()
+    )
 
 
 @requires_shared

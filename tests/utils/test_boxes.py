@@ -1,6 +1,6 @@
 import torch
 
-from utils.boxes import complete_iou, xywh_to_xyxy, xyxy_to_xywh
+from utils.boxes import box_iou, complete_iou, xywh_to_xyxy, xyxy_to_xywh
 
 
 def test_centre_format_to_corners() -> None:
@@ -16,6 +16,27 @@ def test_corners_to_centre_format() -> None:
 def test_conversions_keep_leading_dimensions() -> None:
     boxes = torch.arange(24.0).view(2, 3, 4)
     assert torch.equal(xyxy_to_xywh(xywh_to_xyxy(boxes)), boxes)
+
+
+def test_box_iou_of_all_pairs() -> None:
+    #   0 1 2 3
+    # 0 A A        A and B share a unit of 4 + 4 - 1, C lies apart.
+    # 1 A * B
+    # 2   B B C
+    a = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+    b = torch.tensor([[1.0, 1.0, 3.0, 3.0], [3.0, 2.0, 4.0, 3.0], [0.0, 0.0, 2.0, 2.0]])
+    torch.testing.assert_close(box_iou(a, b), torch.tensor([[1 / 7, 0.0, 1.0]]), rtol=0, atol=0)
+    assert box_iou(a[:0], b).shape == (0, 3)
+
+
+def test_box_iou_gives_torchvisions_values() -> None:
+    from torchvision import ops
+
+    corners = torch.rand(2, 100, 4, generator=torch.Generator().manual_seed(0)) * 640
+    a, b = torch.cat((corners[..., :2], corners[..., :2] + corners[..., 2:]), -1)
+    b[:10] = a[:10]
+    b[10:20, 2:] = b[10:20, :2]  # without area
+    assert torch.equal(box_iou(a, b), ops.box_iou(a, b))
 
 
 def test_complete_iou_of_equal_boxes_is_one() -> None:

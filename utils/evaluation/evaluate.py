@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from models.detector import Detector
 from models.loss import DetectionLoss
 from models.nms import non_max_suppression
-from utils.boxes import xywh_to_xyxy
+from utils.boxes import box_iou, xywh_to_xyxy
 from utils.datasets.dataset import Batch, Frame
 from utils.datasets.ignore_regions import IgnoreRegions
 from utils.datasets.letterbox import boxes_to_original
+from utils.evaluation.forward import Forward
 from utils.evaluation.metrics import (
     IOU_THRESHOLDS,
     ClassMetrics,
@@ -30,7 +30,6 @@ from utils.evaluation.metrics import (
     share_inside,
 )
 from utils.evaluation.stopwatch import Stopwatch
-from utils.runtime import Precision, images_to_device
 
 MILLISECONDS = 1000.0
 SINGLE_CLASS_NAME = "item"
@@ -122,32 +121,22 @@ def evaluate(
     """
     tally = _Tally(judged_names(names, single_class=settings.single_class), settings)
     losses = torch.zeros(3, device=device)
-    watches = [Stopwatch(device) for _ in range(3)]
-    autocast = Precision(settings.precision, device.type).autocast
+    forward = Forward(model, device, settings.precision, threshold=settings.conf_thres, loss=loss)
+    suppression = Stopwatch(device)
     was_training = model.training
     model.eval()
     try:
         for batch in tqdm(batches, table_row(*TABLE_HEADER), bar_format=BAR):
-            with torch.no_grad():
-                with watches[0]:
-                    images = images_to_device(batch.images, device)
-                with watches[1]:
-                    with autocast():
-                        raw = model(images)
-                    raw = [level.float() for level in raw]
-                    prediction = model.decode(raw)
-                if loss is not None:
-                    ignored = batch.ignored.to(device)
-                    parts = loss(raw, batch.targets.to(device), ignored=ignored)
-                    losses += torch.stack((parts.box, parts.obj, parts.cls))
-                with watches[2]:
-                    detections = _detect(prediction, settings)
+            forwarded = forward(batch)
+            losses += forwarded.losses
+            with suppression:
+                detections = _detect(forwarded.boxes, settings)
             tally.add(batch, detections)
             for observer in observers:
                 observer(batch, detections)
     finally:
         model.train(was_training)
-    return tally.result(losses, watches)
+    return tally.result(losses, (forward.preprocessing, forward.inference, suppression))
 
 
 def judged_names(names: Sequence[str], *, single_class: bool) -> tuple[str, ...]:
@@ -168,8 +157,8 @@ def to_original(detections: Tensor, frame: Frame) -> Tensor:
     return torch.cat((boxes, detections[:, 4:]), 1)
 
 
-def _detect(prediction: Tensor, settings: EvalSettings) -> list[Tensor]:
-    """Detections [n, 6] of each image from decoded predictions [B, N, 5 + classes]."""
+def _detect(prediction: Sequence[Tensor], settings: EvalSettings) -> list[Tensor]:
+    """Detections [n, 6] of each image from its decoded predictions [n, 5 + classes]."""
     detections = non_max_suppression(
         prediction,
         conf_thres=settings.conf_thres,

@@ -28,21 +28,21 @@ class ModelEma(Generic[Model]):
     def __init__(self, model: Model, updates: int = 0) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.updates = updates
+        state = self.model.state_dict()
+        self._averages = {n: tensor for n, tensor in state.items() if tensor.is_floating_point()}
+        self._counters = {n: tensor for n, tensor in state.items() if n not in self._averages}
 
     @torch.no_grad()
     def update(self, model: Model) -> None:
         """Take in the weights after one optimizer step; counters (integers) are copied."""
         self.updates += 1
         new_weight = 1 - ema_decay(self.updates)
-        averages, values = [], []
         current = model.state_dict()
-        for name, average in self.model.state_dict().items():
-            if average.is_floating_point():
-                averages.append(average)
-                values.append(current[name])
-            else:
-                average.copy_(current[name])
-        torch._foreach_lerp_(averages, values, new_weight)
+        values = [current[name] for name in self._averages]
+        torch._foreach_lerp_(list(self._averages.values()), values, new_weight)
+        if self._counters:
+            counts = [current[name] for name in self._counters]
+            torch._foreach_copy_(list(self._counters.values()), counts)
 
     def restore(self, weights: Mapping[str, Tensor], updates: int) -> None:
         """Take up an average that was saved."""

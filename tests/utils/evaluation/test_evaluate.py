@@ -41,8 +41,8 @@ class Oracle(nn.Module):
         self.inputs.append(images)
         return [self.answers[: len(images)]]
 
-    def decode(self, raw: Sequence[Tensor]) -> Tensor:
-        return raw[0]
+    def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
+        return [boxes[boxes[:, 4] > threshold] for boxes in raw[0].float()]
 
 
 class Watch:
