@@ -139,6 +139,7 @@ def build_training(args: argparse.Namespace) -> WatchedTraining:
     from utils.allocator import keep_freed_memory
     from utils.build import build_rules, build_state
     from utils.command_line import parse_request
+    from utils.errors import UserError
     from utils.processes import ALONE
     from utils.run import open_run, plan_of
     from utils.runtime import choose_precision, select_device
@@ -152,6 +153,8 @@ def build_training(args: argparse.Namespace) -> WatchedTraining:
     memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
     torch.manual_seed(0)
     model = Detector(load_spec(Path(args.cfg))).to(device).to(memory_format=memory_format)
+    if args.imgsz % model.max_stride:
+        raise UserError(f"--imgsz {args.imgsz}: give a multiple of the stride {model.max_stride}.")
     plan = plan_of(run, batches_per_epoch=1000)
     state = build_state(run, model.train(), plan, precision, ALONE)
     loss = build_loss(model, run.hyp, image_size=args.imgsz, label_smoothing=0.0)

@@ -1,0 +1,302 @@
+"""Which points there are, the data sets that are made for them, and from figures to curves."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+
+import benchmarks.dataset
+import benchmarks.scaling
+from benchmarks.dataset import index_bytes, link_images, require_complete
+from benchmarks.scaling import build_parser, measure
+from benchmarks.scaling_panels import growth, panels_of
+from benchmarks.scaling_points import Point, PointsFile, missing, wanted_points
+from benchmarks.timing import Spread
+from tests.paths import ROOT
+from tests.toy import make_toy
+from utils.datasets.image_files import probe_size
+from utils.datasets.index import Index, build_index
+from utils.errors import UserError
+
+NAMES = ("green", "red")
+STEP = "benchmarks/step.py --cfg {}.yaml --imgsz {} --batch-size {} --amp auto --against="
+FIGURE = {"median": 3.0, "least": 2.0, "most": 5.0}
+STEP_FIGURES = {"step, ms": FIGURE, "peak memory, MB": {"median": 9.0, "least": 9.0, "most": 9.0}}
+MACHINE = {"program": "p", "machine": {"cores": 2}}
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    """The benchmark of data sets takes one thread, which must not outlive the test."""
+    threads, opencv = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(opencv)
+
+
+@pytest.fixture
+def originals(tmp_path: Path) -> Index:
+    """Three images with 1, 2 and 0 boxes, the last one without a label file."""
+    make_toy(tmp_path, images=3)
+    (tmp_path / "labels" / "train" / "2.txt").unlink()
+    return build_index([tmp_path / "images" / "train"], NAMES)
+
+
+def points_of(*options: str) -> list[Point]:
+    return wanted_points(build_parser().parse_args(options))
+
+
+def test_points_of_a_command_line() -> None:
+    options = ["--sizes", "64", "128", "--batch-size", "2", "--batch-sizes", "1", "2"]
+    options += ["--models", "yolov5s.yaml", "--imgsz", "64", "--data-sizes", "7"]
+    dataset = "benchmarks/dataset.py --data coco128.yaml --imgsz 64 --images 7 --against="
+    assert points_of(*options) == [
+        ("size", 64, 2, STEP.format("yolov5n", 64, 2)),
+        ("size", 128, 2, STEP.format("yolov5n", 128, 2)),
+        ("batch", 1, 1, STEP.format("yolov5n", 64, 1)),
+        ("batch", 2, 2, STEP.format("yolov5n", 64, 2)),
+        ("model", "yolov5s.yaml", 4, STEP.format("yolov5s", 64, 4)),
+        ("data", 7, 1, dataset),
+    ]
+
+
+def test_what_two_questions_ask_is_measured_once_and_what_is_measured_not_again() -> None:
+    points = wanted_points(build_parser().parse_args([]))
+    assert len(points) == 5 + 6 + 4 + 4
+    commands = missing(points, {})
+    assert len(commands) == len(set(commands)) == 19 - 2  # 640 px, batches of 8; of 4, yolov5n
+    assert missing(points, commands[1:-1]) == [commands[0], commands[-1]]
+
+
+def test_a_data_set_of_ones_own_is_found_from_another_folder(tmp_path: Path) -> None:
+    file = tmp_path / "my data.yaml"
+    file.touch()
+    command = points_of("--data", str(file))[-1][-1]
+    assert f"--data '{file}' --imgsz" in command
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sizes", "64", "100"), "images of 100 px do not fit; give multiples of 32"),
+        (("--imgsz", "0"), "images of 0 px"),
+        (("--batch-sizes", "1", "0"), "there are no 0 images or rounds"),
+        (("--data-sizes", "-1"), "there are no -1 images or rounds"),
+        (("--rounds", "0"), "give 1 or more"),
+    ],
+)
+def test_sizes_that_cannot_be_measured_are_refused(options: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        points_of(*options)
+
+
+def test_links_make_a_data_set_of_any_size(originals: Index, tmp_path: Path) -> None:
+    place = tmp_path / "links"
+    place.mkdir()
+    pictures, labels = link_images(originals, 7, place)
+    assert sorted(file.name for file in labels.iterdir()) == [
+        f"00000000{number}.txt" for number in (0, 1, 3, 4, 6)
+    ]
+    index = build_index([pictures], NAMES)
+    assert list(index.paths) == [str(pictures / f"00000000{number}.png") for number in range(7)]
+    for number in range(7):
+        assert Path(index.paths[number]).resolve() == Path(originals.paths[number % 3])
+        assert index.labels(number).tolist() == originals.labels(number % 3).tolist()
+    assert len(index.boxes) == 3 + 3 + 1
+    require_complete(index, originals, 7)
+    with pytest.raises(UserError, match="7 images and 7 boxes instead of 8 and 9"):
+        require_complete(index, originals, 8)
+
+
+def test_bytes_of_an_index(originals: Index) -> None:
+    characters = sum(map(len, originals.paths))
+    # 4 + 4 offsets and ends of int64, 3 heights and widths of int32, 3 boxes of 5 float32
+    assert index_bytes(originals) == characters + 8 * 8 + 3 * 2 * 4 + 3 * 5 * 4
+
+
+def test_each_round_indexes_a_data_set_anew_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_toy(tmp_path, images=4)
+    probed: list[str] = []
+
+    def probe(path: str) -> tuple[int, int]:
+        probed.append(path)
+        return probe_size(path)
+
+    monkeypatch.setattr("utils.datasets.index.probe_size", probe)
+    options = ["--data", str(tmp_path / "toy.yaml"), "--images", "6", "--imgsz", "64"]
+    options += ["--samples", "9", "--batch-size", "4", "--against="]
+    place = tmp_path / "links"
+    place.mkdir()
+    args = benchmarks.dataset.build_parser().parse_args(options)
+    measure_once = benchmarks.dataset.prepare(args, place)
+    assert len(probed) == 4  # the originals
+    for rounds in (1, 2):
+        figures = measure_once()
+        assert len(probed) == 4 + 6 * rounds
+    assert all(value > 0 for value in figures.values())
+
+
+def test_samples_are_read_in_whole_batches_and_each_epoch_by_a_loader_of_its_own() -> None:
+    class Loader:
+        def batches(self, epoch: int) -> Iterator[Any]:
+            read.append(epoch)
+            yield from (Batch([0] * 4), Batch([0] * 2))
+
+    class Batch:
+        def __init__(self, images: list[int]) -> None:
+            self.images = images
+
+    for least, samples, epochs in ((1, 4, [0]), (6, 6, [0]), (7, 10, [0, 1])):
+        read: list[int] = []
+        assert benchmarks.dataset.read_samples(Loader, least) == samples  # type: ignore[arg-type]
+        assert read == epochs
+
+
+def test_from_figures_to_curves() -> None:
+    options = ["--sizes", "128", "64", "--batch-size", "2", "--batch-sizes", "1", "--imgsz", "64"]
+    options += ["--models", "yolov5s.yaml", "yolov5n.yaml", "--data-sizes", "1000", "3000"]
+    args = build_parser().parse_args(options)
+    points = wanted_points(args)
+    step = {name: Spread(**figure) for name, figure in STEP_FIGURES.items()}
+    indexing = ("indexing anew, ms/image", "indexing from the cache, ms/image")
+    data = dict.fromkeys((*indexing, "training sample, ms", "index, bytes/image"), Spread(3, 2, 5))
+    measured = {
+        point.command: data | {"peak memory, MB": Spread(point.value / 1000, 0, 0)}
+        if isinstance(point.value, int) and point.question == "data"
+        else step
+        for point in points
+        if point.question != "batch"
+    }
+    size, model, dataset = panels_of(points, measured, args)  # none without a measured point
+    assert (size.question, size.positions, size.ticks) == ("size", [64**2, 128**2], ["64", "128"])
+    assert size.times == {"training step": [Spread(1.5, 1.0, 2.5)] * 2}
+    assert size.memory == [Spread(9.0, 9.0, 9.0)] * 2
+    assert (model.question, model.ticks) == ("model", ["n\n0.0456", "s\n0.166"])
+    assert model.times == {"training step": [Spread(0.75, 0.5, 1.25)] * 2}
+    assert (dataset.positions, dataset.ticks) == ([1000, 3000], ["1,000", "3,000"])
+    assert list(dataset.times) == [
+        "making a training sample",
+        "indexing anew",
+        "indexing from the cache",
+    ]
+    assert dataset.note == "index: 3 bytes per image; peak: +1,000 bytes per image"
+    line = benchmarks.scaling.table([size]).splitlines()[1]
+    assert " ".join(line.split()) == "size training step 64 1.5 (1 - 2.5) 9"
+
+
+def test_growth_is_bytes_for_an_image_more() -> None:
+    peaks = [Spread(100.0, 99.0, 101.0), Spread(900.0, 0.0, 900.0), Spread(102.5, 102.0, 103.0)]
+    assert growth([100, 200, 5100], peaks) == 500.0
+
+
+def test_a_file_of_points_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "scaling.json"
+    PointsFile(path, MACHINE).add("a", {"rounds": 1, "figures": {"step, ms": FIGURE}})
+    file = PointsFile(path, MACHINE)
+    file.add("b", {"rounds": 2, "figures": {}})
+    assert PointsFile(path, MACHINE).measured == {"a": {"step, ms": Spread(3.0, 2.0, 5.0)}, "b": {}}
+    assert json.loads(path.read_text())["points"]["b"]["rounds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps({**MACHINE, "machine": {"cores": 64}}), "is of machine {'cores': 64}, not"),
+        (json.dumps({**MACHINE, "program": "q"}), "is of program q, not p; choose another --out"),
+        ("[]", "is of program None"),
+        (json.dumps(MACHINE), "its points are not as this program writes them"),
+        (json.dumps({**MACHINE, "points": {"a": {"figures": {"b": 3}}}}), "its points are not as"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_a_file_of_others_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "scaling.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        PointsFile(path, MACHINE)
+    assert path.read_text() == content
+
+
+def test_an_interrupted_measurement_goes_on_and_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    options = ["--sizes", "64", "96", "--batch-size", "1", "--batch-sizes", "1", "2"]
+    options += ["--models", "yolov5n.yaml", "--data-sizes", "2", "--imgsz", "64", "--rounds", "7"]
+    asked: list[tuple[str, int]] = []
+
+    def figures_until(stop: int) -> Any:
+        def figures(command: str, rounds: int) -> dict[str, Any]:
+            if len(asked) == stop:
+                raise KeyboardInterrupt
+            asked.append((command, rounds))
+            return STEP_FIGURES
+
+        return figures
+
+    def run(*more: str) -> None:
+        monkeypatch.setattr("sys.argv", ["scaling", *options, "--out", str(out), *more])
+        benchmarks.scaling.main()
+
+    monkeypatch.setattr("benchmarks.scaling.measure", figures_until(1))
+    with pytest.raises(KeyboardInterrupt):
+        run("--only", "size")
+    assert asked == [(STEP.format("yolov5n", 64, 1), 7)]
+    assert not (out / "scaling.png").exists()
+    monkeypatch.setattr("benchmarks.scaling.measure", figures_until(99))
+    run("--only", "batch", "size")  # 64 px in batches of 1 is a point of both
+    assert asked[1:] == [(STEP.format("yolov5n", n, b), 7) for n, b in ((96, 1), (64, 2))]
+    picture = cv2.imread(str(out / "scaling.png"))
+    assert picture is not None
+    assert picture.shape[1] == 1800
+    run("--only", "size")
+    assert len(asked) == 3
+
+
+def test_a_data_set_is_measured_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_toy(tmp_path, images=2)
+    options = ["--only", "data", "--data", str(tmp_path / "toy.yaml"), "--data-sizes", "3"]
+    options += ["--imgsz", "32", "--rounds", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["scaling", *options])
+    benchmarks.scaling.main()
+    (point,) = json.loads((tmp_path / "scaling.json").read_text())["points"].values()
+    assert point["rounds"] == 1
+    assert point["figures"].keys() == {
+        "indexing anew, ms/image",
+        "indexing from the cache, ms/image",
+        "training sample, ms",
+        "index, bytes/image",
+        "peak memory, MB",
+    }
+    assert (tmp_path / "scaling.png").is_file()
+
+
+def test_a_benchmark_that_fails_is_told() -> None:
+    with pytest.raises(UserError, match=r"step.py --no-such .*failed: [\s\S]*unrecognized"):
+        measure("benchmarks/step.py --no-such", rounds=1)
+
+
+@pytest.mark.parametrize("program", ["dataset", "scaling"])
+def test_help_is_quick_to_import(program: str, tmp_path: Path) -> None:
+    """Run as a file from anywhere, and without torch."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "benchmarks" / f"{program}.py"), "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"usage: python benchmarks/{program}.py" in done.stdout
+    assert "| torch\n" not in done.stderr
+    assert "matplotlib" not in done.stderr
