@@ -49,6 +49,7 @@ def train(request: Request) -> Path:
         RunInterruptedError: a signal asked the run to stop, which it did after saving.
     """
     # Imported after the options are parsed, so that --help and a mistake are answered at once.
+    from utils.allocator import keep_freed_memory
     from utils.processes import joined, started_processes
     from utils.run import open_run
     from utils.runtime import select_device
@@ -56,6 +57,7 @@ def train(request: Request) -> Path:
     run = open_run(request)
     processes = started_processes()
     device = select_device(run.options.device, processes)
+    keep_freed_memory(device)
     if not processes.first:
         set_up_logging(logging.ERROR)
     with joined(processes, device):
@@ -127,8 +129,7 @@ def train_run(run: Run, processes: Processes, device: torch.device) -> Path:
     from utils.errors import RunInterruptedError
     from utils.final_report import report_run, tell_how_to_go_on, tell_how_to_resume
     from utils.interrupts import Interrupts
-    from utils.observers import FirstBatchPictures, Validator
-    from utils.plots.images import save_labels_plot
+    from utils.observers import FirstBatchPictures, LabelsPicture, Validator
     from utils.run import announce, prepare_folder
     from utils.run_record import RunRecord
     from utils.state_audit import prove_state
@@ -143,19 +144,19 @@ def train_run(run: Run, processes: Processes, device: torch.device) -> Path:
     announce(run, plan, folder)
     with interrupts, Background() as background:
         record = RunRecord(folder, plan, config, options, processes, background)
+        labels = LabelsPicture(folder, data.train.boxes, data.names, background, wanted=plots)
         observers = Observers(
             validate=validator.after_epoch,
             on_batch=FirstBatchPictures(folder, data.names, wanted=plots),
-            on_step=(record.step, interrupts.check),
+            on_step=(record.step, interrupts.check, labels),
             on_epoch=record.epoch,
         )
         try:
             audit = prove_state(run, state, config, validator.before_first_step)
             record.continuation(state, run, audit)
             record.begin(state, run)
-            if plots:
-                save_labels_plot(data.train.boxes, data.names, folder / "labels.jpg")
             fit(state, rules, loaders.train, observers, patience=options.patience)
+            labels(state)  # no step may have been left to make
             interrupts.check()
             if processes.first:
                 record.end()

@@ -91,6 +91,11 @@ def _add_machine_options(group: argparse._ArgumentGroup, default: TrainOptions) 
     group.add_argument(
         "--device", help="cpu, mps or the number of a GPU (default: first GPU, else cpu)"
     )
+    group.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="let torch compile the forward pass: the first steps take minutes, the others less",
+    )
     group.add_argument("--workers", type=int, help=f"loader processes (default {default.workers})")
     group.add_argument(
         "--cache", nargs="?", const="ram", choices=("ram", "disk"), help="keep images in"

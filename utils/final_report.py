@@ -14,7 +14,6 @@ from utils.evaluation.report import BatchPictures, log_table, save_metrics, save
 from utils.history import Row
 from utils.observers import Validator
 from utils.options import OF_THE_COMMAND, TrainOptions
-from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
 from utils.processes import Processes
 from utils.solver.schedule import Plan
 from utils.solver.seam import SeamFigures, seam_figures
@@ -59,6 +58,8 @@ def judge_best(folder: Path, validator: Validator, device: torch.device, *, plot
 
 def draw_run(history: list[Row], plan: Plan, folder: Path) -> None:
     """Draw results.png and lr_map.png, the learning rate next to mAP with every seam."""
+    from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
+
     rates = [plan.lr0 * factor for factor in plan.factors()]
     seams = [SeamMark(f.epoch, f.mode, _note(f)) for f in seam_figures(plan, history)]
     save_results_plot(history, folder / "results.png")

@@ -1,4 +1,4 @@
-"""What looks on while a run trains: validation, and pictures of the first batches."""
+"""What looks on while a run trains: validation, and pictures of what it trains on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from models.detector import Detector
+from utils.background import Background
 from utils.datasets.dataset import Batch
 from utils.errors import RunInterruptedError
 from utils.evaluation.evaluate import Evaluation, Observer
@@ -127,3 +130,41 @@ class FirstBatchPictures:
         """Write train_batch<iteration>.jpg for the first iterations of a run."""
         if self.wanted and iteration < PICTURED_BATCHES:
             save_batch_grid(batch, self.folder / f"train_batch{iteration}.jpg", self.names)
+
+
+class LabelsPicture:
+    """Draws the labels of the training data, once: when a step is made, which need not wait for it.
+
+    Args:
+        folder: receives labels.jpg.
+        boxes: [n, 5] class, centre x and y, width, height; shares of the image.
+        names: class names by index.
+        background: draws it.
+        wanted: whether to draw at all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        boxes: np.ndarray,
+        names: Sequence[str],
+        background: Background,
+        *,
+        wanted: bool,
+    ) -> None:
+        self._folder = folder
+        self._boxes = boxes
+        self._names = names
+        self._background = background
+        self._wanted = wanted
+
+    def __call__(self, _: TrainingState) -> None:
+        """Draw it in the background at the first call."""
+        if self._wanted:
+            self._wanted = False
+            self._background.do(self._draw)
+
+    def _draw(self) -> None:
+        from utils.plots.label_statistics import save_labels_plot  # and matplotlib
+
+        save_labels_plot(self._boxes, self._names, self._folder / "labels.jpg")

@@ -11,10 +11,10 @@ from utils.errors import UserError
 from utils.solver.continuation import Extension
 
 FREE_ON_RESUME = frozenset(
-    {"device", "workers", "cache", "patience", "project", "name", "exist_ok"}
+    {"device", "compile", "workers", "cache", "patience", "project", "name", "exist_ok"}
     | {"nosave", "noval", "noplots", "save_period", "save_steps", "seam_epochs", "max_bad_steps"}
 )
-"""Options that may differ when a run goes on: they change its outputs, not its steps."""
+"""Options that may differ when a run goes on: they change outputs or rounding, not its steps."""
 
 OF_THE_COMMAND = frozenset({"exist_ok", "nosave", "noval", "noplots"})
 """Those of them that a run does not hand on: they hold for the command they were given with."""
@@ -47,6 +47,7 @@ class TrainOptions:
     noplots: bool = False
     cache: Literal["ram", "disk"] | None = None
     device: str = ""
+    compile: bool = False
     amp: str = "auto"
     multi_scale: bool = False
     single_cls: bool = False

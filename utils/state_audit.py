@@ -117,6 +117,7 @@ def audit_state(
         _compared("data order", old_options["seed"], options.seed, "seed "),
         *_option_items(run, old_options),
         _compared("number format", old["precision"], config["precision"]),
+        *_compiled_items(old_options.get("compile", False), options.compile),
         _compared("processes", old.get("processes", 1), config.get("processes", 1)),
         _hyp_item(old["hyp"], run.hyp.to_dict()),
         _data_item(old.get("data"), config["data"]),
@@ -206,6 +207,12 @@ def _option_items(run: Run, old: Mapping[str, Any]) -> list[AuditItem]:
     told = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data"}
     others = sorted(set(run.allowed) - told)
     return [*always, *(_compared(name.replace("_", " "), old[name], new[name]) for name in others)]
+
+
+def _compiled_items(old: bool, new: bool) -> list[AuditItem]:
+    """Whether steps are compiled, which changes their rounding, where they are or were."""
+    words = {False: "not compiled", True: "compiled"}
+    return [_compared("forward pass", words[old], words[new])] if old or new else []
 
 
 def _hyp_item(old: Mapping[str, float], new: Mapping[str, float]) -> AuditItem:

@@ -47,6 +47,8 @@ TRAIN = {
 }
 TRAIN_OWN = {
     "--amp": "auto",
+    "--compile": False,
+    "--no-compile": False,
     "--nominal-batch-size": 64,
     "--extend-epochs": None,
     "--lr-continuation": "rebase",

@@ -62,6 +62,15 @@ def test_a_resumed_run_keeps_its_options_but_for_the_free_ones() -> None:
 
 
 @pytest.mark.parametrize(
+    ("argv", "compiled"), [([], True), (["--compile"], True), (["--no-compile"], False)]
+)
+def test_whether_steps_are_compiled_is_kept_and_may_change(argv: list[str], compiled: bool) -> None:
+    saved = TrainOptions(compile=True).to_dict()
+    options, _ = resumed_options(parse_request(["--resume", "a", *argv]), saved)
+    assert options == TrainOptions(compile=compiled)
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--batch-size", "8"], "--batch-size 8 differs from .* 4 .* --allow-change batch-size"),

@@ -14,7 +14,6 @@ from utils.boxes import xyxy_to_xywh
 from utils.datasets.dataset import Batch
 from utils.evaluation.evaluate import ClassResult, Evaluation, table_row, to_original
 from utils.plots.images import save_batch_grid
-from utils.plots.metric_curves import save_confusion_matrix, save_metric_curves
 
 log = logging.getLogger("yolo")
 
@@ -55,6 +54,8 @@ def save_metrics(
 
 def save_plots(evaluation: Evaluation, folder: Path) -> None:
     """Draw the metric curves and the confusion matrix into a folder."""
+    from utils.plots.metric_curves import save_confusion_matrix, save_metric_curves
+
     save_metric_curves(evaluation.curves, folder)
     save_confusion_matrix(evaluation.confusion, evaluation.names, folder / "confusion_matrix.png")
 

@@ -1,23 +1,17 @@
-"""Boxes drawn into pictures: detections, batches as they are trained on, label statistics."""
+"""Boxes drawn into pictures: detections, batches as they are trained on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import PatchCollection
-from matplotlib.colors import LogNorm
-from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
-
-from utils.plots.figure import INK, new_figure, save_figure, style_axes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,12 +37,6 @@ HATCH, HATCH_STEP = 190, 6  # grey level of the lines and pixels from one to the
 GRID_SIDE = 1920  # pixels that a grid of pictures is at most wide and high
 SHOWN_CONFIDENCE = 0.25  # detections below it are noise to the eye
 FILE_NAME_LENGTH = 40  # characters of a file name that fit on a tile
-
-OVERLAID = 1000  # boxes drawn on top of each other; more are only a darker blot
-MOST_NAMED_CLASSES = 40  # whose names fit below a histogram
-MOST_LEVEL_NAMES = 5  # that fit beside each other
-BINS = 50
-FAINTEST = 0.3  # count that would be white: a single box must be seen
 
 
 class Marked(NamedTuple):
@@ -140,31 +128,12 @@ def save_batch_grid(
         if boxes is None:
             _hatch(small, _corners(batch, batch.ignored, i) * scale)
         name = Path(batch.frames[i].path).name[:FILE_NAME_LENGTH]
-        _paste(small, _text_mask(_one_line(name), FONT_SMALLEST), (3, 2), (GREY // 3,) * 3)
+        _paste(small, _text_mask(one_line(name), FONT_SMALLEST), (3, 2), (GREY // 3,) * 3)
         drawn = draw_boxes(small, marked.boxes * scale, marked.labels, marked.colors, 1)
         cv2.rectangle(drawn, (0, 0), (tile[0] - 1, tile[1] - 1), (255, 255, 255), 1)
         y, x = (i // columns) * tile[1], (i % columns) * tile[0]
         grid[y : y + tile[1], x : x + tile[0]] = drawn
     write_picture(path, grid)
-
-
-def save_labels_plot(boxes: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Plot the labels of a data set: how many of each class, where they lie and how big they are.
-
-    Args:
-        boxes: [n, 5] class, centre x and y, width, height; shares of the image.
-        names: class names by index.
-        path: file to write.
-    """
-    figure = new_figure(10.0, 10.0)
-    figure.set_layout_engine("tight")
-    panels = figure.subplots(2, 2)
-    _class_histogram(panels[0, 0], boxes[:, 0].astype(int), names)
-    _overlaid_boxes(panels[0, 1], boxes)
-    _density(panels[1, 0], boxes[:, 1], boxes[:, 2], ("centre x", "centre y"))
-    panels[1, 0].invert_yaxis()
-    _density(panels[1, 1], boxes[:, 3], boxes[:, 4], ("width", "height"))
-    save_figure(figure, path)
 
 
 def _targets(batch: Batch, index: int, names: Sequence[str]) -> Marked:
@@ -211,7 +180,7 @@ def _draw_label(
 ) -> None:
     """Write a text on a filled box above the upper left corner, or below it for want of room."""
     size = max(FONT_SMALLEST, FONT_BASE + FONT_PER_THICKNESS * line)
-    mask = _text_mask(_one_line(text), size)
+    mask = _text_mask(one_line(text), size)
     height, width = mask.shape
     x = max(0, min(corner[0] - line // 2, image.shape[1] - width))
     above = corner[1] - height - line // 2
@@ -228,7 +197,7 @@ def _paste(image: np.ndarray, mask: np.ndarray, corner: tuple[int, int], color: 
     part[:] = np.rint(np.array(color, np.float32) * (1 - share) + ink * share)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return the text without line breaks and control characters, shortened to a label's length."""
     shown = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(shown.split())[:LONGEST_LABEL]
@@ -249,52 +218,16 @@ def _text_mask(text: str, size: int) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """Return DejaVu Sans, which comes with matplotlib: OpenCV's own fonts know ASCII only."""
-    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
+    return ImageFont.truetype(str(_matplotlib_data() / "fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def _class_histogram(axes: Axes, classes: np.ndarray, names: Sequence[str]) -> None:
-    counts = np.bincount(classes, minlength=len(names))[: len(names)]
-    colors = ["#{2:02x}{1:02x}{0:02x}".format(*class_color(i)) for i in range(len(names))]
-    axes.bar(range(len(names)), counts, color=colors)
-    style_axes(axes)
-    axes.set_ylabel("instances", color=INK)
-    if len(names) > MOST_NAMED_CLASSES:
-        axes.set_xlabel("class", color=INK)
-        return
-    axes.set_xticks(range(len(names)), [_one_line(name) for name in names])
-    for text in axes.get_xticklabels():
-        text.set_parse_math(False)
-        text.set_rotation(90 if len(names) > MOST_LEVEL_NAMES else 0)
+def _matplotlib_data() -> Path:
+    """Return the folder of matplotlib's data, without importing it where the folder is its own."""
+    package = find_spec("matplotlib")
+    if package is not None and package.origin is not None:
+        beside = Path(package.origin).with_name("mpl-data")
+        if beside.is_dir():
+            return beside
+    import matplotlib as mpl
 
-
-def _overlaid_boxes(axes: Axes, boxes: np.ndarray) -> None:
-    """Draw some of the boxes, evenly picked, moved to a common centre."""
-    step = max(1, math.ceil(len(boxes) / OVERLAID))
-    patches, colors = [], []
-    for label, _, _, width, height in boxes[::step]:
-        patches.append(Rectangle((0.5 - width / 2, 0.5 - height / 2), width, height))
-        blue, green, red = class_color(int(label))
-        colors.append((red / 255, green / 255, blue / 255, 0.35))
-    collection = PatchCollection(
-        patches, facecolor="none", edgecolor=colors or "none", linewidth=0.8
-    )
-    axes.add_collection(collection)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
-    axes.set_xlabel("sizes, one image wide and high", color=INK)
-
-
-def _density(axes: Axes, x: np.ndarray, y: np.ndarray, titles: tuple[str, str]) -> None:
-    style_axes(axes)
-    if len(x):
-        axes.hist2d(
-            x,
-            y,
-            bins=BINS,
-            range=[[0, 1], [0, 1]],
-            cmap="Blues",
-            norm=LogNorm(vmin=FAINTEST),
-            zorder=2,
-        )
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.set_xlabel(titles[0], color=INK)
-    axes.set_ylabel(titles[1], color=INK)
+    return Path(mpl.get_data_path())

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from utils.errors import UserError
 from utils.solver.schedule import StepSettings
 
 NORM_LAYERS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 ADAM_BETA2 = 0.999
+FUSED_ON = ("cpu", "cuda")
+"""Devices for which all three optimizers have had fused kernels since torch 2.4."""
+HIDDEN_FROM_COMPILER = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,10 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
 
 def build_optimizer(
     groups: ParameterGroups, name: str, *, lr: float, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
+) -> Optimizer:
     """SGD with Nesterov momentum, Adam or AdamW over the three groups; decay on the weights only.
+
+    One kernel updates all parameters of a group where torch has such a kernel.
 
     Raises:
         UserError: no parameter is left to train.
@@ -62,13 +69,28 @@ def build_optimizer(
         {"params": list(groups.weight.values()), "weight_decay": weight_decay},
         {"params": list(groups.norm.values()), "weight_decay": 0.0},
     ]
+    device = next(p.device for group in members for p in group["params"])
+    fused = device.type in FUSED_ON
     if name == "SGD":
-        return torch.optim.SGD(members, lr=lr, momentum=momentum, nesterov=momentum > 0)
-    kind = torch.optim.Adam if name == "Adam" else torch.optim.AdamW
-    return kind(members, lr=lr, betas=(momentum, ADAM_BETA2))
+        kind = without_compiler(SGD)
+        return kind(members, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+    kind = without_compiler(Adam if name == "Adam" else AdamW)
+    return kind(members, lr=lr, betas=(momentum, ADAM_BETA2), fused=fused)
 
 
-def apply_settings(optimizer: torch.optim.Optimizer, settings: StepSettings) -> None:
+def without_compiler(kind: type[Optimizer]) -> Callable[..., Optimizer]:
+    """The same optimizer under the same name, for steps that are not compiled.
+
+    Torch hides the methods of its optimizers from its compiler, and imports that to do so when the
+    first optimizer is made: two seconds. Here they are as they are written.
+    """
+    hidden = {name: inspect.unwrap(getattr(kind, name)) for name in HIDDEN_FROM_COMPILER}
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    plain: Callable[..., Optimizer] = type(kind.__name__, (kind,), {**hidden, "step": step})
+    return plain
+
+
+def apply_settings(optimizer: Optimizer, settings: StepSettings) -> None:
     """Write rates and momentum of a position into the optimizer; the only place that does."""
     for group, rate in zip(optimizer.param_groups, settings.rates, strict=True):
         group["lr"] = rate
@@ -78,9 +100,7 @@ def apply_settings(optimizer: torch.optim.Optimizer, settings: StepSettings) -> 
             group["betas"] = (settings.momentum, ADAM_BETA2)
 
 
-def optimizer_buffers(
-    optimizer: torch.optim.Optimizer, names: list[str]
-) -> dict[str, dict[str, Tensor]]:
+def optimizer_buffers(optimizer: Optimizer, names: list[str]) -> dict[str, dict[str, Tensor]]:
     """The optimizer's state by parameter name, so that it survives a change of order."""
     state = optimizer.state_dict()["state"]
     return {
@@ -90,7 +110,7 @@ def optimizer_buffers(
 
 
 def restore_buffers(
-    optimizer: torch.optim.Optimizer, names: list[str], buffers: Mapping[str, Mapping[str, Tensor]]
+    optimizer: Optimizer, names: list[str], buffers: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
     """Inverse of `optimizer_buffers`; a parameter without saved buffers starts afresh."""
     state = optimizer.state_dict()

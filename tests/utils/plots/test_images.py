@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from utils.datasets.dataset import Batch, Frame
+from utils.plots import images
 from utils.plots.images import (
     PALETTE,
     class_color,
     draw_boxes,
     save_batch_grid,
-    save_labels_plot,
     write_picture,
 )
 
@@ -87,9 +87,17 @@ def test_far_outlying_and_not_square_boxes() -> None:
 @pytest.mark.parametrize("name", AWKWARD)
 def test_awkward_names_do_no_harm(name: str, tmp_path: Path) -> None:
     image = np.zeros((30, 200, 3), np.uint8)
-    draw_boxes(image, np.array([[5.0, 20.0, 25.0, 28.0]]), [name], [GREEN], 1)
-    save_labels_plot(np.array([[0, 0.5, 0.5, 0.2, 0.2]]), (name,), tmp_path / "labels.jpg")
-    assert (tmp_path / "labels.jpg").stat().st_size > 1000
+    drawn = draw_boxes(image, np.array([[5.0, 20.0, 25.0, 28.0]]), [name], [GREEN], 1)
+    assert drawn[28, 15].tolist() == list(GREEN)
+
+
+def test_the_font_is_found_without_matplotlib_where_that_keeps_it_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beside = images._matplotlib_data()
+    assert (beside / "fonts" / "ttf" / "DejaVuSans.ttf").is_file()
+    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    assert images._matplotlib_data() == beside
 
 
 def test_grid_of_targets(tmp_path: Path) -> None:
@@ -143,16 +151,6 @@ def test_unknown_class_is_shown_by_its_number(tmp_path: Path) -> None:
     found = torch.tensor([[10.0, 14, 50, 26, 0.9, 7]])
     save_batch_grid(batch(1), tmp_path / "grid.png", ("a",), [found])
     assert (tmp_path / "grid.png").is_file()
-
-
-@pytest.mark.parametrize(("boxes", "classes"), [(0, 3), (1, 1), (5000, 3), (50, 80)])
-def test_labels_plot(boxes: int, classes: int, tmp_path: Path) -> None:
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([boxes, classes])))
-    labels = rng.random((boxes, 5))
-    labels[:, 0] = rng.integers(classes, size=boxes)
-    path = tmp_path / "labels.jpg"
-    save_labels_plot(labels, [f"class {i}" for i in range(classes)], path)
-    assert pixels(path).shape == (1500, 1500, 3)
 
 
 def test_path_with_any_characters(tmp_path: Path) -> None:

@@ -61,6 +61,30 @@ def test_settings_reach_every_group(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_steps_are_those_of_torchs_own_optimizer(name: str) -> None:
+    model, twin = tiny(), tiny()
+    ours = optimizer_of(model, name)
+    kept = {key: value for key, value in ours.defaults.items() if key != "weight_decay"}
+    groups = parameter_groups(twin)
+    members = [
+        {"params": list(group.values()), "weight_decay": decay}
+        for group, decay in ((groups.bias, 0.0), (groups.weight, 0.5), (groups.norm, 0.0))
+    ]
+    if name == "AdamW":
+        del kept["decoupled_weight_decay"]  # which makes it AdamW
+    theirs = getattr(torch.optim, name)(members, **kept)
+    images = torch.rand(3, 2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    for one, optimizer in ((model, ours), (twin, theirs)):
+        for image in images:
+            optimizer.zero_grad()
+            one(image).square().mean().backward()
+            optimizer.step()
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, twin.state_dict()[key]), key
+    assert not any(p.isnan().any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
 def test_buffers_go_by_name_and_a_restored_optimizer_steps_alike(name: str) -> None:
     model, twin = tiny(), tiny()
     one, two = optimizer_of(model, name), optimizer_of(twin, name)

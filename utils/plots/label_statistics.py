@@ -1,0 +1,89 @@
+"""The labels of a data set, plotted: how many of each class, where they lie, how big they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import LogNorm
+from matplotlib.patches import Rectangle
+
+from utils.plots.figure import INK, new_figure, save_figure, style_axes
+from utils.plots.images import class_color, one_line
+
+OVERLAID = 1000  # boxes drawn on top of each other; more are only a darker blot
+MOST_NAMED_CLASSES = 40  # whose names fit below a histogram
+MOST_LEVEL_NAMES = 5  # that fit beside each other
+BINS = 50
+FAINTEST = 0.3  # count that would be white: a single box must be seen
+
+
+def save_labels_plot(boxes: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Plot the labels of a data set: how many of each class, where they lie and how big they are.
+
+    Args:
+        boxes: [n, 5] class, centre x and y, width, height; shares of the image.
+        names: class names by index.
+        path: file to write.
+    """
+    figure = new_figure(10.0, 10.0)
+    figure.set_layout_engine("tight")
+    panels = figure.subplots(2, 2)
+    _class_histogram(panels[0, 0], boxes[:, 0].astype(int), names)
+    _overlaid_boxes(panels[0, 1], boxes)
+    _density(panels[1, 0], boxes[:, 1], boxes[:, 2], ("centre x", "centre y"))
+    panels[1, 0].invert_yaxis()
+    _density(panels[1, 1], boxes[:, 3], boxes[:, 4], ("width", "height"))
+    save_figure(figure, path)
+
+
+def _class_histogram(axes: Axes, classes: np.ndarray, names: Sequence[str]) -> None:
+    counts = np.bincount(classes, minlength=len(names))[: len(names)]
+    colors = ["#{2:02x}{1:02x}{0:02x}".format(*class_color(i)) for i in range(len(names))]
+    axes.bar(range(len(names)), counts, color=colors)
+    style_axes(axes)
+    axes.set_ylabel("instances", color=INK)
+    if len(names) > MOST_NAMED_CLASSES:
+        axes.set_xlabel("class", color=INK)
+        return
+    axes.set_xticks(range(len(names)), [one_line(name) for name in names])
+    for text in axes.get_xticklabels():
+        text.set_parse_math(False)
+        text.set_rotation(90 if len(names) > MOST_LEVEL_NAMES else 0)
+
+
+def _overlaid_boxes(axes: Axes, boxes: np.ndarray) -> None:
+    """Draw some of the boxes, evenly picked, moved to a common centre."""
+    step = max(1, math.ceil(len(boxes) / OVERLAID))
+    patches, colors = [], []
+    for label, _, _, width, height in boxes[::step]:
+        patches.append(Rectangle((0.5 - width / 2, 0.5 - height / 2), width, height))
+        blue, green, red = class_color(int(label))
+        colors.append((red / 255, green / 255, blue / 255, 0.35))
+    collection = PatchCollection(
+        patches, facecolor="none", edgecolor=colors or "none", linewidth=0.8
+    )
+    axes.add_collection(collection)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
+    axes.set_xlabel("sizes, one image wide and high", color=INK)
+
+
+def _density(axes: Axes, x: np.ndarray, y: np.ndarray, titles: tuple[str, str]) -> None:
+    style_axes(axes)
+    if len(x):
+        axes.hist2d(
+            x,
+            y,
+            bins=BINS,
+            range=[[0, 1], [0, 1]],
+            cmap="Blues",
+            norm=LogNorm(vmin=FAINTEST),
+            zorder=2,
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_xlabel(titles[0], color=INK)
+    axes.set_ylabel(titles[1], color=INK)
