@@ -41,6 +41,8 @@ def _load_operators() -> None:
         torch.ops.load_library(_library())
     except (ImportError, OSError):  # not where it is expected, or it needs others to be loaded
         import_module("torchvision")
+    if not hasattr(torch.ops.torchvision, "nms"):  # it was the library of other operators
+        import_module("torchvision")
 
 
 def _library() -> str:

@@ -90,7 +90,9 @@ def train_step(state: TrainingState, rules: Rules, batch: Batch, *, last: bool) 
     """
     settings = rules.plan.settings(state.epoch, state.iteration)
     apply_settings(state.optimizer, settings)
-    images = images_to_device(batch.images, rules.device, rules.precision.dtype)
+    # What is resized is rounded to the format of the forward pass after that, once.
+    dtype = torch.float32 if rules.multi_scale else rules.precision.dtype
+    images = images_to_device(batch.images, rules.device, dtype)
     if rules.multi_scale:
         images = resized(
             images, rules.stride, [rules.seed, state.epoch, state.iteration, SIZE_STREAM]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from utils.plots.images import save_batch_grid
 from utils.processes import Processes
 from utils.solver.schedule import BASE, Plan
 from utils.training_state import TrainingState
+
+log = logging.getLogger("yolo")
 
 PICTURED_BATCHES = 3
 
@@ -167,4 +170,7 @@ class LabelsPicture:
     def _draw(self) -> None:
         from utils.plots.label_statistics import save_labels_plot  # and matplotlib
 
-        save_labels_plot(self._boxes, self._names, self._folder / "labels.jpg")
+        try:
+            save_labels_plot(self._boxes, self._names, self._folder / "labels.jpg")
+        except OSError as error:  # which must not be told to whoever saves a checkpoint next
+            log.warning("labels.jpg is not drawn: %s", error)

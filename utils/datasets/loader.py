@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from utils.config import Hyp
 from utils.datasets.dataset import Batch, EvalSet, Failure, Request, TrainSet
-from utils.datasets.draws import AugmentRanges
-from utils.datasets.image_store import CacheKind, FileImages, open_images
+from utils.datasets.draws import MOSAIC_TILES, AugmentRanges
+from utils.datasets.image_store import CHANNELS, CacheKind, FileImages, open_images
 from utils.datasets.index import Index
 from utils.datasets.recent_images import RecentImages
 from utils.datasets.shapes import rectangular_batches, square_batches
@@ -30,6 +30,8 @@ ORDER_TAG = 1 << 31
 """Stands where samples have their index, and no data set has that many: another stream of dice."""
 NEIGHBOURHOOD = 64
 """Images of an epoch's order, at least, among which mosaics find their partners."""
+RECENT_BYTES = 256_000_000
+"""Of images that each process keeps for the mosaics that show them next: 208 of 640 px."""
 NICENESS = 5
 """Of training's workers where the processors that they run on also train: training goes first."""
 
@@ -209,7 +211,8 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     if ranges is not None and ranges.mosaic > 0:
         neighbourhood = math.ceil(NEIGHBOURHOOD / batch_size) * batch_size
         if isinstance(images, FileImages):
-            images = RecentImages(images, neighbourhood)
+            room = RECENT_BYTES // (CHANNELS * image_size**2)
+            images = RecentImages(images, min(neighbourhood, max(room, MOSAIC_TILES)))
     dataset = TrainSet(index, images, plan.shapes, seed=seed, ranges=ranges)
     sampler = EpochSampler(
         plan.batches, seed=seed, keep_together=rect, neighbourhood=neighbourhood, part=part

@@ -16,8 +16,6 @@ from utils.solver.schedule import StepSettings
 
 NORM_LAYERS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 ADAM_BETA2 = 0.999
-FUSED_ON = ("cpu", "cuda")
-"""Devices for which all three optimizers have had fused kernels since torch 2.4."""
 HIDDEN_FROM_COMPILER = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
@@ -57,8 +55,6 @@ def build_optimizer(
 ) -> Optimizer:
     """SGD with Nesterov momentum, Adam or AdamW over the three groups; decay on the weights only.
 
-    One kernel updates all parameters of a group where torch has such a kernel.
-
     Raises:
         UserError: no parameter is left to train.
     """
@@ -69,13 +65,10 @@ def build_optimizer(
         {"params": list(groups.weight.values()), "weight_decay": weight_decay},
         {"params": list(groups.norm.values()), "weight_decay": 0.0},
     ]
-    device = next(p.device for group in members for p in group["params"])
-    fused = device.type in FUSED_ON
     if name == "SGD":
-        kind = without_compiler(SGD)
-        return kind(members, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        return without_compiler(SGD)(members, lr=lr, momentum=momentum, nesterov=momentum > 0)
     kind = without_compiler(Adam if name == "Adam" else AdamW)
-    return kind(members, lr=lr, betas=(momentum, ADAM_BETA2), fused=fused)
+    return kind(members, lr=lr, betas=(momentum, ADAM_BETA2))
 
 
 def without_compiler(kind: type[Optimizer]) -> Callable[..., Optimizer]:

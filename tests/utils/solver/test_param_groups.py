@@ -111,3 +111,36 @@ def test_a_parameter_without_saved_buffers_starts_afresh() -> None:
     optimizer = optimizer_of(tiny())
     restore_buffers(optimizer, ["0.bias", "1.bias", "0.weight", "1.weight"], {})
     assert optimizer.state_dict()["state"] == {}
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_restored_buffers_count_whatever_their_layout_in_memory(name: str) -> None:
+    def stepped(layout: torch.memory_format) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Conv2d(3, 4, 3).to(memory_format=layout)
+        optimizer = optimizer_of(model, name)
+        rows = torch.arange(108.0).reshape(4, 3, 3, 3)  # as YOLOv5's checkpoints hold it
+        moments = {"step": torch.tensor(1.0), "exp_avg": rows, "exp_avg_sq": rows + 1}
+        buffers = {"momentum_buffer": rows} if name == "SGD" else moments
+        restore_buffers(optimizer, ["bias", "weight"], {"weight": buffers})
+        model(torch.ones(1, 3, 3, 3)).sum().backward()
+        optimizer.step()
+        return model.weight.detach().contiguous()
+
+    torch.testing.assert_close(stepped(torch.channels_last), stepped(torch.contiguous_format))
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_where_some_parameters_have_no_saved_buffers_a_step_can_be_made(name: str) -> None:
+    last = nn.Conv2d(2, 1, 1)
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), last)
+    names = ["0.bias", "1.bias", "0.weight", "1.weight"]
+    trained = optimizer_of(model, name)
+    model(torch.ones(1, 1, 2, 2)).sum().backward()
+    trained.step()
+    kept = {key: own for key, own in optimizer_buffers(trained, names).items() if key[0] == "0"}
+    optimizer = optimizer_of(model, name)
+    restore_buffers(optimizer, names, kept)
+    before = last.weight.detach().clone()
+    optimizer.step()
+    assert not torch.equal(last.weight, before)
