@@ -83,9 +83,10 @@ def _suppress(found: Tensor, iou_thres: float, agnostic: bool) -> Tensor:
 
 def _suppress_by_class(corners: Tensor, scores: Tensor, labels: Tensor, iou_thres: float) -> Tensor:
     """Indices of the boxes ``[m, 4]`` that stay, best first; its cost is a class's squared."""
-    stays = torch.zeros_like(scores, dtype=torch.bool)
-    for label in labels.unique():
-        own = (labels == label).nonzero()[:, 0]
-        stays[own[nms(corners[own], scores[own], iou_thres)]] = True
-    kept = stays.nonzero()[:, 0]
+    by_class = labels.argsort(stable=True)
+    counts = labels[by_class].unique_consecutive(return_counts=True)[1].tolist()
+    sorted_by_class = by_class, corners[by_class], scores[by_class]
+    groups = zip(*(values.split(counts) for values in sorted_by_class), strict=True)
+    kept = torch.cat([own[nms(boxes, ranks, iou_thres)] for own, boxes, ranks in groups])
+    kept = kept.sort().values  # of equal scores the earlier box is first
     return kept[scores[kept].sort(descending=True).indices]

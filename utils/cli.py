@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import sys
 from collections.abc import Callable
@@ -44,6 +46,8 @@ def set_up_logging(level: int = logging.INFO) -> None:
 def run_script(main: Callable[[], None]) -> None:
     """Run a program's main function; bad input ends it with one sentence and exit code 2."""
     set_up_logging()
+    # Before it ends, the interpreter looks for cyclic garbage in all that torch made: 0.6 s.
+    atexit.register(gc.freeze)
     try:
         main()
     except UserError as error:

@@ -1,4 +1,7 @@
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +42,19 @@ def test_a_bug_of_ours_keeps_its_traceback() -> None:
 def test_messages_go_bare_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     run_script(lambda: logging.getLogger("yolo").info("%d boxes", 3))
     assert capsys.readouterr().out == "3 boxes\n"
+
+
+def test_no_object_is_left_for_the_last_search_for_garbage() -> None:
+    program = """
+import atexit, gc
+from utils.cli import run_script
+
+run_script(lambda: print(len(gc.get_objects()) > 1000))
+atexit._run_exitfuncs()
+print(len(gc.get_objects()) > 1000)
+"""
+    root = Path(__file__).parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == ["True", "False"]

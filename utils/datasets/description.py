@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from utils.datasets.acquire import Archive, absence, acquire
 from utils.datasets.places import find_root
-from utils.datasets.synthetic import make_streets
 from utils.download import is_address
 from utils.errors import UserError
 from utils.yaml_files import read_yaml
@@ -111,6 +110,8 @@ def ensure_available(
         return
     require_obtainable(description, splits)
     if description.embedded:
+        from utils.datasets.synthetic import make_streets
+
         make_streets(description.root)
     else:
         acquire(description.root, description.download, description.obtain)

@@ -123,8 +123,9 @@ def save_batch_grid(
     grid = np.full((rows * tile[1], columns * tile[0], 3), GREY, np.uint8)
     for i in range(count):
         marked = _targets(batch, i, names) if boxes is None else _detections(boxes[i], names)
-        bgr = batch.images[i].permute(1, 2, 0).cpu().numpy()[..., ::-1]
-        small = cv2.resize(np.ascontiguousarray(bgr), tile, interpolation=cv2.INTER_AREA)
+        rgb = np.ascontiguousarray(batch.images[i].permute(1, 2, 0).cpu().numpy())
+        small = cv2.resize(rgb, tile, interpolation=cv2.INTER_AREA)
+        cv2.cvtColor(small, cv2.COLOR_RGB2BGR, small)
         if boxes is None:
             _hatch(small, _corners(batch, batch.ignored, i) * scale)
         name = Path(batch.frames[i].path).name[:FILE_NAME_LENGTH]
@@ -154,10 +155,10 @@ def _corners(batch: Batch, rows: Tensor, index: int) -> np.ndarray:
 
 def _hatch(image: np.ndarray, regions: np.ndarray) -> None:
     """Draw diagonal lines into the regions of a picture, corners [k, 4] px."""
-    rows, columns = np.indices(image.shape[:2])
-    lines = (rows + columns) % HATCH_STEP == 0
     for x1, y1, x2, y2 in regions.round().astype(int).clip(0):
-        image[y1:y2, x1:x2][lines[y1:y2, x1:x2]] = HATCH
+        part = image[y1:y2, x1:x2]
+        rows, columns = np.ogrid[y1 : y1 + part.shape[0], x1 : x1 + part.shape[1]]
+        part[(rows + columns) % HATCH_STEP == 0] = HATCH
 
 
 def _detections(found: Tensor, names: Sequence[str]) -> Marked:

@@ -263,7 +263,7 @@ def test_the_embedded_data_set_is_made(
         made.append(root)
         (root / "images").mkdir(parents=True)
 
-    monkeypatch.setattr("utils.datasets.description.make_streets", make)
+    monkeypatch.setattr("utils.datasets.synthetic.make_streets", make)
     text = "path: streets\ntrain: images\nval: images\nnames: [a]\nembedded: streets"
     for _ in range(2):
         ensure_available(described(tmp_path, text))
