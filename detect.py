@@ -37,7 +37,10 @@ MOST_SIZES = 2  # of --imgsz: height and width
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(description="Detect objects in images, videos and streams.")
+    parser = argparse.ArgumentParser(
+        description="Detect objects in images, videos and streams.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     add = parser.add_argument
     add("--weights", default="yolov5s.pt", help="weights file, ours or upstream's")
     add("--source", default="data/images", help="file, folder, glob, list.txt, URL or camera")

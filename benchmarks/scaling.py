@@ -1,6 +1,6 @@
 """How cost grows with the size of images, batch, model and data set: figures and a picture. POSIX.
 
-Usage: python benchmarks/scaling.py [--only data] [--out docs]
+Usage: python benchmarks/scaling.py [--only data] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ log = logging.getLogger("yolo")
 
 NO_GPU = "none"  # of `describe_machine`
 FIGURES, PICTURE = "scaling.json", "scaling.png"
+OUT = Path("runs", "scaling")
 SIZES = (256, 384, 512, 640, 768)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 MODELS = ("yolov5n.yaml", "yolov5s.yaml", "yolov5m.yaml", "yolov5l.yaml")
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--cfg", default="yolov5n.yaml", help="model for sizes and batches (default: yolov5n.yaml)")
     add("--data", default="coco128.yaml", help="to be linked (default: coco128.yaml)")
     add("--rounds", type=int, default=3, help="of a point, after a warm-up (default: 3)")
-    add("--out", type=Path, default=Path("docs"), help="folder of both files (default: docs)")
+    add("--out", type=Path, default=OUT, help=f"folder of both files (default: {OUT})")
     return parser
 
 

@@ -38,7 +38,7 @@ MARGIN = 0.08  # of the axis, beside the points
 LONE_POINT = 1.5  # ratio of the axis' ends to it
 LINE, MARKER, CAP = 1.8, 5.0, 3.0  # points
 NOTE = 0.025, 0.08  # shares of the memory's axes, from the lower left corner
-APART = 6  # points between a curve and what is written at it
+APART, BESIDE = 6, 20  # points between a curve, or the number of its first point, and its text
 WITHOUT_DECIMALS = 100
 
 
@@ -101,7 +101,8 @@ def _draw_times(axes: Axes, panel: Panel) -> None:
     for (name, curve), colour in zip(panel.times.items(), TIME_COLOURS, strict=False):
         _draw(axes, panel.positions, curve, colour, marker="o")
         if len(panel.times) > 1:
-            place = panel.positions[0], curve[0].least
+            # The name reaches from the first point to the second.
+            place = panel.positions[0], min(spread.least for spread in curve[:2])
             _write(axes, name, place, -APART, colour)
     if len(panel.times) > 1:
         axes.set_yscale("log")
@@ -153,7 +154,7 @@ def _write(axes: Axes, text: str, place: tuple[float, float], points: int, colou
     axes.annotate(
         text,
         place,
-        xytext=(0, points),
+        xytext=(0 if points > 0 else BESIDE, points),
         textcoords="offset points",
         ha="center" if points > 0 else "left",
         va="bottom" if points > 0 else "top",

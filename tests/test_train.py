@@ -176,7 +176,7 @@ def empty_folder(folder: Path) -> list[str]:
         (lambda f: [*toy_arguments(f), "--freeze", "25"], "--freeze leaves no parameter to train"),
         (
             lambda f: [*toy_arguments(f), "--freeze", "99"],
-            "--freeze: the model has layers 0 to 24, there is no 25",
+            "--freeze names layer 25, but the model's are 0 to 24; name fewer.",
         ),
     ],
 )

@@ -119,7 +119,7 @@ def _freeze(model: Detector, run: Run) -> None:
     beyond = [layer for layer in run.options.frozen_layers() if layer >= layers]
     if beyond:
         raise UserError(
-            f"--freeze: the model has layers 0 to {layers - 1}, there is no {beyond[0]}."
+            f"--freeze names layer {beyond[0]}, but the model's are 0 to {layers - 1}; name fewer."
         )
     prefixes = tuple(f"model.{layer}." for layer in run.options.frozen_layers())
     frozen = [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
@@ -161,7 +161,7 @@ def _with_fitting_anchors(spec: ModelSpec, run: Run, index: Index) -> ModelSpec:
         log.info("AutoAnchor: recall %.4f; fitted anchors give no more (%.4f).", recall, new_recall)
         return spec
     log.info(
-        "AutoAnchor: best possible recall %.4f, with new anchors %.4f (%.2f per box): %s",
+        "AutoAnchor: best possible recall %.4f, with the new anchors %.4f (%.2f per box): %s",
         *(recall, new_recall, new_per_box),
         np.round(fitted).astype(int).tolist(),
     )

@@ -69,7 +69,12 @@ def read_checkpointed(path: Path) -> RecordedRun:
     """
     # Imports torch, which a command line that is refused need not wait for.
     from utils.checkpoint.store import load_checkpoint
+    from utils.checkpoint.upstream import is_upstream_file
 
+    if is_upstream_file(path):
+        raise UserError(
+            f"{path} is a checkpoint of YOLOv5; name its run's folder, which has a results.csv."
+        )
     checkpoint = load_checkpoint(path)
     if checkpoint["kind"] != "training":
         raise UserError(f"{path} is stripped of its history; name the run's folder or its {LAST}.")

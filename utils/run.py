@@ -232,9 +232,9 @@ def announce(run: Run, plan: Plan, folder: Path) -> None:
     seam = plan.segments[-1]
     before, after = plan.factor(seam.start - 1), plan.factor(seam.start)
     log.info(
-        "Extending %s at epoch %d to %d epochs with `%s`: the learning rate goes from %.6g to %.6g "
-        "(%.4gx) and ends at %.6g",
-        *(origin.path, seam.start, plan.total_epochs, seam.mode),
+        "Extending %s at epoch %d to %d epochs with `%s`, in %s: the learning rate goes from %.6g "
+        "to %.6g (%.4gx) and ends at %.6g",
+        *(origin.path, seam.start, plan.total_epochs, seam.mode, folder),
         *(plan.lr0 * before, plan.lr0 * after, after / before if before else float("inf")),
         plan.lr0 * plan.factor(plan.total_epochs - 1),
     )

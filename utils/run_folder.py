@@ -73,7 +73,7 @@ def checkpoint_of(target: str | Path) -> Path:
             f"the folder {path} holds no weights/last.pt to resume from; start the run anew."
         )
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path} to resume from.")
+        raise UserError(f"there is no checkpoint {path} to resume from; name a run's folder.")
     return path
 
 

@@ -1,6 +1,7 @@
 """A finished run can be extended, in every mode, and again; and nothing of it is lost."""
 
 import json
+import logging
 import shlex
 from pathlib import Path
 
@@ -36,10 +37,12 @@ def extension_of(run: Path, how: str, extra: int = 1) -> list[str]:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_branches_from_one_checkpoint_and_can_be_extended_again(
-    finished: Path, mode: str
+    finished: Path, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = (finished / "weights" / "last.pt").read_bytes()
+    caplog.set_level(logging.INFO, "yolo")
     once = extended(finished, mode, 2, f"a-{mode}")
+    assert f"last.pt at epoch 3 to 5 epochs with `{mode}`, in {once}: the" in caplog.text
     rows = read_results(once / "results.csv")
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
     assert rows[:3] == read_results(finished / "results.csv")

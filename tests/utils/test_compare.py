@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.paths import ROOT
 from utils.checkpoint.format import no_progress
@@ -171,6 +172,15 @@ def test_a_foreign_checkpoint_beside_results_csv_is_passed_over(
     write_results(history(0.1), tmp_path / "results.csv")
     assert len(read_run(tmp_path).history) == 1
     assert "no plan, no seams" in caplog.text
+
+
+def test_a_checkpoint_of_yolov5_is_called_that(tmp_path: Path) -> None:
+    path = tmp_path / "epoch1.pt"
+    torch.save({"model": torch.nn.Linear(1, 1)}, path)
+    with pytest.raises(
+        UserError, match=r"epoch1\.pt is a checkpoint of YOLOv5; name its run's fold"
+    ):
+        read_run(path)
 
 
 def test_another_checkpoint_than_the_last_is_a_run_of_its_own(tmp_path: Path) -> None:

@@ -53,7 +53,12 @@ def find_weights(weights: str | Path) -> Path:
     if path.is_file():
         return path
     if path.name in RELEASED:
-        fetch(f"{RELEASE}/{path.name}", path)
+        try:
+            fetch(f"{RELEASE}/{path.name}", path)
+        except UserError as error:
+            raise UserError(
+                f"{error}; put the file there, or name another with --weights."
+            ) from error
         return path
     if path.is_dir():
         raise UserError(

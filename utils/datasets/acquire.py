@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -75,6 +76,8 @@ def _download_all(root: Path, archives: Sequence[Archive], staging: Path, obtain
             try:
                 fetch(archive.url, file)
             except UserError as error:
+                with suppress(OSError):  # unless an archive is kept in it
+                    kept.rmdir()
                 raise absence(root, f"and {error}", obtain) from error
         _unpack_into(file, staging, archive.folder)
     shutil.rmtree(kept)

@@ -135,7 +135,8 @@ def require_obtainable(
         return
     root, obtain = description.root, description.obtain
     if root.is_dir() and any(root.iterdir()):
-        remedy = obtain or "complete it, or move it away to get it anew"
+        anew = description.embedded or description.download
+        remedy = obtain or f"complete it{', or move it away to get it anew' * bool(anew)}"
         raise UserError(
             f"the data set at {root} is incomplete, {missing} is not there; {remedy}, "
             f"or correct {description.path}."

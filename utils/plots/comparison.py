@@ -157,7 +157,7 @@ def _lay_out(runs: int, epochs: int, flags: Sequence[Flag], *, enlarge: bool) ->
         axes.tick_params(labelbottom=below is None)
         return axes
 
-    rates = panel(foot, RATES, "learning rate")
+    rates = panel(foot, RATES, "")
     metrics = panel(foot + RATES + between, METRICS, "validation mAP", rates)
     enlarged = panel(foot + RATES + GAP, METRICS, "mAP50-95, enlarged", rates) if enlarge else None
     rates.set_xlabel("epoch", fontsize=10.5, color=INK)
@@ -253,7 +253,8 @@ def _scale_metrics(panels: _Panels, runs: Sequence[RunCurves], own: Sequence[int
 
 
 def _scale_rates(axes: Axes, runs: Sequence[RunCurves]) -> None:
-    """Choose a logarithmic scale if a segment would otherwise lie flat on the floor."""
+    """Say what is drawn, on a logarithmic scale if a segment would else lie flat on the floor."""
+    planned = "planned " if all(run.plan_rates for run in runs) else ""
     shown = np.concatenate([run.rates for run in runs])
     shown = shown[np.isfinite(shown)]
     top = shown.max(initial=0)
@@ -266,8 +267,9 @@ def _scale_rates(axes: Axes, runs: Sequence[RunCurves]) -> None:
     if min(peaks, default=0) < LOG_SCALE_BELOW * top:
         axes.set_yscale("log")
         axes.set_ylim(shown[shown > 0].min() / LOG_MARGIN, top * LOG_MARGIN)
-        axes.set_ylabel("learning rate (log scale)")
+        axes.set_ylabel(f"{planned}learning rate (log scale)")
     else:
+        axes.set_ylabel(f"{planned}learning rate")
         axes.set_ylim(0, HEADROOM * top or 1)
         axes.ticklabel_format(axis="y", style="plain")
 

@@ -88,9 +88,12 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
     planned = last.stop
     epochs = planned + extension.epochs - completed
     if extension.rewarm_epochs + extension.cooldown_epochs >= epochs:
+        parts = {"rewarm": extension.rewarm_epochs, "cooldown": extension.cooldown_epochs}
+        asked = " and ".join(
+            f"--{part}-epochs {length}" for part, length in parts.items() if length
+        )
         raise UserError(
-            f"--rewarm-epochs {extension.rewarm_epochs} and --cooldown-epochs "
-            f"{extension.cooldown_epochs} leave none of the {epochs} epochs after the seam."
+            f"of the {epochs} epochs after the seam, {asked} would leave none; shorten them."
         )
     a = last.factor(completed - 1)
     segment = Segment(

@@ -10,7 +10,7 @@ import torch
 from models.detector import Detector
 from models.spec import ModelSpec, load_spec
 from tests.utils.checkpoint.tiny_files import tiny_deploy
-from utils.checkpoint.loading import load_model, read_weights
+from utils.checkpoint.loading import find_weights, load_model, read_weights
 from utils.checkpoint.store import save_checkpoint
 from utils.errors import UserError
 
@@ -56,3 +56,17 @@ def test_a_description_of_something_else_is_refused_before_it_is_built(
     with pytest.raises(UserError, match=message) as refusal:
         read_weights(path)
     assert str(refusal.value).startswith(f"{path} describes ")
+
+
+def test_published_weights_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(url: str, target: Path) -> None:
+        raise UserError(f"{url} cannot be downloaded (no network)")
+
+    monkeypatch.setattr("utils.checkpoint.loading.fetch", fail)
+    remedy = (
+        r"v7\.0/yolov5n\.pt cannot be downloaded \(no network\); put the file there, or name ano"
+    )
+    with pytest.raises(UserError, match=remedy):
+        find_weights(tmp_path / "yolov5n.pt")

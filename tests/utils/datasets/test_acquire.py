@@ -89,6 +89,7 @@ def test_offline_it_says_what_to_do(tmp_path: Path) -> None:
         "; put it there, or set YOLO_DATASETS_DIR to the folder that holds my-set/."
     )
     assert "\n" not in sentence
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match=r"\); ask the makers; if you have it, put it there, or"):
         acquire(root, [Archive(url)], "ask the makers")
 

@@ -71,7 +71,10 @@ def test_shows_figures_findings_and_panels(tmp_path: Path, monkeypatch: pytest.M
     findings = (Finding(STOP, "train", "no light"), Finding(NOTE, "", "much fog"))
     path = tmp_path / "page.png"
     figure, texts = drawn(survey(tmp_path, findings=findings), monkeypatch, path)
-    assert {f"{tmp_path.name} at 640 px", "Training cannot start: 1 reason, 0 warnings."} < {*texts}
+    assert {
+        f"{tmp_path.name} at 640 px",
+        "Training cannot start, or would leave files out: 1 reason, 0 warnings.",
+    } < {*texts}
     assert {"stop", "train: no light.", "note", "much fog."} < {*texts}
     assert {"boxes", "train", "val", "2 of 3", "best possible recall", "1.0000", "-"} < {*texts}
     titles = ["Boxes per class", "Boxes of train, and the anchors", "Size of boxes"]

@@ -60,7 +60,8 @@ class Survey:
             sum(finding.level == level for finding in self.findings) for level in (STOP, WARNING)
         )
         if stops:
-            return f"Training cannot start: {count(stops, 'reason')}, {count(warnings, 'warning')}."
+            reasons = f"{count(stops, 'reason')}, {count(warnings, 'warning')}"
+            return f"Training cannot start, or would leave files out: {reasons}."
         return f"Training can start; {count(warnings, 'warning')}."
 
     def shorten(self, text: str) -> str:

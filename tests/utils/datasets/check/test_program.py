@@ -112,7 +112,10 @@ def test_names_every_planted_fault(tmp_path: Path) -> None:
         fault()
     looked = look(file, tmp_path / "out")
     assert looked.code == 1
-    assert looked.record["verdict"] == "Training cannot start: 3 reasons, 7 warnings."
+    assert (
+        looked.record["verdict"]
+        == "Training cannot start, or would leave files out: 3 reasons, 7 warnings."
+    )
     broken = "images/train/broken.png left out: corrupt image (cannot identify image file"
     (case,) = looked.cases("stop", "train: 1 image that cannot be used")
     assert case.startswith(broken)
@@ -307,7 +310,7 @@ def test_the_terminal_shows_it_in_order_of_weight(
         "NOTE  train: 1 image without a box, background.",
         "    images/train/0.png: a label file without boxes",
         "",
-        "Training cannot start: 1 reason, 1 warning.",
+        "Training cannot start, or would leave files out: 1 reason, 1 warning.",
     ]
 
 
