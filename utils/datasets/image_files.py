@@ -10,7 +10,7 @@ from typing import IO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.datasets.regular_files import open_regular
 from utils.errors import UserError
@@ -159,6 +159,8 @@ def probe_size(path: str | Path) -> tuple[int, int]:
     try:
         with open_regular(path) as stream:
             size = _size_from_header(stream)
+    except UnidentifiedImageError as error:
+        raise ImageError("corrupt image (of no kind that is known)") from error
     except DECODING_ERRORS as error:
         reason = str(error).replace(str(path), "file")
         raise ImageError(f"corrupt image ({reason})") from error

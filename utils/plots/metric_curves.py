@@ -87,7 +87,7 @@ def _save_curves(
         color, width = (palette(number), 1.3) if named else ("#b8c4cc", 0.7)
         handles += axes.plot(axis, values, color=color, linewidth=width)
     if not named:
-        handles, names = [], []
+        handles, names = handles[:1], [f"each of {len(names)} classes"]
     mean = picture.values.mean(0) if len(picture.values) else np.zeros_like(axis)
     handles += axes.plot(axis, mean, color=INK, linewidth=3)
     axes.set_xlim(0, 1)

@@ -94,8 +94,12 @@ def shortened(name: str, keep: float) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("name", "save", "reason"),
     [
-        ("empty.jpg", lambda folder: (folder / "empty.jpg").touch(), "corrupt image (cannot"),
-        ("text.jpg", lambda folder: (folder / "text.jpg").write_text("hello"), "corrupt image (c"),
+        ("empty.jpg", lambda folder: (folder / "empty.jpg").touch(), "corrupt image (of no kind"),
+        (
+            "text.jpg",
+            lambda folder: (folder / "text.jpg").write_text("hello"),
+            "corrupt image (of no kind",
+        ),
         ("half.jpg", shortened("half.jpg", 0.5), "corrupt image (image file is truncated"),
         ("tail.jpg", shortened("tail.jpg", 0.99), "corrupt image (image file is truncated"),
         ("half.png", shortened("half.png", 0.5), "corrupt image ("),

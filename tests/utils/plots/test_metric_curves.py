@@ -42,7 +42,8 @@ def test_classes_are_listed_up_to_twenty(tmp_path: Path) -> None:
     def legend_ink(classes: int) -> float:
         folder = tmp_path / str(classes)
         folder.mkdir()
-        save_metric_curves(curves(classes, tuple(map(str, range(classes)))), folder)
+        names = tuple(f"class number {n}" for n in range(classes))
+        save_metric_curves(curves(classes, names), folder)
         picture = read(folder / "R_curve.png")
         return float((picture[:, round(picture.shape[1] * 0.71) :] < 250).any(2).mean())
 

@@ -94,7 +94,9 @@ def _column(survey: Survey, measures: Measures) -> dict[str, str]:
         "boxes per image": _span(measures.per_image),
         "width / height of boxes": _span(measures.aspects),
         f"√area of boxes at {survey.image_size}, px": _span(measures.scales),
-        "small, medium, large": ", ".join(_share(number, boxes) for number in sizes.values()),
+        "COCO's small, medium, large": ", ".join(
+            _share(number, boxes) for number in sizes.values()
+        ),
         f"smaller than a cell of {survey.cell} px": _share(
             int(measures.below_cell(survey.cell).sum()), boxes
         ),

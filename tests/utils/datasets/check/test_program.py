@@ -116,7 +116,7 @@ def test_names_every_planted_fault(tmp_path: Path) -> None:
         looked.record["verdict"]
         == "Training cannot start, or would leave files out: 3 reasons, 7 warnings."
     )
-    broken = "images/train/broken.png left out: corrupt image (cannot identify image file"
+    broken = "images/train/broken.png left out: corrupt image (of no kind that is known)"
     (case,) = looked.cases("stop", "train: 1 image that cannot be used")
     assert case.startswith(broken)
     assert looked.cases("stop", "val: 2 images that cannot be used") == [
