@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.errors import UserError
 
 # What is heavy is imported where it is used, so that --help answers at once.
@@ -37,7 +37,7 @@ MOST_SIZES = 2  # of --imgsz: height and width
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         description="Detect objects in images, videos and streams.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.errors import UserError
 
 # What is heavy is imported where it is used, so that --help answers at once.
@@ -35,7 +35,7 @@ MOST_CLASSES_LISTED = 50
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="val.py",
         description="Validate a detector on a labelled data set.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

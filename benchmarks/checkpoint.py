@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from benchmarks.report import add_common_options, compare
 from benchmarks.timing import MEGABYTE, MILLISECONDS, Figures, Measure
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 
 ALWAYS = ("--weights", "", "--noplots")
 """Of every training that is measured: from scratch, without pictures."""
@@ -27,7 +27,7 @@ ALWAYS = ("--weights", "", "--noplots")
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program; the defaults are those of `make demo`."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python benchmarks/checkpoint.py",
         description="Train in the manner of `make demo`, an epoch to a round, and measure what its "
         "saves cost.",

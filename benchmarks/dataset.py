@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from benchmarks.report import add_common_options, compare
 from benchmarks.timing import MILLISECONDS, Figures, Measure, PeakMemory
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.errors import UserError
 
 # What is heavy is imported where it is used, so that --help answers at once.
@@ -35,7 +35,7 @@ CACHES = "*.npz"
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python benchmarks/dataset.py",
         description="Make a data set of any size out of links to the images and labels of another "
         "one; tell how long indexing it takes, anew and from the cache, and a training sample, and "

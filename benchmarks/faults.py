@@ -20,7 +20,7 @@ if __name__ == "__main__":
     # Python looks for modules beside this file; they are imported from the root, as everywhere.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ Figure = int | str | bool | list[str] | dict[str, int]
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python benchmarks/faults.py",
         description="Kill a training at random moments, resume it until it is done, and compare it "
         "with one that nobody disturbed. Trains on the data set that the program draws itself.",

@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from benchmarks.report import add_common_options, compare
 from benchmarks.timing import MILLISECONDS, Figures, Measure
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ DECODING = "read_image"
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python benchmarks/loader.py",
         description="Training samples per second and core, and milliseconds per sample by stage.",
     )

@@ -22,7 +22,7 @@ from benchmarks.report import BUSY, aligned, describe_machine, load_per_core
 from benchmarks.scaling_points import MODEL_BATCH, QUESTIONS, PointsFile, missing, wanted_points
 from benchmarks.startup import whole_process
 from utils.atomic_files import write_replacing
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.evaluation.json_files import read_json
 
 # What is heavy is imported where it is used, so that --help answers at once.
@@ -42,7 +42,7 @@ DATA_SIZES = (128, 1024, 8192, 65536)
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python benchmarks/scaling.py",
         description="Run benchmarks/step.py and benchmarks/dataset.py in a process for each point, "
         f"and write {FIGURES} and {PICTURE}. What {FIGURES} holds already is not measured again, "

@@ -31,7 +31,7 @@ from benchmarks.report import add_round_options, aligned, measure_and_tell
 from benchmarks.run_files import ABSENT
 from benchmarks.timing import MEGABYTE, Figures
 from benchmarks.watched_run import ROOT, TAIL, Phase, Sight, WatchedRun
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.errors import UserError
 
 log = logging.getLogger("yolo")
@@ -51,7 +51,7 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # wait4: bytes on macOS, KiB
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python benchmarks/startup.py",
         description="Run commands by turns, and tell their seconds, processor time and peak memory "
         "and the packages that they import.",

@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from benchmarks.report import add_common_options, compare
 from benchmarks.timing import MILLISECONDS, Figures, Measure, PartTimes, PeakMemory
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ GIGA = 1e9
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python benchmarks/step.py",
         description="The parts of utils.engine.train_step on made-up images, in milliseconds.",
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import gc
 import logging
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from utils.errors import RunInterruptedError, UserError
 
@@ -30,6 +32,15 @@ class PrintableFormatter(logging.Formatter):
 def printable(text: str) -> str:
     """A text without what a terminal would obey, or could not encode."""
     return text.translate(UNPRINTABLE).encode(errors="backslashreplace").decode()
+
+
+class OptionParser(argparse.ArgumentParser):
+    """Answers a mistake in one sentence, as all others are, and not with the list of options."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program; `argparse` calls this."""
+        sentence = f"error: {message}; {self.prog} --help lists the options.\n"
+        self.exit(USAGE_ERROR, printable(sentence))
 
 
 def set_up_logging(level: int = logging.INFO) -> None:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
+from utils.cli import OptionParser
 from utils.errors import UserError
 from utils.options import Continuation, Request, TrainOptions
 from utils.solver.continuation import SLOPES
@@ -14,7 +15,7 @@ from utils.solver.schedule import LAWS, MODES
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `train.py`; an option that is not given is left out of the result."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="train.py",
         description="Train a YOLOv5 detector, resume a run, or extend one beyond its planned end.",
         argument_default=argparse.SUPPRESS,

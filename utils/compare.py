@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from utils.atomic_files import write_replacing
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.errors import UserError
 from utils.recorded_run import RecordedRun, read_run
 from utils.solver.seam import EMA, SeamFigures
@@ -53,7 +53,7 @@ SEAM_TABLE = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m utils.compare",
         description="Compare runs: a table, compare.csv and compare.png with every seam.",
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.errors import UserError
 
 
@@ -19,6 +19,17 @@ def test_a_user_s_mistake_is_one_sentence_and_exit_code_two(
         run_script(main)
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: the cup is full; empty it.\n"
+
+
+def test_a_mistake_in_the_options_is_one_sentence_too(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = OptionParser(prog="fill.py")
+    parser.add_argument("--cups", type=int)
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--cups", "two"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: argument --cups: invalid int value: 'two'; fill.py --help lists the options.\n"
+    )
 
 
 def test_an_interrupt_has_the_shell_s_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +58,7 @@ def test_messages_go_bare_to_standard_output(capsys: pytest.CaptureFixture[str])
 def test_no_object_is_left_for_the_last_search_for_garbage() -> None:
     program = """
 import atexit, gc
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 
 run_script(lambda: print(len(gc.get_objects()) > 1000))
 atexit._run_exitfuncs()

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.errors import UserError
 
 # What is heavy is imported where it is used, so that --help answers at once.
@@ -26,7 +26,7 @@ FOUND_WRONG = 1  # exit code; a file that cannot be read at all is a usage error
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m utils.checkpoint",
         description="Tell what a checkpoint holds, ours or YOLOv5's, without executing anything.",
         epilog="exit code: 0 if all is well, 1 if --verify finds damage, 2 if the file is refused",

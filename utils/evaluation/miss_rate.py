@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.errors import UserError
 from utils.evaluation.metrics import Floats, Ints, greedy_pairs
 from utils.evaluation.pedestrian_files import (
@@ -187,7 +187,7 @@ def _outside(values: Floats, limits: tuple[float, float]) -> np.ndarray:
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m utils.evaluation.miss_rate",
         description="Log-average miss rate of a detector's results on CityPersons.",
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.errors import UserError
 from utils.options import SMALLEST_IMAGE, TrainOptions
 
@@ -53,7 +53,7 @@ class Grid(NamedTuple):
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m utils.datasets.check",
         description="Show what is in a data set and what is wrong with it, before training on it.",
         epilog=EXIT_CODES,

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import run_script
+from utils.cli import OptionParser, run_script
 from utils.errors import UserError
 
 # What is heavy is imported where it is used, so that --help answers at once.
@@ -21,7 +21,7 @@ MIN_VISIBILITY = 0.2
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m utils.datasets.convert",
         description="Convert original annotations to YOLO labels, ignore regions and a data-set "
         "file. Images are linked or left in place.",
