@@ -58,7 +58,7 @@ def test_messages_go_bare_to_standard_output(capsys: pytest.CaptureFixture[str])
 def test_no_object_is_left_for_the_last_search_for_garbage() -> None:
     program = """
 import atexit, gc
-from utils.cli import OptionParser, run_script
+from utils.cli import run_script
 
 run_script(lambda: print(len(gc.get_objects()) > 1000))
 atexit._run_exitfuncs()

@@ -135,8 +135,9 @@ def require_obtainable(
         return
     root, obtain = description.root, description.obtain
     if root.is_dir() and any(root.iterdir()):
-        anew = description.embedded or description.download
-        remedy = obtain or f"complete it{', or move it away to get it anew' * bool(anew)}"
+        to_be_had = description.embedded or description.download
+        anew = ", or move it away to get it anew" if to_be_had else ""
+        remedy = obtain or f"complete it{anew}"
         raise UserError(
             f"the data set at {root} is incomplete, {missing} is not there; {remedy}, "
             f"or correct {description.path}."

@@ -269,7 +269,7 @@ def _draw_rates(axes: Axes, rows: Sequence[Row], plan_rates: Sequence[float]) ->
     bias, weights, norms = (column(rows, name) for name in ("x/lr0", "x/lr1", "x/lr2"))
     size = _dot_size(len(plan_rates))
     peak = bias[np.isfinite(bias)].max(initial=0)
-    start = f", off the scale: from {peak:.2g} in warm-up" if peak > max(plan_rates) else ""
+    start = f", from {peak:.2g} in warm-up" if peak > max(plan_rates) else ""
     biases = axes.plot(epochs, bias, "--", color=PURPLE, lw=1.2, label=f"biases (x/lr0{start})")
     return [
         *axes.plot(plan_rates, color=GREEN, alpha=0.3, lw=6, label="planned"),

@@ -216,12 +216,16 @@ def test_what_has_to_be_got_by_hand(lines: str, half: str, tmp_path: Path, datas
 
 def test_an_incomplete_data_set_tells_how_it_is_had(tmp_path: Path, datasets: Path) -> None:
     (datasets / "mine" / "a").mkdir(parents=True)
-    text = "path: mine\ntrain: a\nval: b\nnames: [a]\nobtain: ask the makers"
+    text = "path: mine\ntrain: a\nval: b\nnames: [a]"
     require_obtainable(described(tmp_path, text), ["train"])
-    with pytest.raises(
-        UserError, match=r"mine is incomplete, .*/b is not there; ask the makers, or correct "
+    for way, remedy in (
+        ("obtain: ask the makers", "ask the makers"),
+        ("", "complete it"),
+        ("download: https://an.address/mine.zip", "complete it, or move it away to get it anew"),
     ):
-        require_obtainable(described(tmp_path, text))
+        sentence = rf"mine is incomplete, .*/b is not there; {remedy}, or correct "
+        with pytest.raises(UserError, match=sentence):
+            require_obtainable(described(tmp_path, f"{text}\n{way}"))
 
 
 def test_what_can_be_had_is_not_refused_and_not_fetched(tmp_path: Path, datasets: Path) -> None:
