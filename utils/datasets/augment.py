@@ -88,9 +88,8 @@ def shift_colours(image: np.ndarray, gains: tuple[float, float, float]) -> None:
 
 def _multiplication(gains: tuple[float, float, float]) -> Callable[..., np.ndarray]:
     """What multiplies the channels of uint8 HSV: a function of an array that takes a `dst`."""
-    if (
-        0 <= gains[0] * HUES < LEVELS
-    ):  # hues of 180 and more are understood, if they fit into a byte
+    # Hues of 180 and more are understood, if they fit into a byte.
+    if 0 <= gains[0] * HUES < LEVELS:
         matrix = np.diag((*gains, 0.0))[:3]  # [3, 4], a factor and what is added
         matrix[:, 3] = -ROUND_DOWN
         return partial(cv2.transform, m=matrix)
