@@ -16,8 +16,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.cli import OptionParser, run_script
 from utils.errors import UserError
+from utils.options.script import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from utils.datasets.sources import Loaded
-    from utils.prediction_files import OutputSettings
-    from utils.predictor import Prediction, Speed
+    from utils.inference.outputs import OutputSettings
+    from utils.inference.predictor import Prediction, Speed
+    from utils.inference.sources import SourceImage
 
 log = logging.getLogger("yolo")
 
 KEYS_TO_STOP = (27, ord("q"))  # escape is 27
-MOST_SIZES = 2  # of --imgsz: height and width
+MAX_SIZES = 2  # of --imgsz: height and width
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,13 +87,12 @@ def main() -> None:
 
 def detect(args: argparse.Namespace) -> Path:
     """Build in the order in which the data flow, detect, report; returns the folder of the run."""
-    from utils.allocator import keep_freed_memory
-    from utils.checkpoint.loading import load_model
-    from utils.datasets.sources import open_source
-    from utils.prediction_files import PredictionFiles
-    from utils.predictor import DetectSettings, Predictor
-    from utils.run_folder import numbered_run_folder
-    from utils.runtime import select_device
+    from utils.inference.outputs import PredictionFiles
+    from utils.inference.predictor import DetectSettings, Predictor
+    from utils.inference.sources import open_source
+    from utils.runs.folder import numbered_run_folder
+    from utils.runtime.device import keep_freed_memory, select_device
+    from utils.weights import load_model
 
     device = select_device(args.device)
     keep_freed_memory(device)
@@ -147,7 +146,7 @@ def check_options(args: argparse.Namespace) -> None:
     for flag, count in counts.items():
         if count < 1:
             raise UserError(f"{flag} {count}: give at least 1.")
-    if len(args.imgsz) > MOST_SIZES or min(args.imgsz) < 1:
+    if len(args.imgsz) > MAX_SIZES or min(args.imgsz) < 1:
         raise UserError("--imgsz: give one size, or the height and the width, in pixels.")
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if args.view_img and sys.platform.startswith("linux") and not has_display:
@@ -178,7 +177,7 @@ def class_names(args: argparse.Namespace, own: tuple[str, ...]) -> tuple[str, ..
 
 def network_size(sizes: Sequence[int], stride: int) -> tuple[int, int]:
     """(height, width) of the network input: --imgsz, rounded up to multiples of the stride."""
-    from utils.datasets.shapes import whole_strides
+    from utils.datasets.rect_batches import whole_strides
 
     height, width = sizes[0], sizes[-1]
     rounded = (whole_strides(height, stride), whole_strides(width, stride))
@@ -189,7 +188,7 @@ def network_size(sizes: Sequence[int], stride: int) -> tuple[int, int]:
 
 def output_settings(args: argparse.Namespace) -> OutputSettings:
     """What to write, from the options."""
-    from utils.prediction_files import OutputSettings
+    from utils.inference.outputs import OutputSettings
 
     return OutputSettings(
         pictures=not args.nosave,
@@ -204,7 +203,7 @@ def output_settings(args: argparse.Namespace) -> OutputSettings:
     )
 
 
-def report_line(loaded: Loaded, prediction: Prediction, names: Sequence[str]) -> str:
+def report_line(loaded: SourceImage, prediction: Prediction, names: Sequence[str]) -> str:
     """One line on one image, as upstream prints it: where, network input, what, how long."""
     where = f"{loaded.kind} {loaded.number}/{loaded.files}"
     if loaded.kind == "video":
@@ -217,7 +216,7 @@ def report_line(loaded: Loaded, prediction: Prediction, names: Sequence[str]) ->
     return f"{where} {loaded.path}: {height}x{width} {what}, {prediction.speed.inference:.1f}ms"
 
 
-def stopped(loaded: Loaded, annotated: np.ndarray) -> bool:
+def stopped(loaded: SourceImage, annotated: np.ndarray) -> bool:
     """Show a picture in a window; returns whether the user pressed q or escape.
 
     Raises:

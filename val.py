@@ -12,25 +12,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.cli import OptionParser, run_script
 from utils.errors import UserError
+from utils.options.script import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
-    from utils.checkpoint.loading import LoadedModel
     from utils.datasets.description import DatasetDescription
     from utils.datasets.ignore_regions import IgnoreRegions
     from utils.datasets.index import Index
     from utils.datasets.loader import BatchLoader
+    from utils.evaluation.citypersons import MissRateEvaluator
     from utils.evaluation.evaluate import EvalSettings, Evaluation, Observer
-    from utils.evaluation.pedestrians import MissRateJudge
+    from utils.weights import LoadedModel
 
 log = logging.getLogger("yolo")
 
 CONF_THRES, IOU_THRES = 0.001, 0.6
 # --task speed times what a user of detect.py waits for, without the far end of the PR curve.
 SPEED_CONF_THRES, SPEED_IOU_THRES = 0.25, 0.45
-MOST_CLASSES_LISTED = 50
+MAX_CLASSES_LISTED = 50
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,15 +88,13 @@ def validate(args: argparse.Namespace) -> Path:
         UserError: the options, the weights and the data do not go together.
     """
     from models.detector import fuse
-    from utils.allocator import keep_freed_memory
-    from utils.checkpoint.loading import load_model
-    from utils.datasets.description import load_description, require_obtainable
-    from utils.datasets.truth_files import COCO, truth_file
+    from utils.datasets.description import COCO, load_description, require_obtainable, truth_file
     from utils.evaluation import report
-    from utils.evaluation.coco_benchmark import CocoBenchmark
-    from utils.evaluation.evaluate import evaluate, judged_names
-    from utils.run_folder import numbered_run_folder
-    from utils.runtime import select_device
+    from utils.evaluation.coco_eval import CocoBenchmark
+    from utils.evaluation.evaluate import evaluate, evaluated_names
+    from utils.runs.folder import numbered_run_folder
+    from utils.runtime.device import keep_freed_memory, select_device
+    from utils.weights import load_model
 
     device = select_device(args.device)
     keep_freed_memory(device)
@@ -109,16 +107,16 @@ def validate(args: argparse.Namespace) -> Path:
         require_same_classes(description, loaded)
     index = build_split_index(args, description)
     loader = build_loader(args, index, loaded.model.max_stride)
-    names = judged_names(description.names, single_class=args.single_cls)
+    names = evaluated_names(description.names, single_class=args.single_cls)
     ignore = index.ignored
-    pedestrians = miss_rate_judge(description, names, index) if args.miss_rate else None
+    pedestrians = miss_rate_evaluator(description, names, index) if args.miss_rate else None
     published = truth_file(description, COCO)
     coco = CocoBenchmark(index, names, ignore, published) if args.save_json else None
     folder = numbered_run_folder(args.project, args.name, args.exist_ok)
     drawing = not args.noplots and args.task != "speed"
     observers: list[Observer] = [judge for judge in (coco, pedestrians) if judge is not None]
     if drawing:
-        observers.append(report.BatchPictures(folder, names))
+        observers.append(report.BatchPlots(folder, names))
     if args.save_txt:
         observers.append(report.TextFiles(folder / "labels", with_confidence=args.save_conf))
     evaluation = evaluate(
@@ -190,24 +188,24 @@ def eval_settings(args: argparse.Namespace, ignore: IgnoreRegions | None = None)
     )
 
 
-def miss_rate_judge(
+def miss_rate_evaluator(
     description: DatasetDescription, names: Sequence[str], index: Index
-) -> MissRateJudge:
+) -> MissRateEvaluator:
     """The observer of --miss-rate.
 
     Raises:
         UserError: the data set has no ground truth in the benchmark's format, or that is refused.
     """
-    from utils.datasets.truth_files import MISS_RATE
-    from utils.evaluation.pedestrians import MissRateJudge, pedestrian_target
+    from utils.datasets.description import MISS_RATE
+    from utils.evaluation.citypersons import MissRateEvaluator, pedestrian_target
 
     target = pedestrian_target(description, names, index.paths)
     if target is None:
         raise UserError(
             f"--miss-rate needs ground truth in CityPersons' format; name it under `{MISS_RATE}:` "
-            f"in {description.path}, or let `python -m utils.datasets.convert citypersons` do so."
+            f"in {description.path}, or let `python -m utils.tools.convert citypersons` do so."
         )
-    return MissRateJudge(target)
+    return MissRateEvaluator(target)
 
 
 def split_of(args: argparse.Namespace) -> str:
@@ -233,7 +231,7 @@ def build_split_index(args: argparse.Namespace, description: DatasetDescription)
 def build_loader(args: argparse.Namespace, index: Index, stride: int) -> BatchLoader:
     """The images in batches: rectangular ones, or squares to measure speed."""
     from utils.datasets.loader import build_eval_loader
-    from utils.datasets.shapes import whole_strides
+    from utils.datasets.rect_batches import whole_strides
 
     image_size = whole_strides(args.imgsz, stride)
     if image_size != args.imgsz:
@@ -252,7 +250,7 @@ def log_results(evaluation: Evaluation, *, verbose: bool) -> None:
     """Log the table, with classes if they are asked for or few, and the speed."""
     from utils.evaluation.report import log_table
 
-    few = 1 < len(evaluation.names) < MOST_CLASSES_LISTED
+    few = 1 < len(evaluation.names) < MAX_CLASSES_LISTED
     log_table(evaluation, per_class=verbose or few)
     log.info(
         "Speed: %.1f ms pre-process, %.1f ms inference, %.1f ms NMS per image",

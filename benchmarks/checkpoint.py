@@ -18,8 +18,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MEGABYTE, MILLISECONDS, Figures, Measure
-from utils.cli import OptionParser, run_script
+from benchmarks.timing import MEGABYTE, MILLISECONDS, Measure, Results
+from utils.options.script import OptionParser, run_script
 
 ALWAYS = ("--weights", "", "--noplots")
 """Of every training that is measured: from scratch, without pictures."""
@@ -71,31 +71,31 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
         UserError: an option, the data set or the model is refused.
     """
     import train
-    from utils.background import Background
     from utils.checkpoint.store import load_checkpoint
-    from utils.command_line import parse_request
-    from utils.engine import Observers, close_epoch, train_epoch
-    from utils.interrupts import Interrupts
-    from utils.observers import Validator
-    from utils.processes import ALONE
-    from utils.run import open_run
-    from utils.run_record import RunRecord
-    from utils.runtime import select_device
+    from utils.options.parser import parse_request
+    from utils.runs.run import open_run
+    from utils.runtime.background import Background
+    from utils.runtime.device import select_device
+    from utils.runtime.distributed import SINGLE_PROCESS
+    from utils.runtime.signals import Interrupts
+    from utils.training.engine import Observers, close_epoch, train_epoch
+    from utils.training.recorder import RunRecorder
+    from utils.training.validation import Validator
 
     run = open_run(parse_request(train_options(args)))
-    training = train.build(run, ALONE, select_device(run.options.device))
+    training = train.build(run, SINGLE_PROCESS, select_device(run.options.device))
     plan, state, options = training.plan, training.state, training.run.options
     background = Background()
     place = Path(tempfile.mkdtemp(dir=folder))
-    record = RunRecord(place, plan, training.config, options, ALONE, background)
+    record = RunRecorder(place, plan, training.config, options, SINGLE_PROCESS, background)
     record.begin(state, training.run)
-    validator = Validator(training.judge, plan, options, ALONE, Interrupts())
+    validator = Validator(training.evaluator, plan, options, SINGLE_PROCESS, Interrupts())
     observers = Observers(validator.after_epoch, lambda *_: None, (record.step,), record.epoch)
 
-    def measure() -> Figures:
+    def measure() -> Results:
         background.wait()
         times = [time.perf_counter()]
-        losses = train_epoch(state, training.rules, training.loaders.train, observers)
+        losses = train_epoch(state, training.context, training.loaders.train, observers)
         close_epoch(state, plan, losses, observers.validate(state), options.patience)
         times.append(time.perf_counter())
         observers.on_epoch(state)

@@ -20,9 +20,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MILLISECONDS, Figures, Measure, PeakMemory
-from utils.cli import OptionParser, run_script
+from benchmarks.timing import MILLISECONDS, Measure, PeakMemory, Results
 from utils.errors import UserError
+from utils.options.script import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     import cv2
     import torch
 
-    from utils.config import load_hyp
     from utils.datasets.description import ensure_available, load_description
     from utils.datasets.index import build_index
     from utils.datasets.loader import build_train_loader
+    from utils.hyp import load_hyp
 
     if min(args.images, args.imgsz, args.batch_size, args.samples) < 1:
         raise UserError("--images, --imgsz, --batch-size and --samples must be 1 or more.")
@@ -97,7 +97,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
         cache=None,
     )
 
-    def measure() -> Figures:
+    def measure() -> Results:
         for cache in labels.glob(CACHES):
             cache.unlink()
         memory = PeakMemory(torch.device("cpu"))

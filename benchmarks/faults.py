@@ -20,7 +20,7 @@ if __name__ == "__main__":
     # Python looks for modules beside this file; they are imported from the root, as everywhere.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from utils.cli import OptionParser, run_script
+from utils.options.script import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ def main() -> None:
     environment = {"OMP_NUM_THREADS": str(args.threads), "YOLO_DATASETS_DIR": str(folder / "data")}
     outcome = Campaign(arguments, folder, environment).run(args.kills, args.seed)
 
-    figures = {"threads": args.threads, **summary(outcome, args.kills)}
-    log.info("\n%s", table(figures))
+    result = {"threads": args.threads, **summary(outcome, args.kills)}
+    log.info("\n%s", table(result))
     if args.json:
-        sys.stdout.write(json.dumps(figures, indent=2) + "\n")
-    if not figures["passed"]:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    if not result["passed"]:
         sys.stderr.write(f"{outcome.failure}\nThe runs are in {folder}\n")
         raise SystemExit(UNEQUAL)
     shutil.rmtree(folder)
@@ -114,10 +114,10 @@ def summary(outcome: Outcome, wanted: int) -> dict[str, Figure]:
     }
 
 
-def table(figures: dict[str, Figure]) -> str:
+def table(result: dict[str, Figure]) -> str:
     """A line for each figure."""
-    width = max(map(len, figures))
-    return "\n".join(f"{name:<{width}}  {_cell(figure)}" for name, figure in figures.items())
+    width = max(map(len, result))
+    return "\n".join(f"{name:<{width}}  {_cell(figure)}" for name, figure in result.items())
 
 
 def _cell(figure: Figure) -> str:

@@ -124,7 +124,7 @@ class Campaign:
         self._arguments = arguments
         self._folder = folder
         self._environment = environment
-        self._processes = 0
+        self._distributed = 0
 
     def run(self, kills: int, seed: int) -> Outcome:
         """Train undisturbed, then with kills, and compare.
@@ -189,8 +189,8 @@ class Campaign:
             arguments = [*self._arguments, "--project", str(self._folder), "--name", run.name]
         else:
             arguments = ["--resume", str(run)]
-        self._processes += 1
-        output = self._folder / f"{run.name}{self._processes}.txt"
+        self._distributed += 1
+        output = self._folder / f"{run.name}{self._distributed}.txt"
         return WatchedRun([*arguments, "--noplots"], run, output, self._environment, saved)
 
 

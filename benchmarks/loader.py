@@ -17,8 +17,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MILLISECONDS, Figures, Measure
-from utils.cli import OptionParser, run_script
+from benchmarks.timing import MILLISECONDS, Measure, Results
+from utils.options.script import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ STAGES = {
     "from_pixels": "labels",
     "warp_boxes": "labels",
     "still_visible": "labels",
-    "draw_sample": "draws",
+    "sample_augment_params": "draws",
 }
 """Functions that the pipeline's files call, by the names that are told."""
 REST = "rest"
-PIPELINE = ("dataset.py", "compose.py", "recent_images.py", "image_store.py")
+PIPELINE = ("dataset.py", "mosaic.py", "image_cache.py")
 """Files in utils/datasets whose own functions are looked into, rather than taken for stages."""
 DECODING = "read_image"
 
@@ -81,10 +81,10 @@ def prepare(args: argparse.Namespace) -> Measure:
     import cv2
     import torch
 
-    from utils.config import load_hyp
     from utils.datasets.description import ensure_available, load_description
     from utils.datasets.index import build_index
     from utils.datasets.loader import build_train_loader
+    from utils.hyp import load_hyp
 
     # As in a worker: samples per core are those that one thread makes.
     cv2.setNumThreads(0)
@@ -102,19 +102,19 @@ def prepare(args: argparse.Namespace) -> Measure:
     )
     epoch = 0
 
-    def measure() -> Figures:
+    def measure() -> Results:
         nonlocal epoch
         epochs = range(epoch, epoch + args.epochs)
         epoch = epochs.stop
-        figures = throughput(loader, epochs, args.workers)
+        result = throughput(loader, epochs, args.workers)
         if args.workers == 0:
-            figures |= stage_times(loader, epochs)
-        return figures
+            result |= stage_times(loader, epochs)
+        return result
 
     return measure
 
 
-def throughput(loader: TrainLoader, epochs: range, workers: int) -> Figures:
+def throughput(loader: TrainLoader, epochs: range, workers: int) -> Results:
     """Samples per second, and per core: of processor time in this process, else of workers."""
     began, cpu_began = time.perf_counter(), time.process_time()
     samples = read(loader, epochs)
@@ -130,7 +130,7 @@ def read(loader: TrainLoader, epochs: range) -> int:
     return sum(len(batch.images) for epoch in epochs for batch in loader.batches(epoch))
 
 
-def stage_times(loader: TrainLoader, epochs: range) -> Figures:
+def stage_times(loader: TrainLoader, epochs: range) -> Results:
     """Milliseconds per sample and share of each stage; the profiler slows them by some percent."""
     profile = Profile()
     profile.enable()
@@ -139,9 +139,9 @@ def stage_times(loader: TrainLoader, epochs: range) -> Figures:
     seconds = stage_seconds(profile)
     whole = sum(seconds.values())
     decoded = sum(e.callcount for e in profile.getstats() if _function_name(e.code) == DECODING)
-    figures = {"images decoded/sample": decoded / samples}
-    figures |= {f"{s}, ms": t / samples * MILLISECONDS for s, t in seconds.items()}
-    return figures | {f"{s}, % of sample": 100 * t / whole for s, t in seconds.items()}
+    result = {"images decoded/sample": decoded / samples}
+    result |= {f"{s}, ms": t / samples * MILLISECONDS for s, t in seconds.items()}
+    return result | {f"{s}, % of sample": 100 * t / whole for s, t in seconds.items()}
 
 
 def stage_seconds(profile: Profile) -> dict[str, float]:

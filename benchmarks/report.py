@@ -16,8 +16,8 @@ from string import ascii_uppercase
 from types import MappingProxyType
 
 from benchmarks.timing import Measure, Spread, by_turns
-from utils.atomic_files import write_replacing
 from utils.errors import UserError
+from utils.files.atomic_write import write_replacing
 
 log = logging.getLogger("yolo")
 
@@ -125,8 +125,8 @@ def measure_and_tell(
             "rounds": args.rounds,
             "variants": dict(meanings),
             "figures": {
-                name: {figure: found._asdict() for figure, found in figures.items()}
-                for name, figures in results.items()
+                name: {figure: found._asdict() for figure, found in result.items()}
+                for name, result in results.items()
             },
             "ratios": {name: ratios(results, name) for name in list(results)[1:]},
             **more,
@@ -159,8 +159,8 @@ def table(results: Results) -> str:
     header = ["", f"{first}: median (least - most)"]
     for name in others:
         header += [f"{name}: median (least - most)", f"{name}/{first}"]
-    figures = dict.fromkeys(itertools.chain.from_iterable(results.values()))
-    return aligned([header, *([figure, *_cells(results, figure)] for figure in figures)])
+    result = dict.fromkeys(itertools.chain.from_iterable(results.values()))
+    return aligned([header, *([figure, *_cells(results, figure)] for figure in result)])
 
 
 def aligned(rows: list[list[str]]) -> str:
@@ -176,8 +176,8 @@ def aligned(rows: list[list[str]]) -> str:
 
 
 def _cells(results: Results, figure: str) -> Iterator[str]:
-    for number, (name, figures) in enumerate(results.items()):
-        found = figures.get(figure)
+    for number, (name, result) in enumerate(results.items()):
+        found = result.get(figure)
         yield "-" if found is None else "{:.4g} ({:.4g} - {:.4g})".format(*found)
         if number:
             ratio = ratios(results, name).get(figure)

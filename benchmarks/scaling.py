@@ -21,9 +21,9 @@ if __name__ == "__main__":
 from benchmarks.report import BUSY, aligned, describe_machine, load_per_core
 from benchmarks.scaling_points import MODEL_BATCH, QUESTIONS, PointsFile, missing, wanted_points
 from benchmarks.startup import whole_process
-from utils.atomic_files import write_replacing
-from utils.cli import OptionParser, run_script
-from utils.evaluation.json_files import read_json
+from utils.files.atomic_write import write_replacing
+from utils.files.json_file import read_json
+from utils.options.script import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def main() -> None:
         log.warning("The machine is busy: these figures will be too slow.")
     for number, command in enumerate(commands, 1):
         log.info("%d of %d: %s", number, len(commands), command)
-        figures = measure(command, args.rounds)
-        file.add(command, {"rounds": args.rounds, "load per core before": load, "figures": figures})
+        result = measure(command, args.rounds)
+        file.add(command, {"rounds": args.rounds, "load per core before": load, "figures": result})
 
     from benchmarks.scaling_panels import panels_of
     from benchmarks.scaling_picture import save_scaling
@@ -112,8 +112,8 @@ def measure(command: str, rounds: int) -> dict[str, Any]:
         file = Path(name) / "figures.json"
         more = ["--rounds", str(rounds), "--json", str(file)]
         whole_process([*shlex.split(command), *more], file.parent)
-        (figures,) = read_json(file)["figures"].values()
-    found: dict[str, Any] = figures
+        (result,) = read_json(file)["figures"].values()
+    found: dict[str, Any] = result
     return found
 
 

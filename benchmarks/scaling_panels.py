@@ -112,18 +112,18 @@ def panel_of(look: Look, points: Sequence[Point], measured: Measured, side: int)
     """
     question = points[0].question
     placed = sorted(((_position(p, side), p) for p in points), key=lambda pair: pair[0])
-    figures = [measured[point.command] for _, point in placed]
+    result = [measured[point.command] for _, point in placed]
     times = {
-        title: [_per_image(f[name], p.images) for f, (_, p) in zip(figures, placed, strict=True)]
+        title: [_per_image(f[name], p.images) for f, (_, p) in zip(result, placed, strict=True)]
         for name, title in TIMES.items()
-        if name in figures[0]
+        if name in result[0]
     }
     positions = [position for position, _ in placed]
-    memory = [f[PEAK] for f in figures]
+    memory = [f[PEAK] for f in result]
     ticks = [_tick(point, position) for position, point in placed]
     note = ""
     if question == DATA:
-        note = f"index: {figures[-1][INDEX].median:,.0f} bytes per image"
+        note = f"index: {result[-1][INDEX].median:,.0f} bytes per image"
         if len(placed) > 1:
             note += f"; peak: {growth(positions, memory):+,.0f} bytes per image"
     return Panel(question, look, positions, ticks, times, memory, note)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.timing import Spread
-from utils.atomic_files import write_replacing
 from utils.errors import UserError
-from utils.evaluation.json_files import read_json
+from utils.files.atomic_write import write_replacing
+from utils.files.json_file import read_json
 
 SIZE, BATCH, MODEL, DATA = QUESTIONS = ("size", "batch", "model", "data")
 MODEL_BATCH = 4
@@ -87,17 +87,17 @@ class PointsFile:
         UserError: the file cannot be read, or is of another program or machine.
     """
 
-    def __init__(self, path: Path, origin: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, resume_point: Mapping[str, object]) -> None:
         self._path = path
-        self._content: dict[str, Any] = {**origin, POINTS: {}}
+        self._content: dict[str, Any] = {**resume_point, POINTS: {}}
         if path.exists():
             self._content = read_json(path)
-            self._require(origin)
+            self._require(resume_point)
 
-    def _require(self, origin: Mapping[str, object]) -> None:
+    def _require(self, resume_point: Mapping[str, object]) -> None:
         """Refuse a content that `add` did not write, or for others."""
         found = self._content if isinstance(self._content, dict) else {}
-        for part, own in origin.items():
+        for part, own in resume_point.items():
             if (other := found.get(part)) != own:
                 text = f"{self._path} is of {part} {other}, not {own}"
                 raise UserError(f"{text}; choose another --out.")
@@ -121,7 +121,7 @@ class PointsFile:
 
         Args:
             command: what measured it.
-            point: `figures`, as the benchmarks write them, and what else there is to tell.
+            point: `result`, as the benchmarks write them, and what else there is to tell.
 
         Raises:
             UserError: the file cannot be written.

@@ -29,10 +29,10 @@ if __name__ == "__main__":
 
 from benchmarks.report import add_round_options, aligned, measure_and_tell
 from benchmarks.run_files import ABSENT
-from benchmarks.timing import MEGABYTE, Figures
+from benchmarks.timing import MEGABYTE, Results
 from benchmarks.watched_run import ROOT, TAIL, Phase, Sight, WatchedRun
-from utils.cli import OptionParser, run_script
 from utils.errors import UserError
+from utils.options.script import OptionParser, run_script
 
 log = logging.getLogger("yolo")
 
@@ -94,7 +94,7 @@ def main() -> None:
 
 def whole_process(
     command: Sequence[str], folder: Path, environment: Mapping[str, str] = NOTHING_ADDED
-) -> Figures:
+) -> Results:
     """Run a command to its end.
 
     Args:
@@ -129,7 +129,7 @@ def whole_process(
 
 def first_step(
     options: Sequence[str], folder: Path, environment: Mapping[str, str] = NOTHING_ADDED
-) -> Figures:
+) -> Results:
     """Run train.py until its first batch is trained, then kill it.
 
     Args:
@@ -161,7 +161,7 @@ def has_trained_a_batch(sight: Sight) -> bool:
     return sight.batches > 0
 
 
-def imported(run: Callable[..., Figures], folder: Path) -> Figures:
+def imported(run: Callable[..., Results], folder: Path) -> Results:
     """Milliseconds that the import of each top-level package took in a run, longest first.
 
     Args:
@@ -172,7 +172,7 @@ def imported(run: Callable[..., Figures], folder: Path) -> Figures:
     return packages((folder / OUTPUT).read_text(errors="replace"))
 
 
-def packages(text: str) -> Figures:
+def packages(text: str) -> Results:
     """Milliseconds by top-level package in what `python -X importtime` printed, longest first."""
     microseconds: Counter[str] = Counter()
     for line in IMPORT.finditer(text):
@@ -180,18 +180,18 @@ def packages(text: str) -> Figures:
     return {name: count / MICROSECONDS_PER_MS for name, count in microseconds.most_common()}
 
 
-def import_table(imports: Mapping[str, Figures]) -> str:
+def import_table(imports: Mapping[str, Results]) -> str:
     """The packages that take longest, milliseconds by command.
 
     Args:
         imports: by command, milliseconds by package.
     """
     longest: Counter[str] = Counter()
-    for figures in imports.values():
-        longest.update({package: round(ms) for package, ms in figures.items()})
+    for result in imports.values():
+        longest.update({package: round(ms) for package, ms in result.items()})
     rows = [["imports, ms", *imports]]
     for package, _ in longest.most_common(PACKAGES_TOLD):
-        rows.append([package, *(_cell(figures.get(package)) for figures in imports.values())])
+        rows.append([package, *(_cell(result.get(package)) for result in imports.values())])
     rows.append(["all packages", *(_cell(sum(f.values())) for f in imports.values())])
     return aligned(rows)
 

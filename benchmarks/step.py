@@ -17,8 +17,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MILLISECONDS, Figures, Measure, PartTimes, PeakMemory
-from utils.cli import OptionParser, run_script
+from benchmarks.timing import MILLISECONDS, Measure, PartTimes, PeakMemory, Results
+from utils.options.script import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from models.detector import Detector
     from models.loss import DetectionLoss, DetectionLosses
     from utils.datasets.dataset import Batch
-    from utils.engine import Rules
-    from utils.processes import Processes
-    from utils.runtime import Precision
-    from utils.solver.norm_statistics import NormStatistics
-    from utils.training_state import TrainingState
+    from utils.runtime.device import Precision
+    from utils.runtime.distributed import Distributed
+    from utils.training.batch_norm import BatchNormStats
+    from utils.training.engine import TrainContext
+    from utils.training.state import TrainingState
 
 MATRIX = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 """By device, the side of matrices that are large enough for its best."""
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = OptionParser(
         prog="python benchmarks/step.py",
-        description="The parts of utils.engine.train_step on made-up images, in milliseconds.",
+        description="The parts of `train_step` on made-up images, in milliseconds.",
     )
     add = parser.add_argument
     add("--cfg", default="yolov5n.yaml", help="model file (default: yolov5n.yaml)")
@@ -80,25 +80,25 @@ def prepare(args: argparse.Namespace) -> Measure:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from utils.engine import train_step
+    from utils.training.engine import train_step
 
     training = build_training(args)
-    state, rules, parts = training.state, training.rules, training.parts
+    state, context, parts = training.state, training.context, training.parts
     batch = made_up_batch(args.batch_size, args.imgsz, args.boxes, state.model.classes)
-    side = args.matrix or MATRIX[rules.device.type]
+    side = args.matrix or MATRIX[context.device.type]
     with FlopCounterMode(display=False) as counter:
-        train_step(state, rules, batch, last=True)
+        train_step(state, context, batch, last=True)
     flops = counter.get_total_flops()
     if args.compile:
         training.model.compile()
 
-    def measure() -> Figures:
-        peak = matmul_peak(rules.precision, rules.device, side)
+    def measure() -> Results:
+        peak = matmul_peak(context.precision, context.device, side)
         parts.milliseconds()  # forgets the marks of other steps
-        memory = PeakMemory(rules.device)
+        memory = PeakMemory(context.device)
         parts.mark("begin")
         for _ in range(args.steps):
-            train_step(state, rules, batch, last=True)
+            train_step(state, context, batch, last=True)
             parts.mark("EMA")
         milliseconds = {part: t / args.steps for part, t in parts.milliseconds().items()}
         seconds = sum(milliseconds.values()) / MILLISECONDS
@@ -119,7 +119,7 @@ class WatchedTraining(NamedTuple):
     """What `train_step` takes, with a mark set after each of its parts."""
 
     state: TrainingState
-    rules: Rules
+    context: TrainContext
     model: Detector
     """The one that is trained, without marks."""
     parts: PartTimes
@@ -136,13 +136,12 @@ def build_training(args: argparse.Namespace) -> WatchedTraining:
     from models.detector import Detector
     from models.loss import build_loss
     from models.spec import load_spec
-    from utils.allocator import keep_freed_memory
-    from utils.build import build_rules, build_state
-    from utils.command_line import parse_request
     from utils.errors import UserError
-    from utils.processes import ALONE
-    from utils.run import open_run, plan_of
-    from utils.runtime import choose_precision, select_device
+    from utils.options.parser import parse_request
+    from utils.runs.run import open_run, plan_of
+    from utils.runtime.device import choose_precision, keep_freed_memory, select_device
+    from utils.runtime.distributed import SINGLE_PROCESS
+    from utils.training.build import build_context, build_state
 
     options = {"--optimizer": args.optimizer, "--batch-size": args.batch_size}
     options |= {"--nominal-batch-size": args.batch_size, "--imgsz": args.imgsz}
@@ -156,38 +155,41 @@ def build_training(args: argparse.Namespace) -> WatchedTraining:
     if args.imgsz % model.max_stride:
         raise UserError(f"--imgsz {args.imgsz}: give a multiple of the stride {model.max_stride}.")
     plan = plan_of(run, batches_per_epoch=1000)
-    state = build_state(run, model.train(), plan, precision, ALONE)
+    state = build_state(run, model.train(), plan, precision, SINGLE_PROCESS)
     loss = build_loss(model, run.hyp, image_size=args.imgsz, label_smoothing=0.0)
-    rules = build_rules(run.options, model, plan, loss, precision, ALONE)
+    context = build_context(run.options, model, plan, loss, precision, SINGLE_PROCESS)
     parts = PartTimes(device)
-    return WatchedTraining(*watched(state, rules, parts, memory_format), model, parts)
+    return WatchedTraining(*watched(state, context, parts, memory_format), model, parts)
 
 
 def watched(
-    state: TrainingState, rules: Rules, parts: PartTimes, memory_format: torch.memory_format
-) -> tuple[TrainingState, Rules]:
+    state: TrainingState,
+    context: TrainContext,
+    parts: PartTimes,
+    memory_format: torch.memory_format,
+) -> tuple[TrainingState, TrainContext]:
     """State and rules with which `train_step` marks its parts when they have ended.
 
     Args:
         state: of the run; its optimizer is watched in place.
-        rules: of the run.
+        context: of the run.
         parts: takes the marks.
         memory_format: given to the images.
     """
-    judge: Callable[..., DetectionLosses] = rules.loss
+    evaluator: Callable[..., DetectionLosses] = context.loss
 
     def loss(*args: object, **kwargs: object) -> DetectionLosses:
-        losses = judge(*args, **kwargs)
+        losses = evaluator(*args, **kwargs)
         parts.mark("loss")
         return losses
 
     state.optimizer.register_step_pre_hook(lambda *_: parts.mark("gradient norm"))
     state.optimizer.register_step_post_hook(lambda *_: parts.mark("optimizer"))
     model: Any = WatchedModel(state.model, parts, memory_format)
-    statistics: Any = WatchedStatistics(rules.statistics, parts)
+    statistics: Any = WatchedStatistics(context.statistics, parts)
     return (
         dataclasses.replace(state, model=model),
-        dataclasses.replace(rules, loss=cast("DetectionLoss", loss), statistics=statistics),
+        dataclasses.replace(context, loss=cast("DetectionLoss", loss), statistics=statistics),
     )
 
 
@@ -216,17 +218,17 @@ class WatchedModel:
 class WatchedStatistics:
     """Statistics of norms, which are averaged right after the backward pass, and mark its end."""
 
-    def __init__(self, statistics: NormStatistics, parts: PartTimes) -> None:
+    def __init__(self, statistics: BatchNormStats, parts: PartTimes) -> None:
         self._statistics = statistics
         self._parts = parts
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._statistics, name)
 
-    def average(self, processes: Processes) -> None:
+    def average(self, distributed: Distributed) -> None:
         """As `NormStatistics.average`."""
         self._parts.mark("backward")
-        self._statistics.average(processes)
+        self._statistics.average(distributed)
 
 
 def made_up_batch(images: int, size: int, boxes: int, classes: int) -> Batch:

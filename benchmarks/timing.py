@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-Figures = dict[str, float]
+Results = dict[str, float]
 """What one measurement gave, by name; the name says the unit."""
-Measure = Callable[[], Figures]
+Measure = Callable[[], Results]
 
 MILLISECONDS = 1000.0
 MEGABYTE = 1e6
@@ -51,8 +51,8 @@ def by_turns(
                 if turn >= 0:
                     found[name].setdefault(figure, []).append(value)
     return {
-        name: {figure: spread(values) for figure, values in figures.items()}
-        for name, figures in found.items()
+        name: {figure: spread(values) for figure, values in result.items()}
+        for name, result in found.items()
     }
 
 
@@ -85,14 +85,14 @@ class PartTimes:
         else:
             self._marks.append((part, time.perf_counter()))
 
-    def milliseconds(self) -> Figures:
+    def milliseconds(self) -> Results:
         """The parts since the first mark, parts of the same name summed up; then begin anew."""
         marks, self._marks = self._marks, []
         if self._device.type == "cuda":
             import torch
 
             torch.cuda.synchronize(self._device)
-        found: Figures = {}
+        found: Results = {}
         for (_, begin), (part, end) in itertools.pairwise(marks):
             if isinstance(begin, float) and isinstance(end, float):
                 passed = (end - begin) * MILLISECONDS
@@ -128,6 +128,6 @@ class PeakMemory:
             return torch.cuda.max_memory_allocated(self._device) / MEGABYTE
         import resource
 
-        from utils.runtime import RSS_UNIT
+        from utils.runtime.device import RSS_UNIT
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / MEGABYTE

@@ -17,8 +17,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MILLISECONDS, Figures, Measure, PeakMemory
-from utils.cli import OptionParser, run_script
+from benchmarks.timing import MILLISECONDS, Measure, PeakMemory, Results
+from utils.options.script import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -61,13 +61,12 @@ def prepare(args: argparse.Namespace) -> Measure:
         UserError: an option, the weights or the data set are refused.
     """
     from models.detector import fuse
-    from utils.allocator import keep_freed_memory
-    from utils.checkpoint.loading import load_model
     from utils.datasets.description import ensure_available, load_description
     from utils.datasets.index import build_index
     from utils.datasets.loader import build_eval_loader
     from utils.evaluation.evaluate import EvalSettings, evaluate
-    from utils.runtime import select_device
+    from utils.runtime.device import keep_freed_memory, select_device
+    from utils.weights import load_model
 
     device = select_device(args.device)
     keep_freed_memory(device)  # as train.py and val.py do
@@ -80,7 +79,7 @@ def prepare(args: argparse.Namespace) -> Measure:
         index, image_size=args.imgsz, batch_size=args.batch_size, workers=args.workers
     )
 
-    def measure() -> Figures:
+    def measure() -> Results:
         memory = PeakMemory(device)
         batches = WaitedFor(loader)
         began = time.perf_counter()

@@ -13,11 +13,11 @@ from utils.errors import UserError
 
 Floats = NDArray[np.floating]
 
-SMALLEST_SIDE = 2.0
-"""Pixels; a box below it carries nothing to learn, and fitting leaves it out."""
+MIN_SIDE = 2.0
+"""Pixels at the training size; fitting leaves out a box with a smaller side."""
 EMPTY_SIDE = 1e-6
 """Pixels; stands for the side of a box without area, which no anchor fits."""
-LARGEST_SAMPLE = 20_000
+MAX_SAMPLE = 20_000
 """Boxes that fitting looks at, drawn at random: thousands for each of about ten anchors."""
 KMEANS_ROUNDS = 30
 MUTATION_PROBABILITY = 0.5
@@ -32,6 +32,11 @@ class AnchorFit(NamedTuple):
     """Share of boxes that at least one anchor fits: the best recall training could reach."""
     anchors_per_target: float
     """Mean number of anchors that fit a box."""
+
+
+def is_learnable(sizes: Floats) -> NDArray[np.bool_]:
+    """Which boxes ``[n]``, of width and height ``[n, 2]`` in pixels, anchors are fitted to."""
+    return np.asarray((sizes >= MIN_SIDE).all(1))
 
 
 def best_possible_recall(sizes: Floats, anchors: Floats, ratio_limit: float) -> AnchorFit:
@@ -68,14 +73,14 @@ def fit_anchors(
         UserError: fewer boxes than anchors.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed]))
-    usable = sizes[(sizes >= SMALLEST_SIDE).all(1)].astype(np.float64)
+    usable = sizes[is_learnable(sizes)].astype(np.float64)
     if len(usable) < count:
         raise UserError(
-            f"{count} anchors cannot be fitted to {len(usable)} boxes of {SMALLEST_SIDE:g} pixels "
+            f"{count} anchors cannot be fitted to {len(usable)} boxes of {MIN_SIDE:g} pixels "
             "or more; keep the model's anchors with --noautoanchor."
         )
-    if len(usable) > LARGEST_SAMPLE:
-        usable = usable[rng.choice(len(usable), LARGEST_SAMPLE, replace=False)]
+    if len(usable) > MAX_SAMPLE:
+        usable = usable[rng.choice(len(usable), MAX_SAMPLE, replace=False)]
     points = np.log(usable)
     centres = _kmeans(points, count, rng)
     centres = _refine(centres, points, math.log(ratio_limit), rng, generations)

@@ -17,7 +17,7 @@ from models.detector import Detector
 from models.gather import gather
 from models.head import BOX_FIELDS
 from utils.boxes import complete_iou
-from utils.config import Hyp
+from utils.hyp import Hyp
 
 FOCAL_ALPHA = 0.25
 """Weight of positives against negatives (Lin et al., "Focal Loss", 2017, table 1b)."""

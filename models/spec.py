@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.yaml_files import read_yaml
+from utils.files.yaml_file import read_yaml
 
 MODEL_FOLDER = Path(__file__).resolve().parent
 REQUIRED_KEYS = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head")

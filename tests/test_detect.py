@@ -16,10 +16,10 @@ from models.detector import Detector
 from models.spec import load_spec
 from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
 from tests.toy import make_toy_model
-from utils.datasets.sources import Loaded, open_source
 from utils.errors import UserError
-from utils.prediction_files import OutputSettings, PredictionFiles, crop_box
-from utils.predictor import DetectSettings, Prediction, Predictor, Speed
+from utils.inference.outputs import OutputSettings, PredictionFiles, crop_box
+from utils.inference.predictor import DetectSettings, Prediction, Predictor, Speed
+from utils.inference.sources import SourceImage, open_source
 
 WEIGHTS = SHARED / "weights" / "yolov5n.pt"
 COCO128 = SHARED / "datasets" / "coco128" / "images" / "train2017"
@@ -29,9 +29,9 @@ NAMES = ("cat", "a/b: c")
 FOUND = np.array([[20, 20, 60, 40, 0.9, 1], [0, 10, 10, 30, 0.5, 0]], np.float32)
 
 
-def loaded(path: str = "/in/a.png", kind: str = "image", frame: int = 0) -> Loaded:
+def loaded(path: str = "/in/a.png", kind: str = "image", frame: int = 0) -> SourceImage:
     picture = np.zeros((80, 100, 3), np.uint8)
-    return Loaded(path, kind, picture, picture, (1, 1), (0, 0), 2, 7, frame, 9, 10.0)  # type: ignore[arg-type]
+    return SourceImage(path, kind, picture, picture, (1, 1), (0, 0), 2, 7, frame, 9, 10.0)  # type: ignore[arg-type]
 
 
 def run(*options: object) -> Path:
@@ -50,7 +50,7 @@ def tree(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def write(folder: Path, settings: OutputSettings, *items: Loaded) -> None:
+def write(folder: Path, settings: OutputSettings, *items: SourceImage) -> None:
     with PredictionFiles(folder, NAMES, settings) as files:
         for item in items:
             files.write(item, FOUND, files.annotate(item, FOUND))
@@ -60,7 +60,7 @@ def write(folder: Path, settings: OutputSettings, *items: Loaded) -> None:
 @pytest.mark.slow
 def test_same_detections_as_the_reference() -> None:
     """The golden file rounds corners to whole pixels, so its boxes agree to one."""
-    from utils.checkpoint.loading import load_model
+    from utils.weights import load_model
 
     golden = json.loads((GOLDENS / "detect_yolov5n_640.json").read_text(encoding="utf-8"))
     device = torch.device("cpu")
@@ -125,7 +125,7 @@ def test_predictor_maps_boxes_to_the_original(tmp_path: Path) -> None:
     settings = DetectSettings(conf_thres=0.0, iou_thres=1.0, max_det=50)
     predictor = Predictor(model, torch.device("cpu"), settings)
     picture = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (64, 64, 3), np.uint8)
-    plain = Loaded("x", "image", picture, picture, (1.0, 1.0), (0.0, 0.0), 1, 1)
+    plain = SourceImage("x", "image", picture, picture, (1.0, 1.0), (0.0, 0.0), 1, 1)
     boxes = predictor(plain).detections
     assert boxes.shape == (50, 6)
     assert (np.diff(boxes[:, 4]) <= 0).all()
@@ -222,7 +222,7 @@ def test_captions() -> None:
         ),
     ],
 )
-def test_report_line(item: Loaded, found: np.ndarray, line: str) -> None:
+def test_report_line(item: SourceImage, found: np.ndarray, line: str) -> None:
     assert detect.report_line(item, Prediction(found, Speed(1.0, 12.34, 1.0)), NAMES) == line
 
 

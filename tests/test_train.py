@@ -13,10 +13,10 @@ import train as script
 from tests.paths import ROOT
 from tests.toy import toy_arguments
 from utils.checkpoint.store import read_checkpoint
-from utils.cli import run_script
-from utils.command_line import parse_request
 from utils.errors import UserError
 from utils.history import COLUMNS, read_results
+from utils.options.parser import parse_request
+from utils.options.script import run_script
 
 OUTPUTS = {
     "opt.yaml",
@@ -79,7 +79,7 @@ def test_noval_and_nosave_act_on_all_but_the_last_epoch(tmp_path: Path) -> None:
 def test_a_run_without_gain_stops_early_and_can_be_extended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("engine", "checkpoint.format"):
+    for module in ("training.engine", "checkpoint.format"):
         monkeypatch.setattr(f"utils.{module}.fitness", lambda _, __: 0.5)
     folder = script.train(parse_request(toy_arguments(tmp_path, "--epochs 9 --patience 2")))
     assert len(read_results(folder / "results.csv")) == 3

@@ -16,7 +16,7 @@ import val
 from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
 from utils.datasets.description import load_description
 from utils.errors import UserError
-from utils.evaluation import coco_benchmark
+from utils.evaluation import coco_eval as coco_benchmark
 
 WEIGHTS = SHARED / "weights" / "yolov5n.pt"
 IMAGES = SHARED / "datasets" / "coco128" / "images" / "train2017"

@@ -4,8 +4,8 @@
 class UserError(Exception):
     """Bad input: one sentence that names the thing and the remedy.
 
-    Scripts print it without a traceback and exit with code 2 (see `utils.cli.run_script`). Any
-    other exception is a bug of ours and keeps its traceback.
+    Scripts print it without a traceback and exit with code 2, see `utils.options.script`. Any other
+    exception is a bug of ours and keeps its traceback.
     """
 
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from utils.atomic_files import write_replacing
+from utils.files.atomic_write import write_replacing
 
 Row = dict[str, float]
 
@@ -37,6 +37,7 @@ MISS_RATE = "miss_rate/"
 AT_SEAM = "seam/"
 """Kept in the checkpoint only, before the name of a figure in the last row before a seam: as it was
 measured there, by the validation of the epochs that follow, which need not be that of the row."""
+MAP50_SHARE, MAP50_95_SHARE = 0.1, 0.9
 
 
 def new_row(
@@ -82,3 +83,8 @@ def read_results(path: Path) -> list[Row]:
             {str(name).strip(): float(value) for name, value in row.items()}
             for row in csv.DictReader(stream)
         ]
+
+
+def fitness(map50: float, map50_95: float) -> float:
+    """0.1 mAP50 + 0.9 mAP50-95."""
+    return MAP50_SHARE * map50 + MAP50_95_SHARE * map50_95

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import add_common_options, compare, table
-from benchmarks.timing import Figures, Measure, Spread
+from benchmarks.timing import Measure, Results, Spread
 from utils.errors import UserError
 
 RESULTS = {
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def prepare(args: argparse.Namespace) -> Measure:
-    def measure() -> Figures:
+    def measure() -> Results:
         return {"work, ms": args.work}
 
     return measure

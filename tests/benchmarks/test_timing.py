@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.timing import Figures, PartTimes, PeakMemory, Spread, by_turns
+from benchmarks.timing import PartTimes, PeakMemory, Results, Spread, by_turns
 
 CPU = torch.device("cpu")
 
@@ -11,11 +11,11 @@ CPU = torch.device("cpu")
 def test_variants_are_measured_by_turns_and_warm_up_does_not_count() -> None:
     order: list[str] = []
 
-    def a() -> Figures:
+    def a() -> Results:
         order.append("a")
         return {"work": float(len(order))}
 
-    def b() -> Figures:
+    def b() -> Results:
         order.append("b")
         return {"work": 1.0, "more": 2.0}
 

@@ -66,7 +66,7 @@ def test_equal_boxes_give_equal_anchors() -> None:
 
 
 def test_a_large_data_set_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.anchors.LARGEST_SAMPLE", 45)
+    monkeypatch.setattr("models.anchors.MAX_SAMPLE", 45)
     anchors = fit_anchors(clusters(), 3, 4.0, seed=0)
     np.testing.assert_allclose(anchors, [[10, 20], [50, 50], [200, 100]], rtol=0.02)
 

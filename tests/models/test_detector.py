@@ -15,7 +15,7 @@ from models.detector import (
 )
 from models.spec import ModelSpec, load_spec
 from tests.paths import GOLDENS, SHARED, requires_shared
-from utils.checkpoint.upstream import read_upstream
+from utils.upstream.reader import read_upstream
 
 PUBLISHED = [f"yolov5{size}{levels}.yaml" for size in "nsmlx" for levels in ("", "6")]
 OTHERS = ["yolov3.yaml", "yolov3-spp.yaml", "yolov5-bifpn.yaml", "yolov5-fpn.yaml"]

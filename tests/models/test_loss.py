@@ -20,7 +20,7 @@ from models.loss import (
 )
 from models.spec import load_spec
 from tests.paths import GOLDENS, requires_shared
-from utils.config import Hyp
+from utils.hyp import Hyp
 
 ONE = torch.tensor(1.0)
 GOLDEN_SETTINGS = {

@@ -15,12 +15,12 @@ from PIL import Image
 from tests.toy import make_toy, toy_arguments
 from tests.utils.datasets.drawn import draw
 from train import train
-from utils.command_line import parse_request
-from utils.config import Hyp
 from utils.datasets.index import Index, build_index
 from utils.datasets.loader import build_eval_loader, build_train_loader
 from utils.errors import UserError
 from utils.history import read_results
+from utils.hyp import Hyp
+from utils.options.parser import parse_request
 
 BOX = "0 .5 .5 .5 .5"
 ORIENTATION = 0x0112

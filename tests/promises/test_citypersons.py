@@ -10,15 +10,15 @@ from torch import Tensor
 
 import val
 from tests.toy import make_toy_model
-from tests.utils.datasets.convert.cityscapes import Row, draw_images, person, write_annotations
+from tests.utils.tools.convert.cityscapes import Row, draw_images, person, write_annotations
 from train import train
 from utils.checkpoint.store import read_checkpoint
-from utils.command_line import parse_request
-from utils.datasets.convert.__main__ import main as convert
 from utils.datasets.index import build_index
 from utils.evaluation import evaluate
 from utils.history import MISS_RATE
 from utils.history import Row as EpochRow
+from utils.options.parser import parse_request
+from utils.tools.convert.__main__ import main as convert
 
 IGNORE, PEDESTRIAN, RIDER, GROUP = 0, 1, 2, 5
 PLACE = (800, 300, 400)  # left, top and height of an upright person, px of the image
@@ -126,9 +126,9 @@ def test_validation_of_the_same_weights_gives_the_same_figures(data: Path, exten
     assert tuple(told["miss_rate_percent"]) == SUBSETS
     assert validated(data, extended / "weights" / "best.pt", "--noplots") == told
     row = read_checkpoint(extended / "weights" / "last.pt")["history"][-1]
-    judged = validated(data, extended / "weights" / "last.pt", "--noplots")
-    assert judged["miss_rate_percent"] == miss_rates_in(row)
-    assert judged["map50_95"] == row["metrics/mAP_0.5:0.95"]
+    evaluate_model = validated(data, extended / "weights" / "last.pt", "--noplots")
+    assert evaluate_model["miss_rate_percent"] == miss_rates_in(row)
+    assert evaluate_model["map50_95"] == row["metrics/mAP_0.5:0.95"]
 
 
 def test_the_curves_are_drawn(extended: Path) -> None:

@@ -11,9 +11,9 @@ from tests.promises.test_resume import differences, killed_after, resumed, same_
 from tests.toy import toy_arguments
 from train import show_plan, train
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
-from utils.command_line import parse_request
 from utils.errors import UserError
 from utils.history import read_results
+from utils.options.parser import parse_request
 from utils.solver.schedule import MODES, Plan
 
 BATCHES = 3  # of an epoch
@@ -138,7 +138,7 @@ def test_a_branch_from_an_earlier_point_has_a_best_of_its_own(
 ) -> None:
     run = extended(finished, "hold", 1, "future")
     scores = iter([9.0])
-    monkeypatch.setattr("utils.engine.fitness", lambda _, __: next(scores))
+    monkeypatch.setattr("utils.training.engine.fitness", lambda _, __: next(scores))
     train(parse_request(extension_of(run, "")))  # in place, and far better
     monkeypatch.undo()
     branch = train(parse_request(extension_of(run / "weights" / "seam_4.pt", "--name past")))

@@ -26,13 +26,13 @@ from tests.utils.checkpoint.tiny_files import (
     tiny_training,
     tiny_upstream_run,
 )
-from utils.checkpoint.inspection import inspect_checkpoint
-from utils.checkpoint.loading import read_weights
 from utils.checkpoint.store import load_whole, read_checkpoint, save_checkpoint
-from utils.checkpoint.upstream import is_upstream_file, read_upstream
 from utils.errors import UserError
+from utils.tools.inspect.inspection import inspect_checkpoint
+from utils.upstream.reader import is_upstream_file, read_upstream
+from utils.weights import read_weights
 
-MOST_MEMORY = 2 * 1024**3  # bytes, beyond what the process has
+MAX_MEMORY = 2 * 1024**3  # bytes, beyond what the process has
 SECONDS = 5
 SHELL = "touch executed"
 EXECUTING = frozenset(
@@ -148,7 +148,7 @@ def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Watch) -> Iter
     monkeypatch.chdir(tmp_path)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = pages * resource.getpagesize() + MOST_MEMORY
+    most = pages * resource.getpagesize() + MAX_MEMORY
 
     def too_long(_: int, __: FrameType | None) -> None:
         raise AssertionError(f"not done after {SECONDS} seconds")

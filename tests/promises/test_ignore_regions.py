@@ -7,8 +7,8 @@ import torch
 from tests.toy import make_toy, toy_arguments
 from train import train
 from utils.checkpoint.store import read_checkpoint
-from utils.command_line import parse_request
 from utils.history import read_results
+from utils.options.parser import parse_request
 
 
 def trained(folder: Path, region: str | None) -> Path:

@@ -31,7 +31,7 @@ sys.exit(" ".join(name for name in seldom if name in sys.modules) or 0)
 # Trains one batch, of which it draws a picture, and tells the same.
 FIRST_STEP = """
 import sys, train
-from utils import engine
+from utils.training import engine
 step, seldom = engine.train_step, sys.argv[1].split()
 
 def last_step(*args, **kwargs):

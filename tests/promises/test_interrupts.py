@@ -18,11 +18,11 @@ from tests.promises.test_resume import same_run
 from tests.toy import toy_arguments
 from train import train
 from utils.checkpoint.store import read_checkpoint
-from utils.command_line import parse_request
 from utils.errors import RunInterruptedError
-from utils.evaluation.judge import Judge
-from utils.run_record import RunRecord
-from utils.training_state import TrainingState
+from utils.options.parser import parse_request
+from utils.training.recorder import RunRecorder
+from utils.training.state import TrainingState
+from utils.training.validation import Evaluator
 
 # Three epochs of 4, 4 and 2 images. The 100 iterations of warm-up outlast the run, in which more
 # and more batches are summed for one step: 1, 2, 3, 4 ... and what is left when an epoch ends.
@@ -41,15 +41,15 @@ def signalled_at(
     step: int, patch: pytest.MonkeyPatch, arguments: list[str], name: str = "SIGTERM"
 ) -> int:
     """Train until a signal comes during step number `step`, counted from 1; the exit code."""
-    note = RunRecord.step
+    note = RunRecorder.step
 
-    def with_signal(record: RunRecord, state: TrainingState) -> None:
+    def with_signal(record: RunRecorder, state: TrainingState) -> None:
         note(record, state)
         if state.iteration == step:
             signal.raise_signal(signal.Signals[name])
 
     with patch.context() as inner:
-        inner.setattr(RunRecord, "step", with_signal)
+        inner.setattr(RunRecorder, "step", with_signal)
         try:
             train(parse_request(arguments))
         except RunInterruptedError as stop:
@@ -89,14 +89,14 @@ def test_a_run_interrupted_after_every_step_is_the_same_run(
 def test_a_signal_during_validation_repeats_the_validation_alone(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = Judge.__call__
+    evaluator = Evaluator.__call__
 
-    def signalled(self: Judge, *more: Any) -> Any:
+    def signalled(self: Evaluator, *more: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        return judge(self, *more)
+        return evaluator(self, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Judge, "__call__", signalled)
+        patch.setattr(Evaluator, "__call__", signalled)
         with pytest.raises(RunInterruptedError):
             train(parse_request(toy_arguments(whole.parents[1], f"{HOW} --name judged")))
     run = whole.with_name("judged")
@@ -113,16 +113,16 @@ def test_saves_inside_an_epoch_are_gone_on_from_too(
     class KilledError(Exception):
         pass
 
-    check = RunRecord.step
+    check = RunRecorder.step
 
-    def killed(record: RunRecord, state: TrainingState) -> None:
+    def killed(record: RunRecorder, state: TrainingState) -> None:
         check(record, state)
         if state.iteration == 5:
             raise KilledError
 
     arguments = toy_arguments(whole.parents[1], f"{HOW} --name steps --save-steps 2")
     with monkeypatch.context() as patch:
-        patch.setattr(RunRecord, "step", killed)
+        patch.setattr(RunRecorder, "step", killed)
         with pytest.raises(KilledError):
             train(parse_request(arguments))
     run = whole.with_name("steps")
@@ -143,14 +143,14 @@ def test_every_signal_has_its_exit_code(
 def test_signals_that_come_again_while_the_run_is_saved_do_no_harm(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = RunRecord.save
+    save = RunRecorder.save
 
-    def signalled(record: RunRecord, state: TrainingState) -> None:
+    def signalled(record: RunRecorder, state: TrainingState) -> None:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         save(record, state)
 
-    monkeypatch.setattr(RunRecord, "save", signalled)
+    monkeypatch.setattr(RunRecorder, "save", signalled)
     arguments = toy_arguments(whole.parents[1], f"{HOW} --name again")
     assert signalled_at(2, monkeypatch, arguments) == 143
     last = whole.with_name("again") / "weights" / "last.pt"
@@ -163,14 +163,14 @@ def test_a_signal_while_a_resumed_run_is_measured_leaves_it_as_it_was(
     arguments = toy_arguments(whole.parents[1], f"{HOW} --name measured")
     signalled_at(4, monkeypatch, arguments)
     run = whole.with_name("measured")
-    judge = Judge.__call__
+    evaluator = Evaluator.__call__
 
-    def signalled(self: Judge, *more: Any) -> Any:
+    def signalled(self: Evaluator, *more: Any) -> Any:
         signal.raise_signal(signal.SIGUSR1)
-        return judge(self, *more)
+        return evaluator(self, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Judge, "__call__", signalled)
+        patch.setattr(Evaluator, "__call__", signalled)
         with pytest.raises(RunInterruptedError) as stop:
             train(parse_request(["--resume", str(run), "--noplots"]))
     assert stop.value.exit_code == 85

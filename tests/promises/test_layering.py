@@ -12,81 +12,89 @@ import pytest
 
 from tests.paths import ROOT
 
-PACKAGES = ("models", "utils")
-SCRIPTS = ("train", "val", "detect")
-# Programs inside a package, which stand above all layers as the scripts do; nothing imports them.
-PROGRAMS = ("utils.datasets.check.__main__",)
+PACKAGES = ("models", "utils", "data")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SCRIPTS = ("train", "val", "detect")
 
-# layer -> what it must not import; see "How the code is laid out" in the README
-FORBIDDEN = {
-    "models": (
-        "utils.solver",
-        "utils.datasets",
-        "utils.engine",
-        "utils.evaluation",
-        "utils.checkpoint",
-        "utils.plots",
-    ),
-    "utils.solver": ("utils.datasets", "utils.engine", "utils.evaluation", "utils.checkpoint"),
-    "utils.datasets": (
-        "models",
-        "utils.solver",
-        "utils.engine",
-        "utils.evaluation",
-        "utils.checkpoint",
-    ),
-    "utils.checkpoint": ("utils.engine", "utils.evaluation", "utils.datasets.dataset"),
-    "utils.evaluation": ("utils.engine", "utils.solver", "utils.checkpoint"),
-    "utils.plots": ("utils.engine", "utils.evaluation.evaluate", "utils.checkpoint"),
-    "utils": (*SCRIPTS, *PROGRAMS),
+FLOOR = frozenset({"errors", "files"})
+ALLOWED: dict[str, frozenset[str]] = {
+    "errors": frozenset(),
+    "boxes": frozenset(),
+    "files": frozenset({"errors"}),
+    "hyp": FLOOR,
+    "history": frozenset({"files"}),
+    "runtime": frozenset({"errors"}),
+    "data.streets": frozenset({"errors"}),
+    "models": FLOOR | {"boxes", "hyp"},
+    "datasets": FLOOR | {"hyp", "data.streets"},
+    "solver": frozenset({"errors", "history"}),
+    "checkpoint": FLOOR | {"history"},
+    "autoanchor": frozenset({"models", "datasets"}),
+    "options": frozenset({"errors", "solver"}),
+    "upstream": FLOOR | {"hyp", "history", "models", "solver", "checkpoint", "options"},
+    "weights": FLOOR | {"models", "checkpoint", "upstream"},
+    "plots": frozenset({"history", "datasets", "solver"}),
+    "evaluation": FLOOR | {"boxes", "runtime", "models", "datasets", "plots"},
+    "inference": FLOOR | {"models", "datasets", "plots"},
+    "runs": FLOOR | {"hyp", "history", "solver", "checkpoint", "options", "upstream", "plots"},
+    "training": FLOOR
+    | {"history", "runtime", "models", "datasets", "solver", "checkpoint", "autoanchor"}
+    | {"options", "weights", "plots", "evaluation", "runs"},
+    "tools.check": FLOOR
+    | {"hyp", "models", "datasets", "autoanchor", "options", "weights", "plots"},
+    "tools.convert": FLOOR | {"datasets", "options"},
+    "tools.inspect": frozenset({"errors", "solver", "checkpoint", "options", "upstream"}),
+    "tools.compare": FLOOR | {"history", "solver", "checkpoint", "options", "upstream", "plots"},
+    "tools.miss_rate": frozenset({"evaluation", "options"}),
 }
+"""What each package may import, all of it, lowest first: a name allows only what stands above it.
+
+The three scripts import what they like, and nothing imports them or a tool.
+"""
 
 WITHOUT_TORCH = (
+    "detect",
     "train",
     "val",
-    "detect",
+    "data.streets.make",
     "models.anchors",
     "models.spec",
-    "utils.checkpoint.__main__",
-    "utils.checkpoint.foreign_files",
+    "utils.autoanchor",
     "utils.checkpoint.format",
     "utils.checkpoint.pickle_records",
     "utils.checkpoint.zip_members",
-    "utils.cli",
-    "utils.config",
     "utils.datasets.augment",
-    "utils.datasets.check.__main__",
-    "utils.datasets.check.inspection",
     "utils.datasets.description",
-    "utils.download",
-    "utils.atomic_files",
-    "utils.early_stopping",
-    "utils.history",
+    "utils.datasets.ignore_regions",
     "utils.datasets.index",
     "utils.datasets.letterbox",
-    "utils.datasets.synthetic",
+    "utils.evaluation.curves",
     "utils.evaluation.metrics",
     "utils.evaluation.miss_rate",
-    "utils.datasets.ignore_regions",
-    "utils.datasets.truth_files",
-    "utils.plots.miss_rate_curves",
-    "utils.datasets.convert.__main__",
-    "utils.options",
-    "utils.plots.run_curves",
-    "utils.command_line",
-    "utils.compare",
-    "utils.fitness",
-    "utils.plan_report",
-    "utils.plots.comparison",
+    "utils.files.atomic_write",
+    "utils.files.download",
+    "utils.history",
+    "utils.hyp",
+    "utils.options.parser",
+    "utils.options.script",
+    "utils.options.train_options",
     "utils.plots.plan_curves",
+    "utils.plots.run_curves",
+    "utils.runs.plan_preview",
     "utils.solver.continuation",
     "utils.solver.guard",
-    "utils.solver.outlook",
     "utils.solver.plan_forensics",
+    "utils.solver.preview",
     "utils.solver.recorded_rates",
-    "utils.solver.seam",
     "utils.solver.schedule",
+    "utils.solver.seam",
+    "utils.tools.check.__main__",
+    "utils.tools.check.inspection",
+    "utils.tools.compare.__main__",
+    "utils.tools.compare.plot",
+    "utils.tools.convert.__main__",
+    "utils.tools.inspect.__main__",
+    "utils.tools.miss_rate",
 )
 
 
@@ -106,26 +114,49 @@ def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-def is_inside(name: str, package: str) -> bool:
-    return name == package or name.startswith(package + ".")
+def package_of(name: str) -> str:
+    """The entry of `ALLOWED` that a module of ours belongs to, or the script's own name."""
+    top, *inner = name.split(".")
+    if top == "utils":
+        return ".".join(inner[:2] if inner[0] == "tools" else inner[:1])
+    return "data.streets" if top == "data" else top
 
 
-@pytest.mark.parametrize("layer", FORBIDDEN)
-def test_arrows_point_one_way(layer: str) -> None:
-    names = {path: module_name(path) for path in SOURCES}
-    files = [
-        path
-        for path, name in names.items()
-        if is_inside(name, layer) and name not in (*SCRIPTS, *PROGRAMS)
+def imported_packages(package: str) -> Iterator[tuple[str, str]]:
+    """The packages of ours that one imports, each with the file and line where it does."""
+    modules = {module_name(path) for path in SOURCES} | {*SCRIPTS}
+    roots = {*PACKAGES, "utils.tools"}
+    for path in SOURCES:
+        if module_name(path) in roots or package_of(module_name(path)) != package:
+            continue
+        for line, name in imported_modules(path):
+            if name in modules - roots and package_of(name) != package:
+                yield package_of(name), f"{path.relative_to(ROOT)}:{line} imports {name}"
+
+
+def test_every_package_is_listed() -> None:
+    found = {module_name(path) for path in SOURCES} - {*PACKAGES, "utils.tools"}
+    assert {package_of(name) for name in found} == set(ALLOWED)
+
+
+def test_what_is_allowed_points_down_only() -> None:
+    """So there is no circle of packages either."""
+    order = list(ALLOWED)
+    upwards = [
+        f"{package} -> {other}"
+        for package, others in ALLOWED.items()
+        for other in others
+        if other not in order[: order.index(package)] or other.startswith("tools")
     ]
-    assert files
-    broken = [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for path in files
-        for line, name in imported_modules(path)
-        if any(is_inside(name, package) for package in FORBIDDEN[layer])
-    ]
-    assert broken == []
+    assert upwards == []
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_packages_import_what_they_may(package: str) -> None:
+    found = list(imported_packages(package))
+    assert [where for other, where in found if other not in ALLOWED[package]] == []
+    unused = ALLOWED[package] - {other for other, _ in found}
+    assert unused == set(), "allowed, but not needed any more"
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)

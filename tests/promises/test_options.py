@@ -9,7 +9,7 @@ import importlib
 
 import pytest
 
-from utils.options import TrainOptions
+from utils.options.train_options import TrainOptions
 
 # option -> default; None where nothing is given
 TRAIN = {
@@ -167,7 +167,7 @@ def default_of(program: str, action: argparse.Action) -> object:
     """train.py's parser leaves out what is not given; its defaults are those of its dataclasses."""
     if program != "train":
         return action.default
-    from utils.options import Continuation
+    from utils.options.train_options import Continuation
 
     source = Continuation() if hasattr(Continuation(), action.dest) else TrainOptions()
     return getattr(source, action.dest)

@@ -16,7 +16,7 @@ from tests.promises.test_interrupts import signalled_at, wait_for
 from tests.toy import toy_arguments
 from train import train
 from utils.checkpoint.store import read_checkpoint
-from utils.command_line import parse_request
+from utils.options.parser import parse_request
 
 # In fp32, for sums over the processes round differently; batch norm over the images of both.
 HOW = "--epochs 3 --sync-bn --amp off --nominal-batch-size 400 --save-period 1"

@@ -9,9 +9,9 @@ import torch
 from tests.toy import toy_arguments
 from train import train
 from utils.checkpoint.store import read_checkpoint
-from utils.command_line import parse_request
 from utils.errors import UserError
-from utils.run_record import RunRecord
+from utils.options.parser import parse_request
+from utils.training.recorder import RunRecorder
 
 
 class KilledError(Exception):
@@ -38,16 +38,16 @@ def killed_after(
     epochs: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str], *, at: str = "epoch"
 ) -> None:
     """Train until `RunRecord.<at>` is done with that many epochs, then die."""
-    save = getattr(RunRecord, at)
+    save = getattr(RunRecorder, at)
 
-    def save_then_die(record: RunRecord, state: Any, *more: Any) -> None:
+    def save_then_die(record: RunRecorder, state: Any, *more: Any) -> None:
         save(record, state, *more)
         done = state["position"]["epoch"] if isinstance(state, dict) else state.epoch
         if done == epochs:
             raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunRecord, at, save_then_die)
+        patch.setattr(RunRecorder, at, save_then_die)
         with pytest.raises(KilledError):
             train(parse_request(arguments))
 
@@ -93,7 +93,7 @@ def test_a_kill_between_last_and_best_is_mended(
 ) -> None:
     # Every epoch is better than the one before, so best.pt is to be the last epoch's.
     scores = iter([0.1, 0.9, 0.1, 0.9, 0.9])
-    monkeypatch.setattr("utils.engine.fitness", lambda _, __: next(scores))
+    monkeypatch.setattr("utils.training.engine.fitness", lambda _, __: next(scores))
     whole = train(parse_request(toy_arguments(tmp_path, "--epochs 2 --name whole")))
     arguments = toy_arguments(tmp_path, "--epochs 2 --name killed")
     killed_after(epochs, monkeypatch, arguments, at="_write_last")

@@ -17,10 +17,10 @@ from tests.utils.plots.test_run_curves import ink
 from train import show_plan, train
 from utils.checkpoint.format import plan_digest
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
-from utils.command_line import parse_request
 from utils.errors import UserError
 from utils.history import COLUMNS, new_row, read_results
-from utils.origin import read_origin
+from utils.options.parser import parse_request
+from utils.runs.resume import load_resume_point
 from utils.solver.schedule import Plan, base_segment
 
 BATCHES = 10  # of an epoch: the warm-up, iterations 0 to 100, ends in epoch 10
@@ -90,7 +90,7 @@ def test_every_seam_is_told_and_drawn(chain: Path) -> None:
 def test_the_chain_is_compared_with_its_own_past(chain: Path, tmp_path: Path) -> None:
     runs = [str(chain), str(chain / "weights" / "seam_14.pt")]
     done = subprocess.run(
-        [sys.executable, "-m", "utils.compare", *runs, "--out", str(tmp_path)],
+        [sys.executable, "-m", "utils.tools.compare", *runs, "--out", str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -149,8 +149,8 @@ def test_a_plan_edited_from_5000_to_9000_epochs_is_caught_before_any_step(
     file = tmp_path / "last.pt"
     how = ["--resume", str(file), "--project", str(tmp_path), "--name", "x"]
     save_checkpoint(checkpoint, file)
-    origin = read_origin(file, parse_request(how))
-    assert (origin.completed, origin.plan.total_epochs) == (1712, 5000)
+    resume_point = load_resume_point(file, parse_request(how))
+    assert (resume_point.completed, resume_point.plan.total_epochs) == (1712, 5000)
 
     text = json.dumps(checkpoint["plan"]).replace("5000", "9000")
     save_checkpoint({**checkpoint, "plan": json.loads(text)}, file)
@@ -172,7 +172,7 @@ def test_an_edit_of_which_no_recorded_rate_knows_is_caught_too(chain: Path, tmp_
     file = tmp_path / "last.pt"
     how = ["--resume", str(file), "--project", str(tmp_path), "--name", "x"]
     save_checkpoint(checkpoint, file)
-    assert read_origin(file, parse_request(how)).completed == 1
+    assert load_resume_point(file, parse_request(how)).completed == 1
     text = json.dumps(checkpoint["plan"]).replace("5000", "9000")
     save_checkpoint({**checkpoint, "plan": json.loads(text)}, file)
     with pytest.raises(UserError, match=r"was edited since the run saved it: it now has 9000 epo"):

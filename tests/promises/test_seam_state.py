@@ -13,12 +13,12 @@ from tests.promises.test_resume import differences, killed_after, resumed, same_
 from tests.toy import toy_arguments
 from train import show_plan, train
 from utils.checkpoint.store import read_checkpoint
-from utils.command_line import parse_request
-from utils.engine import train_step
 from utils.errors import UserError
 from utils.evaluation.evaluate import Evaluation, evaluate
-from utils.run import open_run
+from utils.options.parser import parse_request
+from utils.runs.run import open_run
 from utils.solver.schedule import Plan
+from utils.training.engine import train_step
 
 EMA = "metrics/mAP_0.5:0.95"
 
@@ -46,10 +46,10 @@ def test_a_seam_is_judged_by_one_validation(
     # the first step (average and raw weights) and 0.05 and 0.06 after the epoch.
     scores = iter([0.1, 0.2, 0.05, 0.06, 0.05])
 
-    def judged(*arguments: Any, **options: Any) -> Evaluation:
+    def evaluate_model(*arguments: Any, **options: Any) -> Evaluation:
         return replace(evaluate(*arguments, **options), map50_95=next(scores))
 
-    monkeypatch.setattr("utils.evaluation.judge.evaluate", judged)
+    monkeypatch.setattr("utils.training.validation.evaluate", evaluate_model)
     how = "--lr-continuation hold --name smaller --imgsz 96 --allow-change imgsz"
     run = train(parse_request(extension_of(finished, how)))
     recorded = read_checkpoint(finished / "weights" / "last.pt")["history"][-1][EMA]
@@ -120,10 +120,10 @@ def test_a_run_stopped_inside_an_epoch_is_extended_after_that_epoch(
         train_step(*arguments, **options)
 
     falling = (1 / epochs for epochs in range(1, 100))  # so that epoch 0 stays the best
-    monkeypatch.setattr("utils.engine.fitness", lambda _, __: next(falling))
+    monkeypatch.setattr("utils.training.engine.fitness", lambda _, __: next(falling))
     arguments = toy_arguments(tmp_path, "--epochs 3 --name inside --save-steps 1")
     with monkeypatch.context() as patch:
-        patch.setattr("utils.engine.train_step", step_or_die)
+        patch.setattr("utils.training.engine.train_step", step_or_die)
         with pytest.raises(KeyboardInterrupt):
             train(parse_request(arguments))
     inside = tmp_path / "runs" / "inside"
@@ -132,9 +132,9 @@ def test_a_run_stopped_inside_an_epoch_is_extended_after_that_epoch(
     best = read_checkpoint(inside / "weights" / "best.pt")["ema"]["weights"]
 
     request = parse_request(extension_of(inside, "--lr-continuation hold --name longer", 1))
-    origin = open_run(request).origin
-    assert origin is not None
-    assert (origin.completed, origin.next_seam) == (1, 2)
+    resume_point = open_run(request).resume_point
+    assert resume_point is not None
+    assert (resume_point.completed, resume_point.next_seam) == (1, 2)
     run = train(request)
     plan = plan_of(run)
     assert [(s.mode, s.start, s.stop) for s in plan.segments] == [("base", 0, 3), ("hold", 2, 4)]

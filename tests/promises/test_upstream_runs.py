@@ -13,13 +13,13 @@ from tests.paths import SHARED, requires_shared
 from tests.toy import make_toy
 from train import show_plan, train
 from utils.checkpoint.store import read_checkpoint
-from utils.checkpoint.upstream import read_upstream
-from utils.command_line import parse_request
 from utils.datasets.description import load_description
 from utils.errors import UserError
 from utils.history import read_results
-from utils.run import open_run
+from utils.options.parser import parse_request
+from utils.runs.run import open_run
 from utils.solver.schedule import MODES, Plan
+from utils.upstream.reader import read_upstream
 
 LEGACY = SHARED / "legacy"
 pytestmark = requires_shared
@@ -47,12 +47,18 @@ def test_every_mode_is_planned_from_the_rate_that_was_reached(
 ) -> None:
     """The laws of both: linear with lrf 0.01 for v7, cosine with lrf 0.2 for v5.0."""
     how = f"--extend-epochs 2 --lr-continuation {mode} --name x"
-    origin = open_run(parse_request(command(LEGACY / version / "epoch1.pt", data, how))).origin
-    assert origin is not None
-    factors = origin.plan.factors()
+    resume_point = open_run(
+        parse_request(command(LEGACY / version / "epoch1.pt", data, how))
+    ).resume_point
+    assert resume_point is not None
+    factors = resume_point.plan.factors()
     seam = {"v7": 0.7525, "v5.0": 0.8}[version]
     assert factors[:2] == pytest.approx([1, seam])
-    assert (len(factors), origin.completed, origin.saved.total_epochs) == (planned + 2, 2, planned)
+    assert (len(factors), resume_point.completed, resume_point.saved.total_epochs) == (
+        planned + 2,
+        2,
+        planned,
+    )
     last = {
         ("v7", "rebase"): seam * (1 - 0.99 * 3 / 4),
         ("v7", "slope-match"): seam - 3 * (seam - 0.01) / 4,  # the steepest that lasts
@@ -155,7 +161,9 @@ def killed(tmp_path: Path) -> Path:
 def test_its_best_weights_are_taken_along(
     data: Path, killed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.engine.fitness", lambda _, __: 0.01)  # worse than any before
+    monkeypatch.setattr(
+        "utils.training.engine.fitness", lambda _, __: 0.01
+    )  # worse than any before
     shutil.copyfile(LEGACY / "v7" / "last_stripped.pt", killed / "weights" / "best.pt")
     how = "--extend-epochs 1 --name taken"
     taken = train(parse_request(command(killed / "weights" / "last.pt", data, how)))

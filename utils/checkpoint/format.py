@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
 from utils.errors import UserError
-from utils.fitness import fitness
+from utils.history import fitness
 
 FORMAT = "yolov5-extend"
 VERSION = 1
@@ -27,7 +27,7 @@ class Position(TypedDict):
     """Batches trained since the start of the run."""
 
 
-class Progress(TypedDict):
+class SavedProgress(TypedDict):
     """What is done of the epoch that comes next, where a run was saved in the middle of it."""
 
     batches: int
@@ -104,7 +104,7 @@ class TrainingCheckpoint(TypedDict):
     plan_digest: str
     """Of the plan as it was saved, so that an edit of it shows; see `plan_digest`."""
     position: Position
-    progress: Progress
+    progress: SavedProgress
     best: Best
     stopped_early: bool
     closed: bool
@@ -143,7 +143,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 _PARTS: dict[str, frozenset[str]] = {
     "position": Position.__required_keys__,
-    "progress": Progress.__required_keys__,
+    "progress": SavedProgress.__required_keys__,
     "best": Best.__required_keys__,
     "ema": Ema.__required_keys__,
     "optimizer": Optimizer.__required_keys__,
@@ -156,9 +156,9 @@ def plan_digest(plan: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
-def no_progress() -> Progress:
+def no_progress() -> SavedProgress:
     """Of a run that was saved between two epochs, and has left nothing out."""
-    return Progress(
+    return SavedProgress(
         batches=0,
         counted=0,
         losses=None,
@@ -170,7 +170,7 @@ def no_progress() -> Progress:
     )
 
 
-class DeployFacts(TypedDict):
+class DeployInfo(TypedDict):
     """Which epoch's weights a file holds, and how good they are."""
 
     epoch: int
@@ -178,13 +178,13 @@ class DeployFacts(TypedDict):
     """NaN if the epoch was not validated."""
 
 
-def deploy_facts(checkpoint: Mapping[str, Any]) -> DeployFacts:
+def deploy_info(checkpoint: Mapping[str, Any]) -> DeployInfo:
     """What a training checkpoint says of its own weights, which need not be the best ones."""
     epoch, best = checkpoint["position"]["epoch"] - 1, checkpoint["best"]
     if best["epoch"] == epoch:
-        return DeployFacts(epoch=epoch, fitness=best["fitness"])
+        return DeployInfo(epoch=epoch, fitness=best["fitness"])
     row = checkpoint["history"][-1]
-    return DeployFacts(
+    return DeployInfo(
         epoch=epoch, fitness=fitness(row["metrics/mAP_0.5"], row["metrics/mAP_0.5:0.95"])
     )
 

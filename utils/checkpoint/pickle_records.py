@@ -1,8 +1,8 @@
 """Reads a pickle as a description: what it would call is recorded, nothing is called.
 
 A pickle is a program for a small stack machine, and Python's own machine runs it. This one knows
-only the opcodes that plain data and pickled modules need, turns every call into a `Record` and
-checks every imported name against an allow-list. No class or function named in the file is ever
+only the opcodes that plain data and pickled modules need, turns every call into a `Record`
+and checks every imported name against an allow-list. No class or function named in the file is ever
 looked up.
 """
 
@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from utils.errors import UserError
 
-LARGEST_PROGRAM = 16 * 1024 * 1024  # bytes; a YOLOv5x6 with Adam and 1,000 epochs has 0.65 MB
-MOST_STEPS = 1_000_000  # 160,000 for the same; two seconds at the most
-LARGEST_KEY = 2**63  # integers that share a hash are further apart; many such keys take for ever
-LONGEST_NAME = 100
-LARGEST_SET = 16  # non-persistent buffers of a module; a list could be made a set again and again
+MAX_PROGRAM = 16 * 1024 * 1024  # bytes; a YOLOv5x6 with Adam and 1,000 epochs has 0.65 MB
+MAX_STEPS = 1_000_000  # 160,000 for the same; two seconds at the most
+MAX_KEY = 2**63  # integers that share a hash are further apart; many such keys take for ever
+MAX_NAME_LENGTH = 100
+MAX_SET = 16  # non-persistent buffers of a module; a list could be made a set again and again
 DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError)  # what nonsense in a file runs into
 
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -139,8 +139,8 @@ class _Machine:
         if kind == "collections.OrderedDict" and not arguments:
             self.stack.append({})  # its items follow
         elif kind in {"builtins.set", "__builtin__.set"}:
-            items = require_type(arguments[0], list)[: LARGEST_SET + 1]
-            if len(items) > LARGEST_SET:
+            items = require_type(arguments[0], list)[: MAX_SET + 1]
+            if len(items) > MAX_SET:
                 raise ValueError("a set too large for its purpose")
             self.stack.append(set(map(_scalar, items)))
         else:
@@ -166,7 +166,7 @@ def require_type(value: object, kind: type[T]) -> T:
 
 def _scalar(key: object) -> Scalar:
     """A key that hashes in constant time: nested shared tuples would hash exponentially."""
-    if isinstance(key, int) and abs(key) >= LARGEST_KEY:
+    if isinstance(key, int) and abs(key) >= MAX_KEY:
         raise ValueError("a number as large as this as a key")
     if key is None or isinstance(key, str | int | float | bytes | bool):
         return key
@@ -186,7 +186,7 @@ def read_records(program: bytes, check_name: Callable[[str], None]) -> object:
     Raises:
         UserError: a name or an opcode is refused, or the program is damaged.
     """
-    if len(program) > LARGEST_PROGRAM:
+    if len(program) > MAX_PROGRAM:
         raise UserError(
             f"describes itself in {len(program)} bytes of pickle, more than any checkpoint."
         )
@@ -203,7 +203,7 @@ def read_records(program: bytes, check_name: Callable[[str], None]) -> object:
 
 def refused_name(name: str) -> UserError:
     """What to tell of a class or function that a file may not mention."""
-    shown = ascii(name)[1:-1][:LONGEST_NAME]  # a hostile name may hold control characters
+    shown = ascii(name)[1:-1][:MAX_NAME_LENGTH]  # a hostile name may hold control characters
     return UserError(f"asks for {shown}; refused, a checkpoint has no use for it.")
 
 
@@ -211,7 +211,7 @@ def imported_names(program: bytes) -> Iterator[str]:
     """Dotted names in a torch.save pickle (protocol 2), up to where it is damaged; no check."""
     known = _Machine(lambda _: None).opcodes
     with contextlib.suppress(ValueError, UserError):
-        for opcode, argument in _opcodes(program[:LARGEST_PROGRAM], known):
+        for opcode, argument in _opcodes(program[:MAX_PROGRAM], known):
             if opcode == GLOBAL:
                 yield ".".join(argument)
             elif opcode == STOP:
@@ -221,7 +221,7 @@ def imported_names(program: bytes) -> Iterator[str]:
 def _opcodes(program: bytes, known: frozenset[str]) -> Iterator[tuple[str, Any]]:
     """Opcodes and their arguments, of which those that are not known are not even decoded."""
     stream = io.BytesIO(program)
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         code = stream.read(1)
         if code not in OPCODES:
             raise ValueError(f"unknown opcode {code!r}" if code else "it breaks off")

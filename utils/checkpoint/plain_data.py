@@ -28,8 +28,8 @@ DATA_KINDS = (
 )
 """What plain data may be made of; of each only the arguments are read."""
 DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"})  # plain numbers
-DEEPEST = 32  # nesting; options and optimizer have 4 levels
-MOST_NODES = 200_000  # the options, names and optimizer of a YOLOv5n come to about 1 000
+MAX_DEPTH = 32  # nesting; options and optimizer have 4 levels
+MAX_NODES = 200_000  # the options, names and optimizer of a YOLOv5n come to about 1 000
 
 
 class PlainData:
@@ -47,7 +47,7 @@ class PlainData:
     def __init__(
         self,
         archive: TorchArchive,
-        most_nodes: int = MOST_NODES,
+        most_nodes: int = MAX_NODES,
         tuples: type[list[Any]] | type[tuple[Any, ...]] = list,
     ) -> None:
         self._archive = archive
@@ -57,7 +57,7 @@ class PlainData:
     def __call__(self, value: object, depth: int = 0) -> object:
         """The value as plain data; `depth` is how far down in a larger one it is."""
         self._charge(1)
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise ValueError("its data is nested without end")
         if isinstance(value, dict):
             return {key: self(item, depth + 1) for key, item in value.items()}

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from utils.atomic_files import link_replacing, write_replacing
 from utils.checkpoint.format import validated
-from utils.checkpoint.pickle_records import DAMAGE, MOST_STEPS, refused_name
+from utils.checkpoint.pickle_records import DAMAGE, MAX_STEPS, refused_name
 from utils.checkpoint.plain_data import PlainData
 from utils.checkpoint.torch_archive import PARAMETER, STORAGE_TYPES, TENSOR, TorchArchive
 from utils.errors import UserError
+from utils.files.atomic_write import link_replacing, write_replacing
 
 log = logging.getLogger("yolo")
 
@@ -62,14 +62,14 @@ def _disk_errors(error: BaseException | None) -> Iterator[OSError]:
         error = error.__context__
 
 
-class Loaded(NamedTuple):
+class LoadedCheckpoint(NamedTuple):
     """What was read, and from which file."""
 
     path: Path
     content: dict[str, Any]
 
 
-def load_whole(path: Path) -> Loaded:
+def load_whole(path: Path) -> LoadedCheckpoint:
     """Read a checkpoint of ours; for a damaged `last.pt` the `last_prev.pt` beside it is taken.
 
     A whole file that is of another version or kind is refused: an older one would not be better.
@@ -84,12 +84,12 @@ def load_whole(path: Path) -> Loaded:
         if path.name != LAST or not previous.is_file():
             raise
         try:
-            found = Loaded(previous, read_checkpoint(previous))
+            found = LoadedCheckpoint(previous, read_checkpoint(previous))
         except UserError as worse:
             raise UserError(f"{error} Nor is there a good file before it: {worse}") from error
         log.warning("%s Falling back to %s.", error, previous)
         return found
-    return Loaded(path, validated(content, origin=str(path)))
+    return LoadedCheckpoint(path, validated(content, origin=str(path)))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _content(path: Path) -> object:
     archive = TorchArchive(path)
     records = archive.records(_check_name)
     try:
-        return PlainData(archive, most_nodes=MOST_STEPS, tuples=tuple)(records)
+        return PlainData(archive, most_nodes=MAX_STEPS, tuples=tuple)(records)
     except DAMAGE as error:
         raise UserError(
             f"{path} is damaged: {str(error)[:100]}; use another checkpoint."

@@ -16,7 +16,7 @@ from utils.checkpoint.pickle_records import Name, Record, read_records, require_
 from utils.checkpoint.zip_members import PROGRAM, read_members
 from utils.errors import UserError
 
-LARGEST_RANK = 8
+MAX_RANK = 8
 STORAGE_TYPES = {
     "torch.DoubleStorage": torch.float64,
     "torch.FloatStorage": torch.float32,
@@ -82,7 +82,7 @@ class TorchArchive:
         flat = self._storage(storage)
         start = require_type(offset, int)
         lengths, steps = require_type(size, tuple), require_type(stride, tuple)
-        if len(lengths) != len(steps) or len(lengths) > LARGEST_RANK:
+        if len(lengths) != len(steps) or len(lengths) > MAX_RANK:
             raise ValueError("a tensor's size and stride do not belong together")
         for number in (start, *lengths, *steps):
             if not 0 <= require_type(number, int) <= max(len(flat), 1):  # an empty one has stride 1

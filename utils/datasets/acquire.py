@@ -15,9 +15,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from utils.datasets.cache_files import source_key
-from utils.datasets.places import DATASETS_VARIABLE
-from utils.download import fetch, unpack
+from utils.datasets.locate import DATASETS_VARIABLE
 from utils.errors import UserError
+from utils.files.download import fetch, unpack
 
 CONTENT_FOLDERS = frozenset({"images", "labels"})
 MAC_FORKS = "__MACOSX"

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from utils.atomic_files import write_replacing
 from utils.errors import UserError
+from utils.files.atomic_write import write_replacing
 
 APPLICATION = "yolov5-extend"
 ANY_WRITE_BIT = 0o222

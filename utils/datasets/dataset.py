@@ -12,12 +12,17 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from utils.datasets.augment import IGNORED, Picture, blended, fit, flipped, shift_colours
-from utils.datasets.compose import Tile, compose, letterbox_layout, mosaic_layout
-from utils.datasets.draws import AugmentRanges, SampleDraw, Scene, draw_sample
-from utils.datasets.image_store import CHANNELS, ImageStore
+from utils.datasets.augment_params import (
+    AugmentParams,
+    AugmentRanges,
+    MosaicSpec,
+    sample_augment_params,
+)
+from utils.datasets.image_cache import CHANNELS, ImageStore
 from utils.datasets.index import Index
 from utils.datasets.labels import BOX_COLUMNS, from_pixels, to_pixels
 from utils.datasets.letterbox import letterbox, scaled_size
+from utils.datasets.mosaic import Tile, compose, letterbox_layout, mosaic_layout
 from utils.errors import UserError
 
 NOWHERE = torch.empty(0, BOX_COLUMNS)
@@ -73,7 +78,7 @@ class Failure(NamedTuple):
     sentence: str
 
 
-class Request(NamedTuple):
+class BatchRequest(NamedTuple):
     """A batch of training samples to be made."""
 
     epoch: int
@@ -114,7 +119,7 @@ class TrainSet(Dataset["Batch | Failure"]):
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, request: Request) -> Batch | Failure:
+    def __getitem__(self, request: BatchRequest) -> Batch | Failure:
         """The batch that is asked for, whose images have one shape."""
 
         def sample(i: int, out: np.ndarray) -> Sample:
@@ -131,12 +136,14 @@ class TrainSet(Dataset["Batch | Failure"]):
         else:
             rng = np.random.default_rng(np.random.SeedSequence([self._seed, epoch, i]))
             side = max(out.shape[:2])
-            draw = draw_sample(rng, self._ranges, index=i, neighbours=neighbours, side=side)
+            draw = sample_augment_params(
+                rng, self._ranges, index=i, neighbours=neighbours, side=side
+            )
             picture = self._augmented(draw, out)
         frame = Frame(self._index.paths[i], _pair(self._index.sizes[i]), (1.0, 1.0), (0.0, 0.0))
         return _sample(picture, frame)
 
-    def _augmented(self, draw: SampleDraw, out: np.ndarray) -> Picture:
+    def _augmented(self, draw: AugmentParams, out: np.ndarray) -> Picture:
         first, *others = draw.scenes
         picture = self._composed(first, out)
         for scene in others:
@@ -144,7 +151,7 @@ class TrainSet(Dataset["Batch | Failure"]):
         shift_colours(picture.image, draw.colour_gains)
         return flipped(picture, up_down=draw.flip_up_down, left_right=draw.flip_left_right)
 
-    def _composed(self, scene: Scene, out: np.ndarray) -> Picture:
+    def _composed(self, scene: MosaicSpec, out: np.ndarray) -> Picture:
         tiles = [Tile(i, self._images.size(i), self._rows(i)) for i in scene.tiles]
         if len(tiles) == 1:
             layout = letterbox_layout(tiles[0], out.shape[:2])

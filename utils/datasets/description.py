@@ -10,15 +10,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from utils.datasets.acquire import Archive, absence, acquire
-from utils.datasets.places import find_root
-from utils.download import is_address
+from utils.datasets.locate import find_root
 from utils.errors import UserError
-from utils.yaml_files import read_yaml
+from utils.files.download import is_address
+from utils.files.yaml_file import read_yaml
 
 DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
 SPLITS = ("train", "val", "test")
 STREETS = "streets"
 """The `embedded:` entry of the drawn street scenes, the only such data set."""
+MISS_RATE = "miss_rate_gt"
+"""Ground truth of the val split in CityPersons' format."""
+COCO = "annotations"
+"""Ground truth of the val split in COCO's format."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def ensure_available(
         return
     require_obtainable(description, splits)
     if description.embedded:
-        from utils.datasets.synthetic import make_streets
+        from data.streets.make import make_streets
 
         make_streets(description.root)
     else:
@@ -238,3 +242,18 @@ def _archive(item: object, path: Path) -> Archive:
             f"not {archive.url} and {archive.folder}."
         )
     return archive
+
+
+def truth_file(description: DatasetDescription, key: str) -> Path | None:
+    """The file that a data-set file names under `key`, which need not exist; None without the key.
+
+    Raises:
+        UserError: the key does not hold a path.
+    """
+    content = read_yaml(description.path)
+    entry = content.get(key) if isinstance(content, dict) else None
+    if entry is None:
+        return None
+    if not isinstance(entry, str) or not entry:
+        raise UserError(f"{description.path}: `{key}:` must be a path below {description.root}.")
+    return description.root / entry

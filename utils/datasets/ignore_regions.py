@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.datasets.labels import LABEL_FOLDER, label_path
-from utils.datasets.regular_files import open_regular
 from utils.errors import UserError
+from utils.files.regular_file import open_regular
 
 IGNORE_FOLDER = "ignore"
 COLUMNS = 4

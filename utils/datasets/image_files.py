@@ -12,19 +12,19 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from utils.datasets.regular_files import open_regular
 from utils.errors import UserError
+from utils.files.regular_file import open_regular
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 )
-LEAST_SIDE = 10
+MIN_SIDE = 10
 """Pixels; a smaller image shows nothing that a stride of 8 could find."""
 JPEG_END = b"\xff\xd9"
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
 UPRIGHT = 1
 ENTRIES_TRIED = 10
-LONGEST_ENTRY = 4096  # characters of a path, the most that Linux takes
+MAX_ENTRY_LENGTH = 4096  # characters of a path, the most that Linux takes
 SHOWN = 40  # characters of a line that is quoted
 
 # What Pillow is known to raise on broken files, the struct and zlib layers under it included.
@@ -90,7 +90,9 @@ def _images_in_list(file: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not a list of images in UTF-8 ({error}).") from error
     entries = [line.strip() for line in lines if line.strip()]
-    wrong = next((entry for entry in entries if "\0" in entry or len(entry) > LONGEST_ENTRY), None)
+    wrong = next(
+        (entry for entry in entries if "\0" in entry or len(entry) > MAX_ENTRY_LENGTH), None
+    )
     if wrong is not None:
         raise UserError(f"{file} is not a list of images: it has the line {wrong[:SHOWN]!r}.")
     for folder in file.parents:
@@ -166,8 +168,8 @@ def probe_size(path: str | Path) -> tuple[int, int]:
         raise ImageError(f"corrupt image ({reason})") from error
     if size is None:
         size = read_image(path).shape[:2]
-    if min(size) < LEAST_SIDE:
-        raise ImageError(f"image of {size[1]}x{size[0]} px; {LEAST_SIDE} is the least side")
+    if min(size) < MIN_SIDE:
+        raise ImageError(f"image of {size[1]}x{size[0]} px; {MIN_SIDE} is the least side")
     return size
 
 

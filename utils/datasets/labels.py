@@ -14,17 +14,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.datasets.regular_files import open_regular
+from utils.files.regular_file import open_regular
 
 BOX_COLUMNS = 5
-LEAST_POLYGON_COLUMNS = 7  # class and three points
+MIN_POLYGON_COLUMNS = 7  # class and three points
 IMAGE_FOLDER = "images"
 LABEL_FOLDER = "labels"
-MOST_BYTES = 8 << 20
+MAX_BYTES = 8 << 20
 """Of a label file: 80 for each of the most rows, of which a box takes 40 or fewer."""
-MOST_ROWS = 100_000
+MAX_ROWS = 100_000
 """Many times what can be seen in an image; a longer file is a mistake that would take minutes."""
-MOST_CLASS = 1 << 24
+MAX_CLASS = 1 << 24
 """Up to here float32, in which rows are kept, holds every whole number."""
 
 
@@ -107,9 +107,9 @@ def read_labels(path: str | Path) -> ParsedLabels:
         LabelError: it is too large, is not UTF-8, or has a row that is refused.
     """
     with open_regular(path) as stream:
-        content = stream.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise LabelError(f"it has more than {MOST_BYTES >> 20} MiB, too much for one image")
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise LabelError(f"it has more than {MAX_BYTES >> 20} MiB, too much for one image")
     try:
         return parse_labels(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -124,8 +124,8 @@ def parse_labels(text: str) -> ParsedLabels:
             number, a class that is no index, or a coordinate outside 0 … 1.
     """
     lines = text.splitlines()
-    if len(lines) > MOST_ROWS:
-        raise LabelError(f"it has {len(lines)} rows; {MOST_ROWS} are the most for one image")
+    if len(lines) > MAX_ROWS:
+        raise LabelError(f"it has {len(lines)} rows; {MAX_ROWS} are the most for one image")
     rows = ((number, line.split()) for number, line in enumerate(lines, 1))
     boxes = [_parse_row(fields, number) for number, fields in rows if fields]
     with_area = [box for box in boxes if box.width > 0 and box.height > 0]
@@ -140,7 +140,7 @@ def parse_labels(text: str) -> ParsedLabels:
 
 def _parse_row(fields: list[str], number: int) -> _Box:
     """One row; `number` counts from 1 and is for the message."""
-    is_polygon = len(fields) >= LEAST_POLYGON_COLUMNS and len(fields) % 2 == 1
+    is_polygon = len(fields) >= MIN_POLYGON_COLUMNS and len(fields) % 2 == 1
     if len(fields) != BOX_COLUMNS and not is_polygon:
         raise LabelError(
             f"row {number} has {len(fields)} columns; a box has 5, a polygon an odd number from 7"
@@ -152,7 +152,7 @@ def _parse_row(fields: list[str], number: int) -> _Box:
     if not all(map(math.isfinite, values)):
         raise LabelError(f"row {number} holds a value that is not finite")
     label, *coordinates = values
-    if not 0 <= label < MOST_CLASS or label != int(label):
+    if not 0 <= label < MAX_CLASS or label != int(label):
         raise LabelError(f"row {number} has class {fields[0]}; classes are 0, 1, 2 …")
     if min(coordinates) < 0 or max(coordinates) > 1:
         raise LabelError(f"row {number} has a coordinate outside 0 … 1")

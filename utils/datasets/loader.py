@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from utils.config import Hyp
-from utils.datasets.dataset import Batch, EvalSet, Failure, Request, TrainSet
-from utils.datasets.draws import MOSAIC_TILES, AugmentRanges
-from utils.datasets.image_store import CHANNELS, CacheKind, FileImages, open_images
+from utils.datasets.augment_params import MOSAIC_TILES, AugmentRanges
+from utils.datasets.dataset import Batch, BatchRequest, EvalSet, Failure, TrainSet
+from utils.datasets.image_cache import CHANNELS, CacheKind, FileImages, RecentImages, open_images
 from utils.datasets.index import Index
-from utils.datasets.recent_images import RecentImages
-from utils.datasets.shapes import rectangular_batches, square_batches
+from utils.datasets.rect_batches import rectangular_batches, square_batches
 from utils.datasets.workers import signals_held, start_worker, usable_workers
 from utils.errors import UserError
+from utils.hyp import Hyp
 
 log = logging.getLogger("yolo")
 
@@ -36,17 +35,17 @@ NICENESS = 5
 """Of training's workers where the processors that they run on also train: training goes first."""
 
 
-class Part(NamedTuple):
+class Shard(NamedTuple):
     """Which images of every batch are this process's: number `rank` and every `of`-th after."""
 
     rank: int = 0
     of: int = 1
 
 
-WHOLE = Part()
+WHOLE_SHARD = Shard()
 
 
-class EpochSampler(Sampler[Request]):
+class EpochSampler(Sampler[BatchRequest]):
     """The batches of one epoch, in an order of that epoch's own.
 
     The order is cut into neighbourhoods of equally many images, the last of which reaches back;
@@ -62,7 +61,7 @@ class EpochSampler(Sampler[Request]):
         seed: of the run.
         keep_together: shuffle whole batches instead of images, for they differ in shape.
         neighbourhood: images of one, a multiple of the batch size; 0 if nobody asks for neighbours.
-        part: of every batch. Of a batch with too few images for all processes, those without get
+        shard: of every batch. Of a batch with too few images for all processes, those without get
             its first one, so that they have something to do; `counts` tells them apart.
     """
 
@@ -73,13 +72,13 @@ class EpochSampler(Sampler[Request]):
         seed: int,
         keep_together: bool,
         neighbourhood: int = 0,
-        part: Part = WHOLE,
+        shard: Shard = WHOLE_SHARD,
     ) -> None:
         self._batches = batches
         self._seed = seed
         self._keep_together = keep_together
         self._neighbourhood = neighbourhood
-        self._part = part
+        self._part = shard
         self._epoch = 0
         self._start = 0
 
@@ -91,14 +90,14 @@ class EpochSampler(Sampler[Request]):
         self._epoch = epoch
         self._start = start
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[BatchRequest]:
         batches = self.order()
         images = np.concatenate(batches)
         for number, batch in enumerate(batches[self._start :], self._start):
             own = batch[self._part.rank :: self._part.of]
             indices = own if len(own) else batch[:1]
             neighbours = self._neighbours(images, number * len(batches[0]))
-            yield Request(self._epoch, indices.tolist(), neighbours)
+            yield BatchRequest(self._epoch, indices.tolist(), neighbours)
 
     def counts(self) -> list[bool]:
         """Of each batch that the next iteration yields, whether it has images of this process."""
@@ -178,7 +177,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     augment: bool = True,
     rect: bool = False,
     stride: int = 32,
-    part: Part = WHOLE,
+    shard: Shard = WHOLE_SHARD,
 ) -> TrainLoader:
     """The loader for training.
 
@@ -193,7 +192,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
         augment: False gives plain letterboxed images.
         rect: rectangular batches of similar images, without mosaics.
         stride: of the network, px, for rectangular shapes.
-        part: of every batch, where several processes share the work.
+        shard: of every batch, where several processes share the work.
     """
     if hyp.copy_paste > 0:
         log.warning("copy_paste has no effect: it needs outlines of objects, and these are boxes.")
@@ -215,7 +214,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
             images = RecentImages(images, min(neighbourhood, max(room, MOSAIC_TILES)))
     dataset = TrainSet(index, images, plan.shapes, seed=seed, ranges=ranges)
     sampler = EpochSampler(
-        plan.batches, seed=seed, keep_together=rect, neighbourhood=neighbourhood, part=part
+        plan.batches, seed=seed, keep_together=rect, neighbourhood=neighbourhood, shard=shard
     )
     return TrainLoader(dataset, sampler, workers=workers)
 

@@ -19,7 +19,7 @@ from utils.boxes import box_iou, xywh_to_xyxy
 from utils.datasets.dataset import Batch, Frame
 from utils.datasets.ignore_regions import IgnoreRegions
 from utils.datasets.letterbox import boxes_to_original
-from utils.evaluation.forward import Forward
+from utils.evaluation.forward import Forward, Stopwatch
 from utils.evaluation.metrics import (
     IOU_THRESHOLDS,
     ClassMetrics,
@@ -29,12 +29,11 @@ from utils.evaluation.metrics import (
     match_detections,
     share_inside,
 )
-from utils.evaluation.stopwatch import Stopwatch
 
 MILLISECONDS = 1000.0
 SINGLE_CLASS_NAME = "item"
 TABLE_HEADER = ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
-LEAST_SHARE_IGNORED = 0.5
+MIN_SHARE_IGNORED = 0.5
 """Detections count as lying in an ignore region if more of them does."""
 BAR = "{l_bar}{bar:10}{r_bar}"
 
@@ -119,7 +118,7 @@ def evaluate(
         observers: Called with every batch and its detections: for each image [n, 6] corners in
             pixels of the network input, confidence, class; best first, on the CPU.
     """
-    tally = _Tally(judged_names(names, single_class=settings.single_class), settings)
+    tally = _Tally(evaluated_names(names, single_class=settings.single_class), settings)
     losses = torch.zeros(3, device=device)
     forward = Forward(model, device, settings.precision, threshold=settings.conf_thres, loss=loss)
     suppression = Stopwatch(device)
@@ -139,7 +138,7 @@ def evaluate(
     return tally.result(losses, (forward.preprocessing, forward.inference, suppression))
 
 
-def judged_names(names: Sequence[str], *, single_class: bool) -> tuple[str, ...]:
+def evaluated_names(names: Sequence[str], *, single_class: bool) -> tuple[str, ...]:
     """The names of the classes that are told apart: all, or a single one."""
     return (SINGLE_CLASS_NAME,) if single_class and len(names) != 1 else tuple(names)
 
@@ -263,7 +262,7 @@ def _in_regions(boxes: Tensor, regions: NDArray[np.floating], frame: Frame) -> N
     height, width = frame.original
     centres, half = regions[:, :2], regions[:, 2:] / 2
     corners = np.concatenate([centres - half, centres + half], 1) * (width, height, width, height)
-    inside: NDArray[np.bool_] = share_inside(boxes.numpy(), corners) > LEAST_SHARE_IGNORED
+    inside: NDArray[np.bool_] = share_inside(boxes.numpy(), corners) > MIN_SHARE_IGNORED
     return inside
 
 

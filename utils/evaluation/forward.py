@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,8 +12,7 @@ from torch import Tensor
 from models.detector import Detector
 from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
-from utils.evaluation.stopwatch import Stopwatch
-from utils.runtime import Precision, images_to_device
+from utils.runtime.device import Precision, images_to_device
 
 PIXELS_AT_ONCE = 4 * 640 * 640
 """That a CPU takes at once: what a layer makes is then still in its caches for the next."""
@@ -95,3 +95,23 @@ def _of_images(rows: Tensor, part: range) -> Tensor:
     """The rows of some images, which their first column numbers, numbered anew from 0."""
     own = rows[(rows[:, 0] >= part.start) & (rows[:, 0] < part.stop)]
     return torch.cat((own[:, :1] - part.start, own[:, 1:]), 1)
+
+
+class Stopwatch:
+    """Sums up the seconds spent in its with-blocks, waiting for a GPU to finish."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = 0.0
+        self._start = 0.0
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def __enter__(self) -> None:
+        self._start = self._now()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += self._now() - self._start

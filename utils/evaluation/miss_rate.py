@@ -6,39 +6,32 @@ geometric mean at nine points from 0.01 to 1. The subsets are those of Zhang et 
 (CVPR 2017).
 
 Usage:
-    python -m utils.evaluation.miss_rate --gt val_gt.json --dt detections.json --plot curves.png
+    python -m utils.tools.miss_rate --gt val_gt.json --dt detections.json --plot curves.png
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from utils.cli import OptionParser, run_script
-from utils.errors import UserError
-from utils.evaluation.metrics import Floats, Ints, greedy_pairs
-from utils.evaluation.pedestrian_files import (
+from utils.evaluation.citypersons_files import (
     PedestrianDetections,
     PedestrianTruth,
-    read_detections,
-    read_truth,
 )
+from utils.evaluation.metrics import Floats, Ints, greedy_pairs
 
 log = logging.getLogger("yolo")
 
 FPPI = np.array([0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0])
 """False positives per image at which the miss rate is averaged, in the benchmark's digits."""
-LEAST_OVERLAP = 0.5
+MIN_OVERLAP = 0.5
 HEIGHT_SLACK = 1.25
 """Detections count if they are this much smaller or larger than the subset's pedestrians."""
-MOST_PER_IMAGE = 1000
+MAX_PER_IMAGE = 1000
 PERCENT = 100
 NAME_WIDTH = 20
 
@@ -116,7 +109,7 @@ def _ranked(found: PedestrianDetections) -> PedestrianDetections:
     order = np.lexsort((-found.score, found.image))  # stable: equals stay as they were in the file
     image = found.image[order]
     rank = np.arange(len(image)) - np.searchsorted(image, image)  # within the image
-    order = order[rank < MOST_PER_IMAGE]
+    order = order[rank < MAX_PER_IMAGE]
     order = order[np.argsort(-found.score[order], kind="stable")]
     return PedestrianDetections(found.image[order], found.boxes[order], found.score[order])
 
@@ -140,7 +133,7 @@ def _overlaps(found: Floats, truth: Floats, rows: Ints, columns: Ints) -> _Overl
     high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
     shared = (high - low).clip(0).prod(-1)  # [d, g]
     area = a[..., 2:].prod(-1)  # [d, 1]
-    row, column = np.nonzero((shared > 0) & (shared >= LEAST_OVERLAP * area))
+    row, column = np.nonzero((shared > 0) & (shared >= MIN_OVERLAP * area))
     union = (area + b[..., 2:].prod(-1) - shared)[row, column]
     return _Overlaps(rows[row], columns[column], shared[row, column] / union)
 
@@ -156,7 +149,7 @@ def _miss_rate(
     of_size = (height >= low / HEIGHT_SLACK) & (height < high * HEIGHT_SLACK)
     detections, truths, iou = overlaps
     in_ignored = of_size[detections] & ignored[truths]
-    matching = of_size[detections] & ~ignored[truths] & (iou >= LEAST_OVERLAP)
+    matching = of_size[detections] & ~ignored[truths] & (iou >= MIN_OVERLAP)
     detections, truths, iou = detections[matching], truths[matching], iou[matching]
     order = np.lexsort((-truths, -iou, detections))
     hit = np.zeros(len(height), dtype=bool)
@@ -183,57 +176,3 @@ def _miss_rate(
 
 def _outside(values: Floats, limits: tuple[float, float]) -> np.ndarray:
     return (values < limits[0]) | (values > limits[1])
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
-    parser = OptionParser(
-        prog="python -m utils.evaluation.miss_rate",
-        description="Log-average miss rate of a detector's results on CityPersons.",
-    )
-    parser.add_argument("--gt", required=True, metavar="FILE", help="ground truth, val_gt.json")
-    parser.add_argument(
-        "--dt", required=True, metavar="FILE", help="detections: image_id, category_id, bbox, score"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--plot", metavar="PICTURE", help="draw the curves, e.g. curves.png")
-    return parser
-
-
-def main() -> None:
-    """Read the command line and judge."""
-    args = build_parser().parse_args()
-    truth = read_truth(Path(args.gt))
-    found = read_detections(Path(args.dt), truth)
-    rates = miss_rates(truth, found)
-    if args.json:
-        record = {
-            "images": len(truth.image_ids),
-            "detections": len(found.score),
-            "log_average_miss_rate_percent": percentages(rates),
-        }
-        log.info("%s", json.dumps(record, indent=2))
-    else:
-        log_miss_rates(rates)
-    if args.plot:
-        draw(rates, Path(args.plot))
-
-
-def draw(rates: Sequence[MissRate], path: Path) -> None:
-    """Draw the curves.
-
-    Raises:
-        UserError: the picture cannot be written.
-    """
-    from utils.plots.miss_rate_curves import save_miss_rate_curves
-
-    try:
-        save_miss_rate_curves(rates, path)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot draw {path}: {error}; name a .png in a folder there is."
-        ) from error
-
-
-if __name__ == "__main__":
-    run_script(main)

@@ -17,7 +17,7 @@ from utils.plots.images import save_batch_grid
 
 log = logging.getLogger("yolo")
 
-PICTURED_BATCHES = 3
+PLOTTED_BATCHES = 3
 
 
 def log_table(evaluation: Evaluation, *, per_class: bool = False, label: str = "all") -> None:
@@ -54,13 +54,13 @@ def save_metrics(
 
 def save_plots(evaluation: Evaluation, folder: Path) -> None:
     """Draw the metric curves and the confusion matrix into a folder."""
-    from utils.plots.metric_curves import save_confusion_matrix, save_metric_curves
+    from utils.evaluation.curves import save_confusion_matrix, save_metric_curves
 
     save_metric_curves(evaluation.curves, folder)
     save_confusion_matrix(evaluation.confusion, evaluation.names, folder / "confusion_matrix.png")
 
 
-class BatchPictures:
+class BatchPlots:
     """Observer: draws labels and detections of the first three batches.
 
     Args:
@@ -75,7 +75,7 @@ class BatchPictures:
 
     def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
         """Draw a batch, if it is one of the first."""
-        if self.count < PICTURED_BATCHES:
+        if self.count < PLOTTED_BATCHES:
             stem = self.folder / f"val_batch{self.count}"
             save_batch_grid(batch, stem.with_name(f"{stem.name}_labels.jpg"), self.names)
             save_batch_grid(

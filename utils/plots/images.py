@@ -29,7 +29,7 @@ PALETTE = (
 LUMA = (0.114, 0.587, 0.299)  # of blue, green and red, ITU-R BT.601
 BRIGHT = 150  # luma above which black text is read more easily than white
 FONT_SMALLEST, FONT_PER_THICKNESS, FONT_BASE = 10, 4, 4  # pixels; 16 for lines of 3
-LONGEST_LABEL = 60  # characters
+MAX_LABEL_LENGTH = 60  # characters
 JPEG_QUALITY = 92
 
 GREY = 114
@@ -201,7 +201,7 @@ def _paste(image: np.ndarray, mask: np.ndarray, corner: tuple[int, int], color: 
 def one_line(text: str) -> str:
     """Return the text without line breaks and control characters, shortened to a label's length."""
     shown = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(shown.split())[:LONGEST_LABEL]
+    return " ".join(shown.split())[:MAX_LABEL_LENGTH]
 
 
 @lru_cache(maxsize=256)

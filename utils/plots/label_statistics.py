@@ -16,8 +16,8 @@ from utils.plots.figure import INK, new_figure, save_figure, style_axes
 from utils.plots.images import class_color, one_line
 
 OVERLAID = 1000  # boxes drawn on top of each other; more are only a darker blot
-MOST_NAMED_CLASSES = 40  # whose names fit below a histogram
-MOST_LEVEL_NAMES = 5  # that fit beside each other
+MAX_NAMED_CLASSES = 40  # whose names fit below a histogram
+MAX_LEVEL_NAMES = 5  # that fit beside each other
 BINS = 50
 FAINTEST = 0.3  # count that would be white: a single box must be seen
 
@@ -47,13 +47,13 @@ def _class_histogram(axes: Axes, classes: np.ndarray, names: Sequence[str]) -> N
     axes.bar(range(len(names)), counts, color=colors)
     style_axes(axes)
     axes.set_ylabel("instances", color=INK)
-    if len(names) > MOST_NAMED_CLASSES:
+    if len(names) > MAX_NAMED_CLASSES:
         axes.set_xlabel("class", color=INK)
         return
     axes.set_xticks(range(len(names)), [one_line(name) for name in names])
     for text in axes.get_xticklabels():
         text.set_parse_math(False)
-        text.set_rotation(90 if len(names) > MOST_LEVEL_NAMES else 0)
+        text.set_rotation(90 if len(names) > MAX_LEVEL_NAMES else 0)
 
 
 def _overlaid_boxes(axes: Axes, boxes: np.ndarray) -> None:

@@ -25,7 +25,7 @@ from utils.plots.figure import (
 )
 from utils.plots.flags import Flag, hoist, place_flags, rows_height
 from utils.plots.run_curves import EPOCH_STEPS
-from utils.solver.outlook import SMALL, Outlook
+from utils.solver.preview import SMALL, PlanPreview
 from utils.solver.schedule import Plan
 
 COLORS = {"rebase": BLUE, "slope-match": GREEN, "hold": ORANGE, "restart": PURPLE}
@@ -56,16 +56,16 @@ class _Panels(NamedTuple):
     logarithmic: Axes
 
 
-def save_lr_plan(plan: Plan, completed: int, outlooks: Sequence[Outlook], path: Path) -> None:
+def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], path: Path) -> None:
     """Draw the run so far in grey and every way to extend it in colour, linear and logarithmic.
 
     Args:
         plan: The run's plan so far.
         completed: Epochs trained: where the extensions begin.
-        outlooks: Ways to extend the run, all by the same number of epochs.
+        previews: Ways to extend the run, all by the same number of epochs.
         path: The picture to write.
     """
-    planned = max(outlook.plan.total_epochs for outlook in outlooks)
+    planned = max(preview.plan.total_epochs for preview in previews)
     panel_width = WIDTH - LEFT - RIGHT
     earlier = [segment for segment in plan.seams if segment.start < completed]
     seams = [segment.start for segment in earlier]
@@ -78,19 +78,19 @@ def save_lr_plan(plan: Plan, completed: int, outlooks: Sequence[Outlook], path: 
         )
         for texts in (names, steps)
     )
-    panels = _lay_out(planned, upper, lower, len(outlooks))
+    panels = _lay_out(planned, upper, lower, len(previews))
     _write_title(panels.figure, completed, planned)
     past = [plan.lr0 * plan.factor(epoch) for epoch in range(completed)]
     for axes in (panels.linear, panels.logarithmic):
         axes.axvspan(-0.5, completed - 0.5, color=PAST_TINT, lw=0, zorder=0)
         axes.axvspan(completed - 0.5, planned - 0.5, color=AHEAD_TINT, lw=0, zorder=0)
         axes.plot(past, color=PAST, linewidth=LINE, **_dots(planned))
-        for outlook in outlooks:
-            _draw(axes, outlook, completed)
-    _scale(panels, outlooks)
+        for preview in previews:
+            _draw(axes, preview, completed)
+    _scale(panels, previews)
     hoist(panels.linear, upper)
     hoist(panels.logarithmic, lower, pole_top=rows_height(lower) + GAP)
-    _write_key(panels.figure, outlooks)
+    _write_key(panels.figure, previews)
     save_figure(panels.figure, path)
 
 
@@ -139,32 +139,32 @@ def _dots(planned: int) -> dict[str, Any]:
     return {"marker": "o", "markersize": size, "markeredgewidth": 0}
 
 
-def _style(outlook: Outlook) -> dict[str, Any]:
+def _style(preview: PlanPreview) -> dict[str, Any]:
     """A colour for each mode, dashes for modifiers, and a broad line for what is asked for."""
     return {
-        "color": COLORS[outlook.mode],
-        "linestyle": "-" if outlook.label == outlook.mode else "--",
-        "linewidth": REQUESTED_LINE if outlook.requested else LINE,
+        "color": COLORS[preview.mode],
+        "linestyle": "-" if preview.label == preview.mode else "--",
+        "linewidth": REQUESTED_LINE if preview.requested else LINE,
     }
 
 
-def _draw(axes: Axes, outlook: Outlook, completed: int) -> None:
+def _draw(axes: Axes, preview: PlanPreview, completed: int) -> None:
     """One extension, joined to the last epoch before it, so that a jump is seen as one."""
-    plan = outlook.plan
+    plan = preview.plan
     epochs = range(completed - 1, plan.total_epochs)
     rates = [plan.lr0 * plan.factor(epoch) for epoch in epochs]
-    axes.plot(epochs, rates, **_style(outlook), **_dots(plan.total_epochs))
+    axes.plot(epochs, rates, **_style(preview), **_dots(plan.total_epochs))
 
 
-def _scale(panels: _Panels, outlooks: Sequence[Outlook]) -> None:
+def _scale(panels: _Panels, previews: Sequence[PlanPreview]) -> None:
     """Scale both panels to all rates; a rate of 0 leaves the logarithmic one at its bottom."""
-    rates = np.array([o.plan.lr0 * np.array(o.plan.factors()) for o in outlooks])
+    rates = np.array([o.plan.lr0 * np.array(o.plan.factors()) for o in previews])
     top, lowest = rates.max(), rates[rates > 0].min()
     panels.linear.set_ylim(0, HEADROOM * top)
     panels.linear.ticklabel_format(axis="y", style="plain")
     panels.logarithmic.set_yscale("log", nonpositive="clip")
     panels.logarithmic.set_ylim(max(lowest, top / LOG_RANGE) / LOG_MARGIN, top * LOG_MARGIN)
-    small = SMALL * outlooks[0].plan.lr0
+    small = SMALL * previews[0].plan.lr0
     if panels.logarithmic.get_ylim()[0] < small:
         panels.logarithmic.axhline(small, color=QUIET, linewidth=1, linestyle=":")
         panels.logarithmic.annotate(
@@ -178,26 +178,26 @@ def _scale(panels: _Panels, outlooks: Sequence[Outlook]) -> None:
         )
 
 
-def _write_key(figure: Figure, outlooks: Sequence[Outlook]) -> None:
+def _write_key(figure: Figure, previews: Sequence[PlanPreview]) -> None:
     """Explain the curves below the panels, as a table."""
     lines = [("mode (broad line: asked for)", *(heading for _, heading in COLUMNS))]
     lines += [
         (
-            outlook.label,
-            f"{outlook.rate_after:.3g}  (×{outlook.ratio:.3g})",
-            f"{outlook.final_rate:.3g}",
-            f"{outlook.share:.2f} %",
+            preview.label,
+            f"{preview.rate_after:.3g}  (×{preview.ratio:.3g})",
+            f"{preview.final_rate:.3g}",
+            f"{preview.lr_sum_percent:.2f} %",
         )
-        for outlook in outlooks
+        for preview in previews
     ]
-    for number, (outlook, line) in enumerate(zip([None, *outlooks], lines, strict=True)):
-        y = (FOOT + KEY_ROW * (len(outlooks) - number + 0.5)) / figure.get_figheight()
-        color = INK if outlook else QUIET
+    for number, (preview, line) in enumerate(zip([None, *previews], lines, strict=True)):
+        y = (FOOT + KEY_ROW * (len(previews) - number + 0.5)) / figure.get_figheight()
+        color = INK if preview else QUIET
         label = figure.text((LEFT + NAME) / WIDTH, y, line[0], fontsize=9, va="center", color=color)
         for (inches, _), cell in zip(COLUMNS, line[1:], strict=True):
             x = (LEFT + inches) / WIDTH
             figure.text(x, y, cell, fontsize=9, va="center", ha="right", color=color)
-        if outlook:
-            label.set_fontweight("bold" if outlook.requested else "normal")
+        if preview:
+            label.set_fontweight("bold" if preview.requested else "normal")
             ends = [LEFT / WIDTH, (LEFT + SAMPLE) / WIDTH]
-            figure.add_artist(Line2D(ends, [y, y], **_style(outlook)))
+            figure.add_artist(Line2D(ends, [y, y], **_style(preview)))

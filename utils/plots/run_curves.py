@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from utils.fitness import fitness
-from utils.history import RAW_MAP
+from utils.history import RAW_MAP, fitness
 from utils.plots.figure import (
     BLUE,
     GREEN,

@@ -12,7 +12,14 @@ from collections.abc import Mapping, Sequence
 
 from utils.errors import UserError
 from utils.solver.plan_forensics import described, likely_cause
-from utils.solver.recorded_rates import EXACT, NOISE, Record, agrees, planned_rates, read_records
+from utils.solver.recorded_rates import (
+    EXACT,
+    NOISE,
+    RecordedRates,
+    agrees,
+    planned_rates,
+    read_records,
+)
 from utils.solver.schedule import Plan
 
 GROUPS = ("biases", "weights", "norm weights")
@@ -86,7 +93,7 @@ def check_applied(plan: Plan, epoch: int, iteration: int, rates: Sequence[float]
     Raises:
         UserError: a rate differs.
     """
-    record = Record(epoch, tuple(rates), iteration - 1)
+    record = RecordedRates(epoch, tuple(rates), iteration - 1)
     if not agrees(plan, record):
         difference = _difference(plan, record, whose="the run's")
         raise UserError(
@@ -95,7 +102,7 @@ def check_applied(plan: Plan, epoch: int, iteration: int, rates: Sequence[float]
         )
 
 
-def _difference(plan: Plan, record: Record, whose: str) -> str:
+def _difference(plan: Plan, record: RecordedRates, whose: str) -> str:
     """Recorded and planned rate of the group in which they differ most."""
     if record.epoch >= plan.total_epochs:
         return (

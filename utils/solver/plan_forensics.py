@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from utils.solver.recorded_rates import EXACT, Record, agrees, lags, planned_rates
+from utils.solver.recorded_rates import EXACT, RecordedRates, agrees, lags, planned_rates
 from utils.solver.schedule import BASE, Plan, Segment
 
-LONGEST = 1_000_000
+MAX_TOTAL = 1_000_000
 """Planned totals are searched up to here."""
 TOTAL = "the planned total"
 EVIDENCE = 3
@@ -40,7 +40,7 @@ def described(plan: Plan) -> str:
     return f"{plan.total_epochs} epochs ({law}{seams})"
 
 
-def likely_cause(plan: Plan, records: Sequence[Record], wrong: Record) -> str:
+def likely_cause(plan: Plan, records: Sequence[RecordedRates], wrong: RecordedRates) -> str:
     """Which plan the records were made with, and so why the one at hand does not give them.
 
     Plans that differ from it in one number are tried on all records; those with another total also
@@ -75,7 +75,9 @@ def likely_cause(plan: Plan, records: Sequence[Record], wrong: Record) -> str:
     return before + _cause_of_one(plan, wrong)
 
 
-def _explanations(plan: Plan, records: Sequence[Record], wrong: Record) -> list[_Suspect]:
+def _explanations(
+    plan: Plan, records: Sequence[RecordedRates], wrong: RecordedRates
+) -> list[_Suspect]:
     """The plans, one for each number that may have been changed, that give all records."""
     found: dict[str, _Suspect] = {}
     for suspect in _suspects(plan, records, wrong):
@@ -84,7 +86,7 @@ def _explanations(plan: Plan, records: Sequence[Record], wrong: Record) -> list[
     return list(found.values())
 
 
-def _cause_of_one(plan: Plan, wrong: Record) -> str:
+def _cause_of_one(plan: Plan, wrong: RecordedRates) -> str:
     """Why a single epoch may have had another rate than planned, where no other plan gives it."""
     if wrong.epoch < plan.total_epochs:
         biases, weights, _ = wrong.rates
@@ -96,24 +98,26 @@ def _cause_of_one(plan: Plan, wrong: Record) -> str:
     return "the checkpoint's plan was edited, or the history is that of another run"
 
 
-def _suspects(plan: Plan, records: Sequence[Record], wrong: Record) -> Iterator[_Suspect]:
+def _suspects(
+    plan: Plan, records: Sequence[RecordedRates], wrong: RecordedRates
+) -> Iterator[_Suspect]:
     """Plans in which one number is replaced by what the records tell it was."""
     number = max(i for i, segment in enumerate(plan.segments) if segment.start <= wrong.epoch)
     last = number == len(plan.segments) - 1
-    end = LONGEST if last else plan.segments[number + 1].start
+    end = MAX_TOTAL if last else plan.segments[number + 1].start
     # The last epoch of the segment tells most: all laws drift apart with time.
     told = [record for record in records if record.epoch < end][-1]
     shortest = records[-1].epoch + 1 if last else end  # what was trained had been planned
     known = records[-1].epoch < plan.total_epochs  # else the plan has no rate to compare with
     for lag in lags(told):
-        yield from _other_totals(plan, number, told, lag, range(shortest, LONGEST))
+        yield from _other_totals(plan, number, told, lag, range(shortest, MAX_TOTAL))
         if known:
             yield from _other_lrf(plan, number, told, lag)
             yield from _other_lr0(plan, told, lag)
 
 
 def _other_totals(
-    plan: Plan, number: int, told: Record, lag: int, stops: range
+    plan: Plan, number: int, told: RecordedRates, lag: int, stops: range
 ) -> Iterator[_Suspect]:
     """The totals nearest to the recorded rate; every law grows with its horizon."""
     segment = plan.segments[number]
@@ -138,12 +142,12 @@ def _seam_text(segment: Segment) -> str:
     return f" of the extension at epoch {segment.start}"
 
 
-def _about(told: Record) -> str:
+def _about(told: RecordedRates) -> str:
     """Five digits leave the total uncertain by a few epochs."""
     return "about " if told.iteration is None else ""
 
 
-def _other_lrf(plan: Plan, number: int, told: Record, lag: int) -> Iterator[_Suspect]:
+def _other_lrf(plan: Plan, number: int, told: RecordedRates, lag: int) -> Iterator[_Suspect]:
     """The final fraction that gives the recorded rate; every law is a straight line in it."""
     segment = plan.segments[number]
 
@@ -158,7 +162,7 @@ def _other_lrf(plan: Plan, number: int, told: Record, lag: int) -> Iterator[_Sus
         yield _Suspect(changed(lrf), "lrf", f"from {lrf:.4g} to {segment.lrf:.4g}")
 
 
-def _other_lr0(plan: Plan, told: Record, lag: int) -> Iterator[_Suspect]:
+def _other_lr0(plan: Plan, told: RecordedRates, lag: int) -> Iterator[_Suspect]:
     """The initial rate that gives the recorded one."""
     planned = planned_rates(plan, told, lag)[1]
     if planned:

@@ -24,7 +24,7 @@ TELLING = 0.5
 they have come within `EQUAL` of the weights, both may still be `EQUAL / TELLING` off the plan."""
 
 
-class Record(NamedTuple):
+class RecordedRates(NamedTuple):
     """The rates that one epoch ended with, read off the history."""
 
     epoch: int
@@ -34,7 +34,7 @@ class Record(NamedTuple):
     """Of the epoch's last step; None for a row that was converted or is older than the key."""
 
 
-def read_records(history: Sequence[Mapping[str, float]]) -> list[Record]:
+def read_records(history: Sequence[Mapping[str, float]]) -> list[RecordedRates]:
     """The rows that hold rates; results.txt of YOLOv5 v5.0, for one, has none."""
     records = []
     for row in history:
@@ -42,11 +42,11 @@ def read_records(history: Sequence[Mapping[str, float]]) -> list[Record]:
         iteration = row.get(ITERATION, math.nan)
         if all(map(math.isfinite, rates)):
             last = int(iteration) - 1 if math.isfinite(iteration) else None
-            records.append(Record(int(row["epoch"]), rates, last))
+            records.append(RecordedRates(int(row["epoch"]), rates, last))
     return records
 
 
-def agrees(plan: Plan, record: Record) -> bool:
+def agrees(plan: Plan, record: RecordedRates) -> bool:
     """Whether recorded rates are the planned ones, or cannot be judged."""
     if record.epoch >= plan.total_epochs:
         return False
@@ -62,12 +62,12 @@ def agrees(plan: Plan, record: Record) -> bool:
     )
 
 
-def lags(record: Record) -> tuple[int, ...]:
+def lags(record: RecordedRates) -> tuple[int, ...]:
     """How many epochs behind the plan a record may be: upstream's rates lag by one."""
     return (0,) if record.iteration is not None or record.epoch == 0 else (0, 1)
 
 
-def planned_rates(plan: Plan, record: Record, lag: int = 0) -> tuple[float, float, float]:
+def planned_rates(plan: Plan, record: RecordedRates, lag: int = 0) -> tuple[float, float, float]:
     """The plan's rates for the step that a record was taken at.
 
     Raises:
@@ -79,7 +79,7 @@ def planned_rates(plan: Plan, record: Record, lag: int = 0) -> tuple[float, floa
     return plan.settings(epoch, iteration).rates
 
 
-def _is_behind_warmup(plan: Plan, record: Record) -> bool:
+def _is_behind_warmup(plan: Plan, record: RecordedRates) -> bool:
     """Whether an epoch of unknown iteration must have ended after the warm-up.
 
     It has if there were more epochs than the warm-up has iterations; or if the biases, which the

@@ -17,7 +17,7 @@ PER = 100  # epochs that a gain is quoted for
 
 
 @dataclass(frozen=True)
-class SeamFigures:
+class SeamMetrics:
     """One seam: mAP50-95 before and after; None where it was not measured."""
 
     epoch: int
@@ -72,7 +72,7 @@ class SeamFigures:
         return {**dataclasses.asdict(self), **derived}
 
 
-def seam_figures(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[SeamFigures]:
+def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[SeamMetrics]:
     """The figures of every seam of a run, oldest first.
 
     Args:
@@ -88,7 +88,7 @@ def seam_figures(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
         ema_before = _level_before(before, EMA)
         ema = [_value(row, EMA) for row in after]
         figures.append(
-            SeamFigures(
+            SeamMetrics(
                 epoch=seam,
                 mode=segment.mode,
                 rate_before=plan.lr0 * plan.factor(seam - 1),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.checkpoint.pickle_records import LARGEST_KEY, MOST_STEPS, imported_names, read_records
+from utils.checkpoint.pickle_records import MAX_KEY, MAX_STEPS, imported_names, read_records
 from utils.checkpoint.zip_members import Sums, check_sums, read_members
 from utils.errors import UserError
 
@@ -117,16 +117,16 @@ def test_a_name_of_control_characters_is_shown_escaped(tmp_path: Path) -> None:
 
 def test_a_program_has_a_bounded_number_of_steps() -> None:
     with pytest.raises(UserError, match="its pickle has no end"):
-        read_records(b"N" * MOST_STEPS + b".", lambda _: None)
-    assert read_records(b"N" * (MOST_STEPS - 1) + b".", lambda _: None) is None
+        read_records(b"N" * MAX_STEPS + b".", lambda _: None)
+    assert read_records(b"N" * (MAX_STEPS - 1) + b".", lambda _: None) is None
 
 
 def test_a_key_is_no_larger_than_any_that_a_state_has() -> None:
     def program(key: int) -> bytes:
         return b"}\x8a\x09" + key.to_bytes(9, "little", signed=True) + b"Ns."
 
-    assert read_records(program(LARGEST_KEY - 1), lambda _: None) == {LARGEST_KEY - 1: None}
-    for key in (LARGEST_KEY, -LARGEST_KEY):
+    assert read_records(program(MAX_KEY - 1), lambda _: None) == {MAX_KEY - 1: None}
+    for key in (MAX_KEY, -MAX_KEY):
         with pytest.raises(UserError, match="a number as large as this as a key"):
             read_records(program(key), lambda _: None)
 

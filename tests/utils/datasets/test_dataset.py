@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from tests.utils.datasets.drawn import drawn_index
+from utils.datasets.augment_params import AugmentRanges
 from utils.datasets.dataset import (
     Batch,
+    BatchRequest,
     EvalSet,
     Failure,
     Frame,
-    Request,
     Sample,
     TrainSet,
     make_batch,
 )
-from utils.datasets.draws import AugmentRanges
 from utils.datasets.ignore_regions import IgnoreRegions
-from utils.datasets.image_store import FileImages
+from utils.datasets.image_cache import FileImages
 from utils.datasets.index import Index
 from utils.datasets.labels import to_pixels
 from utils.datasets.letterbox import boxes_to_original
@@ -271,5 +271,5 @@ def test_a_batch_without_boxes_has_targets_of_the_right_shape() -> None:
 def test_a_changed_image_is_a_failure_in_the_users_words(index: Index) -> None:
     path = Path(str(index.paths[0]))
     cv2.imwrite(str(path), np.zeros((50, 50, 3), np.uint8))
-    failure = train_set(index, None)[Request(0, [1, 0], np.empty(0, np.int64))]
+    failure = train_set(index, None)[BatchRequest(0, [1, 0], np.empty(0, np.int64))]
     assert failure == Failure(f"image {path} has changed while it was in use; start again.")

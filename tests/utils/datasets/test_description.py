@@ -9,11 +9,14 @@ from tests.paths import GOLDENS, requires_shared
 from tests.utils.datasets.web import serving
 from utils.datasets.acquire import Archive
 from utils.datasets.description import (
+    COCO,
     DATA_FOLDER,
+    MISS_RATE,
     DatasetDescription,
     ensure_available,
     load_description,
     require_obtainable,
+    truth_file,
 )
 from utils.errors import UserError
 
@@ -24,7 +27,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("YOLO_DATASETS_DIR", str(folder))
     # Not the real places, where a data set of the same name may lie on this machine.
-    monkeypatch.setattr("utils.datasets.places.REPOSITORY", tmp_path / "clones" / "repository")
+    monkeypatch.setattr("utils.datasets.locate.REPOSITORY", tmp_path / "clones" / "repository")
     return folder
 
 
@@ -267,8 +270,26 @@ def test_the_embedded_data_set_is_made(
         made.append(root)
         (root / "images").mkdir(parents=True)
 
-    monkeypatch.setattr("utils.datasets.synthetic.make_streets", make)
+    monkeypatch.setattr("data.streets.make.make_streets", make)
     text = "path: streets\ntrain: images\nval: images\nnames: [a]\nembedded: streets"
     for _ in range(2):
         ensure_available(described(tmp_path, text))
     assert made == [datasets / "streets"]
+
+
+def naming_truth(folder: Path, line: str) -> DatasetDescription:
+    file = folder / "data.yaml"
+    file.write_text(f"path: {folder / 'root'}\nval: images\nnames: [pedestrian]\n{line}\n")
+    return load_description(file)
+
+
+def test_files_are_below_the_data_sets_root(tmp_path: Path) -> None:
+    description = naming_truth(tmp_path, "miss_rate_gt: annotations/val_gt.json")
+    assert truth_file(description, MISS_RATE) == tmp_path / "root/annotations/val_gt.json"
+    assert truth_file(description, COCO) is None
+
+
+@pytest.mark.parametrize("line", ["annotations: 3", "annotations: [a]", "annotations: ''"])
+def test_anything_but_a_path_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UserError, match=r"data.yaml: `annotations:` must be a path below"):
+        truth_file(naming_truth(tmp_path, line), COCO)

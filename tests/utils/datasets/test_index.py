@@ -265,6 +265,6 @@ def test_coco128() -> None:
 
 
 def test_the_modules_that_need_no_torch_do_not_import_it() -> None:
-    modules = "index, description, letterbox, augment, draws"
+    modules = "index, description, letterbox, augment, augment_params"
     code = f"import sys; from utils.datasets import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from utils.datasets.labels import (
-    MOST_BYTES,
-    MOST_ROWS,
+    MAX_BYTES,
+    MAX_ROWS,
     LabelError,
     find_labels,
     from_pixels,
@@ -59,9 +59,9 @@ def test_label_files_are_read_up_to_a_limit(tmp_path: Path) -> None:
     label.write_bytes(b"0 .5 \xff .5 .5")
     with pytest.raises(LabelError, match=r"not UTF-8 text \(invalid start byte at byte 5\)"):
         read_labels(label)
-    label.write_bytes(b" " * MOST_BYTES)
+    label.write_bytes(b" " * MAX_BYTES)
     assert len(read_labels(label).rows) == 0
-    label.write_bytes(b" " * (MOST_BYTES + 1))
+    label.write_bytes(b" " * (MAX_BYTES + 1))
     with pytest.raises(LabelError, match="it has more than 8 MiB, too much for one image"):
         read_labels(label)
     with pytest.raises(FileNotFoundError):
@@ -69,9 +69,9 @@ def test_label_files_are_read_up_to_a_limit(tmp_path: Path) -> None:
 
 
 def test_rows_are_limited() -> None:
-    assert parse_labels("\n" * MOST_ROWS).rows.shape == (0, 5)
+    assert parse_labels("\n" * MAX_ROWS).rows.shape == (0, 5)
     with pytest.raises(LabelError, match="it has 100001 rows; 100000 are the most for one image"):
-        parse_labels("\n" * (MOST_ROWS + 1))
+        parse_labels("\n" * (MAX_ROWS + 1))
 
 
 @pytest.mark.parametrize(

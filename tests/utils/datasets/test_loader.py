@@ -11,21 +11,21 @@ import torch
 
 from tests.paths import SHARED, requires_shared
 from tests.utils.datasets.drawn import drawn_index
-from utils.config import Hyp
-from utils.datasets.dataset import Batch, Request
+from utils.datasets.dataset import Batch, BatchRequest
 from utils.datasets.ignore_regions import IgnoreRegions
 from utils.datasets.image_files import read_image
 from utils.datasets.index import Index, build_index
 from utils.datasets.loader import (
     EpochSampler,
-    Part,
+    Shard,
     TrainLoader,
     build_eval_loader,
     build_train_loader,
 )
 from utils.datasets.packed_strings import PackedStrings
-from utils.datasets.shapes import square_batches
+from utils.datasets.rect_batches import square_batches
 from utils.errors import UserError
+from utils.hyp import Hyp
 
 SIZES = [(64, 64), (48, 64), (64, 40), (50, 64), (30, 64), (64, 64), (64, 32), (64, 56), (32, 64)]
 HYP = Hyp(degrees=5, mixup=0.3, flipud=0.2)
@@ -189,7 +189,9 @@ def test_rectangular_training_has_rectangles_and_no_mosaics(tmp_path: Path) -> N
         assert batch.targets[:, 0].tolist() == [0, 1]
 
 
-def requests(count: int, batch_size: int, neighbourhood: int, **changes: Part) -> list[Request]:
+def requests(
+    count: int, batch_size: int, neighbourhood: int, **changes: Shard
+) -> list[BatchRequest]:
     batches = square_batches(count, batch_size, 64).batches
     sampler = EpochSampler(
         batches, seed=0, keep_together=False, neighbourhood=neighbourhood, **changes
@@ -228,8 +230,8 @@ def test_all_images_are_neighbours_where_there_are_few() -> None:
 
 def test_neighbourhoods_depend_neither_on_processes_nor_on_the_start() -> None:
     whole = [request.neighbours.tolist() for request in requests(21, 3, 9)]
-    for part in (Part(0, 2), Part(1, 2), Part(3, 4)):
-        assert [r.neighbours.tolist() for r in requests(21, 3, 9, part=part)] == whole
+    for shard in (Shard(0, 2), Shard(1, 2), Shard(3, 4)):
+        assert [r.neighbours.tolist() for r in requests(21, 3, 9, shard=shard)] == whole
     sampler = EpochSampler(
         square_batches(21, 3, 64).batches, seed=0, keep_together=False, neighbourhood=9
     )
@@ -266,7 +268,7 @@ def test_each_image_is_decoded_once_in_an_epoch(
         decoded.append(path)
         return read_image(path)
 
-    monkeypatch.setattr("utils.datasets.image_store.read_image", decode)
+    monkeypatch.setattr("utils.datasets.image_cache.read_image", decode)
     batches = list(train_loader(index, batch_size=2, hyp=Hyp(mosaic=1)).batches(0))
     assert len(batches) == 5
     assert len(decoded) == len(set(decoded)) <= 9
@@ -320,11 +322,11 @@ def test_evaluation_in_squares(index: Index) -> None:
 def test_processes_share_the_batches_of_one(index: Index, processes: int, rect: bool) -> None:
     whole = orders(train_loader(index, rect=rect).batches(1))
     parts = [
-        list(train_loader(index, rect=rect, part=Part(rank, processes)).batches(1))
+        list(train_loader(index, rect=rect, shard=Shard(rank, processes)).batches(1))
         for rank in range(processes)
     ]
     for number, order in enumerate(whole):
-        batches = [part[number] for part in parts]
+        batches = [shard[number] for shard in parts]
         assert [batch.indices.tolist() for batch in batches] == [
             order[rank::processes] for rank in range(processes)
         ]

@@ -11,7 +11,7 @@ from models.loss import DetectionLosses
 from utils.datasets.dataset import Batch, Frame
 from utils.datasets.ignore_regions import IgnoreRegions
 from utils.evaluation.evaluate import EvalSettings, Evaluation, evaluate, to_original
-from utils.fitness import fitness
+from utils.history import fitness
 
 CPU = torch.device("cpu")
 NAMES = ("cat", "dog")

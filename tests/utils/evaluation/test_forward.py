@@ -1,3 +1,4 @@
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from models.head import DetectionHead
 from models.loss import DetectionLoss, LossGains
 from utils.datasets.dataset import Batch
 from utils.evaluation import forward as module
-from utils.evaluation.forward import Forward
+from utils.evaluation.forward import Forward, Stopwatch
 
 CPU = torch.device("cpu")
 
@@ -90,3 +91,13 @@ def test_low_precision_changes_the_maps_but_not_the_boxes_type() -> None:
     (boxes,) = make_forward(model, precision="bf16")(make_batch(1)).boxes
     assert model.made == [torch.bfloat16]
     assert boxes.dtype == torch.float32
+
+
+def test_only_what_is_inside_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([1.0, 1.5, 10.0, 12.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(readings))
+    watch = Stopwatch(torch.device("cpu"))
+    for _ in range(2):
+        with watch:
+            pass
+    assert watch.seconds == 2.5

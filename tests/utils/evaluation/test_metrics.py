@@ -11,7 +11,7 @@ from utils.evaluation.metrics import (
     share_inside,
     smooth,
 )
-from utils.fitness import fitness
+from utils.history import fitness
 
 NONE = np.zeros(0, dtype=int)
 

@@ -10,7 +10,7 @@ from utils.datasets.dataset import Batch, Frame
 from utils.evaluation.evaluate import ClassResult, Evaluation
 from utils.evaluation.metrics import ap_per_class
 from utils.evaluation.report import (
-    BatchPictures,
+    BatchPlots,
     TextFiles,
     log_table,
     save_metrics,
@@ -121,7 +121,7 @@ def test_label_files(tmp_path: Path, with_confidence: bool, line: str) -> None:
 
 
 def test_three_batches_are_pictured(tmp_path: Path) -> None:
-    draw = BatchPictures(tmp_path, ("cat", "dog"))
+    draw = BatchPlots(tmp_path, ("cat", "dog"))
     for _ in range(4):
         draw(make_batch("a.jpg"), [FOUND])
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -10,7 +10,7 @@ from tests.utils.plots.test_run_curves import ink
 from tests.utils.solver.test_schedule import plan_of
 from utils.plots.plan_curves import save_lr_plan
 from utils.solver.continuation import Extension, extend_plan
-from utils.solver.outlook import outlooks
+from utils.solver.preview import plan_previews
 from utils.solver.schedule import Plan, base_segment
 
 
@@ -19,7 +19,7 @@ def base(epochs: int, law: str = "linear", lrf: float = 0.01) -> Plan:
 
 
 def drawn(plan: Plan, completed: int, extension: Extension, path: Path) -> Path:
-    save_lr_plan(plan, completed, outlooks(plan, completed, extension), path)
+    save_lr_plan(plan, completed, plan_previews(plan, completed, extension), path)
     return path
 
 

@@ -67,7 +67,7 @@ def test_results_are_drawn(tmp_path: Path) -> None:
 
 def test_pictures_are_drawn_without_pyplot_and_its_global_state() -> None:
     code = (
-        "import sys, utils.plots.run_curves, utils.plots.metric_curves;"
+        "import sys, utils.plots.run_curves, utils.evaluation.curves;"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

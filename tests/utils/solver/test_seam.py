@@ -6,7 +6,7 @@ from tests.utils.solver.test_schedule import plan_of
 from utils.history import AT_SEAM, RAW_MAP
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import Plan, base_segment
-from utils.solver.seam import EMA, SeamFigures, seam_figures
+from utils.solver.seam import EMA, SeamMetrics, seam_metrics
 
 NAN = math.nan
 
@@ -26,19 +26,19 @@ def history(ema: list[float], raw: dict[int, float] | None = None) -> list[dict[
     return rows
 
 
-def figures(after: list[float], before: float = 0.5) -> SeamFigures:
+def figures(after: list[float], before: float = 0.5) -> SeamMetrics:
     """Those of a single seam."""
-    (found,) = seam_figures(extended("hold"), history([0.1, 0.2, 0.3, before, *after]))
+    (found,) = seam_metrics(extended("hold"), history([0.1, 0.2, 0.3, before, *after]))
     return found
 
 
 def test_a_run_without_seams() -> None:
-    assert seam_figures(extended(), history([0.1, 0.2])) == []
+    assert seam_metrics(extended(), history([0.1, 0.2])) == []
 
 
 def test_a_fall_and_the_way_back() -> None:
     rows = history([0.1, 0.2, 0.3, 0.48, 0.40, 0.47, 0.485, 0.5], {3: 0.46, 4: 0.3, 5: 0.35})
-    (seam,) = seam_figures(extended("restart"), rows)
+    (seam,) = seam_metrics(extended("restart"), rows)
     assert (seam.epoch, seam.mode, seam.epochs) == (4, "restart", 4)
     assert (seam.rate_before, seam.rate_after) == pytest.approx((0.004, 0.006))
     assert seam.ratio == pytest.approx(1.5)
@@ -81,7 +81,7 @@ def test_what_was_measured_at_the_seam_comes_first() -> None:
     """The epoch before it was validated on other images, and by that measure nothing was lost."""
     rows = history([0.1, 0.2, 0.3, 0.4, 0.45, 0.5], {3: 0.35, 4: 0.3})
     rows[3] |= {AT_SEAM + EMA: 0.5, AT_SEAM + RAW_MAP: 0.48}
-    (seam,) = seam_figures(extended("hold"), rows)
+    (seam,) = seam_metrics(extended("hold"), rows)
     assert (seam.ema_before, seam.raw_before) == (0.5, 0.48)
     assert seam.ema_drop == pytest.approx(0.05)
     assert seam.raw_drop == pytest.approx(0.18)
@@ -91,7 +91,7 @@ def test_what_was_measured_at_the_seam_comes_first() -> None:
 
 def test_each_seam_sees_its_own_epochs_only() -> None:
     plan = extended("rebase", "hold", "restart")
-    first, second, third = seam_figures(plan, history([0.1] * 3 + [0.2] * 5 + [0.3] * 4 + [0.4]))
+    first, second, third = seam_metrics(plan, history([0.1] * 3 + [0.2] * 5 + [0.3] * 4 + [0.4]))
     assert [seam.epoch for seam in (first, second, third)] == [4, 8, 12]
     assert [seam.mode for seam in (first, second, third)] == ["rebase", "hold", "restart"]
     assert [seam.epochs for seam in (first, second, third)] == [4, 4, 1]
@@ -101,7 +101,7 @@ def test_each_seam_sees_its_own_epochs_only() -> None:
 
 def test_a_seam_at_an_earlier_epoch_than_planned() -> None:
     plan = extend_plan(extended(), 2, Extension(4, "hold"))
-    (seam,) = seam_figures(plan, history([0.1, 0.2, 0.15]))
+    (seam,) = seam_metrics(plan, history([0.1, 0.2, 0.15]))
     assert (seam.epoch, seam.ema_before, seam.ema_lowest, seam.epochs) == (2, 0.2, 0.15, 1)
 
 

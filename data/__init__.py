@@ -1,0 +1,1 @@
+"""Data-set files, and the generator of the embedded data set."""

@@ -1,0 +1,86 @@
+"""Makes the embedded data set of street scenes: painted, not downloaded, equal everywhere."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from data.streets.scene import HEIGHT, WIDTH, Painting, paint_scene
+from utils.errors import UserError
+
+log = logging.getLogger("yolo")
+
+SPLITS = {"train": 160, "val": 48}  # pictures
+SEED = 20  # of the whole data set: another seed makes another city
+# zlib's level of the PNG files; higher ones halve nothing and take ten times as long.
+COMPRESSION = 6
+
+
+def make_streets(root: Path) -> None:
+    """Make the data set at `root`: images/{train,val}/*.png and labels/{train,val}/*.txt.
+
+    Everything is written to a folder beside `root` and moved there when it is complete, so a
+    killed maker leaves nothing behind that looks like a data set, and of several makers at once
+    the first to finish wins. A complete data set that is there already is left as it is.
+
+    Raises:
+        UserError: something else is at `root`, or nothing can be written there.
+    """
+    if _is_complete(root):
+        return
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(
+            f"{root} is not a complete streets data set: remove it to have it made anew"
+        )
+    log.info("Painting the streets data set into %s", root)
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
+            made = Path(folder) / root.name
+            _write(made)
+            made.rename(root)
+    except OSError as error:
+        if not _is_complete(root):  # otherwise somebody else was faster
+            raise UserError(f"cannot make the streets data set at {root}: {error}") from error
+
+
+def _is_complete(root: Path) -> bool:
+    return all(
+        len(list((root / kind / split).glob(f"*{suffix}"))) == count
+        for split, count in SPLITS.items()
+        for kind, suffix in (("images", ".png"), ("labels", ".txt"))
+    )
+
+
+def _write(root: Path) -> None:
+    with tqdm(total=sum(SPLITS.values()), desc="streets", unit="picture", disable=None) as progress:
+        for number, (split, count) in enumerate(SPLITS.items()):
+            images, labels = root / "images" / split, root / "labels" / split
+            images.mkdir(parents=True)
+            labels.mkdir(parents=True)
+            for i in range(count):
+                painting = paint_scene(SEED, number, i)
+                name = f"street_{i:03d}"
+                _write_png(images / f"{name}.png", painting.picture)
+                (labels / f"{name}.txt").write_text(label_text(painting))
+                progress.update()
+
+
+def label_text(painting: Painting) -> str:
+    """Return a label file: a line `class x_center y_center width height` per box, normalised."""
+    lines = []
+    for box in painting.labels:
+        centre = ((box.left + box.right) / 2 / WIDTH, (box.top + box.bottom) / 2 / HEIGHT)
+        size = ((box.right - box.left) / WIDTH, (box.bottom - box.top) / HEIGHT)
+        lines.append(" ".join((str(box.label), *(f"{value:.6f}" for value in (*centre, *size)))))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    """Write a picture, RGB. PNG, because JPEG pictures differ by a little between decoders."""
+    bgr = np.ascontiguousarray(picture[..., ::-1])
+    encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, COMPRESSION])[1]
+    path.write_bytes(encoded.tobytes())

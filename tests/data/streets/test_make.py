@@ -1,0 +1,220 @@
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data.streets import make as synthetic
+from data.streets.camera import Camera
+from data.streets.canvas import OVERSAMPLING, Air, Canvas, Pen
+from data.streets.cars import Car, random_car
+from data.streets.cast import CAR, PEDESTRIAN, Item
+from data.streets.make import SEED, label_text, make_streets
+from data.streets.pedestrians import Pedestrian, random_pedestrian
+from data.streets.rng import Rng
+from data.streets.scene import Label, Painting, paint_items, paint_scene
+from data.streets.signs import KINDS, Sign
+from data.streets.weather import WEATHERS
+from utils.errors import UserError
+
+CAMERA = Camera(centre=160.0, horizon=90.0, height=2.5, focal=250.0)
+WHITE = (255, 255, 255)
+CLEAR = Air(visibility=1e12)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "SPLITS", {"train": 2, "val": 1})
+
+
+def digest(painting: Painting) -> str:
+    content = painting.picture.tobytes() + label_text(painting).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ((SEED, 0, 0), "4b1d7d7609c90cd8"),  # day
+        ((SEED, 0, 5), "65f060c212f825f8"),  # evening sun, street across
+        ((SEED, 0, 6), "107694c5dd1db2dc"),  # overcast
+        ((SEED, 0, 10), "c792307c13c452ed"),  # night, across
+        ((SEED, 0, 16), "d5ab5b28e427fdbe"),  # dusk
+        ((SEED, 0, 26), "fdc7c60f9f818e91"),  # fog, across
+        ((SEED, 1, 47), "39fe6411621fd67e"),  # the last of val
+    ],
+)
+def test_same_pixels_on_every_machine(key: tuple[int, ...], expected: str) -> None:
+    """The data set of results that are compared must never change: not even by a rounded pixel."""
+    assert digest(paint_scene(*key)) == expected
+
+
+def test_a_figure_is_boxed_by_the_pixels_it_changed() -> None:
+    figures: list[Pedestrian | Car | Sign] = [
+        random_pedestrian(Rng(1)),
+        random_pedestrian(Rng(2)),
+        random_car(Rng(3), "side"),
+    ]
+    figures += [random_car(Rng(4), "front"), random_car(Rng(5), "rear")]
+    figures += [Sign(kind, 0.6, 1.2) for kind in KINDS]
+    for figure in figures:
+        # A light that no paint has on black air: every painted pixel differs from the empty canvas.
+        canvas = Canvas(160, 128, Air((255, 255, 255), (255, 0, 255), 1e6))
+        canvas.owner, canvas.distance = 7, 1e3
+        figure.paint(Pen(canvas, (80.3, 110.6), 40.0))
+        extent = canvas.extent(7)
+        assert extent is not None
+        rows, columns = np.nonzero(canvas.picture().any(axis=2))
+        assert columns.min() == int(extent.left)
+        assert rows.min() == int(extent.top)
+        assert columns.max() == int(np.ceil(extent.right)) - 1
+        assert rows.max() == int(np.ceil(extent.bottom)) - 1
+
+
+def block(label: int | None, x: float, z: float, width: float) -> Item:
+    """A box 2 m high, of a width in metres."""
+    half = width / 2
+
+    def paint(pen: Pen) -> None:
+        pen.box((-half, 0.0, half, 2.0), WHITE)
+
+    return Item(label, x, z, (-half, 0.0, half, 2.0), 0.1, paint)
+
+
+def paint_blocks(*items: Item) -> tuple[Label, ...]:
+    return paint_items(Canvas(320, 256, CLEAR), CAMERA, items)
+
+
+def test_the_box_is_that_of_the_visible_part() -> None:
+    """At 10 m a metre is 25 pixels, and the ground is 2.5 m below the horizon at row 90."""
+    within = pytest.approx  # a figure reaches up to one and a half fine pixels beyond its outline
+    fine = 1.5 / OVERSAMPLING + 1e-9
+    car = block(CAR, 0.0, 10.0, 4.0)
+    (alone,) = paint_blocks(car)
+    assert alone.label == CAR
+    assert alone[1:] == within((110.0, 102.5, 210.0, 152.5), abs=fine)
+
+    lamp_at_the_left = block(None, -1.5, 9.9, 1.0)  # hides the car's first metre
+    (shortened,) = paint_blocks(car, lamp_at_the_left)
+    assert shortened[1:] == within((135.0, 102.5, 210.0, 152.5), abs=2 * fine)
+
+    lamp_in_the_middle = block(None, 0.0, 9.9, 1.0)  # parts it: one box around both
+    assert paint_blocks(car, lamp_in_the_middle) == (alone,)
+
+    half_outside = block(CAR, -6.4, 10.0, 4.0)  # its middle is on the picture's left edge
+    (clipped,) = paint_blocks(half_outside)
+    assert clipped[1:] == within((0.0, 102.5, 50.0, 152.5), abs=fine)
+
+
+@pytest.mark.parametrize(("hidden", "labels"), [(0.70, 2), (0.80, 1)])
+def test_figures_behind_others_are_dropped_from_the_labels(hidden: float, labels: int) -> None:
+    """Someone at 10 m, 2 m wide, behind something equally high on the picture at 9.9 m."""
+    far = block(PEDESTRIAN, 0.0, 10.0, 2.0)
+    near = block(CAR, -1.0 + hidden, 9.9, 2.0 * hidden)
+    assert len(paint_blocks(far, near)) == labels
+
+
+def test_scenes_are_varied_and_have_all_classes() -> None:
+    paintings = [paint_scene(SEED, 0, i) for i in range(12)]
+    counts = [len(painting.labels) for painting in paintings]
+    assert min(counts) >= 3
+    assert max(counts) <= 11
+    assert {box.label for painting in paintings for box in painting.labels} == {0, 1, 2}
+    levels = [int(painting.picture.mean()) for painting in paintings]
+    assert min(levels) < 70  # by night
+    assert max(levels) > 130
+    for box in (box for painting in paintings for box in painting.labels):
+        assert 0 <= box.left < box.right <= 320
+        assert 0 <= box.top < box.bottom <= 256
+
+
+def test_weathers_tell_night_from_day() -> None:
+    assert {weather.name for weather in WEATHERS if weather.night} == {"dusk", "night"}
+
+
+def test_dice() -> None:
+    """Values pinned: they are what the pixels hang on."""
+    rng = Rng(20, 1)
+    assert [rng.whole(1, 6) for _ in range(10)] == [3, 5, 6, 1, 5, 4, 5, 4, 2, 3]
+    assert 2.0 <= rng.real(2.0, 3.0) < 3.0
+    assert {Rng(7, i).whole(0, 2) for i in range(40)} == {0, 1, 2}
+    assert {Rng(7, i).chance(0.5) for i in range(40)} == {True, False}
+
+
+def test_label_text() -> None:
+    painting = Painting(np.zeros((256, 320, 3), np.uint8), (Label(2, 32.0, 64.0, 64.0, 192.0),))
+    assert label_text(painting) == "2 0.150000 0.500000 0.100000 0.500000\n"
+
+
+@pytest.mark.usefixtures("few")
+def test_set_is_written_and_then_left_alone(tmp_path: Path) -> None:
+    root = tmp_path / "new" / "streets"
+    make_streets(root)
+    files = sorted(str(path.relative_to(root)) for path in root.rglob("*.*"))
+    assert files == [
+        "images/train/street_000.png",
+        "images/train/street_001.png",
+        "images/val/street_000.png",
+        "labels/train/street_000.txt",
+        "labels/train/street_001.txt",
+        "labels/val/street_000.txt",
+    ]
+    painting = paint_scene(SEED, 1, 0)
+    stored = cv2.imread(str(root / "images/val/street_000.png"))
+    assert stored is not None
+    assert np.array_equal(stored[..., ::-1], painting.picture)
+    assert (root / "labels/val/street_000.txt").read_text() == label_text(painting)
+    assert [path.name for path in root.parent.iterdir()] == ["streets"]  # nothing is left beside it
+
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    make_streets(root)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+@pytest.mark.usefixtures("few")
+def test_an_empty_folder_is_filled_and_a_full_one_refused(tmp_path: Path) -> None:
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    empty.mkdir()
+    make_streets(empty)
+    assert (empty / "images" / "val" / "street_000.png").is_file()
+
+    (full / "images").mkdir(parents=True)
+    with pytest.raises(UserError, match="full is not a complete streets data set: remove it"):
+        make_streets(full)
+    assert list(full.rglob("*")) == [full / "images"]
+
+
+@pytest.mark.usefixtures("few")
+def test_the_slower_of_two_makers_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, write = tmp_path / "streets", synthetic._write
+
+    def write_while_another_finishes(made: Path) -> None:
+        write(made)
+        write(root)
+
+    monkeypatch.setattr(synthetic, "_write", write_while_another_finishes)
+    make_streets(root)
+    assert len(list(root.rglob("*.png"))) == 3
+    assert list(tmp_path.iterdir()) == [root]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_maker_that_is_killed_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic, "label_text", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_streets(tmp_path / "streets")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the streets data set at"):
+        make_streets(tmp_path / "file" / "streets")

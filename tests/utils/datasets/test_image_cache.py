@@ -1,0 +1,214 @@
+import logging
+import os
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.utils.datasets.drawn import drawn_index
+from utils.datasets.image_cache import (
+    FileImages,
+    PackedImages,
+    RecentImages,
+    available_memory,
+    free_disk,
+    open_images,
+)
+from utils.datasets.image_files import read_image
+from utils.datasets.index import Index
+
+SIZES = [(40, 60), (60, 40), (50, 50), (21, 64)]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return drawn_index(tmp_path, SIZES)
+
+
+def images_of(store: FileImages | PackedImages, count: int = len(SIZES)) -> list[np.ndarray]:
+    return [store.load(i) for i in range(count)]
+
+
+def equal(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_the_long_side_is_the_wanted_one_and_the_short_side_rounded_up(index: Index) -> None:
+    store = FileImages(index, 32, cv2.INTER_AREA)
+    assert [image.shape for image in images_of(store)] == [
+        (22, 32, 3),  # 40 * 32 / 60 = 21.3
+        (32, 22, 3),
+        (32, 32, 3),
+        (11, 32, 3),  # 21 / 2 = 10.5
+    ]
+
+
+def test_interpolation(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    index = drawn_index(tmp_path, [(40, 40)])
+    stripes = np.zeros((40, 40, 3), np.uint8)
+    stripes[:, ::4] = 255
+    cv2.imwrite(str(index.paths[0]), stripes)
+    area = FileImages(index, 10, cv2.INTER_AREA).load(0)
+    linear = FileImages(index, 10, cv2.INTER_LINEAR).load(0)
+    assert set(np.unique(area)) == {64}  # the mean of 255, 0, 0, 0
+    assert set(np.unique(linear)) == {0}  # the two columns in the middle
+    enlarged = FileImages(index, 80, cv2.INTER_AREA).load(0)
+    assert np.array_equal(enlarged, cv2.resize(stripes, (80, 80)))
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_caches_hold_the_same_images(index: Index, cache: str) -> None:
+    files = open_images(index, 48, shrinking=cv2.INTER_AREA, cache=None, threads=1)
+    packed = open_images(index, 48, shrinking=cv2.INTER_AREA, cache=cache, threads=2)  # type: ignore[arg-type]
+    assert isinstance(files, FileImages)
+    assert isinstance(packed, PackedImages)
+    assert equal(images_of(files), images_of(packed))
+    for store in (files, packed):  # told without loading them
+        assert [store.size(i) for i in range(4)] == [(32, 48), (48, 32), (48, 48), (16, 48)]
+
+
+def image_caches(index: Index) -> list[Path]:
+    return sorted(Path(str(index.paths[0])).parent.glob("yolo-images-*.npy"))
+
+
+def test_a_mapped_file_is_pickled_by_name(index: Index) -> None:
+    packed = open_images(index, 48, shrinking=cv2.INTER_AREA, cache="disk", threads=1)
+    assert isinstance(packed, PackedImages)
+    pickled = pickle.dumps(packed)
+    assert len(pickled) < 2000
+    assert equal(images_of(packed), images_of(pickle.loads(pickled)))  # noqa: S301 -- just made
+
+
+def test_a_file_cache_is_used_again_until_an_image_changes(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+
+    def decode(path: str) -> np.ndarray:
+        decoded.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr("utils.datasets.image_cache.read_image", decode)
+
+    def reopened(side: int = 48, shrinking: int = cv2.INTER_AREA) -> int:
+        decoded.clear()
+        open_images(index, side, shrinking=shrinking, cache="disk", threads=1)
+        return len(decoded)
+
+    assert reopened() == 4
+    assert reopened() == 0
+    assert reopened(shrinking=cv2.INTER_LINEAR) == 4
+    assert reopened(side=32) == 4
+    assert len(image_caches(index)) == 3
+    assert reopened() == 0
+    os.utime(str(index.paths[2]), ns=(1, 1))
+    assert reopened() == 4
+    assert reopened() == 0
+    (cache,) = [path for path in image_caches(index) if "-48-3" in path.name]
+    cache.write_bytes(cache.read_bytes()[:-1])
+    assert reopened() == 4
+
+
+def test_a_read_only_data_set_is_cached_elsewhere(index: Index, cache_home: Path) -> None:
+    folder = Path(str(index.paths[0])).parent
+    folder.chmod(0o555)
+    try:
+        packed = open_images(index, 48, shrinking=cv2.INTER_AREA, cache="disk", threads=1)
+    finally:
+        folder.chmod(0o755)
+    assert isinstance(packed, PackedImages)
+    assert not image_caches(index)
+    assert len(list(cache_home.glob("yolo-images-*.npy"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("cache", "measure", "reason"),
+    [
+        ("ram", "available_memory", "memory has 0.0 GiB free"),
+        ("disk", "free_disk", "no place can be written to"),
+    ],
+)
+def test_without_room_images_are_decoded_every_time(
+    index: Index,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    cache: str,
+    measure: str,
+    reason: str,
+) -> None:
+    # 32 * 48 + 48 * 32 + 48 * 48 + 16 * 48 px of 3 bytes are 18,432; four fifths of 23,000 are less
+    monkeypatch.setattr(f"utils.datasets.image_cache.{measure}", lambda *_: 23_000)
+    with caplog.at_level(logging.WARNING, "yolo"):
+        store = open_images(index, 48, shrinking=cv2.INTER_AREA, cache=cache, threads=1)  # type: ignore[arg-type]
+    assert isinstance(store, FileImages)
+    assert reason in caplog.text
+    monkeypatch.setattr(f"utils.datasets.image_cache.{measure}", lambda *_: 24_000)
+    assert isinstance(
+        open_images(index, 48, shrinking=cv2.INTER_AREA, cache=cache, threads=1),  # type: ignore[arg-type]
+        PackedImages,
+    )
+
+
+class CountingImages:
+    """Images of one pixel, and which were asked for."""
+
+    def __init__(self) -> None:
+        self.loaded: list[int] = []
+
+    def size(self, i: int) -> tuple[int, int]:
+        return 1, i
+
+    def load(self, i: int) -> np.ndarray:
+        self.loaded.append(i)
+        return np.full((1, 1, 3), i, np.uint8)
+
+
+def test_the_images_used_last_are_kept() -> None:
+    images = CountingImages()
+    recent = RecentImages(images, 3)
+    order = [1, 2, 1, 3, 1, 4, 1, 3, 2, 1, 4]
+    assert [int(recent.load(i)[0, 0, 0]) for i in order] == order
+    # 4 takes the place of 2, which comes back in that of 4, which in that of 3
+    assert images.loaded == [1, 2, 3, 4, 2, 4]
+
+
+def test_sizes_are_told_without_loading() -> None:
+    images = CountingImages()
+    assert RecentImages(images, 3).size(7) == (1, 7)
+    assert images.loaded == []
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "available"),
+    [
+        (None, None, 8 * GIB),  # no container
+        ("max", "123", 8 * GIB),  # one without a limit
+        (str(6 * GIB), str(GIB), 5 * GIB),
+        (str(20 * GIB), str(GIB), 8 * GIB),
+        (str(GIB), str(2 * GIB), 0),
+    ],
+)
+def test_the_lesser_of_machine_and_container(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str | None,
+    used: str | None,
+    available: int,
+) -> None:
+    (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable: {8 * 1024 * 1024} kB\n")
+    for name, text in (("memory.max", limit), ("memory.current", used)):
+        if text is not None:
+            (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr("utils.datasets.image_cache.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("utils.datasets.image_cache.CONTROL_GROUP", tmp_path)
+    assert available_memory() == available
+
+
+def test_the_disk_of_a_folder_that_is_still_to_be_made(tmp_path: Path) -> None:
+    assert free_disk(tmp_path / "a" / "b") > 0

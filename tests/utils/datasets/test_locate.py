@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from utils.datasets.locate import find_root
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository, a working directory and a folder of data-set files, all empty."""
+    for name in ("home/repository", "work", "yaml", "variable"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr("utils.datasets.locate.REPOSITORY", tmp_path / "home" / "repository")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.delenv("YOLO_DATASETS_DIR", raising=False)
+    return tmp_path
+
+
+PLACES = [
+    "variable/sets/mine",
+    "variable/mine",
+    "datasets/sets/mine",  # ../datasets/sets/mine from work/
+    "home/datasets/sets/mine",
+]
+
+
+@pytest.mark.parametrize("first", range(len(PLACES)))
+def test_the_order_of_places(tree: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(tree / "variable"))
+    for place in PLACES[first:]:
+        (tree / place).mkdir(parents=True)
+    assert find_root("../datasets/sets/mine", tree / "yaml") == tree / PLACES[first]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["work/mine", "home/repository/mine", "yaml/mine", "home/datasets/mine"],
+)
+def test_places_without_the_variable(tree: Path, place: str) -> None:
+    (tree / "variable" / "mine").mkdir()
+    (tree / place).mkdir(parents=True)
+    assert find_root("mine", tree / "yaml") == tree / place
+
+
+def test_the_users_cache_comes_last(tree: Path, cache_home: Path) -> None:
+    (cache_home / "datasets" / "mine").mkdir(parents=True)
+    assert find_root("mine", tree / "yaml") == cache_home / "datasets" / "mine"
+
+
+def test_where_a_new_one_would_be_made(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, cache_home: Path
+) -> None:
+    assert find_root("../datasets/mine", tree / "yaml") == tree / "home" / "datasets" / "mine"
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(tree / "variable"))
+    assert find_root("../datasets/mine", tree / "yaml") == tree / "variable" / "mine"
+    read_only = [tree / "variable", tree / "home"]
+    for folder in read_only:
+        folder.chmod(0o555)
+    try:
+        assert find_root("../datasets/mine", tree / "yaml") == cache_home / "datasets" / "mine"
+    finally:
+        for folder in read_only:
+            folder.chmod(0o755)
+
+
+def test_absolute_and_relative_to_the_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(tree / "variable"))
+    assert find_root("/data/mine", tree / "yaml") == Path("/data/mine")
+    for entry in ("", ".", "./"):
+        assert find_root(entry, tree / "yaml") == tree / "yaml"
+    assert find_root("..", tree / "yaml") == tree

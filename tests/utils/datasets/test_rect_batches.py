@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from utils.datasets.rect_batches import rectangular_batches, square_batches
+
+
+def test_squares_keep_the_order_and_the_rest() -> None:
+    plan = square_batches(5, 2, 64)
+    assert [batch.tolist() for batch in plan.batches] == [[0, 1], [2, 3], [4]]
+    assert plan.shapes.tolist() == [[64, 64]] * 5
+
+
+def test_similar_images_come_together() -> None:
+    sizes = np.array([[100, 50], [50, 100], [80, 80], [60, 100], [100, 60], [70, 80]])
+    plan = rectangular_batches(sizes, 2, 64, stride=16, pad=0.0)
+    assert [batch.tolist() for batch in plan.batches] == [[1, 3], [5, 2], [4, 0]]
+    # aspects 0.5 and 0.6: 0.6 * 4 strides high; 0.875 and 1: square; 1.67 and 2: 0.6 * 4 wide
+    high, wide, square = [64, 48], [48, 64], [64, 64]
+    assert plan.shapes.tolist() == [high, wide, square, wide, high, square]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pad", "shape"),
+    [
+        ([(320, 640), (480, 640)], 0.0, [480, 640]),  # wide ones: the highest of them
+        ([(320, 640), (481, 640)], 0.0, [512, 640]),
+        ([(320, 640), (480, 640)], 0.5, [512, 672]),
+        ([(640, 320), (640, 480)], 0.0, [640, 480]),  # high ones: the widest of them
+        ([(640, 320), (640, 480)], 0.5, [672, 512]),
+        ([(480, 640), (640, 480)], 0.0, [640, 640]),  # both kinds
+        ([(480, 640), (640, 640)], 0.5, [672, 672]),
+    ],
+)
+def test_the_least_shape_that_fits(
+    sizes: list[tuple[int, int]], pad: float, shape: list[int]
+) -> None:
+    plan = rectangular_batches(np.array(sizes), 2, 640, stride=32, pad=pad)
+    assert plan.shapes.tolist() == [shape, shape]
+
+
+def test_every_image_is_in_one_batch() -> None:
+    sizes = np.array([[480, 640]] * 30 + [[640, 480]] * 7)
+    plan = rectangular_batches(sizes, 8, 320, stride=64, pad=0.5)
+    assert sorted(np.concatenate(plan.batches).tolist()) == list(range(37))
+    assert [len(batch) for batch in plan.batches] == [8, 8, 8, 8, 5]
+    assert (plan.shapes % 64 == 0).all()

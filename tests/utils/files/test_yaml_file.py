@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from utils.errors import UserError
+from utils.files.yaml_file import read_yaml
+
+
+def content(tmp_path: Path, text: str | bytes) -> object:
+    file = tmp_path / "a.yaml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_yaml(file)
+
+
+def test_plain_values(tmp_path: Path) -> None:
+    text = "\ufefftext: é\nnumbers: [1, 2.5]\ninner: {yes: no}\nagain: &a [x]\nsame: *a\nnone:"
+    assert content(tmp_path, text) == {
+        "text": "é",
+        "numbers": [1, 2.5],
+        "inner": {True: False},
+        "again": ["x"],
+        "same": ["x"],
+        "none": None,
+    }
+    assert content(tmp_path, "") is None
+
+
+def nested(references: str) -> str:
+    """Ten levels, each made of what `references` makes of the one before."""
+    levels = [references.format(level=level, below=level - 1) for level in range(1, 11)]
+    return "\n".join(["a0: &a0 {k: v}", *levels])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (nested("a{level}: &a{level} [*a{below}, *a{below}]"), "more than 10 aliases"),
+        (nested("a{level}: &a{level} {{<<: [*a{below}, *a{below}]}}"), "more than 10 aliases"),
+        ("[" * 5000, "nested more than 20 deep"),
+        ("{a: " * 5000, "nested more than 20 deep"),
+        ("a" * (1 << 21), "has more than 1 MiB"),
+        ("a: " + "9" * 5000, "holds a number of 5000 digits"),
+        ("a: 0x" + "f" * 5000, "holds a number of 5002 digits"),
+        ('"a\\0b"', r"holds a character that is no text: 'a\x00b'"),
+        ('"\\ud800"', r"holds a character that is no text: '\ud800'"),
+        (b"\xff\xfea", "is not readable YAML: 'utf-8' codec"),
+        ("a: [", "is not readable YAML: while parsing"),
+        ("a: 2020-13-45", "is not readable YAML: month must be in 1..12"),
+        ('a: !!int ""', "is not readable YAML"),
+        ("a: !!bool maybe", "is not readable YAML"),
+        ("a: !!timestamp soon", "is not readable YAML"),
+        ("!!python/object/apply:os.abort []", "is not readable YAML: could not determine"),
+        ("a\n---\nb", "is not readable YAML: expected a single document"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str | bytes, reason: str) -> None:
+    with pytest.raises(UserError) as caught:
+        content(tmp_path, text)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{tmp_path}/a.yaml ")
+    assert reason in sentence
+    assert "\n" not in sentence
+    assert len(sentence) < len(str(tmp_path)) + 400
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+        read_yaml(tmp_path)

@@ -1,0 +1,99 @@
+import pytest
+
+from utils.errors import UserError
+from utils.options.parser import parse_request
+from utils.options.train_options import TrainOptions, resumed_options
+
+
+def test_only_what_was_written_counts_as_given() -> None:
+    request = parse_request(["--epochs", "3", "--img", "320", "--cache", "--name", "a"])
+    assert request.given == {"epochs", "imgsz", "cache", "name"}
+    assert request.options == TrainOptions(epochs=3, imgsz=320, cache="ram", name="a")
+    assert request.continuation.resume is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "resume"),
+    [(["--resume"], ""), (["--resume", "runs/train/a"], "runs/train/a"), ([], None)],
+)
+def test_resume_takes_a_path_or_means_the_latest(argv: list[str], resume: str | None) -> None:
+    assert parse_request(argv).continuation.resume == resume
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--extend-epochs", "3"], "--extend-epochs goes on with an existing run: add --resume"),
+        (["--resume", "a", "--lr-continuation", "hold"], "--lr-continuation needs --extend-epochs"),
+        (["--epochs", "0"], "--epochs 0: give at least 1"),
+        (["--batch-size", "-1"], "--batch-size -1: give at least 1"),
+        (["--imgsz", "16"], "--imgsz 16: give at least 32"),
+        (["--label-smoothing", "1"], "--label-smoothing 1.0"),
+    ],
+)
+def test_contradictions_are_refused(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_request(argv)
+
+
+@pytest.mark.parametrize(
+    "argv", [["--no-such-option"], ["--epochs", "many"], ["--optimizer", "LBFGS"]]
+)
+def test_what_argparse_refuses_exits_with_code_two(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_request(argv)
+    assert stop.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("freeze", "layers"), [([0], []), ([3], [0, 1, 2]), ([0, 5], [0, 5])])
+def test_frozen_layers(freeze: list[int], layers: list[int]) -> None:
+    assert list(TrainOptions(freeze=freeze).frozen_layers()) == layers
+
+
+def test_a_resumed_run_keeps_its_options_but_for_the_free_ones() -> None:
+    saved = TrainOptions(epochs=7, batch_size=4, workers=2, name="a").to_dict()
+    request = parse_request(["--resume", "a", "--workers", "0", "--batch-size", "4"])
+    options, allowed = resumed_options(request, saved)
+    assert options == TrainOptions(epochs=7, batch_size=4, workers=0, name="a")
+    assert allowed == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("argv", "compiled"), [([], True), (["--compile"], True), (["--no-compile"], False)]
+)
+def test_whether_steps_are_compiled_is_kept_and_may_change(argv: list[str], compiled: bool) -> None:
+    saved = TrainOptions(compile=True).to_dict()
+    options, _ = resumed_options(parse_request(["--resume", "a", *argv]), saved)
+    assert options == TrainOptions(compile=compiled)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--batch-size", "8"], "--batch-size 8 differs from .* 4 .* --allow-change batch-size"),
+        (["--cos-lr"], "--cos-lr True differs from .* --lr-continuation changes the learning rate"),
+        (["--cfg", "x.yaml"], "--cfg x.yaml differs from .* it is settled when a run begins"),
+        (["--epochs", "9"], "--epochs 9 differs from the run's 7 .* --extend-epochs adds epochs"),
+    ],
+)
+def test_an_option_that_would_change_the_run_is_refused(argv: list[str], message: str) -> None:
+    saved = TrainOptions(epochs=7, batch_size=4).to_dict()
+    with pytest.raises(UserError, match=message):
+        resumed_options(parse_request(["--resume", *argv]), saved)
+
+
+def test_a_change_can_be_allowed() -> None:
+    saved = TrainOptions(epochs=7, batch_size=4).to_dict()
+    argv = ["--resume", "a", "--batch-size", "8", "--allow-change", "--batch-size, data"]
+    options, allowed = resumed_options(parse_request(argv), saved)
+    assert options.batch_size == 8
+    assert allowed == {"batch_size"}  # the data could have changed but did not
+    with pytest.raises(
+        UserError, match="--allow-change epochs: what can be allowed is amp, batch-"
+    ):
+        parse_request(["--resume", "a", "--allow-change", "epochs"])
+    with pytest.raises(UserError, match="--allow-change goes on with an existing run"):
+        parse_request(["--allow-change", "data"])

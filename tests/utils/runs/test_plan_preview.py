@@ -1,0 +1,69 @@
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+from tests.utils.solver.test_schedule import plan_of
+from utils.errors import UserError
+from utils.runs.plan_preview import report_plan, table
+from utils.solver.continuation import Extension, extend_plan
+from utils.solver.preview import plan_previews
+from utils.solver.schedule import MODES, base_segment
+
+PLAN = plan_of(base_segment(300, "linear", 0.01))
+
+
+def test_the_table() -> None:
+    assert table(plan_previews(PLAN, 300, Extension(300, "hold"))) == [
+        "  mode         rate before     after   ratio  final rate  below 1 %      sum",
+        "  rebase          0.000133  0.000133   1.000   1.769e-06        376   1.33 %",
+        "  slope-match     0.000133  0.000133   1.000   4.433e-07        375   1.32 %",
+        "> hold            0.000133  0.000133   1.000    0.000133      never   2.63 %",
+        "  restart         0.000133   0.00505  37.970   0.0001165      never  50.99 %",
+    ]
+
+
+def test_table_advice_and_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="yolo")
+    report_plan(PLAN, 300, Extension(300), tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["lr_plan.json", "lr_plan.png"]
+    said = caplog.messages
+    assert said[0] == "Learning rates of an extension at epoch 300 to 600 epochs:"
+    assert said[1:6] == table(plan_previews(PLAN, 300, Extension(300)))
+    assert said[6].startswith(">: what the command line asks for; below 1 %: first epoch with")
+    assert [r.getMessage()[:6] for r in caplog.records if r.levelname == "WARNING"] == [
+        "rebase",
+        "restar",
+    ]
+    assert said[-1] == (
+        f"Nothing was trained; see {tmp_path / 'lr_plan.png'} and {tmp_path / 'lr_plan.json'}"
+    )
+
+
+def test_the_numbers_are_those_of_whole_runs(tmp_path: Path) -> None:
+    wish = Extension(8, "rebase", peak=0.5, rewarm_epochs=2)
+    plan = plan_of(base_segment(4, "linear", 0.2))
+    report_plan(plan, 3, wish, tmp_path)
+    numbers = json.loads((tmp_path / "lr_plan.json").read_text())
+    assert list(numbers)[:5] == [*MODES, "rebase --peak 0.5 --rewarm-epochs 2"]
+    assert numbers["rebase --peak 0.5 --rewarm-epochs 2"] == extend_plan(plan, 3, wish).factors()
+    assert numbers["hold"] == extend_plan(plan, 3, Extension(8, "hold")).factors()
+    assert numbers["hold"] == pytest.approx([1.0, 0.8, 0.6, *[0.6] * 9])
+
+
+def test_nothing_is_written_if_the_extension_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"of the 2 epochs after the seam, .* would leave none"):
+        report_plan(PLAN, 300, Extension(2, "hold", cooldown_epochs=2), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["utils.runs.plan_preview", "utils.solver.guard", "utils.solver.preview"]
+)
+def test_planning_needs_no_torch(name: str) -> None:
+    code = f"import sys, {name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,230 @@
+import copy
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.detector import Detector, fuse
+from tests.models.test_detector import tiny_spec
+from tests.promises.test_resume import differences
+from tests.toy import toy_arguments
+from train import train
+from utils.checkpoint.store import read_checkpoint
+from utils.errors import UserError
+from utils.options.parser import parse_request
+from utils.runtime.device import (
+    Precision,
+    choose_precision,
+    compile_forward,
+    images_to_device,
+    keep_freed_memory,
+    memory_in_use,
+    select_device,
+)
+from utils.solver.ema import ModelEma
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus", "device"),
+    [
+        ("", 0, "cpu"),
+        ("", 2, "cuda:0"),
+        ("cpu", 2, "cpu"),
+        ("CPU", 0, "cpu"),
+        ("1", 2, "cuda:1"),
+        ("cuda:1", 2, "cuda:1"),
+        ("cuda", 1, "cuda:0"),
+    ],
+)
+def test_devices(monkeypatch: pytest.MonkeyPatch, text: str, gpus: int, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert str(select_device(text)) == device
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1", "--device 1: this machine has 1 CUDA devices; use --device cpu"),
+        ("0,1", "--device 0,1: give one device"),
+        ("tpu", "--device tpu: give one device"),
+    ],
+)
+def test_devices_that_are_not_there(
+    monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match=message):
+        select_device(text)
+
+
+@pytest.mark.parametrize(
+    ("amp", "bf16", "name"),
+    [
+        ("off", True, "fp32"),
+        ("bf16", False, "bf16"),
+        ("auto", True, "bf16"),
+        ("auto", False, "fp32"),
+    ],
+)
+def test_number_formats_of_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, amp: str, bf16: bool, name: str
+) -> None:
+    monkeypatch.setattr("utils.runtime.device._cpu_multiplies_bf16", lambda: bf16)
+    precision = choose_precision(amp, CPU)
+    assert precision.name == name
+    assert not precision.needs_scaler
+    with precision.autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if name == "bf16" else torch.float32)
+
+
+@pytest.mark.parametrize(("capability", "name"), [((7, 5), "fp16"), ((8, 0), "bf16")])
+def test_number_formats_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], name: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    precision = choose_precision("auto", torch.device("cuda:0"))
+    assert precision.name == name
+    assert precision.needs_scaler == (name == "fp16")
+
+
+def test_fp16_on_a_cpu_is_refused() -> None:
+    with pytest.raises(UserError, match="--amp fp16 needs a GPU"):
+        choose_precision("fp16", CPU)
+
+
+def test_memory_is_told_in_gigabytes() -> None:
+    assert 0.01 < memory_in_use(CPU) < 100
+
+
+def test_images_become_fractions_channels_last() -> None:
+    images = images_to_device(torch.full((2, 3, 4, 6), 255, dtype=torch.uint8), CPU)
+    assert images.dtype == torch.float32
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images.unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "evaluated"),
+    [("bf16", "cpu", "fp32"), ("fp32", "cuda", "fp32"), ("bf16", "cuda", "fp16")],
+)
+def test_boxes_are_judged_more_finely_than_bf16(name: str, device: str, evaluated: str) -> None:
+    assert Precision(name, device).for_evaluation == evaluated
+
+
+FAULTS = """
+import resource, sys
+import torch
+from utils.runtime.device import keep_freed_memory
+
+assert keep_freed_memory(torch.device(sys.argv[1])) == (sys.argv[1] == "cpu")
+for _ in range(10):
+    torch.zeros(32 << 20, dtype=torch.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.zeros(32 << 20, dtype=torch.uint8)
+sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
+"""
+
+
+def faults(device: str) -> int:
+    command = [sys.executable, "-c", FAULTS, device]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is at issue")
+def test_freed_memory_is_not_asked_for_again() -> None:
+    pages = 10 * (32 << 20) // 4096
+    assert faults("meta") > pages / 2  # as it is without, but for larger pages
+    assert faults("cpu") < pages / 4  # where small blocks lie between
+
+
+def test_it_is_left_alone_where_torch_keeps_memory_itself() -> None:
+    assert not keep_freed_memory(torch.device("cuda", 0))
+
+
+CPU = torch.device("cpu")
+IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def tiny() -> Detector:
+    torch.manual_seed(0)
+    return Detector(tiny_spec()).train()
+
+
+def is_compiled(model: torch.nn.Module) -> bool:
+    return any(module._compiled_call_impl is not None for module in model.modules())
+
+
+@pytest.fixture
+def uncompiled_steps() -> Iterator[None]:
+    """Let what is to be compiled run as it is, since compiling takes minutes."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@pytest.mark.usefixtures("uncompiled_steps")
+def test_names_stay_and_copies_are_not_compiled() -> None:
+    model = tiny()
+    names = list(model.state_dict())
+    compile_forward(model, CPU, any_shape=False)
+    assert is_compiled(model)
+    assert list(model.state_dict()) == names
+    for twin in (copy.deepcopy(model), fuse(model), ModelEma(model).model):
+        assert not is_compiled(twin)
+
+
+def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCH_LOGS")
+
+    model = tiny()
+    monkeypatch.setattr(torch, "compile", refused)
+    with pytest.raises(
+        UserError, match=r"--compile .*\(.*No working C\+\+ compiler found\): install a C\+\+"
+    ) as told:
+        compile_forward(model, CPU, any_shape=False)
+    assert "TORCH_LOGS" not in str(told.value)
+    assert not is_compiled(model)
+
+
+@pytest.mark.usefixtures("uncompiled_steps")
+def test_a_compiled_run_goes_on_compiled_until_it_is_told_not_to(tmp_path: Path) -> None:
+    def last(run: Path) -> dict[str, Any]:
+        return read_checkpoint(run / "weights" / "last.pt")
+
+    plain = train(parse_request(toy_arguments(tmp_path, "--epochs 1 --name plain")))
+    run = train(parse_request(toy_arguments(tmp_path, "--epochs 1 --name compiled --compile")))
+    assert differences(last(plain)["model"], last(run)["model"]) == []
+    for more, status, detail in (
+        ([], "restored", "compiled"),
+        (["--no-compile"], "changed", "compiled → not compiled"),
+    ):
+        train(parse_request(["--resume", str(run), "--extend-epochs", "1", "--noplots", *more]))
+        audit = last(run)["continuations"][-1]["audit"]
+        assert {"part": "forward pass", "status": status, "detail": detail} in audit
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # the compiler's own
+def test_compiled_steps_differ_by_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    model, twin = tiny(), tiny()
+    compile_forward(model, CPU, any_shape=False)
+    for one in (model, twin):
+        sum(level.square().mean() for level in one(IMAGES)).backward()
+    for name, parameter in twin.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name).grad, parameter.grad)
+    for name, buffer in twin.named_buffers():
+        torch.testing.assert_close(model.get_buffer(name), buffer)

@@ -1,0 +1,138 @@
+"""AutoAnchor: anchors are checked against the data of a new run only, and then belong to it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+import yaml
+
+from models.anchors import best_possible_recall, fit_anchors
+from models.spec import load_spec
+from tests.promises.test_resume import killed_after
+from tests.toy import make_toy, toy_arguments
+from train import train
+from utils.autoanchor import GOOD_RECALL, box_sizes
+from utils.checkpoint.store import read_checkpoint
+from utils.datasets.index import build_index
+from utils.options.parser import parse_request
+
+FAR_TOO_LARGE = [(600.0, 600.0) * 3] * 3
+"""Anchors that fit no box of the toy data set, whose sides are 12 to 28 px."""
+
+
+def arguments(
+    folder: Path, more: str, anchors: Sequence[tuple[float, ...]] = FAR_TOO_LARGE
+) -> list[str]:
+    """A command line for the toy model with these anchors, and with AutoAnchor."""
+    given = toy_arguments(folder, f"--epochs 2 {more}")
+    spec = replace(load_spec(Path("yolov5n.yaml")), width_multiple=0.01).with_anchors(anchors)
+    Path(given[given.index("--cfg") + 1]).write_text(yaml.safe_dump(spec.to_dict()))
+    return [argument for argument in given if argument != "--noautoanchor"]
+
+
+def anchors_of(run: Path) -> tuple[list[list[float]], list[Any]]:
+    """What the last checkpoint says of the anchors, px, and what model and EMA compute with."""
+    checkpoint = read_checkpoint(run / "weights" / "last.pt")
+    states = (checkpoint["model"], checkpoint["ema"]["weights"])
+    buffers = [
+        tensor.tolist() for state in states for name, tensor in state.items() if "anchors" in name
+    ]
+    return checkpoint["config"]["spec"]["anchors"], buffers
+
+
+def toy_sizes(folder: Path) -> np.ndarray:
+    return box_sizes(build_index([folder / "data" / "images" / "train"], ["green", "red"]), 64)
+
+
+@pytest.fixture
+def _no_fitting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither checks nor fits are made any more."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("the anchors of a run are its own")
+
+    monkeypatch.setattr("utils.autoanchor.best_possible_recall", refuse)
+    monkeypatch.setattr("utils.autoanchor.fit_anchors", refuse)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a new run, finished, that was given anchors which do not fit."""
+    folder = tmp_path_factory.mktemp("fitted")
+    return train(parse_request(arguments(folder, "--seed 3 --name a")))
+
+
+def test_a_new_run_fits_what_does_not_fit_by_its_seed(fitted: Path) -> None:
+    sizes = toy_sizes(fitted.parents[1])
+    rows, buffers = anchors_of(fitted)
+    expected = fit_anchors(sizes, 9, 4.0, seed=3)
+    assert np.reshape(rows, (9, 2)).tolist() == expected.tolist()
+    assert best_possible_recall(sizes, expected, 4.0).recall == 1
+    strides = np.array([8, 16, 32]).reshape(3, 1, 1)
+    assert len(buffers) == 2
+    for buffer in buffers:
+        np.testing.assert_allclose(buffer * strides, np.reshape(rows, (3, 3, 2)), rtol=1e-6)
+    assert not np.allclose(fit_anchors(sizes, 9, 4.0, seed=4), expected)
+
+
+def test_the_same_command_fits_the_same_anchors(fitted: Path, tmp_path: Path) -> None:
+    again = train(parse_request(arguments(tmp_path, "--seed 3 --epochs 1")))
+    assert anchors_of(again) == anchors_of(fitted)
+
+
+@pytest.mark.usefixtures("_no_fitting")
+def test_resuming_keeps_the_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.autoanchor.best_possible_recall", best_possible_recall)
+        patch.setattr("utils.autoanchor.fit_anchors", fit_anchors)
+        killed_after(1, patch, arguments(tmp_path, "--name a"))
+    run = tmp_path / "runs" / "a"
+    before = anchors_of(run)
+    assert before[0] != [list(row) for row in FAR_TOO_LARGE]
+    assert train(parse_request(["--resume", str(run), "--noplots"])) == run
+    assert len(read_checkpoint(run / "weights" / "last.pt")["history"]) == 2
+    assert anchors_of(run) == before
+
+
+@pytest.mark.usefixtures("_no_fitting")
+@pytest.mark.parametrize("other_data", [False, True])
+def test_extending_keeps_the_anchors_whatever_the_data(
+    fitted: Path, tmp_path: Path, *, other_data: bool
+) -> None:
+    extension = ["--resume", str(fitted), "--extend-epochs", "1", "--noplots", "--name", "b"]
+    if other_data:
+        extension += ["--data", str(make_toy(tmp_path / "other", images=6))]
+        extension += ["--allow-change", "data", "--name", "c"]
+    run = train(parse_request(extension))
+    assert run != fitted
+    assert len(read_checkpoint(run / "weights" / "last.pt")["history"]) == 3
+    assert anchors_of(run) == anchors_of(fitted)
+
+
+def test_anchors_that_fit_are_kept(tmp_path: Path) -> None:
+    good = [(10.0, 13, 16, 30, 33, 23), (30.0, 61, 62, 45, 59, 119), (99.0, 90, 99, 99, 99, 99)]
+    run = train(parse_request(arguments(tmp_path, "--epochs 1", good)))
+    assert anchors_of(run)[0] == [list(row) for row in good]
+
+
+def test_they_are_kept_if_asked_for(tmp_path: Path) -> None:
+    run = train(parse_request([*arguments(tmp_path, "--epochs 1"), "--noautoanchor"]))
+    assert anchors_of(run)[0] == [list(row) for row in FAR_TOO_LARGE]
+
+
+@pytest.mark.parametrize(("misfits", "kept"), [(1, True), (2, False), (3, False)])
+def test_more_than_98_percent_of_the_boxes_are_good_enough(
+    tmp_path: Path, misfits: int, *, kept: bool
+) -> None:
+    """Of 100 boxes in each image of the toy data set, so many fit no anchor."""
+    assert GOOD_RECALL == 0.98
+    given = arguments(tmp_path, "--epochs 1", [(8.0, 8.0) * 3] * 3)
+    places = [f"0 {0.1 + 0.008 * n:.3f} .5 .1 .1\n" for n in range(100 - misfits)]  # 6.4 px
+    places += [f"1 .5 .5 .9 {0.8 + 0.05 * n:.3f}\n" for n in range(misfits)]  # 51 px or more
+    for label in (tmp_path / "data" / "labels" / "train").iterdir():
+        label.write_text("".join(places))
+    rows = anchors_of(train(parse_request(given)))[0]
+    assert (rows == [[8.0] * 6] * 3) == kept

@@ -1,0 +1,51 @@
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from utils.errors import UserError
+from utils.tools.convert.annotated import AnnotatedImage, image_place, require_distinct
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("000000000139.jpg", "000000000139.jpg"),
+        ("aachen/a_1.png", "aachen/a_1.png"),
+        ("./a.JPG", "a.JPG"),
+        # Otherwise its labels would be looked for beside the inner images/.
+        ("images/v1/images/p2/a.jpg", "p2/a.jpg"),
+    ],
+)
+def test_places(name: str, place: str) -> None:
+    assert image_place(name, "x.json") == PurePosixPath(place)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../a.jpg", "leads out of its folder"),
+        ("a/../../b.jpg", "leads out of its folder"),
+        ("/etc/a.jpg", "leads out of its folder"),
+        ("C:/a.jpg", "leads out of its folder"),
+        ("..\\a.jpg", "leads out of its folder"),
+        ("a\n.jpg", "is no printable text"),
+        (7, "image name 7 is no printable text"),
+        ("passwd", "'passwd' is no image file's name"),
+        ("", "'' is no image file's name"),
+        ("a.txt", "'a.txt' is no image file's name"),
+    ],
+)
+def test_names_that_are_refused(name: object, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        image_place(name, "x.json")
+    assert str(caught.value).startswith("x.json: ")
+
+
+def test_no_two_images_share_a_label_file() -> None:
+    images = [
+        AnnotatedImage(PurePosixPath(place), Path(place), 10, 10, ())
+        for place in ("a/1.jpg", "b/1.jpg", "a/1.png")
+    ]
+    require_distinct(tuple(images[:2]), "x.json")
+    with pytest.raises(UserError, match=r"a/1\.jpg and a/1\.png would share .* a/1\.txt; rename"):
+        require_distinct(tuple(images), "x.json")

@@ -1,0 +1,74 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+from utils.errors import UserError
+from utils.tools.convert.__main__ import build_parser, main
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = """
+import sys
+from utils.tools.convert.__main__ import build_parser
+build_parser().format_help()
+heavy = {"numpy", "cv2", "PIL", "scipy", "torch", "yaml"} & set(sys.modules)
+sys.exit(", ".join(heavy) or None)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("form", ["citypersons", "coco", "voc"])
+def test_help_of_each(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([form, "--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert "--out FOLDER" in told
+    assert "--allow-missing-images" in told
+
+
+def test_defaults_are_the_benchmarks() -> None:
+    args = build_parser().parse_args(["citypersons", "somewhere"])
+    assert (args.classes, args.visible) == ("pedestrian", False)
+    assert (args.min_height, args.min_visibility) == (20, 0.2)
+
+
+def test_a_source_that_is_no_folder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "utils.tools.convert", "voc", str(tmp_path / "absent")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: {tmp_path / 'absent'} is no folder; name the one that holds the annotations.\n"
+    )
+
+
+def test_without_out_it_goes_where_the_data_set_file_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(tmp_path / "sets"))
+    monkeypatch.setattr("utils.datasets.locate.REPOSITORY", tmp_path / "clones" / "repository")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sets").mkdir()
+    annotations = tmp_path / "voc" / "Annotations"
+    annotations.mkdir(parents=True)
+    (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "voc/ImageSets/Main/val.txt").write_text("a\n")
+    (annotations / "a.xml").write_text(
+        "<a><size><width>9</width><height>9</height></size><object><name>dog</name><bndbox>"
+        "<xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></a>"
+    )
+    with pytest.raises(UserError, match="1 of 1 images are not there"):
+        main(["voc", str(tmp_path / "voc")])
+    main(["voc", str(tmp_path / "voc"), "--allow-missing-images"])
+    assert (tmp_path / "sets/VOC/labels/val/a.txt").is_file()

@@ -1,0 +1,236 @@
+import json
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from tests.utils.datasets.drawn import draw
+from utils.datasets.description import ensure_available, load_description
+from utils.datasets.ignore_regions import load_ignore_regions
+from utils.datasets.index import build_index
+from utils.errors import UserError
+from utils.tools.convert import output
+from utils.tools.convert.annotated import (
+    AnnotatedImage,
+    Annotation,
+    Conversion,
+    Corners,
+    Split,
+)
+from utils.tools.convert.links import link
+from utils.tools.convert.output import data_file_text, write_dataset
+
+
+def conversion(source: Path, *, label: int | None = 0, lists: bool = False) -> Conversion:
+    """Two images of 40x20 px in a folder of their own; the second one is background."""
+    files = [draw(source, name, (20, 40), [], 0) for name in ("city/1", "city/2")]
+    box = Annotation("cat", Corners(10, 5, 30, 15), label, "" if label == 0 else "a crowd")
+    images = [
+        AnnotatedImage(PurePosixPath("city", file.name), file, 40, 20, (box,) * (number == 0))
+        for number, file in enumerate(files)
+    ]
+    splits = tuple(Split(name, name, tuple(images)) for name in ("train", "val"))
+    return Conversion("coco", {"size": 1}, ("cat",), ("cat",), splits, lists=lists)
+
+
+def files_below(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): "link" if path.is_symlink() else path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if not path.is_dir()
+    }
+
+
+ROW = "0 0.500000 0.500000 0.500000 0.500000\n"
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_dataset(conversion(tmp_path / "source", lists=True), out, allow_missing_images=False)
+    written = files_below(out)
+    record = json.loads(written.pop("conversion.json"))
+    assert written == {
+        "data.yaml": "# Made by python -m utils.tools.convert coco; see conversion.json.\n\n"
+        "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n",
+        "images/train/city/1.png": "link",
+        "images/train/city/2.png": "link",
+        "images/val/city/1.png": "link",
+        "images/val/city/2.png": "link",
+        "labels/train/city/1.txt": ROW,
+        "labels/val/city/1.txt": ROW,
+        "train.txt": "./images/train/city/1.png\n./images/train/city/2.png\n",
+        "val.txt": "./images/val/city/1.png\n./images/val/city/2.png\n",
+    }
+    assert (record["from"], record["size"], record["complete"]) == ("coco", 1, True)
+    assert record["splits"][0] == {
+        "split": "train",
+        "images": 2,
+        "background": 1,
+        "rows": {"cat": 1},
+        "boxes": {"cat": 1},
+        "ignored": {},
+        "cut": 0,
+        "dropped": {},
+        "dropped_rows": [],
+    }
+
+
+def test_training_finds_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_dataset(conversion(tmp_path / "source"), out, allow_missing_images=False)
+    description = load_description(out / "data.yaml")
+    ensure_available(description)
+    index = build_index(description.split("val"), description.names)
+    assert index.boxes.tolist() == [[0, 0.5, 0.5, 0.5, 0.5]]
+    assert len(index) == 2
+
+
+def test_ignore_regions_are_found(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_dataset(conversion(tmp_path / "source", label=None), out, allow_missing_images=False)
+    assert not any("labels/" in place for place in files_below(out))
+    images = [str(out / "images/val/city" / name) for name in ("1.png", "2.png")]
+    regions = load_ignore_regions(images)
+    assert regions is not None
+    assert regions.of(0).tolist() == [[0.5, 0.5, 0.5, 0.5]]
+    assert len(regions.of(1)) == 0
+
+
+def test_another_conversion_leaves_nothing_behind(tmp_path: Path) -> None:
+    for label in (0, None, 0):
+        asked = conversion(tmp_path / "source", label=label)
+        write_dataset(asked, tmp_path / "again", allow_missing_images=False)
+    write_dataset(asked, tmp_path / "once", allow_missing_images=False)
+    assert files_below(tmp_path / "again") == files_below(tmp_path / "once")
+
+
+@pytest.mark.parametrize("step", ["write_replacing", "link", "_write_rows", "_write_labels"])
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
+def test_a_killed_conversion_is_made_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, times: int
+) -> None:
+    asked = conversion(tmp_path / "source", lists=True)
+    write_dataset(asked, tmp_path / "unbroken", allow_missing_images=False)
+    left = times
+    original = getattr(output, step)
+
+    def until_killed(*args: object) -> object:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    killed = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+        patch.setattr(output, step, until_killed)
+        if step == "_write_labels" and times > 1:  # there are two splits
+            write_dataset(asked, killed, allow_missing_images=False)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                write_dataset(asked, killed, allow_missing_images=False)
+            assert not (killed / "data.yaml").exists()
+    write_dataset(asked, killed, allow_missing_images=False)
+    assert files_below(killed) == files_below(tmp_path / "unbroken")
+
+
+def test_a_repetition_that_is_killed_is_not_taken_for_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = conversion(tmp_path / "source")
+    write_dataset(asked, tmp_path / "out", allow_missing_images=False)
+
+    def kill(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(output, "_link_images", kill)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(asked, tmp_path / "out", allow_missing_images=False)
+    assert not (tmp_path / "out" / "data.yaml").exists()
+    assert not json.loads((tmp_path / "out" / "conversion.json").read_text())["complete"]
+
+
+@pytest.mark.parametrize("place", ["labels/val/1.txt", "ignore/train/1.txt", "data.yaml"])
+def test_what_others_made_is_left_alone(tmp_path: Path, place: str) -> None:
+    own = tmp_path / "out" / place
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    with pytest.raises(UserError, match=r"was not made by a conversion; move it away, or give"):
+        write_dataset(conversion(tmp_path / "source"), tmp_path / "out", allow_missing_images=False)
+    assert files_below(tmp_path / "out") == {place: "mine"}
+
+
+def test_missing_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = conversion(tmp_path / "source")
+    asked.splits[0].images[1].file.unlink()
+    out = tmp_path / "out"
+    with pytest.raises(
+        UserError, match=r"^2 of 4 images are not there, the first is .*/city/2.png"
+    ):
+        write_dataset(asked, out, allow_missing_images=False)
+    assert not out.exists()
+    write_dataset(asked, out, allow_missing_images=True)
+    assert "1 of 2 images of val are missing: there are labels only." in caplog.messages
+    assert sorted(path.name for path in (out / "images").rglob("*.png")) == ["1.png", "1.png"]
+
+
+def test_images_without_annotations_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    extra = draw(tmp_path / "out", "train/3", (20, 40), [])
+    (tmp_path / "out" / "labels").rename(tmp_path / "labels")  # which drawing made
+    write_dataset(conversion(tmp_path / "source"), tmp_path / "out", allow_missing_images=False)
+    assert any(f"{extra.parent} holds 1 images without" in line for line in caplog.messages)
+    assert extra.is_file()
+
+
+def test_several_folders_of_one_role(tmp_path: Path) -> None:
+    splits = tuple(
+        Split(name, role, ())
+        for name, role in (("train2007", "train"), ("val2007", "train"), ("test2007", "val"))
+    )
+    asked = Conversion("voc", {}, ("été: 1",), ("été: 1",), splits, {"annotations": "a.json"})
+    (tmp_path / "data.yaml").write_text(data_file_text(asked), encoding="utf-8")
+    description = load_description(tmp_path / "data.yaml")
+    assert description.names == ("été: 1",)
+    assert description.train == (tmp_path / "images/train2007", tmp_path / "images/val2007")
+    assert description.val == (tmp_path / "images/test2007",)
+
+
+def test_links_are_made_anew_and_files_are_not(tmp_path: Path) -> None:
+    source, other, target = (tmp_path / name for name in ("source", "other", "target"))
+    source.write_text("s")
+    other.write_text("o")
+    link(source, target)
+    link(other, target)  # an old link is replaced
+    assert target.is_symlink()
+    assert target.read_text() == "o"
+    target.unlink()
+    target.write_text("mine")
+    with pytest.raises(UserError, match=r"target is another file than .*source; remove it"):
+        link(source, target)
+    assert target.read_text() == "mine"
+    link(target, target)  # left in place
+    assert target.read_text() == "mine"
+    assert not target.is_symlink()
+
+
+def test_hard_links_where_there_are_no_symbolic_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(1, "a required privilege is not held")
+
+    (tmp_path / "source").write_text("s")
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    link(tmp_path / "source", tmp_path / "target")
+    assert not (tmp_path / "target").is_symlink()
+    assert (tmp_path / "source").samefile(tmp_path / "target")
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with pytest.raises(UserError, match=r"\(a required .*, a required .*\); let --out be"):
+        link(tmp_path / "source", tmp_path / "third")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UserError, match=r"cannot write into .*/out \(.*\); give another folder"):
+        write_dataset(conversion(tmp_path / "source"), tmp_path / "out", allow_missing_images=False)

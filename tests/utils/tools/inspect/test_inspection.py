@@ -1,0 +1,395 @@
+"""`python -m utils.tools.inspect`: what it says of a file, to the letter."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.paths import ROOT, SHARED, requires_shared
+from tests.utils.checkpoint.pickle_text import program, write_archive
+from tests.utils.checkpoint.tiny_files import (
+    STORAGES,
+    tiny_content,
+    tiny_deploy,
+    tiny_training,
+    tiny_upstream_run,
+)
+from utils.checkpoint.store import save_checkpoint
+from utils.options.script import run_script
+from utils.tools.inspect.__main__ import main
+
+TRAINING_JSON = {
+    "format": "yolov5-extend",
+    "version": 1,
+    "kind": "training",
+    "epoch": 5,
+    "step": 40,
+    "under_way": None,
+    "planned": 6,
+    "segments": [
+        {"mode": "base", "start": 0, "epochs": 4},
+        {"mode": "rebase", "start": 4, "epochs": 2},
+    ],
+    "ema_updates": 20,
+    "optimizer": {"name": "SGD", "buffers": 1, "parameters": 1},
+    "scaler": None,
+    "history": 5,
+    "best": {"fitness": 0.125, "epoch": 3},
+    "model": {
+        "parameters": 6,
+        "tensors": 4,
+        "number_format": "float32",
+        "depth_multiple": 0.33,
+        "width_multiple": 0.25,
+    },
+    "classes": ["red cell", "zebra"],
+    "software": {"torch": "2.14.0", "python": "3.11.7"},
+    "resume": {
+        "possible": True,
+        "how": "--resume",
+        "there": [
+            *("raw weights", "EMA and its counter", "optimizer buffers", "learning-rate plan"),
+            *("position", "AMP scaler", "history", "options and hyper-parameters"),
+            "data-set facts",
+        ],
+        "missing": [],
+    },
+}
+TRAINING_TEXT = """\
+  kind        training, yolov5-extend version 1
+  epochs      5 of 6 completed, step 40
+  segment     base, 4 epochs: 0 … 3
+  segment     rebase, 2 epochs: 4 … 5
+  EMA         counter 20
+  optimizer   SGD, 1 buffers of 1 parameters
+  AMP scaler  none
+  history     5 epochs
+  best        fitness 0.125 in epoch 3
+  model       6 parameters, 4 tensors, float32, depth 0.33, width 0.25
+  classes     2: red cell, zebra
+  software    torch 2.14.0, python 3.11.7
+  to go on    --resume
+    there     raw weights, EMA and its counter, optimizer buffers, learning-rate plan, position, \
+AMP scaler, history, options and hyper-parameters, data-set facts
+    missing   nothing
+"""
+UPSTREAM_TEXT = """\
+  kind        training, YOLOv5 v7.0
+  epochs      5 of 9 completed
+  EMA         counter 12
+  optimizer   SGD, 1 buffers of 1 parameters
+  AMP scaler  none
+  history     0 epochs
+  best        fitness 0.5
+  model       8 parameters, 4 tensors, float32, depth 0.33, width 0.25
+  classes     1: cell
+  software    date 2024-01-01
+  to go on    --resume: what is missing is worked out or starts afresh
+    there     weights, rounded to fp16, raw weights beside the EMA, EMA counter, \
+optimizer buffers, position, planned total, options
+    missing   full precision, AMP scaler, data order
+"""
+DEPLOY_TEXT = """\
+  kind        deploy, yolov5-extend version 1
+  epochs      8 completed
+  EMA         not in the file
+  optimizer   not in the file
+  AMP scaler  none
+  history     0 epochs
+  best        fitness 0.5 in epoch 7
+  model       6 parameters, 1 tensors, float16, depth 0.33, width 0.5
+  classes     1: cell
+  software    not in the file
+  to go on    it was stripped for use: resume from the last.pt beside it, or start a new run with \
+--weights
+    there     averaged weights, rounded to fp16
+    missing   raw weights, EMA counter, optimizer buffers, learning-rate plan, position, history, \
+options and hyper-parameters
+"""
+
+
+class Outcome:
+    """How the program ended and what it said."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["checkpoint", *map(str, words)])
+        try:
+            run_script(main)
+            self.code: Any = 0
+        except SystemExit as end:
+            self.code = end.code
+        self.out, self.err = capsys.readouterr()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    return lambda *words: Outcome(monkeypatch, capsys, *words)
+
+
+def upstream_file(path: Path, content: Any) -> Path:
+    return write_archive(path, program(content), STORAGES)
+
+
+def members_of(path: Path) -> int:
+    """How many there are besides the tensors depends on the version of torch."""
+    with zipfile.ZipFile(path) as archive:
+        return len(archive.namelist())
+
+
+def flip_tensor_byte(path: Path, tensor: torch.Tensor) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(tensor.numpy().tobytes()) + 1] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_training_file_of_ours(tmp_path: Path, run: Any) -> None:
+    file = tmp_path / "weights" / "last.pt"
+    file.parent.mkdir()
+    save_checkpoint(tiny_training(), file)
+    for target in (file, tmp_path, tmp_path / "weights"):  # a run's folder means its last.pt
+        found = run(target)
+        assert (found.code, found.err) == (0, "")
+        first, _, rest = found.out.partition("\n")
+        assert first == f"{file}, {file.stat().st_size:,} bytes"
+        assert rest == TRAINING_TEXT
+    found = run(tmp_path, "--json")
+    assert (found.code, found.err) == (0, "")
+    size = file.stat().st_size
+    assert json.loads(found.out) == {"file": str(file), "bytes": size} | TRAINING_JSON
+
+
+def test_a_deploy_file_of_ours(tmp_path: Path, run: Any) -> None:
+    save_checkpoint(tiny_deploy(), tmp_path / "best.pt")
+    assert run(tmp_path / "best.pt").out.partition("\n")[2] == DEPLOY_TEXT
+    save_checkpoint(tiny_deploy(fitness=float("nan")), tmp_path / "best.pt")
+    found = json.loads(run(tmp_path / "best.pt", "--json").out)
+    assert found["best"] == {"fitness": None, "epoch": 7}  # JSON has no NaN
+    assert found["resume"]["possible"] is False
+
+
+def test_a_file_saved_inside_an_epoch(tmp_path: Path, run: Any) -> None:
+    progress = {"batches": 7, "counted": 6, "losses": torch.ones(3), "pending": 2, "skipped": 1}
+    part_way = progress | {"bad_losses": 0, "bad_gradients": 0, "gradients": {}}
+    save_checkpoint(tiny_training(progress=part_way, scaler={"scale": 4096.0}), tmp_path / "a.pt")
+    lines = run(tmp_path / "a.pt").out.splitlines()
+    assert (
+        "  epochs      5 of 6 completed, step 40; 7 batches into the next one, "
+        "2 of them not yet applied" in lines
+    )
+    assert "  AMP scaler  scale 4096.0" in lines
+    assert "    missing   summed gradients" in lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing", "how"),
+    [
+        ({"optimizer": {"name": "SGD", "buffers": {}}}, ["optimizer buffers"], "--resume"),
+        ({"history": []}, ["history"], "--resume"),
+        (
+            {"stopped_early": True},
+            [],
+            "the run has ended: --resume with --extend-epochs X goes on",
+        ),
+        (
+            {"config": tiny_training()["config"] | {"precision": "fp16"}},
+            ["AMP scaler"],
+            "--resume",
+        ),
+    ],
+)
+def test_what_a_file_of_ours_lacks(
+    tmp_path: Path, run: Any, changes: dict[str, Any], missing: list[str], how: str
+) -> None:
+    save_checkpoint(tiny_training(**changes), tmp_path / "a.pt")
+    resume = json.loads(run(tmp_path / "a.pt", "--json").out)["resume"]
+    assert resume["missing"] == missing
+    assert resume["how"] == how
+
+
+def test_a_full_file_of_upstream(tmp_path: Path, run: Any) -> None:
+    file = upstream_file(tmp_path / "last.pt", tiny_upstream_run())
+    assert run(file).out.partition("\n")[2] == UPSTREAM_TEXT
+
+
+def test_a_stripped_file_of_upstream(tmp_path: Path, run: Any) -> None:
+    file = upstream_file(tmp_path / "last.pt", tiny_content(epoch=-1, best_fitness=None))
+    found = json.loads(run(file, "--json").out)
+    assert found["kind"] == "deploy"
+    assert found["version"] == "v6.0"
+    for part in ("epoch", "step", "planned", "ema_updates", "optimizer", "best"):
+        assert found[part] is None
+    assert found["resume"]["how"].startswith("--resume, --allow-partial-state")
+    assert found["resume"]["there"] == ["weights, rounded to fp16"]
+
+
+@requires_shared
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("v5.0/epoch1.pt", (2, 3, 16, 183, 2, 1_882_525)),
+        ("v7/epoch1.pt", (2, 4, 16, 177, 0, 1_872_157)),
+        ("v5.0/last_stripped.pt", (None, None, None, None, 0, 1_882_525)),
+        ("v7/last_stripped.pt", (None, 4, None, None, 0, 1_872_157)),
+    ],
+)
+def test_files_that_upstream_wrote(run: Any, name: str, expected: tuple[Any, ...]) -> None:
+    found = run(SHARED / "legacy" / name, "--json", "--verify")
+    assert found.code == 0
+    told = json.loads(found.out)
+    optimizer = told["optimizer"] and told["optimizer"]["buffers"]
+    parameters = told["model"]["parameters"]
+    assert expected == (
+        *(told["epoch"], told["planned"], told["ema_updates"]),
+        *(optimizer, told["history"], parameters),
+    )
+    assert told["verified"]["fine"] is True
+
+
+class TestVerify:
+    def test_a_file_in_order(self, tmp_path: Path, run: Any) -> None:
+        save_checkpoint(tiny_training(), tmp_path / "last.pt")
+        found = run(tmp_path, "--verify")
+        assert found.code == 0
+        members = members_of(tmp_path / "last.pt")
+        assert found.out.splitlines()[-1] == (
+            f"Verified: the checksums of {members} members are right, 9 tensors are finite."
+        )
+        assert json.loads(run(tmp_path, "--verify", "--json").out)["verified"] == {
+            "fine": True,
+            "members": members,
+            "tensors": 9,
+            "wrong_sums": [],
+            "not_finite": [],
+            "advice": "",
+        }
+
+    def test_infinities_are_named(self, tmp_path: Path, run: Any) -> None:
+        bad = {f"w{number}": torch.tensor([1.0, float("nan")]) for number in range(6)}
+        bad["fine"], bad["count"] = torch.ones(1), torch.tensor([3])
+        bad["infinite"] = torch.tensor([float("inf")]).bfloat16()
+        save_checkpoint(tiny_training(model=bad), tmp_path / "last.pt")
+        found = run(tmp_path, "--verify")
+        assert found.code == 1
+        assert found.out.splitlines()[-1] == (
+            "Not finite: 7 of 14 tensors: model.w0, model.w1, model.w2, model.w3, model.w4, …; "
+            f"the checksums of {members_of(tmp_path / 'last.pt')} members are right."
+        )
+        verified = json.loads(run(tmp_path, "--verify", "--json").out)["verified"]
+        assert verified["not_finite"][-1] == "model.infinite"
+
+    def test_in_a_file_of_upstream(self, tmp_path: Path, run: Any) -> None:
+        broken = STORAGES | {"1": b"\0\0\xc0\x7f" * 2}  # NaN
+        file = write_archive(tmp_path / "a.pt", program(tiny_upstream_run()), broken)
+        found = json.loads(run(file, "--verify", "--json").out)["verified"]
+        assert found["not_finite"] == [
+            *("model.model.0.bn.weight", "model.model.0.bn.bias"),
+            *("ema.model.0.bn.weight", "ema.model.0.bn.bias"),
+            "optimizer.state.0.momentum_buffer",
+        ]
+
+    @pytest.mark.parametrize("previous", ["whole", "damaged", "absent"])
+    def test_a_wrong_checksum(self, tmp_path: Path, run: Any, previous: str) -> None:
+        file, before = tmp_path / "last.pt", tmp_path / "last_prev.pt"
+        save_checkpoint(tiny_training(), file)
+        flip_tensor_byte(file, torch.full((2, 3), 0.25))
+        expected = f"Damaged: wrong checksum of 1 of {members_of(file)} members: data/8."
+        if previous == "whole":
+            save_checkpoint(tiny_training(position={"epoch": 4, "iteration": 32}), before)
+            expected += f" {before} beside it is whole: 4 epochs completed, step 32."
+        elif previous == "damaged":
+            before.write_bytes(b"")
+            expected += (
+                f" Nor is the file before it whole: {before} is not a checkpoint, it is empty; "
+                "use another file."
+            )
+        found = run(file, "--verify")
+        assert (found.code, found.err) == (1, "")
+        assert found.out.splitlines()[1:] == [expected]
+        told = json.loads(run(file, "--verify", "--json").out)
+        assert told["verified"]["wrong_sums"] == ["data/8"]
+        assert expected.endswith(told["verified"]["advice"])
+        assert bool(told["verified"]["advice"]) is (previous != "absent")
+        assert "model" not in told  # nothing in the file is sure
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--verify",), ("--verify", "--json")])
+def test_a_file_that_cannot_be_read(tmp_path: Path, run: Any, options: tuple[str, ...]) -> None:
+    file = tmp_path / "last.pt"
+    file.write_bytes(b"PK\3\4" + b"\0" * 50)
+    save_checkpoint(tiny_training(), tmp_path / "last_prev.pt")
+    found = run(file, *options)
+    assert (found.code, found.out) == (2, "")
+    assert found.err == (
+        f"error: {file} is not a checkpoint, or it is cut short: its table of contents is missing "
+        f"or wrong; use another file. {tmp_path / 'last_prev.pt'} beside it is whole: "
+        "5 epochs completed, step 40.\n"
+    )
+
+
+def test_a_damaged_file_without_verify_is_refused(tmp_path: Path, run: Any) -> None:
+    file = tmp_path / "best.pt"
+    save_checkpoint(tiny_training(), file)
+    flip_tensor_byte(file, torch.full((2, 3), 0.25))
+    found = run(file)
+    assert (found.code, found.out) == (2, "")
+    assert found.err == (
+        f"error: {file} is damaged: the checksum of data/8 is wrong; use another checkpoint.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("none.pt", "there is no checkpoint"), (".", "holds no weights/last.pt; name a .pt file")],
+)
+def test_nothing_there(tmp_path: Path, run: Any, target: str, message: str) -> None:
+    found = run(tmp_path / target)
+    assert found.code == 2
+    assert message in found.err
+
+
+def test_parts_that_are_not_what_they_should_be(tmp_path: Path, run: Any) -> None:
+    cases: list[dict[str, Any]] = [
+        {"plan": {}},
+        {"optimizer": {"name": "SGD", "buffers": [1]}},
+        {"position": {"epoch": "five", "iteration": 40}},
+        {"best": {"fitness": "0.5", "epoch": 3}},
+        {"best": {"fitness": [], "epoch": 3}},
+        {"config": tiny_training()["config"] | {"names": [3]}},
+        {"model": {"w": "no tensor"}},
+    ]
+    for changes in cases:
+        save_checkpoint(tiny_training(**changes), tmp_path / "last.pt")
+        found = run(tmp_path)
+        assert found.code == 2
+        assert "is damaged: its parts are not what they should be" in found.err
+
+
+def test_a_name_in_the_file_moves_no_cursor(tmp_path: Path, run: Any) -> None:
+    names = ["a\x1b[2Jb", "two\nlines", "größe"]
+    config = tiny_training()["config"] | {"names": names}
+    save_checkpoint(tiny_training(config=config), tmp_path / "last.pt")
+    assert r"  classes     3: a\x1b[2Jb, two\nlines, größe" in run(tmp_path).out.splitlines()
+    assert json.loads(run(tmp_path, "--json").out)["classes"] == names
+
+
+def test_help_comes_without_torch() -> None:
+    program = (
+        "import runpy, sys\n"
+        "sys.argv = ['checkpoint', '--help']\n"
+        "try:\n"
+        "    runpy.run_module('utils.tools.inspect', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    sys.exit(end.code or 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--verify" in done.stdout

@@ -1,0 +1,221 @@
+"""Every part of a state is called what it is: restored, changed or missing."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.utils.solver.test_schedule import plan_of
+from tests.utils.training.test_engine import context_for, toy_batch, toy_state
+from tests.utils.training.test_state import with_scaler
+from utils.checkpoint.format import Config
+from utils.history import AT_SEAM, RAW_MAP
+from utils.hyp import Hyp
+from utils.options.train_options import TrainOptions
+from utils.runs.resume import ResumePoint
+from utils.runs.run import Run
+from utils.solver.continuation import Extension, extend_plan
+from utils.solver.schedule import base_segment
+from utils.solver.seam import EMA
+from utils.training.audit import (
+    AuditItem,
+    SeamCheck,
+    audit_state,
+    check_figures,
+    log_audit,
+    note_level_before,
+)
+from utils.training.engine import train_step
+from utils.training.state import EpochProgress, TrainingState
+from utils.training.validation import ValidationResult
+
+PLAN = plan_of(base_segment(3, "linear", 0.1))
+DATA = {
+    **{"file": "toy.yaml", "train images": 8, "train boxes": 20, "val images": 4, "val boxes": 9},
+    "content": "aaa",
+}
+
+
+def config(**changes: Any) -> Config:
+    whole = {
+        "options": TrainOptions().to_dict(),
+        "hyp": Hyp().to_dict(),
+        "spec": {},
+        "names": ["a", "b"],
+        "precision": "fp32",
+        "processes": 1,
+        "data": DATA,
+    }
+    return cast("Config", whole | changes)
+
+
+def trained() -> TrainingState:
+    """One step, which is one epoch."""
+    state = toy_state()
+    state.model.train()
+    train_step(state, context_for(state), toy_batch(), last=True)
+    state.epoch, state.progress = 1, EpochProgress()
+    state.history = [{"epoch": 0.0, EMA: 0.25}]
+    state.best_fitness, state.best_epoch = 0.3, 0
+    return state
+
+
+def origin_of(state: TrainingState, saved: Config, **changes: Any) -> ResumePoint:
+    checkpoint = cast("dict[str, Any]", state.to_checkpoint(PLAN, saved))
+    return replace(
+        ResumePoint(Path("last.pt"), checkpoint, PLAN, PLAN, False, False, False, None, None),
+        **changes,
+    )
+
+
+def audited(
+    state: TrainingState, saved: Config, now: Config, **changes: Any
+) -> dict[str, AuditItem]:
+    resume_point = origin_of(state, saved, **changes)
+    run = Run(TrainOptions(**now["options"]), Hyp(), resume_point, None, Path())
+    return {item.part: item for item in audit_state(run, resume_point, state, now)}
+
+
+def test_a_run_that_just_goes_on_is_restored_in_every_part() -> None:
+    items = audited(trained(), config(), config())
+    assert {item.status for item in items.values()} == {"restored"}
+    assert list(items) == [
+        *("weights", "EMA", "optimizer", "learning-rate plan", "AMP scaler", "best fitness"),
+        *("patience", "data order", "batch size", "image size", "number format", "processes"),
+        *("hyper-parameters", "data set"),
+    ]
+    parameters = len(trained().parameter_names)
+    assert items["optimizer"].detail == f"SGD, buffers of {parameters} of {parameters} parameters"
+    assert items["AMP scaler"].detail == "none, fp32 needs none"
+    assert items["EMA"].detail.endswith("tensors, counter 1")
+
+
+def test_what_is_changed_says_from_what_to_what() -> None:
+    options = TrainOptions(optimizer="AdamW", batch_size=8, imgsz=320, seed=3, patience=7).to_dict()
+    now = config(options=options, precision="bf16", processes=2, data=DATA | {"content": "bbb"})
+    items = audited(trained(), config(), now)
+    assert {part: item.detail for part, item in items.items() if item.status == "changed"} == {
+        "optimizer": "SGD → AdamW, its buffers start afresh",
+        "patience": "100 → 7",
+        "data order": "seed 0 → 3",
+        "batch size": "16 → 8",
+        "image size": "640 → 320",
+        "number format": "fp32 → bf16",
+        "processes": "1 → 2",
+        "data set": "content aaa → bbb",
+    }
+    assert {item.status for item in items.values()} == {"restored", "changed"}
+
+
+def test_at_a_seam_plan_and_patience_change() -> None:
+    longer = extend_plan(PLAN, 1, Extension(2, "hold"))
+    options = TrainOptions(patience=7).to_dict()
+    items = audited(trained(), config(), config(options=options), plan=longer, extended=True)
+    assert items["learning-rate plan"].detail == "3 → 5 epochs, hold from epoch 1"
+    assert items["patience"].detail == "100 → 7 epochs, starts afresh at the seam"
+    assert {i.part for i in items.values() if i.status == "changed"} == {
+        "learning-rate plan",
+        "patience",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "saved_format", "status", "detail"),
+    [
+        (8.0, 8.0, "fp16", "restored", "scale 8"),
+        (8.0, None, "fp16", "changed", "scale 8 → none, bf16 needs none"),
+        (None, 8.0, "bf16", "changed", "none → scale 8"),
+        (None, 8.0, "fp16", "missing", "scale 8, as at the start of a run"),
+    ],
+)
+def test_loss_scaling(
+    old: float | None, new: float | None, saved_format: str, status: str, detail: str
+) -> None:
+    state = trained()
+    saved = origin_of(with_scaler(state, old) if old else state, config(precision=saved_format))
+    now = config(precision="fp16" if new else "bf16")
+    state = with_scaler(state, new) if new else state
+    run = Run(TrainOptions(), Hyp(), saved, None, Path())
+    items = {item.part: item for item in audit_state(run, saved, state, now)}
+    assert items["AMP scaler"] == ("AMP scaler", status, detail)
+
+
+def test_buffers_that_are_not_there_are_missing() -> None:
+    state = trained()
+    resume_point = origin_of(state, config())
+    del resume_point.checkpoint["optimizer"]["buffers"][state.parameter_names[0]]
+    run = Run(TrainOptions(), Hyp(), resume_point, None, Path())
+    items = {item.part: item for item in audit_state(run, resume_point, state, config())}
+    parameters = len(state.parameter_names)
+    assert items["optimizer"].status == "missing"
+    assert f"{parameters - 1} of {parameters}" in items["optimizer"].detail
+
+
+def test_a_run_that_made_no_step_has_no_buffers_to_miss() -> None:
+    items = audited(toy_state(), config(), config())
+    assert items["optimizer"] == ("optimizer", "restored", "no step was made yet")
+    assert items["best fitness"].status == "missing"
+
+
+def test_older_checkpoints_say_less() -> None:
+    """No digest of the data: the counts are compared. No number of processes: it was one."""
+    without = {name: value for name, value in DATA.items() if name != "content"}
+    old = {name: value for name, value in config().items() if name != "processes"}
+    saved = cast("Config", old | {"data": without})
+    items = audited(trained(), saved, config())
+    assert items["data set"] == ("data set", "restored", "toy.yaml, 8 + 4 images")
+    assert items["processes"].status == "restored"
+    more = config(data=DATA | {"train boxes": 21})
+    assert audited(trained(), saved, more)["data set"].detail == "train boxes 20 → 21"
+    del saved["data"]
+    assert audited(trained(), saved, config())["data set"].status == "missing"
+
+
+def test_the_middle_of_an_epoch_has_no_figure_to_compare() -> None:
+    state = trained()
+    assert check_figures(state, ValidationResult(None, None)) == SeamCheck(0.25, None, None, None)
+    state.progress = EpochProgress(batches=2, pending=1)
+    assert check_figures(state, ValidationResult(None, None)) == SeamCheck(None, None, None, None)
+    items = audited(trained(), config(), config())
+    assert "epoch under way" not in items
+    item = audited(state, config(), config())["epoch under way"]
+    assert item == ("epoch under way", "restored", "2 batches done, 1 summed for the next step")
+
+
+def test_the_level_before_a_seam_is_kept_beside_the_epochs_own() -> None:
+    state = trained()
+    state.history[-1][RAW_MAP] = 0.2
+    note_level_before(state, SeamCheck(0.25, 0.15, 0.2, 0.1))
+    assert state.history[-1] == {
+        **{"epoch": 0.0, EMA: 0.25, RAW_MAP: 0.2},
+        **{AT_SEAM + EMA: 0.15, AT_SEAM + RAW_MAP: 0.1},
+    }
+
+
+def test_without_a_validation_there_is_no_level_to_keep() -> None:
+    state = trained()
+    note_level_before(state, SeamCheck(0.25, None, None, None))
+    assert state.history[-1] == {"epoch": 0.0, EMA: 0.25}
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        (SeamCheck(0.25, None, None, None), "not made (--noval)"),
+        (SeamCheck(0.25, 0.25, None, 0.2), "0.25000 (saved 0.25000), of the raw weights 0.20000"),
+        (SeamCheck(None, 0.25, None, 0.2), "average 0.25000, of the raw weights 0.20000"),
+        (SeamCheck(0.25, 0.2501, None, 0.2), "does not give the saved figure again"),
+    ],
+)
+def test_what_is_shown(check: SeamCheck, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "yolo")
+    log_audit([AuditItem("EMA", "restored", "349 tensors")], check)
+    assert "  EMA  restored  349 tensors" in caplog.messages
+    assert said in " ".join(caplog.messages)
+
+
+def test_figures_within_a_millionth_are_reproduced() -> None:
+    assert SeamCheck(0.25, 0.25 + 9e-7, None, None).reproduced is True
+    assert SeamCheck(0.25, 0.25 + 2e-6, None, None).reproduced is False
+    assert SeamCheck(None, 0.25, None, None).reproduced is None

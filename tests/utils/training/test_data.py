@@ -1,0 +1,72 @@
+"""The digest by which a change of the data is noticed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils.datasets.index import Index
+from utils.datasets.packed_strings import PackedStrings
+from utils.training.data import TrainingData, content_digest
+
+BOXES = {
+    "a.jpg": [[0, 0.5, 0.5, 0.25, 0.25]],
+    "b.jpg": [],
+    "c/d.jpg": [[1, 0.25, 0.25, 0.125, 0.125], [0, 0.75, 0.75, 0.5, 0.5]],
+}
+
+
+def index(
+    root: str = "/data/train",
+    boxes: dict[str, list[list[float]]] = BOXES,
+    size: tuple[int, int] = (48, 64),
+) -> Index:
+    rows = [row for name in boxes for row in boxes[name]]
+    return Index(
+        paths=PackedStrings.of(str(Path(root) / name) for name in boxes),
+        sizes=np.array([size] * len(boxes), np.int32),
+        boxes=np.array(rows, np.float32).reshape(-1, 5),
+        offsets=np.cumsum([0, *(len(boxes[name]) for name in boxes)]),
+        messages=PackedStrings.of(()),
+    )
+
+
+def test_neither_place_nor_order_counts() -> None:
+    digest = content_digest(index(), index("/data/val"))
+    backwards = {name: BOXES[name] for name in reversed(BOXES)}
+    assert content_digest(index("/elsewhere", backwards), index("/x/y/val")) == digest
+    assert digest == content_digest(index(), index("/data/val"))
+    assert len(digest) == 12
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda: index(boxes=BOXES | {"a.jpg": [[1, 0.5, 0.5, 0.25, 0.25]]}),  # another class
+        lambda: index(boxes=BOXES | {"a.jpg": [[0, 0.5, 0.5, 0.25, 0.3]]}),  # another box
+        lambda: index(boxes=BOXES | {"a.jpg": [], "b.jpg": BOXES["a.jpg"]}),  # of another image
+        lambda: index(boxes=BOXES | {"e.jpg": []}),  # one more background image
+        lambda: index(boxes={name.replace("a", "z"): rows for name, rows in BOXES.items()}),
+        lambda: index(size=(64, 48)),
+    ],
+)
+def test_every_change_of_labels_and_images_shows(changed: Callable[[], Index]) -> None:
+    assert content_digest(changed(), index()) != content_digest(index(), index())
+
+
+def test_the_splits_are_told_apart() -> None:
+    other = index(boxes={"a.jpg": BOXES["a.jpg"]})
+    assert content_digest(index(), other) != content_digest(other, index())
+
+
+def test_what_a_checkpoint_says_of_the_data() -> None:
+    data = TrainingData(("x", "y"), index(), index("/data/val", {"a.jpg": BOXES["a.jpg"]}))
+    assert data.facts("toy.yaml") == {
+        "file": "toy.yaml",
+        "train images": 3,
+        "train boxes": 3,
+        "val images": 1,
+        "val boxes": 1,
+        "content": content_digest(data.train, data.val),
+    }

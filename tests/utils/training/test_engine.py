@@ -1,0 +1,296 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from models.detector import Detector
+from models.loss import DetectionLoss, DetectionLosses, build_loss
+from models.spec import load_spec
+from tests.utils.solver.test_schedule import plan_of
+from utils.checkpoint.format import Config
+from utils.datasets.dataset import Batch, Frame
+from utils.errors import UserError
+from utils.evaluation.evaluate import evaluate
+from utils.hyp import Hyp
+from utils.runtime.device import Precision
+from utils.runtime.distributed import SINGLE_PROCESS
+from utils.solver.ema import ModelEma
+from utils.solver.param_groups import apply_settings, build_optimizer, parameter_groups
+from utils.solver.schedule import StepSettings, base_segment
+from utils.training.batch_norm import BatchNormStats
+from utils.training.engine import TrainContext, close_epoch, resized, should_stop, train_step
+from utils.training.state import TrainingState, require_finite
+from utils.training.validation import ValidationResult
+
+CPU = torch.device("cpu")
+
+
+def toy_state() -> TrainingState:
+    torch.manual_seed(0)
+    spec = replace(load_spec(Path("yolov5n.yaml")), width_multiple=0.01).with_classes(2)
+    model = Detector(spec)
+    groups = parameter_groups(model)
+    optimizer = build_optimizer(groups, "SGD", lr=0.01, momentum=0.9, weight_decay=0.0)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    return TrainingState(model, ModelEma(model), optimizer, groups.names, scaler)
+
+
+def context_for(state: TrainingState, accumulate: int = 1, precision: str = "fp32") -> TrainContext:
+    loss = build_loss(state.model, Hyp(), image_size=64, label_smoothing=0.0)
+    plan = plan_of(base_segment(1000, "linear", 0.1), nw=1, accumulate=accumulate)
+    return TrainContext(
+        plan=plan,
+        loss=loss,
+        precision=Precision(precision, "cpu"),
+        device=CPU,
+        distributed=SINGLE_PROCESS,
+        statistics=BatchNormStats(state.model),
+        seed=0,
+        stride=32,
+        multi_scale=False,
+        max_gradient_norm=10.0,
+        max_bad_steps=3,
+    )
+
+
+def toy_batch() -> Batch:
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8))
+    targets = torch.tensor([[0, 0, 0.3, 0.4, 0.4, 0.3], [1, 1, 0.6, 0.5, 0.5, 0.4]])
+    frames = tuple(Frame(f"{name}.jpg", (64, 64), (1.0, 1.0), (0.0, 0.0)) for name in "ab")
+    return Batch(images, targets, torch.arange(2), frames)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_one_batch_can_be_learned_by_heart(precision: str) -> None:
+    state = toy_state()
+    context = context_for(state, precision=precision)
+    context = replace(context, plan=replace(context.plan, lr0=0.05))
+    state.model.train()
+    totals = [0.0]
+    for _ in range(200):
+        train_step(state, context, toy_batch(), last=True)
+        totals.append(state.progress.losses.sum().item())
+    assert totals[-1] - totals[-2] < 0.5 * totals[1]
+    assert state.iteration == state.ema.updates == 200
+
+
+def test_a_step_is_made_when_enough_is_summed_or_the_epoch_ends() -> None:
+    state = toy_state()
+    context = context_for(state, accumulate=3)
+    state.model.train()
+    state.iteration = 10  # behind the warm-up
+    pending = []
+    for number in range(1, 6):
+        train_step(state, context, toy_batch(), last=number == 5)
+        pending.append(state.progress.pending)
+    assert pending == [1, 2, 0, 1, 0]
+    assert state.ema.updates == 2
+
+
+def test_multi_scale_depends_on_its_position_alone_and_keeps_to_the_stride() -> None:
+    images = torch.rand(1, 3, 320, 320)
+    sides = [resized(images, 32, [0, 0, step, 2]).shape[2] for step in range(60)]
+    assert sides == [resized(images, 32, [0, 0, step, 2]).shape[2] for step in range(60)]
+    assert all(side % 32 == 0 for side in sides)
+    assert (min(sides), max(sides)) == (160, 480)
+
+
+def test_a_closed_epoch_enters_history_best_and_position() -> None:
+    state = toy_state()
+    plan = plan_of(base_segment(5, "linear", 0.1))
+
+    nothing = evaluate(state.model, [], names=("a", "b"), device=CPU)
+
+    def result(map50: float) -> ValidationResult:
+        return ValidationResult(replace(nothing, map50=map50, map50_95=map50 / 2), None)
+
+    def close(measured: ValidationResult) -> None:
+        state.iteration += 1000
+        apply_settings(state.optimizer, plan.settings(state.epoch, state.iteration - 1))
+        close_epoch(state, plan, [0.1, 0.2, 0.3], measured, patience=2)
+
+    for value in (0.2, 0.6, 0.4):
+        close(result(value))
+    close(ValidationResult(None, None))
+    assert state.epoch == 4
+    assert state.best_epoch == 1
+    assert state.best_fitness == pytest.approx(0.1 * 0.6 + 0.9 * 0.3)
+    assert [row["metrics/mAP_0.5"] for row in state.history[:3]] == [0.2, 0.6, 0.4]
+    assert math.isnan(state.history[3]["metrics/mAP_0.5"])
+    assert not state.stopped_early  # what was not validated cannot stop a run
+    state.epoch = 3
+    close(result(0.5))
+    assert state.stopped_early
+
+
+def test_a_rate_that_is_not_the_plan_s_stops_the_run() -> None:
+    state = toy_state()
+    plan = plan_of(base_segment(5, "linear", 0.1))
+    state.iteration = 1000
+    apply_settings(state.optimizer, StepSettings(0.02, 0.02, 0.9, 1))
+    with pytest.raises(UserError, match="something other than the plan sets the optimizer's rates"):
+        close_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
+
+
+class SpoiltLoss:
+    """Makes one of the losses of a real one infinite."""
+
+    def __init__(self, loss: DetectionLoss, part: str) -> None:
+        self._loss = loss
+        self._part = part
+
+    def __call__(self, *inputs: Any, **options: Any) -> DetectionLosses:
+        losses = self._loss(*inputs, **options)
+        return losses._replace(**{self._part: getattr(losses, self._part) * math.inf})
+
+
+def spoilt(context: TrainContext, part: str) -> TrainContext:
+    return replace(context, loss=cast("DetectionLoss", SpoiltLoss(context.loss, part)))
+
+
+def everything(state: TrainingState) -> dict[str, torch.Tensor]:
+    buffers = state.optimizer.state_dict()["state"]
+    tensors = {
+        **{f"model/{name}": t for name, t in state.model.state_dict().items()},
+        **{f"ema/{name}": t for name, t in state.ema.model.state_dict().items()},
+        **{
+            f"grad/{name}": p.grad
+            for name, p in state.model.named_parameters()
+            if p.grad is not None
+        },
+        **{f"{i}/{name}": t for i, b in buffers.items() for name, t in b.items()},
+        "losses": state.progress.losses,
+    }
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def test_a_batch_whose_loss_is_not_finite_leaves_no_trace() -> None:
+    state = toy_state()
+    context = context_for(state, accumulate=3)
+    state.model.train()
+    state.iteration = 10
+    train_step(state, context, toy_batch(), last=True)
+    train_step(state, context, toy_batch(), last=False)
+    before = everything(state)
+    train_step(state, spoilt(context, "box"), toy_batch(), last=False)
+    assert_equal(before, everything(state))
+    assert (state.progress.batches, state.progress.counted) == (3, 2)
+    assert (state.progress.pending, state.progress.skipped, state.bad_losses) == (1, 1, 1)
+    assert state.iteration == 13
+    train_step(state, context, toy_batch(), last=True)
+    assert state.bad_losses == 0
+    assert state.ema.updates == 2
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_weight() -> None:
+    state = toy_state()
+    context = context_for(state)
+    state.model.train()
+    train_step(state, context, toy_batch(), last=False)
+    before = everything(state)
+    train_step(state, spoilt(context, "total"), toy_batch(), last=False)
+    after = everything(state)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert all("running" in name or "num_batches" in name for name in changed - {"losses"})
+    assert state.ema.updates == 1
+    assert (state.progress.pending, state.progress.skipped, state.bad_gradients) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(("part", "what"), [("box", "loss"), ("total", "gradient")])
+def test_too_many_bad_steps_in_a_row_end_the_run_and_name_the_files(part: str, what: str) -> None:
+    state = toy_state()
+    context = spoilt(context_for(state), part)
+    state.model.train()
+    for _ in range(2):
+        train_step(state, context, toy_batch(), last=False)
+    with pytest.raises(UserError, match=rf"3 steps in a row had a {what} .* with a\.jpg, b\.jpg;"):
+        train_step(state, context, toy_batch(), last=False)
+
+
+@pytest.mark.parametrize(("limit", "clipped"), [(0.0, False), (0.01, True)])
+def test_gradients_are_clipped_where_asked_for(limit: float, clipped: bool) -> None:
+    moved = []
+    for norm in (limit, 1e9):
+        state = toy_state()
+        context = replace(context_for(state), max_gradient_norm=norm)
+        state.model.train()
+        state.iteration = 10  # behind the warm-up, which begins at a rate of nothing
+        before = state.model.get_parameter("model.0.conv.weight").clone()
+        train_step(state, context, toy_batch(), last=True)
+        moved.append((state.model.get_parameter("model.0.conv.weight") - before).norm().item())
+    assert (moved[0] < 0.5 * moved[1]) == clipped
+    assert (moved[0] == moved[1]) != clipped
+
+
+def test_good_batches_between_bad_ones_end_the_row() -> None:
+    state = toy_state()
+    context = context_for(state, accumulate=100)
+    state.model.train()
+    state.iteration = 10
+    for _ in range(4):
+        train_step(state, spoilt(context, "box"), toy_batch(), last=False)
+        train_step(state, context, toy_batch(), last=False)
+    assert (state.progress.skipped, state.progress.pending, state.bad_losses) == (4, 4, 0)
+
+
+def test_a_variance_that_overflows_makes_a_batch_bad() -> None:
+    state = toy_state()
+    context = context_for(state)
+    state.model.train()
+    before = everything(state)
+    with torch.no_grad():
+        state.model.get_parameter("model.0.conv.weight").mul_(1e30)
+    train_step(state, context, toy_batch(), last=True)
+    assert state.bad_losses == 1
+    after = everything(state)
+    before["model/model.0.conv.weight"] = after["model/model.0.conv.weight"]
+    assert_equal(before, after)
+
+
+def test_what_is_not_finite_is_not_saved() -> None:
+    state = toy_state()
+    plan = plan_of(base_segment(5, "linear", 0.1))
+    config = Config(options={}, hyp={}, spec={}, names=[], precision="fp32")
+    checkpoint = state.to_checkpoint(plan, config)
+    require_finite(checkpoint)
+    checkpoint["ema"]["weights"]["model.1.bn.running_var"][0] = math.inf
+    with pytest.raises(UserError, match=r"the averages are not finite any more \(model.1.bn"):
+        require_finite(checkpoint)
+
+
+def test_an_epoch_tells_how_many_batches_it_left_out() -> None:
+    state = toy_state()
+    plan = plan_of(base_segment(5, "linear", 0.1))
+    state.iteration = 1000
+    state.progress.skipped = 2
+    apply_settings(state.optimizer, plan.settings(0, 999))
+    close_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
+    assert state.history[0]["skipped"] == 2
+    assert state.progress.skipped == state.progress.batches == 0
+
+
+@pytest.mark.parametrize(
+    ("epoch", "best_epoch", "last_seam", "patience", "stop"),
+    [
+        (12, 10, 0, 3, False),
+        (13, 10, 0, 3, True),
+        (13, 10, 0, 0, False),  # 0: endless
+        (13, 10, 12, 3, False),  # patience starts afresh at a seam
+        (14, 10, 12, 3, True),
+        (2, -1, 0, 3, True),  # nothing was ever better than nothing
+    ],
+)
+def test_should_stop(
+    epoch: int, best_epoch: int, last_seam: int, patience: int, stop: bool
+) -> None:
+    assert should_stop(epoch, best_epoch, last_seam, patience) is stop

@@ -1,0 +1,96 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+
+from tests.utils.solver.test_schedule import plan_of
+from tests.utils.training.test_engine import context_for, spoilt, toy_batch, toy_state
+from utils.checkpoint.format import Config, validated
+from utils.checkpoint.store import read_checkpoint, save_checkpoint
+from utils.solver.schedule import base_segment
+from utils.training.engine import train_step
+from utils.training.state import TrainingState, deploy_checkpoint
+
+CONFIG = Config(options={}, hyp={}, spec={}, names=["a", "b"], precision="fp16")
+ROW = {"epoch": 0.0, "metrics/mAP_0.5": 0.5, "metrics/mAP_0.5:0.95": 0.25}
+
+
+LARGEST = float(torch.finfo(torch.float32).max)
+
+
+def with_scaler(state: TrainingState, scale: float) -> TrainingState:
+    return replace(state, scaler=torch.amp.GradScaler("cpu", init_scale=scale, enabled=True))
+
+
+def saved(state: TrainingState) -> dict[str, Any]:
+    plan = plan_of(base_segment(3, "linear", 0.1))
+    return cast("dict[str, Any]", state.to_checkpoint(plan, CONFIG))
+
+
+def test_a_state_comes_back_from_a_file_with_its_scaler(tmp_path: Path) -> None:
+    state = with_scaler(toy_state(), 8.0)
+    context = context_for(state)
+    state.model.train()
+    train_step(state, context, toy_batch(), last=True)
+    state.epoch, state.best_fitness, state.best_epoch = 1, 0.3, 0
+    state.history = [dict(ROW)]
+    save_checkpoint(saved(state), tmp_path / "last.pt")
+
+    other = with_scaler(toy_state(), 2.0)
+    other.model.train()
+    other.restore(read_checkpoint(tmp_path / "last.pt"))
+    assert other.scaler.get_scale() == 8.0
+    assert (other.epoch, other.iteration, other.ema.updates) == (1, 1, 1)
+    assert (other.best_fitness, other.best_epoch, other.history) == (0.3, 0, [ROW])
+    for twin in (state, other):
+        train_step(twin, context, toy_batch(), last=True)
+    for name, tensor in state.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name]), name
+
+
+def test_an_overflow_of_the_scaled_gradients_skips_the_step_and_lowers_the_scale() -> None:
+    state = with_scaler(toy_state(), LARGEST)
+    state.model.train()
+    before = {name: tensor.clone() for name, tensor in state.model.named_parameters()}
+    train_step(state, context_for(state), toy_batch(), last=True)
+    assert state.scaler.get_scale() == LARGEST / 2
+    for name, tensor in state.model.named_parameters():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_what_is_handed_out_is_the_average_in_half_precision() -> None:
+    state = toy_state()
+    state.epoch, state.history = 1, [dict(ROW)]
+    deploy = deploy_checkpoint(saved(state))
+    validated(deploy, "here")
+    assert (deploy["epoch"], deploy["fitness"]) == (0, 0.1 * 0.5 + 0.9 * 0.25)
+    for name, tensor in state.ema.model.state_dict().items():
+        kept = deploy["weights"][name]
+        assert torch.equal(kept, tensor.half() if tensor.is_floating_point() else tensor)
+
+
+@pytest.mark.parametrize("scale", [4.0, None])
+def test_summed_gradients_are_saved_without_their_scale(scale: float | None) -> None:
+    state = with_scaler(toy_state(), 1024.0)
+    context = context_for(state, accumulate=3)
+    state.model.train()
+    state.iteration = 10
+    train_step(state, context, toy_batch(), last=False)
+    checkpoint = saved(state)
+    name = state.parameter_names[0]
+    gradient = state.model.get_parameter(name).grad
+    assert gradient is not None
+    assert torch.equal(checkpoint["progress"]["gradients"][name], gradient / 1024)
+
+    other = toy_state() if scale is None else with_scaler(toy_state(), scale)
+    other.model.train()
+    other.restore({**checkpoint, "scaler": {}})
+    taken = other.model.get_parameter(name).grad
+    assert taken is not None
+    assert torch.equal(taken, gradient / 1024 * (scale or 1.0))
+    # Nothing is left of the epoch but a bad batch: what is summed is applied all the same.
+    train_step(other, spoilt(context, "box"), toy_batch(), last=True)
+    assert other.progress.pending == 0
+    assert other.ema.updates == 1

@@ -1,0 +1,95 @@
+"""Whose weights a best.pt of YOLOv5 holds, and whether they are the adopted run's best."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.paths import SHARED, requires_shared
+from utils.checkpoint.format import validated
+from utils.upstream.best import convert_best
+from utils.upstream.import_run import ImportOptions, import_run
+from utils.upstream.reader import read_upstream
+
+LEGACY = SHARED / "legacy" / "v7"
+FITNESS = 0.07723735035398523  # of epoch 1, as the file has it
+
+pytestmark = requires_shared
+
+
+@pytest.fixture(scope="module")
+def adopted() -> dict[str, Any]:
+    """A run of two epochs, the second of which was the best."""
+    return import_run(LEGACY / "epoch1.pt", ImportOptions()).checkpoint
+
+
+def best_of(folder: Path, source: str, *beside: str) -> Path:
+    for name in beside:
+        shutil.copyfile(LEGACY / name, folder / name)
+    return Path(shutil.copyfile(LEGACY / source, folder / "best.pt"))
+
+
+def test_an_unstripped_one_speaks_for_itself(tmp_path: Path, adopted: dict[str, Any]) -> None:
+    """No record is needed, and none may be there."""
+    path = best_of(tmp_path, "epoch1.pt")
+    no_record = [{**row, "metrics/mAP_0.5:0.95": float("nan")} for row in adopted["history"]]
+    best = convert_best(path, adopted | {"history": no_record})
+    assert best is not None
+    assert validated(best, "it")["kind"] == "deploy"
+    assert (best["epoch"], best["fitness"]) == (1, FITNESS)
+    average = read_upstream(path).ema_state
+    assert average is not None
+    for name, kept in best["weights"].items():
+        assert torch.equal(kept, average[name]), name
+
+
+def test_of_a_stripped_one_the_record_tells_the_epoch(
+    tmp_path: Path, adopted: dict[str, Any]
+) -> None:
+    path = best_of(tmp_path, "last_stripped.pt", "results.csv")
+    # its best is epoch 3, which a run that goes on from epoch 1 has not trained
+    assert convert_best(path, adopted) is None
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    (tmp_path / "results.csv").write_text("\n".join(lines[:3]))
+    best = convert_best(path, adopted)
+    assert best is not None
+    assert (best["epoch"], best["fitness"]) == (1, FITNESS)
+    (tmp_path / "results.csv").unlink()
+    assert convert_best(path, adopted) is None
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"position": {"epoch": 1, "iteration": 8}},  # that went on from before it
+        {"best": {"fitness": 0.5, "epoch": 0}},  # with a better epoch
+        {"best": {"fitness": float("-inf"), "epoch": -1}},  # that was never validated
+    ],
+)
+def test_another_epoch_does_not_fit(
+    tmp_path: Path, adopted: dict[str, Any], run: dict[str, Any]
+) -> None:
+    assert convert_best(best_of(tmp_path, "epoch1.pt"), adopted | run) is None
+
+
+def test_other_classes_or_another_model_do_not_fit(
+    tmp_path: Path, adopted: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = best_of(tmp_path, "epoch1.pt")
+    config = adopted["config"]
+    renamed = config | {"names": ["x", *config["names"][1:]]}
+    assert convert_best(path, adopted | {"config": renamed}) is None
+    wider = config | {"spec": config["spec"] | {"width_multiple": 0.5}}
+    assert convert_best(path, adopted | {"config": wider}) is None
+    assert "lacks" in caplog.messages[-1]
+
+
+def test_a_damaged_one_is_told_of(
+    tmp_path: Path, adopted: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"PK not a zip file")
+    assert convert_best(path, adopted) is None
+    assert str(path) in caplog.messages[-1]

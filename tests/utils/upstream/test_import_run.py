@@ -1,0 +1,528 @@
+"""A run of YOLOv5 becomes one of ours, to the last number that its files hold."""
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import utils.upstream.import_run as module
+from models.detector import Detector
+from models.spec import ModelSpec
+from tests.paths import SHARED, requires_shared
+from utils.checkpoint.format import validated
+from utils.checkpoint.store import read_checkpoint, save_checkpoint
+from utils.errors import UserError
+from utils.history import COLUMNS, write_results
+from utils.hyp import Hyp
+from utils.options.train_options import TrainOptions
+from utils.solver.continuation import Extension, extend_plan
+from utils.solver.ema import ModelEma
+from utils.solver.param_groups import build_optimizer, parameter_groups
+from utils.solver.schedule import MODES, Plan
+from utils.training.state import TrainingState
+from utils.upstream.import_run import ImportedRun, ImportOptions, import_run, settled
+from utils.upstream.optimizer import name_optimizer_state
+from utils.upstream.reader import UpstreamCheckpoint, read_upstream
+
+LEGACY = SHARED / "legacy"
+VERSIONS = ("v5.0", "v7")
+PARTIAL = ImportOptions(allow_partial_state=True)
+
+pytestmark = requires_shared
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def adopted(version: str) -> ImportedRun:
+    return import_run(LEGACY / version / "epoch1.pt", ImportOptions())
+
+
+@pytest.fixture(scope="module")
+def expected(version: str) -> dict[str, Any]:
+    return json.loads((LEGACY / version / "epoch1_expected.json").read_text())
+
+
+def plan_of(adopted: ImportedRun) -> Plan:
+    return Plan.from_dict(adopted.checkpoint["plan"])
+
+
+def copy_run(folder: Path, version: str, *names: str) -> Path:
+    """A run folder with the named files of a legacy run; a checkpoint goes into weights/."""
+    (folder / "weights").mkdir()
+    for name in names:
+        target = folder / "weights" if name.endswith(".pt") else folder
+        shutil.copyfile(LEGACY / version / name, target / name)
+    return folder / "weights" / names[0]
+
+
+class TestUnstripped:
+    def test_is_a_checkpoint_of_ours(self, adopted: ImportedRun, tmp_path: Path) -> None:
+        assert validated(adopted.checkpoint, "it")["kind"] == "training"
+        save_checkpoint(adopted.checkpoint, tmp_path / "last.pt")
+        again = read_checkpoint(tmp_path / "last.pt")
+        assert again["plan"] == adopted.checkpoint["plan"]
+        assert again["config"] == adopted.checkpoint["config"]
+        assert again["position"] == {"epoch": 2, "iteration": 16}
+        options = TrainOptions(**again["config"]["options"])
+        assert options.batch_size == 16
+        assert options.imgsz == 160
+        assert Hyp.from_dict(again["config"]["hyp"], "it").warmup_bias_lr == 0.1
+
+    def test_weights_and_average(self, adopted: ImportedRun, expected: dict[str, Any]) -> None:
+        checkpoint = adopted.checkpoint
+        own = Detector(ModelSpec.from_dict(checkpoint["config"]["spec"])).state_dict()
+        for state, norms in (
+            (checkpoint["model"], expected["weight_norm"]),
+            (checkpoint["ema"]["weights"], expected["ema_norm"]),
+        ):
+            assert list(state) == list(own)
+            for name, value in state.items():
+                assert value.dtype == own[name].dtype
+                if value.is_floating_point():
+                    assert value.double().norm().item() == pytest.approx(norms[name], rel=1e-12)
+            # nothing that upstream has is left out but v5.0's second copy of the anchors
+            floating = {name for name in own if own[name].is_floating_point()}
+            assert set(norms) - floating <= {"model.24.anchor_grid"}
+
+    def test_momentum_by_name(self, adopted: ImportedRun, expected: dict[str, Any]) -> None:
+        optimizer = adopted.checkpoint["optimizer"]
+        assert optimizer["name"] == "SGD"
+        sums = expected["momentum_buffer_norm_sum"]
+        assert set(optimizer["buffers"]) == set(sums)
+        for name, (norm, total) in sums.items():
+            assert list(optimizer["buffers"][name]) == ["momentum_buffer"]
+            buffer = optimizer["buffers"][name]["momentum_buffer"]
+            assert buffer.dtype == torch.float32
+            assert buffer.double().norm().item() == pytest.approx(norm, rel=1e-12)
+            assert buffer.double().sum().item() == pytest.approx(total, rel=1e-9, abs=1e-12)
+
+    def test_counter_position_and_warmup(self, adopted: ImportedRun, version: str) -> None:
+        """8 batches per epoch, read off the momentum: two epochs into a long warm-up."""
+        checkpoint = adopted.checkpoint
+        assert checkpoint["ema"]["updates"] == 16
+        assert adopted.pace.batches_per_epoch == 8
+        assert checkpoint["position"] == {"epoch": 2, "iteration": 16}
+        plan = plan_of(adopted)
+        assert plan.warmup.iterations == {"v5.0": 1000, "v7": 100}[version]
+        assert plan.accumulate == 4
+
+    def test_settings_of_the_last_step_equal_the_files(
+        self, adopted: ImportedRun, expected: dict[str, Any]
+    ) -> None:
+        """What our plan says of iteration 15 is what upstream's optimizer was left with."""
+        plan, group = plan_of(adopted), expected["groups"][0]
+        assert plan.settings(1, 15).momentum == pytest.approx(group["momentum"], abs=1e-15)
+        assert plan.lr0 * plan.factor(1) == pytest.approx(group["lr"], rel=1e-12)
+        assert plan.lr0 == group["initial_lr"]
+
+    def test_law(self, adopted: ImportedRun, version: str) -> None:
+        plan = plan_of(adopted)
+        law, total, factor = {
+            "v5.0": ("cosine", 3, 0.8),  # ((1 - cos(pi / 3)) / 2)(0.2 - 1) + 1
+            "v7": ("linear", 4, 0.7525),  # (1 - 1 / 4) 0.99 + 0.01
+        }[version]
+        assert plan.segments[0].law == law
+        assert plan.total_epochs == total
+        assert plan.factor(1) == pytest.approx(factor, abs=1e-12)
+        assert adopted.checkpoint["config"]["options"]["cos_lr"] == (law == "cosine")
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_extends_without_a_jump(self, adopted: ImportedRun, mode: str) -> None:
+        plan = plan_of(adopted)
+        longer = extend_plan(plan, 2, Extension(epochs=2, mode=mode))
+        assert longer.total_epochs == plan.total_epochs + 2
+        if mode != "restart":
+            assert longer.factor(2) == plan.factor(1)
+
+    def test_average_sees_what_upstream_saw(self, adopted: ImportedRun, version: str) -> None:
+        golden = np.load(LEGACY / version / "epoch1_expected_forward.npz")
+        model = Detector(ModelSpec.from_dict(adopted.checkpoint["config"]["spec"])).eval()
+        model.load_state_dict(adopted.checkpoint["ema"]["weights"])
+        with torch.no_grad():
+            found = model.predict(torch.from_numpy(golden["image"]))
+        assert np.abs(found.numpy() - golden["ema_pred"]).max() < 1e-3
+
+    def test_anchors_of_the_spec(self, adopted: ImportedRun, expected: dict[str, Any]) -> None:
+        rows = adopted.checkpoint["config"]["spec"]["anchors"]
+        assert rows == [np.ravel(level).tolist() for level in expected["anchors_px"]]
+
+    def test_restores_into_a_training_state(self, adopted: ImportedRun) -> None:
+        checkpoint = adopted.checkpoint
+        model = Detector(ModelSpec.from_dict(checkpoint["config"]["spec"]))
+        groups = parameter_groups(model)
+        state = TrainingState(
+            model=model,
+            ema=ModelEma(model),
+            optimizer=build_optimizer(groups, "SGD", lr=0.01, momentum=0.9, weight_decay=0),
+            parameter_names=groups.names,
+            scaler=torch.amp.GradScaler("cpu", enabled=False),
+        )
+        state.restore(checkpoint)
+        assert (state.epoch, state.iteration, state.ema.updates) == (2, 16, 16)
+        for name, parameter in model.named_parameters():
+            buffer = state.optimizer.state[parameter]["momentum_buffer"]
+            assert torch.equal(buffer, checkpoint["optimizer"]["buffers"][name]["momentum_buffer"])
+
+    def test_settling_changes_nothing_that_is_known(self, adopted: ImportedRun) -> None:
+        again = settled(adopted, 500).checkpoint
+        for part in ("plan", "position", "history"):
+            assert str(again[part]) == str(adopted.checkpoint[part])
+        assert again["ema"]["updates"] == 16
+
+    def test_nothing_is_written(self, tmp_path: Path) -> None:
+        path = copy_run(tmp_path, "v7", "epoch1.pt", "opt.yaml", "results.csv")
+        before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+        import_run(path, ImportOptions())
+        assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+
+
+class TestRecord:
+    def test_history_of_v7(self) -> None:
+        checkpoint = import_run(LEGACY / "v7" / "epoch1.pt", ImportOptions()).checkpoint
+        first, second = checkpoint["history"]
+        assert list(first) == list(COLUMNS)
+        assert (first["epoch"], first["metrics/mAP_0.5:0.95"], first["x/lr0"]) == (
+            *(0, 0.032135, 0.0937),
+        )
+        assert (second["epoch"], second["val/cls_loss"]) == (1, 0.043844)
+        assert checkpoint["best"] == {"fitness": 0.07723735035398523, "epoch": 1}
+
+    def test_history_of_v5(self, tmp_path: Path) -> None:
+        """From the file itself; its epochs were not validated, so nothing is best yet."""
+        path = copy_run(tmp_path, "v5.0", "epoch1.pt", "opt.yaml")
+        checkpoint = import_run(path, ImportOptions()).checkpoint
+        assert [row["train/obj_loss"] for row in checkpoint["history"]] == [0.02135, 0.02429]
+        assert math.isnan(checkpoint["history"][1]["metrics/mAP_0.5"])
+        assert checkpoint["best"] == {"fitness": -math.inf, "epoch": -1}
+
+    def test_no_record_at_all(self, tmp_path: Path) -> None:
+        path = copy_run(tmp_path, "v7", "epoch1.pt")
+        found = import_run(path, ImportOptions())
+        assert [row["epoch"] for row in found.checkpoint["history"]] == [0, 1]
+        assert math.isnan(found.checkpoint["history"][0]["train/box_loss"])
+        assert found.checkpoint["best"] == {"fitness": 0.07723735035398523, "epoch": 1}
+        assert found.missing["history"] == "2 of 2 epochs are in no results file"
+
+    def test_what_is_told(self) -> None:
+        found = import_run(LEGACY / "v7" / "epoch1.pt", ImportOptions())
+        assert found.restored == (
+            "YOLOv5 v7.0 checkpoint, 349 tensors",
+            "2 of 4 epochs completed, law linear",
+            "optimizer buffers of 177 of 177 parameters",
+            "EMA counter 16",
+            "history of 2 epochs",
+        )
+        assert found.missing == {
+            "full precision": "YOLOv5 saves weights and EMA in fp16, off by up to 0.05 % each",
+            "data order": "never saved by YOLOv5; drawn from the seed and the epoch here",
+            "AMP scaler": "never saved by YOLOv5",
+            "number format": "not on record",
+        }
+
+    def test_a_run_on_a_cpu_had_no_scaler_to_lose(self) -> None:
+        found = import_run(LEGACY / "v5.0" / "epoch1.pt", ImportOptions())
+        assert list(found.missing) == ["full precision", "data order"]
+        assert found.checkpoint["config"]["precision"] == "fp32"
+
+
+class TestConfiguration:
+    def test_options_of_v5(self) -> None:
+        checkpoint = import_run(LEGACY / "v5.0" / "epoch1.pt", ImportOptions()).checkpoint
+        options = checkpoint["config"]["options"]
+        known = {f.name for f in dataclasses.fields(TrainOptions)}
+        assert set(options) == known
+        picked = {name: options[name] for name in ("imgsz", "noval", "epochs", "data", "device")}
+        assert picked == {
+            "imgsz": 160,
+            "noval": True,
+            "epochs": 3,
+            "data": "data/coco128.yaml",
+            "device": "cpu",
+        }
+        assert checkpoint["config"]["hyp"]["copy_paste"] == 0
+        assert checkpoint["config"]["hyp"]["lrf"] == 0.2
+        assert checkpoint["config"]["names"][:2] == ["person", "bicycle"]
+
+    def test_data_and_schedule_as_wished(self) -> None:
+        wishes = ImportOptions(data="other.yaml", schedule="cosine")
+        found = import_run(LEGACY / "v7" / "epoch1.pt", wishes)
+        assert found.checkpoint["config"]["options"]["data"] == "other.yaml"
+        assert found.checkpoint["config"]["options"]["cos_lr"]
+        assert plan_of(found).factor(1) == pytest.approx(0.8550178567, abs=1e-9)
+
+    def test_a_run_on_old_defaults_without_its_hyp(self, tmp_path: Path) -> None:
+        path = copy_run(tmp_path, "v5.0", "epoch1.pt", "opt.yaml")
+        found = import_run(path, ImportOptions())
+        assert found.checkpoint["config"]["hyp"]["lrf"] == 0.2
+        assert found.missing["hyper-parameters"].startswith("neither in the file nor in a hyp.yaml")
+
+    def test_unknown_hyperparameters_are_named(self, tmp_path: Path) -> None:
+        path = copy_run(tmp_path, "v5.0", "epoch1.pt", "opt.yaml", "hyp.yaml")
+        with (tmp_path / "hyp.yaml").open("a") as stream:
+            stream.write("\nlabel_smoothing: 0.1\n")
+        missing = import_run(path, ImportOptions()).missing
+        assert missing["hyper-parameters not known here"] == "label_smoothing; left out"
+
+    def test_a_hyp_file_of_another_run(self, tmp_path: Path) -> None:
+        """The rate in the optimizer gives it away."""
+        path = copy_run(tmp_path, "v5.0", "epoch1.pt", "opt.yaml", "hyp.yaml")
+        text = (tmp_path / "hyp.yaml").read_text().replace("lrf: 0.2", "lrf: 0.1")
+        (tmp_path / "hyp.yaml").write_text(text)
+        with pytest.raises(UserError, match=r"is 0\.8 of the .* lrf 0\.1 gives 0\.775; no law"):
+            import_run(path, ImportOptions())
+        found = import_run(path, ImportOptions(schedule="cosine"))
+        assert plan_of(found).factor(1) == pytest.approx(0.775)
+
+    def test_planned_total_from_the_text_of_v5(self, tmp_path: Path) -> None:
+        path = copy_run(tmp_path, "v5.0", "epoch1.pt")
+        with pytest.raises(UserError, match=r"says which data set .* --data"):
+            import_run(path, ImportOptions())
+        found = import_run(path, ImportOptions(data="coco128.yaml"))
+        assert plan_of(found).total_epochs == 3
+
+    def edited(self, folder: Path, **changes: Any) -> Path:
+        """A v5.0 run whose opt.yaml was changed."""
+        path = copy_run(folder, "v5.0", "epoch1.pt", "opt.yaml", "hyp.yaml")
+        options = yaml.safe_load((folder / "opt.yaml").read_text()) | changes
+        (folder / "opt.yaml").write_text(yaml.safe_dump(options))
+        return path
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"epochs": 1}, "2 epochs are completed, but only 1 planned"),
+            ({"epochs": "three"}, "option epochs is 'three'"),
+            ({"total_batch_size": -1}, "AutoBatch; write the batch size"),
+            ({"label_smoothing": "much"}, "option label_smoothing is 'much'"),
+            ({"linear_lr": True}, "--schedule cosine gives it"),
+            ({"data": None}, "give it with --data"),
+        ],
+        ids=lambda value: str(value)[:20],
+    )
+    def test_options_that_cannot_be(
+        self, tmp_path: Path, changes: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(UserError, match=message):
+            import_run(self.edited(tmp_path, **changes), ImportOptions())
+
+    def test_options_by_their_older_names(self, tmp_path: Path) -> None:
+        path = self.edited(
+            tmp_path,
+            **{"img_size": [320, 640], "cache_images": True, "image_weights": True},
+            **{"device": "0,1", "batch_size": 8, "total_batch_size": 32, "freeze": 10},
+            world_size=None,
+        )
+        found = import_run(path, ImportOptions())
+        options = TrainOptions(**found.checkpoint["config"]["options"])
+        assert (options.imgsz, options.cache, options.device) == (320, "ram", "")
+        assert (options.batch_size, options.freeze) == (32, [10])
+        assert plan_of(found).accumulate == 2
+        assert found.missing["--image-weights"] == "not in this program; left out"
+        assert found.checkpoint["config"]["processes"] == 2
+        assert found.checkpoint["config"]["precision"] == "unknown"
+
+
+class TestStripped:
+    def test_refused(self, version: str) -> None:
+        with pytest.raises(
+            UserError, match=r"stripped of optimizer, .*, EMA counter, epoch, .* --allow-partial-st"
+        ):
+            import_run(LEGACY / version / "last_stripped.pt", ImportOptions())
+
+    def test_weights_only(self, version: str) -> None:
+        found = import_run(LEGACY / version / "last_stripped.pt", PARTIAL)
+        checkpoint = settled(found, 8).checkpoint
+        assert validated(checkpoint, "it") == checkpoint
+        assert checkpoint["optimizer"] == {"name": "SGD", "buffers": {}}
+        for name, value in checkpoint["model"].items():
+            assert torch.equal(value, checkpoint["ema"]["weights"][name])
+        total = {"v5.0": 3, "v7": 4}[version]
+        assert checkpoint["position"] == {"epoch": total, "iteration": 8 * total}
+        assert len(checkpoint["history"]) == total
+        assert plan_of(found).total_epochs == total
+        assert not checkpoint["stopped_early"]
+        assert found.missing["optimizer"] == "stripped, so its momentum starts afresh"
+        assert {"weights", "EMA", "epoch"} <= set(found.missing)
+
+    def test_counter(self, version: str) -> None:
+        """Batches per step: `round(1 + 3 i / length)`, and 4 after the warm-up."""
+        found = import_run(LEGACY / version / "last_stripped.pt", PARTIAL)
+        assert found.ema_updates is None
+        # v5.0, 24 of 1000: all step alone; v7, 32 of 100: 17 step alone, then 15 in pairs
+        assert settled(found, 8).checkpoint["ema"]["updates"] == 24
+        # v5.0, 300 of 1000: 167 alone, 133 in pairs; v7, 300 and 100 more: 50 alone, 101 in pairs,
+        # 1 left and 99 in threes, 1 left and 150 in fours
+        updates = settled(found, 100).checkpoint["ema"]["updates"]
+        assert updates == {"v5.0": 167 + 66, "v7": 50 + 50 + 33 + 37}[version]
+
+    def test_epochs_nowhere_told(self, tmp_path: Path) -> None:
+        path = copy_run(tmp_path, "v7", "last_stripped.pt")
+        with pytest.raises(UserError, match="--completed-epochs N"):
+            import_run(path, PARTIAL)
+        wishes = ImportOptions(completed_epochs=3, allow_partial_state=True)
+        found = import_run(path, wishes)
+        assert found.checkpoint["position"]["epoch"] == 3
+        assert found.checkpoint["stopped_early"]  # 4 were planned
+        assert found.checkpoint["best"] == {"fitness": -math.inf, "epoch": -1}
+        assert found.missing["epoch"] == "stripped; --completed-epochs says 3 are completed"
+        with pytest.raises(UserError, match="5 epochs are completed, but only 4 planned"):
+            import_run(path, dataclasses.replace(wishes, completed_epochs=5))
+
+    def test_planned_total_nowhere_told(self, tmp_path: Path) -> None:
+        """A stripped run was at its end."""
+        path = copy_run(tmp_path, "v5.0", "last_stripped.pt")
+        found = import_run(path, ImportOptions("coco.yaml", None, 300, True))
+        assert plan_of(found).total_epochs == 300
+        assert found.missing["planned total"].startswith(
+            "not on record; a stripped run is at its end"
+        )
+
+    def test_best_is_of_the_best_epoch(self, tmp_path: Path) -> None:
+        copy = copy_run(tmp_path, "v7", "last_stripped.pt", "results.csv")
+        path = copy.rename(copy.with_name("best.pt"))
+        lines = (tmp_path / "results.csv").read_text().splitlines()
+        rows = [
+            lines[0],
+            lines[1],
+            lines[4].replace("  3,", "  1,"),
+            lines[2].replace(" 1,", " 2,"),
+        ]
+        (tmp_path / "results.csv").write_text("\n".join(rows))
+        checkpoint = import_run(path, PARTIAL).checkpoint
+        assert checkpoint["position"]["epoch"] == 2
+        assert checkpoint["best"] == {"fitness": pytest.approx(0.0984736), "epoch": 1}
+        assert not checkpoint["stopped_early"]
+
+
+@pytest.fixture
+def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets files be read as if some of their content were another."""
+
+    def alter(**changes: Any) -> None:
+        def read(path: Path) -> UpstreamCheckpoint:
+            return dataclasses.replace(read_upstream(path), **changes)
+
+        monkeypatch.setattr(module, "read_upstream", read)
+
+    return alter
+
+
+def optimizer_with(**settings: float) -> dict[str, Any]:
+    """The optimizer of the v7 file with other settings in every group."""
+    optimizer = read_upstream(LEGACY / "v7" / "epoch1.pt").optimizer
+    assert optimizer is not None
+    groups = [group | settings for group in optimizer["param_groups"]]
+    return optimizer | {"param_groups": groups}
+
+
+class TestVariants:
+    PATH = LEGACY / "v7" / "epoch1.pt"
+
+    def test_after_the_warmup_the_loader_tells(self, altered: Callable[..., None]) -> None:
+        """100 epochs of a run that is past its warm-up, continued on few and on many batches."""
+        options = {"epochs": 200, "data": "a.yaml", "cos_lr": False}
+        optimizer = optimizer_with(momentum=0.937, lr=0.01 * (1 - 99 / 200 * 0.99))
+        altered(epoch=99, options=options, optimizer=optimizer)
+        found = import_run(self.PATH, ImportOptions())
+        assert found.pace == (100, None, True)
+        many, few = settled(found, 50), settled(found, 1)
+        assert many.checkpoint["position"] == {"epoch": 100, "iteration": 5000}
+        assert plan_of(many).warmup.iterations == 150
+        # one batch per epoch would be inside a warm-up of 100 iterations, which must not come back
+        assert few.checkpoint["position"]["iteration"] == 100
+        assert plan_of(few).warmup.iterations == 99
+        for plan, iteration in ((plan_of(few), 100), (plan_of(many), 5000), (plan_of(found), 100)):
+            settings = plan.settings(100, iteration)
+            assert settings.bias_lr == settings.lr == pytest.approx(0.01 * 0.505)
+            assert (settings.momentum, settings.accumulate) == (0.937, 4)
+        assert many.checkpoint["ema"]["updates"] == 16
+
+    def test_adam(self, altered: Callable[..., None]) -> None:
+        content = read_upstream(self.PATH)
+        numbers = range(len(content.parameter_names))
+        assert content.optimizer is not None
+        names = [n for group in name_optimizer_state(content) for n in group.state]
+        state = {
+            number: {
+                "step": 16,  # a plain number in torch before 1.12
+                "exp_avg": content.model_state[names[number]] * 0 + number,
+                "exp_avg_sq": content.model_state[names[number]].float() * 0,
+            }
+            for number in numbers
+        }
+        groups = [
+            {key: value for key, value in group.items() if key != "momentum"}
+            for group in content.optimizer["param_groups"]
+        ]
+        altered(optimizer={"state": state, "param_groups": groups}, options=None)
+        found = import_run(self.PATH, ImportOptions())
+        optimizer = found.checkpoint["optimizer"]
+        assert optimizer["name"] == "Adam"
+        assert found.checkpoint["config"]["options"]["optimizer"] == "Adam"
+        buffers = optimizer["buffers"][names[5]]
+        assert torch.equal(buffers["step"], torch.tensor(16.0))
+        assert buffers["exp_avg"].dtype == torch.float32
+        assert buffers["exp_avg"].unique().tolist() == [5]
+        assert found.pace.batches_per_epoch is None
+
+    def test_frozen_parameters_have_no_buffers(self, altered: Callable[..., None]) -> None:
+        optimizer = read_upstream(self.PATH).optimizer
+        assert optimizer is not None
+        state = {
+            n: s if n > 1 else {"momentum_buffer": None} for n, s in optimizer["state"].items()
+        }
+        del state[2]
+        altered(optimizer=optimizer | {"state": state})
+        found = import_run(self.PATH, ImportOptions())
+        assert len(found.checkpoint["optimizer"]["buffers"]) == 174
+        assert "optimizer buffers of 174 of 177 parameters" in found.restored
+
+    def test_no_planned_total(self, altered: Callable[..., None], tmp_path: Path) -> None:
+        altered(options=None)
+        path = copy_run(tmp_path, "v7", "epoch1.pt", "results.csv")
+        with pytest.raises(
+            UserError, match=r"how many epochs were planned; put the run's opt\.yaml"
+        ):
+            import_run(path, ImportOptions(data="a.yaml"))
+
+    def test_rates_of_v6_are_put_in_order(
+        self, altered: Callable[..., None], tmp_path: Path
+    ) -> None:
+        altered(version="v6.1")
+        path = copy_run(tmp_path, "v7", "epoch1.pt", "opt.yaml")
+        row = dict.fromkeys(COLUMNS, 0.5) | {"x/lr0": 0.001, "x/lr1": 0.001, "x/lr2": 0.09}
+        write_results([row | {"epoch": 0.0}, row | {"epoch": 1.0}], tmp_path / "results.csv")
+        history = import_run(path, ImportOptions()).checkpoint["history"]
+        assert [history[1][f"x/lr{group}"] for group in range(3)] == [0.09, 0.001, 0.001]
+
+    def test_a_tensor_is_absent(self, altered: Callable[..., None]) -> None:
+        state = read_upstream(self.PATH).ema_state
+        assert state is not None
+        altered(ema_state={n: v for n, v in state.items() if n != "model.0.bn.bias"})
+        with pytest.raises(UserError, match=r"lacks 1 tensors .* model\.0\.bn\.bias"):
+            import_run(self.PATH, ImportOptions())
+
+    def test_epochs_that_contradict_the_file(self) -> None:
+        with pytest.raises(UserError, match=r"--completed-epochs 7: .* itself says 2"):
+            import_run(self.PATH, ImportOptions(completed_epochs=7))
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [({"schedule": "step"}, "--schedule step"), ({"completed_epochs": 0}, "give at least 1")],
+)
+def test_impossible_wishes(wish: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ImportOptions(**wish)

@@ -1,0 +1,438 @@
+"""Upstream's files are read to the last digit, and nothing that a file asks for is ever done."""
+
+import json
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.paths import SHARED, requires_shared
+from tests.utils.checkpoint.pickle_text import (
+    Call,
+    Name,
+    Persistent,
+    Raw,
+    program,
+    write_archive,
+)
+from tests.utils.checkpoint.tiny_files import STORAGES, module, tensor, tiny_content, tiny_model
+from utils.errors import UserError
+from utils.upstream.optimizer import name_optimizer_state
+from utils.upstream.reader import is_upstream_file, read_upstream
+
+LEGACY = SHARED / "legacy"
+OFFICIAL = SHARED / "weights" / "yolov5n.pt"
+SECONDS = 10  # a refusal takes milliseconds; this leaves room for a busy machine
+
+
+def read_content(folder: Path, content: Any) -> Any:
+    return read_upstream(write_archive(folder / "file.pt", program(content), STORAGES))
+
+
+@requires_shared
+class TestRealFiles:
+    """Numbers written down by the program that wrote the files."""
+
+    @pytest.fixture(params=["v5.0", "v7"])
+    def version(self, request: pytest.FixtureRequest) -> str:
+        return request.param
+
+    def test_unstripped_equals_what_upstream_saw(self, version: str) -> None:
+        expected = json.loads((LEGACY / version / "epoch1_expected.json").read_text())
+        found = read_upstream(LEGACY / version / "epoch1.pt")
+        assert found.epoch == expected["epoch"] == 1
+        assert found.ema_updates == expected["updates"]
+        assert found.best_fitness == expected["best_fitness"]
+        assert found.spec["nc"] == expected["nc"]
+        assert len(found.names) == expected["nc"]
+        assert list(found.names[:5]) == expected["names"]
+        assert list(found.strides) == expected["stride"]
+        assert found.anchors is not None
+        pixels = found.anchors * torch.tensor(found.strides).view(-1, 1, 1)
+        assert pixels.tolist() == expected["anchors_px"]
+
+    def test_every_tensor_of_model_and_ema(self, version: str) -> None:
+        expected = json.loads((LEGACY / version / "epoch1_expected.json").read_text())
+        found = read_upstream(LEGACY / version / "epoch1.pt")
+        assert found.ema_state is not None
+        for state, norms in (
+            (found.model_state, expected["weight_norm"]),
+            (found.ema_state, expected["ema_norm"]),
+        ):
+            floating = {name: value for name, value in state.items() if value.is_floating_point()}
+            assert list(floating) == list(norms)
+            for name, value in floating.items():
+                assert value.dtype == torch.float16
+                assert value.double().norm().item() == pytest.approx(norms[name], rel=1e-12)
+        assert list(found.weights) == list(found.ema_state)
+        for name, value in found.weights.items():
+            if value.is_floating_point():
+                assert value.dtype == torch.float32
+            assert torch.equal(value, found.ema_state[name].to(value.dtype))
+
+    def test_optimizer_buffers_by_name_and_group(self, version: str) -> None:
+        expected = json.loads((LEGACY / version / "epoch1_expected.json").read_text())
+        groups = name_optimizer_state(read_upstream(LEGACY / version / "epoch1.pt"))
+        kinds = {"v5.0": ["norm", "weight", "bias"], "v7": ["bias", "weight", "norm"]}[version]
+        assert [group.kind for group in groups] == kinds
+        for group, row in zip(groups, expected["groups"], strict=True):
+            assert len(group.state) == row.pop("n")
+            assert {key: group.settings[key] for key in row} == row
+        buffers = {
+            name: state["momentum_buffer"]
+            for group in groups
+            for name, state in group.state.items()
+        }
+        assert list(buffers) == list(expected["momentum_buffer_norm_sum"])
+        for name, (norm, total) in expected["momentum_buffer_norm_sum"].items():
+            assert buffers[name].double().norm().item() == pytest.approx(norm, rel=1e-12)
+            assert buffers[name].double().sum().item() == pytest.approx(total, rel=1e-9, abs=1e-12)
+
+    def test_stripped_says_what_is_gone(self, version: str) -> None:
+        found = read_upstream(LEGACY / version / "last_stripped.pt")
+        assert found.epoch == -1
+        assert found.ema_state is None
+        assert found.ema_updates is None
+        assert found.optimizer is None
+        assert set(found.weights) == set(found.model_state)
+        with pytest.raises(UserError, match="stripped of its optimizer"):
+            name_optimizer_state(found)
+
+    def test_what_only_one_version_has(self) -> None:
+        old = read_upstream(LEGACY / "v5.0" / "epoch1.pt")
+        assert old.version == "v5.0"
+        assert old.options is None
+        assert old.date is None
+        assert old.training_results is not None
+        assert old.training_results.split()[:2] == ["0/2", "0G"]
+        assert old.model_state["model.24.anchor_grid"].shape == (3, 1, 3, 1, 1, 2)
+        new = read_upstream(LEGACY / "v7" / "epoch1.pt")
+        assert new.version == "v7.0"
+        assert new.options is not None
+        assert new.options["save_dir"] == "runs/train/legacy"
+        assert new.options["epochs"] == 4
+        assert new.options["hyp"]["lrf"] == 0.01
+        assert new.training_results is None
+        assert new.date is not None
+        assert new.date.startswith("20")
+
+    def test_official_weights(self) -> None:
+        found = read_upstream(OFFICIAL)
+        names = json.loads((SHARED / "goldens" / "state_dict_yolov5n.json").read_text())
+        shapes = {name: tuple(value.shape) for name, value in found.weights.items()}
+        assert shapes == {name: tuple(shape) for name, shape in dict(names).items()}
+        assert found.version == "v6.1"
+        assert found.names[0] == "person"
+        assert found.names[79] == "toothbrush"
+        assert found.spec["width_multiple"] == 0.25
+
+    def test_told_from_files_of_our_own(self, tmp_path: Path) -> None:
+        torch.save({"weights": {"a": torch.ones(2)}}, tmp_path / "ours.pt")
+        (tmp_path / "text.pt").write_text("models.yolo")
+        for path in (OFFICIAL, *LEGACY.glob("*/*.pt")):
+            assert is_upstream_file(path)
+        for name in ("ours.pt", "text.pt", "absent.pt"):
+            assert not is_upstream_file(tmp_path / name)
+
+    def test_damaged_anywhere(self, version: str, tmp_path: Path) -> None:
+        """A file cut short or with a bit turned: an error of one sentence, or the content."""
+        whole = (LEGACY / version / "last_stripped.pt").read_bytes()
+        draw = np.random.default_rng(0)
+        for _ in range(6):
+            position = int(draw.integers(len(whole)))
+            (tmp_path / "cut.pt").write_bytes(whole[:position])
+            with pytest.raises(UserError, match=r"cut\.pt"):
+                read_upstream(tmp_path / "cut.pt")
+            turned = bytearray(whole)
+            turned[position] ^= 1 << int(draw.integers(8))
+            (tmp_path / "turned.pt").write_bytes(turned)
+            try:
+                assert read_upstream(tmp_path / "turned.pt").epoch == -1  # a bit that nobody reads
+            except UserError as error:
+                assert "turned.pt" in str(error)  # noqa: PT017 - either outcome is right
+
+
+def test_tiny_file_reads(tmp_path: Path) -> None:
+    """The base of the hostile files below is itself in order."""
+    found = read_content(tmp_path, tiny_content())
+    assert found.parameter_names == (
+        "model.0.conv.weight",
+        "model.0.bn.weight",
+        "model.0.bn.bias",
+    )
+    assert found.norm_parameters == {"model.0.bn.weight", "model.0.bn.bias"}
+    assert found.weights["model.0.conv.weight"].tolist() == [[0, 1], [2, 3]]
+    assert found.weights["model.1.anchors"].tolist() == [[[1.25, 2]]]
+    assert found.strides == (8,)
+    assert found.version == "v6.0"
+
+
+def test_plain_data_of_every_kind(tmp_path: Path) -> None:
+    order = Call("numpy.dtype", ("f8", False, True), (3, "<", None, None, None, -1, -1, 0))
+    number = Call("_codecs.encode", (np.array([0.5], "<f8").tobytes().decode("latin1"), "latin1"))
+    array = Call(
+        "numpy._core.multiarray._reconstruct",
+        (Name("numpy.ndarray"), (0,), b"b"),
+        (1, (1,), order, False, number),
+    )
+    scalar = Call("numpy.core.multiarray.scalar", (order, number))
+    options = {
+        "save_dir": Call("pathlib.PosixPath", ("/", "runs", "exp")),
+        "weights": Call("pathlib.WindowsPath", ("C:\\", "a.pt")),
+        "size": Call("torch.Size", ((640, 480),)),
+        "device": Call("torch.device", ("cuda", 0)),
+        "scalar": scalar,
+        "seen": Call("__builtin__.set", (["b", "a"],)),
+        "order": Call("collections.OrderedDict"),
+    }
+    found = read_content(tmp_path, tiny_content(opt=options, best_fitness=array))
+    assert found.best_fitness == 0.5
+    assert found.options == {
+        "save_dir": "/runs/exp",
+        "weights": "C:\\a.pt",
+        "size": [640, 480],
+        "device": "cuda",
+        "scalar": 0.5,
+        "seen": ["a", "b"],
+        "order": {},
+    }
+
+
+SHELL = "touch executed"
+DOUBLING = b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(1, 99))  # each twice the last
+HOSTILE = {
+    "os.system": (Call("posix.system", (SHELL,)), "asks for posix.system; refused"),
+    "eval": (Call("builtins.eval", ("1",)), "asks for builtins.eval; refused"),
+    "eval, python 2": (Call("__builtin__.eval", ("1",)), "asks for __builtin__.eval; refused"),
+    "getattr": (Call("builtins.getattr", (Name("torch.Size"), "x")), "builtins.getattr; refused"),
+    "attrgetter chain": (
+        Call(Call("operator.attrgetter", ("system",)), (Name("os.path"),)),
+        "asks for operator.attrgetter; refused",
+    ),
+    "call of a call": (Call(Call("torch.Size", ((1,),)), (SHELL,)), "Record where Name is due"),
+    "copyreg": (Call("copyreg._reconstructor", (Name("torch.Size"),)), "copyreg._reconstructor"),
+    "torch.load": (Call("torch.load", ("other.pt",)), "asks for torch.load; refused"),
+    "torch.hub": (Call("torch.hub.load", ("a/b", "c")), "asks for torch.hub.load; refused"),
+    "subprocess": (Call("subprocess.Popen", (SHELL,)), "asks for subprocess.Popen; refused"),
+    "terminal codes": (Call("os.\x1b[2J", ()), r"asks for os.\x1b[2J; refused"),
+    # a prefix of inert names is no way out: the name is only text
+    "dotted way out": (Call("torch.nn.modules.torch.os.system", (SHELL,)), "where data is due"),
+    "state of a name": (Raw(b"ctorch\nSize\n}X\1\0\0\0aK\1sb"), "Name where Record is due"),
+    "other class": (
+        Call("torch.nn.modules.module.Module", (), {"__class__": Name("torch.Size")}),
+        "where data is due",
+    ),
+    "reduce in the state": (
+        Call("torch.nn.modules.module.Module", (), {"__reduce__": Name("torch.Size")}),
+        "where data is due",
+    ),
+    "INST": (Raw(b"(X\1\0\0\0aios\nsystem\n"), "opcode INST"),
+    "OBJ": (Raw(b"(ctorch\nSize\nK\1o"), "opcode OBJ"),
+    "EXT1": (Raw(b"\x82\1"), "opcode EXT1"),
+    "text persistent id": (Raw(b"Pstorage\n"), "opcode PERSID"),
+    "persistent id as data": (Persistent(("module", "x")), "where data is due"),
+    "pointers": (
+        Call(
+            "numpy.core.multiarray.scalar",
+            (Call("numpy.dtype", ("O8", False, True), (3, "|", None)), b"\1" * 8),
+        ),
+        "numbers of an unknown type",
+    ),
+    "unpacking codec": (
+        Call(
+            "numpy.core.multiarray.scalar",
+            (Call("numpy.dtype", ("i1",), (3, "|")), Call("_codecs.encode", ("x", "zlib"))),
+        ),
+        "numbers without their bytes",
+    ),
+    "bytes without end": (Raw(b"\x8e" + b"\xff" * 7 + b"\x7f"), "does not parse"),
+    "memo slot two billion": (Raw(b"Nr\xff\xff\xff\x7fh\1"), "does not parse"),
+    "list in itself": (Raw(b"]q\1h\1a"), "nested without end"),
+    "doubling lists": (Raw(b"](]q\1" + DOUBLING + b"e"), "unfolds to more"),
+    "deep nesting": (Raw(b"]" * 5000 + b"a" * 4999), "nested without end"),
+    "tuple as a key": (Raw(b"})Ns"), "tuple as a key"),
+    "large set": (Call("builtins.set", (["x"] * 99,)), "a set too large"),
+    "absent storage": (tensor("9", 1), "is not a readable YOLOv5 checkpoint"),
+    "half an element": (tensor("3", 1, kind="Double"), "is not a readable YOLOv5 checkpoint"),
+    "huge storage": (tensor("0", 1, of=2**31 - 1), "does not have its"),
+    "storage of objects": (tensor("0", 4, kind="Object"), "asks for torch.ObjectStorage; refused"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_content_is_refused(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content, message = HOSTILE[case]
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"file\.pt") as refusal:
+        read_content(tmp_path, tiny_content(opt={"a": content}))
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert time.monotonic() - began < SECONDS
+    assert [path.name for path in tmp_path.iterdir()] == ["file.pt"]  # nothing was touched
+
+
+def view(offset: Any, size: Any, stride: Any) -> Call:
+    storage = Persistent(("storage", Name("torch.FloatStorage"), "0", "cpu", 4))
+    return Call("torch._utils._rebuild_tensor_v2", (storage, offset, size, stride, False, {}))
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [
+        (0, (5,), (1,)),  # one element too many
+        (4, (1,), (1,)),  # begins behind the end
+        (0, (2, 2), (3, 2)),  # the corner is element 5
+        (-1, (1,), (1,)),
+        (0, (-1,), (1,)),
+        (3, (2,), (-1,)),
+        (0, (2**30, 2**30), (0, 0)),  # an exabyte out of one element
+        (0, (4,), ()),
+        (0, (1,) * 99, (1,) * 99),
+        ("0", (1,), (1,)),
+        (0, [4], [1]),
+        (0, (1.0,), (1,)),
+    ],
+)
+def test_view_beyond_its_storage_is_refused(
+    tmp_path: Path, offset: Any, size: Any, stride: Any
+) -> None:
+    norm = module("torch.nn.modules.x.Y", _parameters={"weight": view(offset, size, stride)})
+    model = tiny_model(_modules={"x": norm})
+    with pytest.raises(UserError, match="is not a readable YOLOv5 checkpoint"):
+        read_content(tmp_path, tiny_content(model=model))
+
+
+def test_storage_read_as_two_types_is_refused(tmp_path: Path) -> None:
+    buffers = {"a": tensor("0", 4), "b": tensor("0", 4, kind="Int")}
+    with pytest.raises(UserError, match="used as two types"):
+        read_content(tmp_path, tiny_content(model=tiny_model(_buffers=buffers)))
+
+
+def test_one_storage_many_times_is_refused(tmp_path: Path) -> None:
+    buffers = {f"b{i}": tensor("0", 10_000) for i in range(50)}
+    pickled = program(tiny_content(model=tiny_model(_buffers=buffers)))
+    path = write_archive(tmp_path / "file.pt", pickled, STORAGES | {"0": b"\0" * 40_000})
+    with pytest.raises(UserError, match="larger than the file"):
+        read_upstream(path)
+
+
+def test_modules_nested_without_end_are_refused(tmp_path: Path) -> None:
+    # memo slot 1 is the inner module, whose child "a" it is itself
+    cyclic = Raw(
+        b"ctorch.nn.modules.x\nY\n)Rq\1}(X\x0b\0\0\0_parameters}X\x08\0\0\0_buffers}"
+        b"X\x08\0\0\0_modules}X\1\0\0\0ah\1sub"
+    )
+    with pytest.raises(UserError, match="modules are nested without end"):
+        read_content(tmp_path, tiny_content(model=tiny_model(_modules={"x": cyclic})))
+
+
+@pytest.mark.parametrize("kind", ["models.yolo.SegmentationModel", "ultralytics.nn.tasks.X"])
+def test_other_tasks_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UserError, match=rf"holds a {kind}; only YOLOv5 detection"):
+        read_content(tmp_path, tiny_content(model=Call(kind)))
+
+
+def test_fused_model_is_refused(tmp_path: Path) -> None:
+    fused = module("models.common.Conv", _modules={"conv": module("torch.nn.modules.conv.Conv2d")})
+    with pytest.raises(UserError, match="was fused for inference"):
+        read_content(tmp_path, tiny_content(model=tiny_model(_modules={"model": fused})))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {},
+        {"model": None},
+        {"model": Call("torch.Size", ((1,),))},
+        tiny_content(epoch="four"),
+        tiny_content(best_fitness=[1, 2]),
+        tiny_content(opt=[1]),
+        tiny_content(model=Call("models.yolo.Model")),
+        tiny_content(model=tiny_model(yaml=None)),
+        tiny_content(model=tiny_model(names=3)),
+        tiny_content(model=tiny_model(stride="8")),
+        tiny_content(model=tiny_model(_parameters=[])),
+        tiny_content(model=tiny_model(_modules={"x" * 5000: tiny_model()})),
+        tiny_content(ema=Call("models.yolo.Model", (), {"_parameters": 3})),
+    ],
+)
+def test_content_of_another_shape_is_refused(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(UserError, match=r"file\.pt (holds|is not)"):
+        read_content(tmp_path, content)
+
+
+def test_every_truncation_and_many_flips_of_the_pickle(tmp_path: Path) -> None:
+    """Checksums are right here, so what is damaged reaches the reader itself."""
+    whole = program(tiny_content(opt={"a": [1.5, "b"]}))
+    draw = np.random.default_rng(1)
+    damaged = [whole[:end] for end in range(0, len(whole), 5)]
+    for _ in range(400):
+        flipped = bytearray(whole)
+        flipped[int(draw.integers(len(whole)))] = int(draw.integers(256))
+        damaged.append(bytes(flipped))
+    refused = 0
+    for program_bytes in damaged:
+        try:
+            read_upstream(write_archive(tmp_path / "file.pt", program_bytes, STORAGES))
+        except UserError:
+            refused += 1
+    assert refused > len(damaged) // 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file.pt"]
+
+
+class TestFilesThatAreNoArchives:
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", "is not a checkpoint, it is empty"),
+            (b"hello\n" * 99, "is not a checkpoint, it is a text file"),
+            (b"PK\3\4" + b"\0" * 99, "is not a checkpoint, or it is cut short"),
+            (b"\x80\2\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "older than 1.6; save it again"),
+            (b"\x80\4K\1.", "is not a checkpoint, it is a bare pickle"),
+            (b"\x89PNG\r\n\x1a\n" + b"\0" * 99, "is not a checkpoint, it is a picture"),
+            (b"\0" * 99, "is not a checkpoint: it is of no kind that torch writes"),
+        ],
+        ids=["empty", "text", "half a zip", "old torch", "pickle", "picture", "zeros"],
+    )
+    def test_refused(self, tmp_path: Path, content: bytes, message: str) -> None:
+        (tmp_path / "file.pt").write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read_upstream(tmp_path / "file.pt")
+
+    def test_absent_and_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="does not exist"):
+            read_upstream(tmp_path / "absent.pt")
+        with pytest.raises(UserError, match="is not a checkpoint"):
+            read_upstream(tmp_path)
+
+    def test_other_zip(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "file.pt", "w") as archive:
+            archive.writestr("a/readme.txt", "hello")
+        with pytest.raises(UserError, match=r"not one that torch wrote: no data\.pkl"):
+            read_upstream(tmp_path / "file.pt")
+
+    def test_zip_bomb(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "file.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a/data.pkl", b"." * 10_000_000)
+        with pytest.raises(UserError, match="compressed members"):
+            read_upstream(tmp_path / "file.pt")
+
+    def test_wrong_checksum(self, tmp_path: Path) -> None:
+        path = write_archive(tmp_path / "file.pt", program(tiny_content()), STORAGES)
+        content = path.read_bytes().replace(b"best_fitness", b"best_fitnesS", 1)
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"damaged: the checksum of data\.pkl is wrong"):
+            read_upstream(path)
+
+    def test_program_too_long(self, tmp_path: Path) -> None:
+        path = write_archive(tmp_path / "file.pt", b"N" * (16 * 2**20 + 1))
+        with pytest.raises(UserError, match="more than any checkpoint"):
+            read_upstream(path)

@@ -1,1 +1,0 @@
-"""Looking at a data set before training on it: `python -m utils.datasets.check DATA.yaml`."""

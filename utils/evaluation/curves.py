@@ -1,0 +1,241 @@
+"""Plots of one validation: PR, F1, P and R curves, confusion matrix, miss-rate curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
+
+from utils.errors import UserError
+from utils.evaluation.metrics import Floats, MetricCurves, smooth
+from utils.evaluation.miss_rate import MissRate
+from utils.plots.figure import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    QUIET,
+    VERMILION,
+    new_figure,
+    save_figure,
+    style_axes,
+)
+
+MAX_NAMED_CLASSES = 20
+"""Curves of more classes are drawn thin and grey, and not listed."""
+MAX_NUMBERED_CLASSES = 30
+"""Cells of a larger confusion matrix have no room for numbers."""
+MAX_LABELLED_CLASSES = 100
+"""A larger confusion matrix has no room for names."""
+MIN_SHARE_WRITTEN = 0.005
+"""Smaller shares would be written as 0.00."""
+DARK_CELL = 0.5
+"""White figures from here on."""
+MAX_NAME_LENGTH = 24
+# The confusion matrix, in inches.
+CELL, MATRIX_LIMITS = 0.42, (4.5, 12.0)
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_BOTTOM, MARGIN_TOP = 2.2, 1.0, 2.1, 0.6
+SIZE_TIMES_CLASSES, FONT_LIMITS = 600.0, (5.5, 8.5)  # points
+COLOURS = (BLUE, ORANGE, VERMILION, GREEN)
+LEFT, RIGHT = 1e-3, 10.0  # false positives per image
+AVERAGED = (0.01, 1.0)
+MIN_SHOWN = 0.05
+WIDE_AS_A_DIGIT = "\N{FIGURE SPACE}"
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.64, 0.8, 1.0)
+
+
+class _Curve(NamedTuple):
+    """What one picture shows."""
+
+    file: str
+    title: str
+    axis_names: tuple[str, str]
+    values: Floats
+    """One curve for each class, [c, 1000]."""
+
+
+def save_metric_curves(curves: MetricCurves, folder: Path) -> None:
+    """Write PR_curve.png, F1_curve.png, P_curve.png and R_curve.png into a folder."""
+    map50 = float(curves.ap50.mean()) if len(curves.ap50) else 0.0
+    classes = [f"{_shorten(n)} {ap:.3f}" for n, ap in zip(curves.names, curves.ap50, strict=True)]
+    axes_names = ("recall", "precision")
+    picture = _Curve("PR_curve.png", "Precision over recall", axes_names, curves.envelope)
+    _save_curves(picture, curves.confidence, classes, f"all classes {map50:.3f} mAP50", folder)
+    names = [_shorten(name) for name in curves.names]
+    for file, title, values in (
+        ("F1_curve.png", "F1 over confidence", curves.f1),
+        ("P_curve.png", "Precision over confidence", curves.precision),
+        ("R_curve.png", "Recall over confidence", curves.recall),
+    ):
+        picture = _Curve(file, title, ("confidence", title.split()[0]), values)
+        _save_curves(picture, curves.confidence, names, _best_of_mean(picture, curves), folder)
+
+
+def _best_of_mean(picture: _Curve, curves: MetricCurves) -> str:
+    """The legend's entry for the mean: its highest point, smoothed, and where that lies."""
+    if not len(picture.values):
+        return "all classes"
+    mean = smooth(picture.values.mean(0))
+    return f"all classes {mean.max():.2f} at {curves.confidence[mean.argmax()]:.3f}"
+
+
+def _shorten(name: str) -> str:
+    """A class name on one line and of bounded length."""
+    name = " ".join(name.split())
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
+
+
+def _save_curves(
+    picture: _Curve, axis: Floats, names: Sequence[str], mean_name: str, folder: Path
+) -> None:
+    """Draw the curve of every class and their mean over one axis [1000]."""
+    figure = new_figure(9.5, 6.0)
+    axes = figure.add_axes((0.075, 0.095, 0.62, 0.81))
+    style_axes(axes)
+    named = len(names) <= MAX_NAMED_CLASSES
+    palette = colormaps["tab20"]
+    handles: list[Line2D] = []
+    for number, values in enumerate(picture.values):
+        color, width = (palette(number), 1.3) if named else ("#b8c4cc", 0.7)
+        handles += axes.plot(axis, values, color=color, linewidth=width)
+    if not named:
+        handles, names = handles[:1], [f"each of {len(names)} classes"]
+    mean = picture.values.mean(0) if len(picture.values) else np.zeros_like(axis)
+    handles += axes.plot(axis, mean, color=INK, linewidth=3)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(picture.axis_names[0], fontsize=10.5, color=INK)
+    axes.set_ylabel(picture.axis_names[1], fontsize=10.5, color=INK)
+    axes.set_title(picture.title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
+    # Matplotlib leaves out labels that begin with an underscore, so the names are set afterwards.
+    legend = figure.legend(
+        handles=handles,
+        labels=[str(number) for number in range(len(handles))],
+        loc="upper left",
+        bbox_to_anchor=(0.705, 0.92),
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+    )
+    for text, name in zip(legend.get_texts(), [*names, mean_name], strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
+    save_figure(figure, folder / picture.file)
+
+
+def save_confusion_matrix(matrix: NDArray[np.integer], names: Sequence[str], path: Path) -> None:
+    """Draw a confusion matrix, each column as shares of the true class.
+
+    Args:
+        matrix: Counts of (predicted, true), [c + 1, c + 1]; background is the last.
+        names: The ``c`` class names.
+        path: The picture to write.
+    """
+    shares = matrix / np.maximum(matrix.sum(0, keepdims=True), 1)
+    side = float(np.clip(CELL * len(matrix), *MATRIX_LIMITS))
+    width, height = MARGIN_LEFT + side + MARGIN_RIGHT, MARGIN_BOTTOM + side + MARGIN_TOP
+    figure = new_figure(width, height)
+    left, bottom = MARGIN_LEFT / width, MARGIN_BOTTOM / height
+    axes = figure.add_axes((left, bottom, side / width, side / height))
+    shown = np.where(shares > 0, shares, np.nan)
+    image = axes.imshow(shown, cmap=colormaps["Blues"], vmin=0, vmax=1)
+    axes.tick_params(colors=INK, length=0)
+    for spine in axes.spines.values():
+        spine.set_color(QUIET)
+    _label_cells(axes, shares, [*(_shorten(name) for name in names), "background"])
+    axes.set_xlabel("true class", fontsize=10.5, color=INK)
+    axes.set_ylabel("predicted class", fontsize=10.5, color=INK)
+    title = "Confusion matrix, shares of each true class"
+    axes.set_title(title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
+    scale = figure.add_axes(
+        ((MARGIN_LEFT + side + 0.2) / width, bottom, 0.2 / width, side / height)
+    )
+    bar = figure.colorbar(image, cax=scale)
+    bar.outline.set_visible(False)
+    scale.tick_params(colors=INK, labelsize=9)
+    save_figure(figure, path)
+
+
+def _label_cells(axes: Axes, shares: Floats, names: Sequence[str]) -> None:
+    """Write names along the sides and numbers into the cells, as far as there is room."""
+    count = len(names)
+    if count > MAX_LABELLED_CLASSES:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    size = float(np.clip(SIZE_TIMES_CLASSES / count, *FONT_LIMITS))
+    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(count), names, fontsize=size)
+    for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        text.set_parse_math(False)
+    if count > MAX_NUMBERED_CLASSES:
+        return
+    for row, column in zip(*np.nonzero(shares >= MIN_SHARE_WRITTEN), strict=True):
+        share = shares[row, column]
+        color = "white" if share >= DARK_CELL else INK
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=color, fontsize=size)
+
+
+def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
+    """Draw the curves of subsets that have pedestrians.
+
+    Args:
+        rates: with the corners of the curves.
+        path: the picture to write.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    figure = new_figure(8.0, 6.0)
+    axes = figure.add_axes((0.1, 0.11, 0.85, 0.8))
+    style_axes(axes)
+    axes.axvspan(*AVERAGED, color=QUIET, alpha=0.1, linewidth=0)
+    lowest = 1.0
+    for number, rate in enumerate(rates):
+        if not rate.pedestrians:
+            continue  # and its colour stays its own, so that pictures can be compared
+        # Prolonged to the right edge: more detections would only add false positives.
+        fppi = np.append(rate.fppi, max(RIGHT, rate.fppi[-1])).clip(min=LEFT)
+        missed = np.append(rate.missed, rate.missed[-1])
+        lowest = min(lowest, float(missed[fppi <= RIGHT].min()))
+        axes.plot(
+            fppi,
+            missed.clip(min=SHARES[0]),
+            drawstyle="steps-post",
+            color=COLOURS[number % len(COLOURS)],
+            linewidth=1.8,
+            label=f"{rate.log_average:7.2%}  {rate.subset}".replace(" ", WIDE_AS_A_DIGIT),
+        )
+    _scale(axes, lowest)
+    axes.set_xlabel("false positives per image", fontsize=10.5, color=INK)
+    axes.set_ylabel("miss rate", fontsize=10.5, color=INK)
+    title = "Miss rate, and its log-average over the grey range"
+    axes.set_title(title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
+    if any(rate.pedestrians for rate in rates):
+        axes.legend(loc="lower left", frameon=False, fontsize=9.5, labelcolor=INK)
+    try:
+        save_figure(figure, path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot draw {path}: {error}; name a .png in a folder there is."
+        ) from error
+
+
+def _scale(axes: Axes, lowest: float) -> None:
+    """Logarithmic axes; the lower end is the number below the curves, 0.05 at most."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(LEFT, RIGHT)
+    bottom = max([share for share in SHARES if share <= min(lowest, MIN_SHOWN)], default=SHARES[0])
+    axes.set_ylim(bottom, 1.03)
+    axes.yaxis.set_major_locator(FixedLocator([share for share in SHARES if share >= bottom]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda fppi, _: f"{fppi:g}"))

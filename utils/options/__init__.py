@@ -1,0 +1,1 @@
+"""The options of the programs, and how a program starts and ends."""

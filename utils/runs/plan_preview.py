@@ -1,0 +1,89 @@
+"""The answer to `--plan`: ways to extend a run as table, picture and numbers; imports no torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.files.atomic_write import write_replacing
+from utils.plots.plan_curves import save_lr_plan
+from utils.solver.continuation import Extension
+from utils.solver.preview import PlanPreview, plan_previews, preview_warnings
+from utils.solver.schedule import Plan
+
+log = logging.getLogger("yolo")
+
+PICTURE, NUMBERS = "lr_plan.png", "lr_plan.json"
+HEADINGS = (
+    "mode",
+    "rate before",
+    "after",
+    "ratio",
+    "final rate",
+    "below 1 %",
+    "sum",
+)
+EXPLANATION = (
+    "below 1 %: first epoch with less than 1 % of lr0; "
+    "sum: of the rates after the seam, in percent of the run so far"
+)
+REQUESTED, OTHER = "> ", "  "
+COLUMN_GAP = "  "
+
+
+def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) -> None:
+    """Say, draw and write what each way to extend a run would do to the learning rate.
+
+    Args:
+        plan: the run's plan so far.
+        completed: epochs trained.
+        extension: what is asked for.
+        folder: the run's; lr_plan.png and lr_plan.json are all that is written there.
+
+    Raises:
+        UserError: the extension does not fit the run.
+        UserError: the folder cannot be written.
+    """
+    choices = plan_previews(plan, completed, extension)
+    total = choices[0].plan.total_epochs
+    log.info("Learning rates of an extension at epoch %d to %d epochs:", completed, total)
+    for line in table(choices):
+        log.info("%s", line)
+    log.info("%s: what the command line asks for; %s", REQUESTED.strip(), EXPLANATION)
+    for sentence in preview_warnings(choices):
+        log.warning("%s", sentence)
+    numbers = json.dumps({preview.label: preview.plan.factors() for preview in choices})
+    write_replacing(folder / PICTURE, lambda part: save_lr_plan(plan, completed, choices, part))
+    write_replacing(folder / NUMBERS, lambda part: _write_text(part, numbers + "\n"))
+    log.info("Nothing was trained; see %s and %s", folder / PICTURE, folder / NUMBERS)
+
+
+def table(choices: Sequence[PlanPreview]) -> list[str]:
+    """Heading and one line for each preview, in aligned columns."""
+    rows = [(OTHER + HEADINGS[0], *HEADINGS[1:]), *(_cells(preview) for preview in choices)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        COLUMN_GAP.join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _cells(preview: PlanPreview) -> tuple[str, ...]:
+    return (
+        (REQUESTED if preview.requested else OTHER) + preview.label,
+        f"{preview.rate_before:.4g}",
+        f"{preview.rate_after:.4g}",
+        f"{preview.ratio:.3f}",
+        f"{preview.final_rate:.4g}",
+        "never" if preview.small_from is None else str(preview.small_from),
+        f"{preview.lr_sum_percent:.2f} %",
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

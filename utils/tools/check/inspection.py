@@ -1,0 +1,166 @@
+"""From splits and their figures to findings."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from models.anchors import MIN_SIDE
+from utils.tools.check.copies import find_copies
+from utils.tools.check.findings import NOTE, WARNING, Finding, count
+from utils.tools.check.measures import Measures
+from utils.tools.check.splits import Split, stray_labels
+
+LEFT_OUT = " left out: "
+"""In the index's message about an image that it cannot use."""
+EDGE = 1.0
+"""Pixels that a box may stand out of its image: so much is rounding."""
+
+
+def inspect(
+    splits: Sequence[Split],
+    measures: Sequence[Measures],
+    names: Sequence[str],
+    cell: int,
+    threads: int,
+) -> list[Finding]:
+    """All findings that need no model.
+
+    Args:
+        splits: in the order train, val, test; missing ones left out.
+        measures: of each.
+        names: of the classes.
+        cell: px of the finest level's cells.
+        threads: that read files.
+    """
+    findings: list[Finding] = []
+    for split, measured in zip(splits, measures, strict=True):
+        label_of = dict(zip(split.images, split.labels, strict=True))
+        labels = [label_of[path] for path in split.index.paths]
+        findings += _unreadable(split)
+        findings += _unknown_classes(split, labels, len(names))
+        findings += _shared_labels(split)
+        findings += _out_of_image(split, measured, labels)
+        findings += _too_small(split, measured, labels, cell)
+        findings += _background(split, measured, labels)
+    strays = stray_labels(splits)
+    if strays:
+        text = f"{count(len(strays), 'label file')} without an image"
+        findings.append(Finding(WARNING, "", text, tuple(strays)))
+    return findings + _class_balance(measures, names) + find_copies(splits, threads)
+
+
+def _unreadable(split: Split) -> list[Finding]:
+    left_out = tuple(message for message in split.index.messages if LEFT_OUT in message)
+    repaired = tuple(message for message in split.index.messages if LEFT_OUT not in message)
+    found = []
+    if left_out:
+        text = f"{count(len(left_out), 'image')} that cannot be used, or whose labels cannot"
+        found.append(Finding.serious(split.name, text, left_out))
+    if repaired:
+        text = f"{count(len(repaired), 'repair')} made in reading label files"
+        found.append(Finding(WARNING, split.name, text, repaired))
+    return found
+
+
+def _unknown_classes(split: Split, labels: Sequence[str], classes: int) -> list[Finding]:
+    rows = np.flatnonzero(split.index.boxes[:, 0] >= classes)
+    if not len(rows):
+        return []
+    named: defaultdict[str, set[int]] = defaultdict(set)
+    for image, label in zip(
+        _image_of(split, rows).tolist(), split.index.boxes[rows, 0], strict=True
+    ):
+        named[labels[image]].add(int(label))
+    cases = tuple(
+        f"{label} names class {', '.join(map(str, sorted(unknown)))}"
+        for label, unknown in named.items()
+    )
+    text = f"{count(len(rows), 'box')} of a class beyond the last, {classes - 1}"
+    return [Finding.serious(split.name, text, cases)]
+
+
+def _shared_labels(split: Split) -> list[Finding]:
+    owners = Counter(dict(set(zip(split.images, split.labels, strict=True))).values())
+    shared = tuple(label for label, images in owners.items() if images > 1)
+    text = f"{count(len(shared), 'label file')} of several images"
+    return [Finding(WARNING, split.name, text, shared)] if shared else []
+
+
+def _out_of_image(split: Split, measured: Measures, labels: Sequence[str]) -> list[Finding]:
+    sizes = np.repeat(measured.image_sizes, measured.per_image, axis=0)
+    centres, halves = measured.centres * sizes, measured.file_sides / 2
+    beyond = np.maximum(halves - centres, centres + halves - sizes).max(axis=1, initial=0)
+    return _about_boxes(split, labels, beyond > EDGE, WARNING, "out of its image by more than 1 px")
+
+
+def _too_small(split: Split, measured: Measures, labels: Sequence[str], cell: int) -> list[Finding]:
+    below = measured.below_min_side()
+    within = measured.below_cell(cell) & ~below
+    return [
+        *_about_boxes(split, labels, below, WARNING, f"with a side below {MIN_SIDE:g} px"),
+        *_about_boxes(split, labels, within, NOTE, f"smaller than a cell of {cell} px"),
+    ]
+
+
+def _about_boxes(
+    split: Split, labels: Sequence[str], which: np.ndarray, level: str, fault: str
+) -> list[Finding]:
+    """A finding about some boxes, naming their label files."""
+    rows = np.flatnonzero(which)
+    if not len(rows):
+        return []
+    images, numbers = np.unique(_image_of(split, rows), return_counts=True)
+    cases = tuple(
+        f"{labels[image]}: {count(number, 'box')}"
+        for image, number in zip(images.tolist(), numbers.tolist(), strict=True)
+    )
+    return [Finding(level, split.name, f"{count(len(rows), 'box')} {fault}", cases)]
+
+
+def _image_of(split: Split, rows: np.ndarray) -> np.ndarray:
+    """The images that boxes belong to."""
+    return np.searchsorted(split.index.offsets, rows, side="right") - 1
+
+
+def _background(split: Split, measured: Measures, labels: Sequence[str]) -> list[Finding]:
+    images = np.flatnonzero(measured.per_image == 0).tolist()
+    if not images:
+        return []
+    without = {image for image in images if not Path(labels[image]).exists()}
+    cases = tuple(
+        f"{split.index.paths[image]}: "
+        f"{'no label file' if image in without else 'a label file without boxes'}"
+        for image in images
+    )
+    text = f"{count(len(images), 'image')} without a box, background"
+    return [Finding(NOTE, split.name, text, cases)]
+
+
+def _class_balance(measures: Sequence[Measures], names: Sequence[str]) -> list[Finding]:
+    counts = {measured.split: measured.per_class for measured in measures}
+    if "train" not in counts:
+        return []
+    learned = counts.pop("train") > 0
+    unused = ~learned & ~np.any([number > 0 for number in counts.values()], axis=0)
+    found = []
+    if unused.any():
+        text = f"{count(int(unused.sum()), 'class')} without a box anywhere"
+        found.append(Finding(NOTE, "", text, _named(unused, names)))
+    for split, number in counts.items():
+        unseen = (number > 0) & ~learned
+        if unseen.any():
+            text = f"{count(int(unseen.sum()), 'class')} without a box in train"
+            found.append(Finding(WARNING, split, text, _named(unseen, names)))
+        unjudged = (number == 0) & learned
+        if unjudged.any():
+            text = f"{count(int(unjudged.sum()), 'class')} of train without a box"
+            found.append(Finding(NOTE, split, text, _named(unjudged, names)))
+    return found
+
+
+def _named(chosen: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    return (", ".join(names[i] for i in np.flatnonzero(chosen).tolist()),)

@@ -1,0 +1,141 @@
+"""A data set on one page: its figures, what is wrong with it, and panels that show its boxes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from utils.plots.figure import GREEN, INK, ORANGE, QUIET, VERMILION, new_figure, save_figure
+from utils.tools.check.findings import NOTE, STOP, WARNING
+from utils.tools.check.panels import (
+    SPLIT_COLOURS,
+    draw_aspects,
+    draw_centres,
+    draw_classes,
+    draw_crowds,
+    draw_image_sizes,
+    draw_scales,
+    draw_sides,
+)
+from utils.tools.check.report import figure_rows
+
+if TYPE_CHECKING:
+    from utils.tools.check.report import Survey
+
+WIDTH, HEIGHT = 14.0, 14.6  # inches, as all lengths here
+LEFT, RIGHT = 0.7, 13.7
+TITLE = 14.2  # from below, as the others
+TABLE_TOP, TABLE_HEIGHT = 13.35, 3.4
+CLASSES_BOTTOM, CLASSES_HEIGHT = 7.65, 1.85
+PANEL_BOTTOMS, PANEL_HEIGHT = (4.05, 0.65), 2.5
+PANEL_GAP = 0.75
+TABLE_WIDTH = 6.4
+TITLES_WIDTH = 2.5  # of the table
+FINDINGS_GAP = 0.5
+LINE = 0.225  # from one line of text to the next
+FINDINGS_SHOWN = 15  # lines
+CHARACTERS = 76  # of such a line
+LEVEL_SHARE = 0.13  # of its width, for the level
+TWO = 2  # splits; with more, cells are written smaller
+TEXT_SIZES = {False: 9.5, True: 7.5}
+LEVEL_COLOURS = {STOP: VERMILION, WARNING: ORANGE, NOTE: QUIET}
+
+
+def save_dataset_page(survey: Survey, path: Path) -> None:
+    """Draw a data set of which at least one split could be read.
+
+    Args:
+        survey: what is known of it.
+        path: the picture to write.
+    """
+    figure = new_figure(WIDTH, HEIGHT)
+    _write_title(figure, survey)
+    bottom = TABLE_TOP - TABLE_HEIGHT
+    _write_table(_place(figure, LEFT, bottom, TABLE_WIDTH, TABLE_HEIGHT), figure_rows(survey))
+    start = LEFT + TABLE_WIDTH + FINDINGS_GAP
+    _write_findings(_place(figure, start, bottom, RIGHT - start, TABLE_HEIGHT), survey)
+    classes = _place(figure, LEFT, CLASSES_BOTTOM, RIGHT - LEFT, CLASSES_HEIGHT)
+    draw_classes(classes, survey.measures, survey.names)
+    upper, lower = (_panels(figure, bottom) for bottom in PANEL_BOTTOMS)
+    draw_sides(upper[0], survey)
+    draw_scales(upper[1], survey)
+    draw_aspects(upper[2], survey.measures)
+    draw_crowds(lower[0], survey.measures)
+    draw_image_sizes(lower[1], survey.measures)
+    draw_centres(lower[2], survey.measures[0])
+    save_figure(figure, path)
+
+
+def _place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches."""
+    return figure.add_axes((left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT))
+
+
+def _panels(figure: Figure, bottom: float) -> list[Axes]:
+    """A row of three."""
+    width = (RIGHT - LEFT - 2 * PANEL_GAP) / 3
+    starts = [LEFT + column * (width + PANEL_GAP) for column in range(3)]
+    return [_place(figure, start, bottom, width, PANEL_HEIGHT) for start in starts]
+
+
+def _write_title(figure: Figure, survey: Survey) -> None:
+    x, y = LEFT / WIDTH, TITLE / HEIGHT
+    title = f"{survey.root.name} at {survey.image_size} px"
+    figure.text(x, y, title, fontsize=17, weight="bold", color=INK, va="center")
+    colour = GREEN if survey.can_start else VERMILION
+    y = (TITLE - 1.6 * LINE) / HEIGHT
+    figure.text(x, y, survey.verdict, fontsize=11, weight="bold", color=colour, va="center")
+    place = str(survey.root)
+    figure.text(RIGHT / WIDTH, y, place, fontsize=9, color=QUIET, va="center", ha="right")
+
+
+def _write_table(axes: Axes, rows: Sequence[Sequence[str]]) -> None:
+    """A line per row, a column per split in the split's colour."""
+    _make_lines(axes, TABLE_WIDTH)
+    step = (TABLE_WIDTH - TITLES_WIDTH) / (len(rows[0]) - 1)
+    for number, (title, *cells) in enumerate(rows):
+        axes.text(0, number, title, fontsize=9.5, color=INK, va="center")
+        for column, cell in enumerate(cells, start=1):
+            axes.text(
+                TITLES_WIDTH + column * step,
+                number,
+                cell,
+                fontsize=TEXT_SIZES[len(cells) > TWO],
+                color=SPLIT_COLOURS[rows[0][column]] if number == 0 else INK,
+                weight="bold" if number == 0 else "normal",
+                ha="right",
+                va="center",
+            )
+
+
+def _write_findings(axes: Axes, survey: Survey) -> None:
+    """What was found, the gravest first; files are in the JSON file."""
+    _make_lines(axes, 1.0)
+    lines = [
+        (finding.level if first else "", line)
+        for finding in survey.findings
+        for first, line in _wrapped(finding.sentence)
+    ]
+    if len(lines) > FINDINGS_SHOWN:
+        lines = [*lines[: FINDINGS_SHOWN - 1], ("", "… and more in the JSON file")]
+    for number, (level, line) in enumerate(lines or [("", "Nothing remarkable was found.")]):
+        colour = LEVEL_COLOURS.get(level, INK)
+        axes.text(0, number, level, fontsize=9.5, weight="bold", color=colour, va="center")
+        axes.text(LEVEL_SHARE, number, line, fontsize=9.5, color=INK, va="center")
+
+
+def _wrapped(text: str) -> list[tuple[bool, str]]:
+    """The lines of a text, and whether each is the first."""
+    return [(number == 0, line) for number, line in enumerate(textwrap.wrap(text, CHARACTERS))]
+
+
+def _make_lines(axes: Axes, width: float) -> None:
+    """Empty axes whose y counts lines from above."""
+    axes.set_axis_off()
+    axes.set_xlim(0, width)
+    axes.set_ylim(TABLE_HEIGHT / LINE - 0.5, -0.5)

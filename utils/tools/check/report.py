@@ -1,0 +1,200 @@
+"""What was found, as lines of text and as plain data."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.anchors import MIN_SIDE
+from utils.tools.check.findings import STOP, WARNING, Finding, can_start, count
+from utils.tools.check.measures import (
+    Measures,
+    by_size,
+    frequent_sizes,
+    spread,
+)
+
+CASES_SHOWN = 5
+CLASSES_SHOWN = 80
+SIZES_KEPT = 20
+LINE = 120  # characters
+NOTHING = "-"
+MIN_WHOLE = 1000.0  # values above it are written in full, without a fraction
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """All that is known of a data set."""
+
+    file: Path
+    """The data-set file."""
+    root: Path
+    names: tuple[str, ...]
+    measures: tuple[Measures, ...]
+    findings: tuple[Finding, ...]
+    """By descending weight."""
+    recalls: Mapping[str, float]
+    """By split: the share of boxes that an anchor fits; of splits with boxes of 2 px or more."""
+    anchors: np.ndarray
+    """float [k, 2]: width and height, px, of all levels."""
+    cell: int
+    """Px of the finest level's cells."""
+    image_size: int
+    """Px of the longer side of an image in training."""
+
+    @property
+    def can_start(self) -> bool:
+        """Whether training can start."""
+        return can_start(self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        stops, warnings = (
+            sum(finding.level == level for finding in self.findings) for level in (STOP, WARNING)
+        )
+        if stops:
+            reasons = f"{count(stops, 'reason')}, {count(warnings, 'warning')}"
+            return f"Training cannot start, or would leave files out: {reasons}."
+        return f"Training can start; {count(warnings, 'warning')}."
+
+    def shorten(self, text: str) -> str:
+        """A text with paths relative to the data set's folder, and printable."""
+        printable = os.fsencode(text).decode(errors="backslashreplace")
+        return printable.replace(f"{self.root}{os.sep}", "")
+
+
+def figure_rows(survey: Survey) -> list[list[str]]:
+    """A table: a title and a cell per split in each row, the first of which is the header."""
+    columns = [_column(survey, measures) for measures in survey.measures]
+    titles = list(columns[0]) if columns else []
+    return [[title, *(column[title] for column in columns)] for title in titles]
+
+
+def _column(survey: Survey, measures: Measures) -> dict[str, str]:
+    """The cells of a split by their titles."""
+    boxes = len(measures.sides)
+    used = int((measures.per_class > 0).sum())
+    sizes = by_size(measures)
+    column = {
+        "": measures.split,
+        "images": f"{len(measures.per_image):,}",
+        "without a box": f"{int((measures.per_image == 0).sum()):,}",
+        "boxes": f"{boxes:,}",
+        "ignore regions": f"{measures.ignored:,}",
+        "classes used": f"{used} of {len(measures.per_class)}",
+        "image width, px": _span(measures.image_sizes[:, 0]),
+        "image height, px": _span(measures.image_sizes[:, 1]),
+        "boxes per image": _span(measures.per_image),
+        "width / height of boxes": _span(measures.aspects),
+        f"√area of boxes at {survey.image_size}, px": _span(measures.scales),
+        "COCO's small, medium, large": ", ".join(
+            _share(number, boxes) for number in sizes.values()
+        ),
+        f"smaller than a cell of {survey.cell} px": _share(
+            int(measures.below_cell(survey.cell).sum()), boxes
+        ),
+        f"with a side below {MIN_SIDE:g} px": _share(int(measures.below_min_side().sum()), boxes),
+    }
+    recall = survey.recalls.get(measures.split)
+    return column | {"best possible recall": NOTHING if recall is None else f"{recall:.4f}"}
+
+
+def _span(values: np.ndarray) -> str:
+    """Least, median and greatest value."""
+    if not len(values):
+        return NOTHING
+    found = [float(np.quantile(values, at)) for at in (0, 0.5, 1)]
+    least, middle, most = (
+        f"{value:.3g}" if value < MIN_WHOLE else f"{value:.0f}" for value in found
+    )
+    return least if least == most else f"{least} … {middle} … {most}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if part and whole else "0"
+
+
+def text_lines(survey: Survey) -> list[str]:
+    """The report for the terminal."""
+    size = f"{count(len(survey.names), 'class')}, at {survey.image_size} px"
+    lines = [f"{survey.file}: {survey.root}, {size}", ""]
+    rows = figure_rows(survey)
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    for title, *cells in rows:
+        right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([title.ljust(widths[0]), *right]))
+    if survey.measures:
+        lines += ["", *_class_lines(survey)]
+    for finding in survey.findings:
+        lines += ["", f"{finding.level.upper()}  {finding.sentence}"]
+        lines += [f"    {survey.shorten(case)}" for case in finding.cases[:CASES_SHOWN]]
+        if len(finding.cases) > CASES_SHOWN:
+            lines.append(f"    … and {len(finding.cases) - CASES_SHOWN:,} more")
+    return [*lines, "", survey.verdict]
+
+
+def _class_lines(survey: Survey) -> list[str]:
+    """Boxes per class of the first split, most frequent first."""
+    measures = survey.measures[0]
+    order = np.argsort(-measures.per_class, kind="stable")
+    parts = [f"{survey.names[i]} {measures.per_class[i]:,}" for i in order[:CLASSES_SHOWN]]
+    if len(order) > CLASSES_SHOWN:
+        parts.append(f"and {len(order) - CLASSES_SHOWN} rarer ones")
+    return textwrap.wrap(f"classes of {measures.split}: {', '.join(parts)}", LINE)
+
+
+def record(survey: Survey) -> dict[str, Any]:
+    """Everything as plain data for JSON, with all files that findings name."""
+    return {
+        "data": str(survey.file),
+        "root": str(survey.root),
+        "image_size": survey.image_size,
+        "can_start": survey.can_start,
+        "verdict": survey.verdict,
+        "names": list(survey.names),
+        "anchors": np.round(survey.anchors, 3).tolist(),
+        "cell": survey.cell,
+        "splits": {measures.split: _split_record(survey, measures) for measures in survey.measures},
+        "findings": [
+            {
+                "level": finding.level,
+                "split": finding.split,
+                "text": finding.text,
+                "cases": [survey.shorten(case) for case in finding.cases],
+            }
+            for finding in survey.findings
+        ],
+    }
+
+
+def _split_record(survey: Survey, measures: Measures) -> dict[str, Any]:
+    spreads = {
+        "image_width": measures.image_sizes[:, 0],
+        "image_height": measures.image_sizes[:, 1],
+        "boxes_per_image": measures.per_image,
+        "box_width": measures.sides[:, 0],
+        "box_height": measures.sides[:, 1],
+        "box_scale": measures.scales,
+        "box_aspect": measures.aspects,
+    }
+    return {
+        "images": len(measures.per_image),
+        "backgrounds": int((measures.per_image == 0).sum()),
+        "boxes": len(measures.sides),
+        "ignore_regions": measures.ignored,
+        "classes_used": int((measures.per_class > 0).sum()),
+        "boxes_per_class": measures.per_class.tolist(),
+        "boxes_by_size": by_size(measures),
+        "boxes_below_cell": int(measures.below_cell(survey.cell).sum()),
+        "boxes_below_2_px": int(measures.below_min_side().sum()),
+        "best_possible_recall": survey.recalls.get(measures.split),
+        "image_sizes": frequent_sizes(measures, SIZES_KEPT),
+        **{name: spread(values) for name, values in spreads.items() if len(values)},
+    }

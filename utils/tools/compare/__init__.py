@@ -1,0 +1,1 @@
+"""Branches of a run side by side: python -m utils.tools.compare."""

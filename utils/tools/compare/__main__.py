@@ -1,0 +1,225 @@
+"""Compare runs, branches of one run above all: a table, compare.csv and compare.png.
+
+Usage: python -m utils.tools.compare runs/train/exp-rebase runs/train/exp-hold
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from utils.errors import UserError
+from utils.files.atomic_write import write_replacing
+from utils.options.script import OptionParser, run_script
+from utils.solver.seam import EMA, SeamMetrics
+from utils.tools.compare.recorded_run import RecordedRun, read_run
+
+# What is heavy is imported where it is used, so that --help answers at once.
+if TYPE_CHECKING:
+    from utils.tools.compare.branches import RunCurves
+
+log = logging.getLogger("yolo")
+
+Cell = str | int | float | None
+
+# What is logged: titles, and the columns of compare.csv below them with their formats.
+RUN_TABLE = (
+    ("run", "run", ""),
+    ("epochs", "epochs", ""),
+    ("best epoch", "best_epoch", ""),
+    ("mAP50-95", "best_map50_95", ".4f"),
+    ("mAP50", "best_map50", ".4f"),
+    ("last mAP50-95", "last_map50_95", ".4f"),
+)
+SEAM_TABLE = (
+    ("run", "run", ""),
+    ("seam", "seam_epoch", ""),
+    ("mode", "mode", ""),
+    ("rate", "rate_ratio", "#.3g"),
+    ("mAP before", "map50_95_before", ".4f"),
+    ("drop", "map50_95_drop", ".4f"),
+    ("raw drop", "raw_map50_95_drop", ".4f"),
+    ("back after", "epochs_until_back", ""),
+    ("best after", "best_map50_95_after", ".4f"),
+    ("gain/100 epochs", "gain_per_100_epochs", "+.4f"),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this program."""
+    parser = OptionParser(
+        prog="python -m utils.tools.compare",
+        description="Compare runs: a table, compare.csv and compare.png with every seam.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or a checkpoint")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="where to write; the folder that the runs lie in if not given",
+    )
+    return parser
+
+
+def main() -> None:
+    """Read the command line and compare."""
+    args = build_parser().parse_args()
+    compare([Path(run) for run in args.runs], Path(args.out) if args.out else None)
+
+
+def compare(targets: Sequence[Path], out: Path | None) -> None:
+    """Log the tables and write compare.csv and compare.png.
+
+    Args:
+        targets: folders of runs, or checkpoints.
+        out: the folder to write into; the one that all runs lie in if None.
+
+    Raises:
+        UserError: a run cannot be read or is given twice, or the folder cannot be written into.
+    """
+    from utils.tools.compare.plot import save_comparison
+
+    runs = [read_run(target) for target in targets]
+    labels = distinguishing_names([run.origin for run in runs])
+    folder = out or common_folder([run.origin for run in runs])
+    if len({run.names for run in runs if run.names}) > 1:
+        log.warning("The runs detect different classes: their mAPs are not comparable.")
+    rows = [row for run, label in zip(runs, labels, strict=True) for row in csv_rows(run, label)]
+    log_tables(rows)
+    curves = [run_curves(run, label) for run, label in zip(runs, labels, strict=True)]
+    table, picture = folder / "compare.csv", folder / "compare.png"
+    try:
+        write_replacing(table, lambda part: write_csv(rows, part))
+        write_replacing(picture, lambda part: save_comparison(curves, part))
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {folder}: {error.strerror}; give another folder with --out."
+        ) from error
+    log.info("\nWritten: %s and %s", table, picture)
+
+
+def distinguishing_names(origins: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as few as no other path ends in.
+
+    Raises:
+        UserError: a path is there twice.
+    """
+    names = []
+    for number, origin in enumerate(origins):
+        others = [*origins[:number], *origins[number + 1 :]]
+        if origin in others:
+            raise UserError(f"{origin} is given twice; name each run once.")
+        tails = (origin.parts[-length:] for length in range(1, len(origin.parts) + 1))
+        tail = next(t for t in tails if all(other.parts[-len(t) :] != t for other in others))
+        names.append(PurePath(*tail).as_posix())
+    return names
+
+
+def common_folder(origins: Sequence[Path]) -> Path:
+    """The innermost folder that all runs lie in.
+
+    Raises:
+        UserError: there is none but the root.
+    """
+    try:
+        folder = Path(os.path.commonpath([origin.parent for origin in origins]))
+    except ValueError:  # on different drives
+        folder = Path(origins[0].anchor)
+    if folder == folder.parent:
+        raise UserError("the runs lie in no common folder; say where to write with --out FOLDER.")
+    return folder
+
+
+def run_curves(run: RecordedRun, label: str) -> RunCurves:
+    """What is drawn of a run."""
+    from utils.plots.run_curves import SeamMark
+    from utils.tools.compare.branches import RunCurves
+
+    if run.plan is None:
+        return RunCurves(label, run.history)
+    rates = [run.plan.lr0 * factor for factor in run.plan.factors()]
+    seams = [SeamMark(segment.start, segment.mode) for segment in run.plan.seams]
+    return RunCurves(label, run.history, rates, seams)
+
+
+def csv_rows(run: RecordedRun, label: str) -> list[dict[str, Cell]]:
+    """A row for each seam of a run, or a single one without a seam, by column of compare.csv."""
+    from utils.tools.compare.branches import best_epoch
+
+    best = best_epoch(run.history)
+    last = run.history[-1].get(EMA, math.nan)
+    figures: dict[str, Cell] = {
+        "run": label,
+        "epochs": len(run.history),
+        "planned_epochs": run.plan.total_epochs if run.plan else None,
+        "best_epoch": best.epoch if best else None,
+        "best_map50_95": best.map50_95 if best else None,
+        "best_map50": best.map50 if best else None,
+        "last_map50_95": None if math.isnan(last) else last,
+    }
+    return [figures | seam_cells(seam) for seam in run.seams] or [figures]
+
+
+def seam_cells(seam: SeamMetrics) -> dict[str, Cell]:
+    """The figures of a seam, by column of compare.csv."""
+    return {
+        "seam_epoch": seam.epoch,
+        "mode": seam.mode,
+        "rate_before": seam.rate_before,
+        "rate_after": seam.rate_after,
+        "rate_ratio": seam.ratio,
+        "map50_95_before": seam.ema_before,
+        "map50_95_lowest": seam.ema_lowest,
+        "map50_95_drop": seam.ema_drop,
+        "raw_map50_95_before": seam.raw_before,
+        "raw_map50_95_lowest": seam.raw_lowest,
+        "raw_map50_95_drop": seam.raw_drop,
+        "epochs_until_back": seam.back_after,
+        "best_map50_95_after": seam.best,
+        "epochs_after": seam.epochs,
+        "gain_per_100_epochs": seam.gain_per_100,
+    }
+
+
+def write_csv(rows: Sequence[Mapping[str, Cell]], path: Path) -> None:
+    """Write the rows; what a run without seams lacks stays empty."""
+    columns = max(rows, key=len)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def log_tables(rows: Sequence[Mapping[str, Cell]]) -> None:
+    """Log a line per run and, if there are any, a line per seam."""
+    once = list({row["run"]: row for row in rows}.values())
+    log.info("\n%s", aligned(RUN_TABLE, once))
+    seams = [row for row in rows if "mode" in row]
+    if seams:
+        log.info("\n%s", aligned(SEAM_TABLE, seams))
+
+
+def aligned(columns: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Cell]]) -> str:
+    """A table as text: names to the left, figures to the right, a dash for what is not known.
+
+    Args:
+        columns: title, key and number format of each.
+        rows: one mapping per line.
+    """
+    printed = []
+    for title, key, form in columns:
+        known = [row.get(key) for row in rows]
+        cells = [title, *("-" if value is None else format(value, form) for value in known)]
+        width = max(map(len, cells))
+        text = any(isinstance(value, str) for value in known)
+        printed.append([cell.ljust(width) if text else cell.rjust(width) for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*printed, strict=True))
+
+
+if __name__ == "__main__":
+    run_script(main)

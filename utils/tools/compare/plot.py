@@ -1,0 +1,299 @@
+"""Several runs over each other, branches of one run above all: compare.png; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from utils.plots.figure import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    new_figure,
+    save_figure,
+    style_axes,
+)
+from utils.plots.flags import POLE_ORDER, Flag, hoist, place_flags, rows_height
+from utils.plots.run_curves import (
+    AXIS_NAME,
+    EPOCH_STEPS,
+    GAP,
+    HEADROOM,
+    LEFT,
+    LOG_MARGIN,
+    METRICS,
+    RATES,
+    RIGHT,
+    TINTS,
+    TITLE,
+    WIDTH,
+)
+from utils.plots.series import Floats, column
+from utils.tools.compare.branches import MAP50, MAP50_95, RunCurves, best_epoch, shared_rows
+from utils.tools.compare.table import LINE, LINES_MORE, write_table
+
+AXIS_FOOT = 0.75  # inches below the panels, for the numbers and the name of the epoch axis
+# Vermilion, which the palette has too, is the colour of seams. Sky blue is Okabe and Ito's.
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", INK)
+MARKERS = "osD^v"  # one fewer than colours: a pair comes back after thirty runs, not after six
+SHARED = "#9aa0a6"
+SHARED_ORDER = 1.9  # below all other lines, above the grid
+PALE = 0.35  # share of the colour in that of mAP50; the rest is the panel's
+LINE_WIDTH, MAX_LINE_WIDTH, NESTING = 1.5, 4.5, 0.9  # points
+MARKER_SIZE, END_SIZE, STAR_SIZE = 4.0, 8.0, 15.0  # points
+MARKERS_PER_AXIS = 40
+# More readily than for one run: the branches are there to be told apart.
+LOG_SCALE_BELOW = 0.1
+MARGIN = 0.12  # of the enlarged range, above and below it
+
+
+class _Panels(NamedTuple):
+    """The figure of compare.png from top to bottom."""
+
+    figure: Figure
+    metrics: Axes
+    enlarged: Axes | None
+    """mAP50-95 in the range of the branches, whose differences are small beside the whole."""
+    rates: Axes
+    table: Axes
+
+    @property
+    def curves(self) -> list[Axes]:
+        """The panels over the epoch axis."""
+        return [axes for axes in (self.metrics, self.enlarged, self.rates) if axes is not None]
+
+
+class _Style(NamedTuple):
+    """How a run is told from the others."""
+
+    colour: str
+    marker: str
+    rate_width: float
+    """Line width of the rate: lines that lie on each other become narrower from run to run."""
+    marked: tuple[int, int]
+    """First marked row and distance to the next, different in every run."""
+
+
+class _Stretch(NamedTuple):
+    """Rows of a run, drawn from the last known value before them."""
+
+    run: RunCurves
+    start: int
+    end: int
+
+
+def save_comparison(runs: Sequence[RunCurves], path: Path) -> None:
+    """Draw mAP above and learning rate below over one epoch axis, with every seam marked.
+
+    What branches of a run have in common is drawn once, in grey; where there are branches, a panel
+    enlarges their mAP50-95.
+
+    Args:
+        runs: At least one.
+        path: The picture to write.
+    """
+    ends = [int(run.epochs[-1]) + 1 for run in runs if run.rows]
+    epochs = max([1, *ends, *(seam.epoch for run in runs for seam in run.seams)])
+    shared = [[shared_rows(run.rows, other.rows) for other in runs] for run in runs]
+    flags = place_flags(_marks(runs, epochs), WIDTH - LEFT - RIGHT)
+    own = [
+        max(common[:number] + common[number + 1 :], default=0)
+        for number, common in enumerate(shared)
+    ]
+    panels = _lay_out(len(runs), epochs, flags, enlarge=any(own))
+    styles = [_style(number, len(runs), epochs) for number in range(len(runs))]
+    for number, (run, style) in enumerate(zip(runs, styles, strict=True)):
+        drawn = max(shared[number][:number], default=0)
+        _draw_shared(panels, _Stretch(run, drawn, own[number]))
+        _draw_own(panels, _Stretch(run, own[number], len(run.rows)), style)
+        _draw_best(panels, run, own[number], style)
+    _scale_metrics(panels, runs, own)
+    _scale_rates(panels.rates, runs)
+    hoist(panels.metrics, flags)
+    for axes in panels.curves[1:]:
+        hoist(axes, [flag._replace(text="") for flag in flags], pole_top=GAP)
+    _write_title(panels, runs)
+    write_table(panels.table, runs, [(style.colour, style.marker) for style in styles])
+    save_figure(panels.figure, path)
+
+
+def _marks(runs: Sequence[RunCurves], epochs: int) -> list[tuple[float, str]]:
+    """One mark for all the seams after the same epoch: its share of the axis, and the modes."""
+    modes: dict[int, list[str]] = {}
+    for seam in (seam for run in runs for seam in run.seams):
+        modes.setdefault(seam.epoch, []).append(seam.mode)
+    return [
+        (epoch / epochs, f"epoch {epoch}: {', '.join(dict.fromkeys(modes[epoch]))}")
+        for epoch in sorted(modes)
+    ]
+
+
+def _lay_out(runs: int, epochs: int, flags: Sequence[Flag], *, enlarge: bool) -> _Panels:
+    """Place title, flags, panels and table one above the other."""
+    table_height = LINE * (runs + LINES_MORE)
+    between = GAP + METRICS + GAP if enlarge else GAP
+    foot = table_height + AXIS_FOOT
+    height = TITLE + rows_height(flags) + METRICS + between + RATES + foot
+    figure = new_figure(WIDTH, height)
+    left, width = LEFT / WIDTH, (WIDTH - LEFT - RIGHT) / WIDTH
+
+    def panel(bottom: float, tall: float, label: str, below: Axes | None = None) -> Axes:
+        axes = figure.add_axes((left, bottom / height, width, tall / height), sharex=below)
+        style_axes(axes)
+        axes.set_facecolor(TINTS[0])
+        axes.set_ylabel(label, fontsize=10.5, color=INK)
+        axes.yaxis.set_label_coords(-AXIS_NAME / (WIDTH * width), 0.5)
+        axes.tick_params(labelbottom=below is None)
+        return axes
+
+    rates = panel(foot, RATES, "")
+    metrics = panel(foot + RATES + between, METRICS, "validation mAP", rates)
+    enlarged = panel(foot + RATES + GAP, METRICS, "mAP50-95, enlarged", rates) if enlarge else None
+    rates.set_xlabel("epoch", fontsize=10.5, color=INK)
+    rates.set_xlim(-0.5, epochs - 0.5)
+    rates.xaxis.set_major_locator(
+        MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True, min_n_ticks=1)
+    )
+    table = figure.add_axes((left, 0, width, table_height / height))
+    return _Panels(figure, metrics, enlarged, rates, table)
+
+
+def _style(number: int, runs: int, epochs: int) -> _Style:
+    widest = min(LINE_WIDTH + NESTING * (runs - 1), MAX_LINE_WIDTH)
+    every = ceil(epochs / MARKERS_PER_AXIS)
+    return _Style(
+        COLOURS[number % len(COLOURS)],
+        MARKERS[number % len(MARKERS)],
+        widest + (LINE_WIDTH - widest) * number / max(runs - 1, 1),
+        (number * every // runs, every),
+    )
+
+
+def _pale(colour: str) -> tuple[float, float, float]:
+    """A faint shade; not a transparent one, which would darken where lines cross."""
+    red, green, blue = (
+        PALE * strong + (1 - PALE) * ground
+        for strong, ground in zip(to_rgb(colour), to_rgb(TINTS[0]), strict=True)
+    )
+    return red, green, blue
+
+
+def _draw(axes: Axes, stretch: _Stretch, values: Floats, **look: Any) -> None:  # noqa: ANN401 - matplotlib's own
+    """Draw the known values of a stretch, and the one before it, so that no gap is left."""
+    known = np.flatnonzero(np.isfinite(values[: stretch.end]))
+    part = known[max(np.searchsorted(known, stretch.start) - 1, 0) :]
+    axes.plot(stretch.run.epochs[part], values[part], **look)
+
+
+def _draw_shared(panels: _Panels, stretch: _Stretch) -> None:
+    """Draw rows that other runs have too, in grey, unless another run has drawn them."""
+    if stretch.start >= stretch.end:
+        return
+    look = {"color": SHARED, "lw": 2 * LINE_WIDTH, "zorder": SHARED_ORDER}
+    map50, map50_95 = (column(stretch.run.rows, name) for name in (MAP50, MAP50_95))
+    _draw(panels.metrics, stretch, map50, **look | {"color": _pale(SHARED)})
+    for axes in panels.curves[:-1]:
+        _draw(axes, stretch, map50_95, **look)
+    _draw(panels.rates, stretch, stretch.run.rates, **look)
+
+
+def _draw_own(panels: _Panels, stretch: _Stretch, style: _Style) -> None:
+    """Draw the rows that no other run has; of a run that has none, the last one."""
+    look = {"color": style.colour, "marker": style.marker, "mew": 0, "lw": LINE_WIDTH}
+    if stretch.start < stretch.end:
+        look |= {"ms": MARKER_SIZE, "markevery": style.marked}
+    else:
+        look |= {"ms": END_SIZE, "zorder": POLE_ORDER + 2}
+    map50, map50_95 = (column(stretch.run.rows, name) for name in (MAP50, MAP50_95))
+    _draw(panels.metrics, stretch, map50, **look | {"color": _pale(style.colour)})
+    for axes in panels.curves[:-1]:
+        _draw(axes, stretch, map50_95, **look)
+    _draw(panels.rates, stretch, stretch.run.rates, **look | {"lw": style.rate_width})
+
+
+def _draw_best(panels: _Panels, run: RunCurves, own: int, style: _Style) -> None:
+    """Mark the best epoch, in grey if it belongs to several runs."""
+    best = best_epoch(run.rows)
+    if best is None:
+        return
+    colour = style.colour if best.row >= own else SHARED
+    for axes in panels.curves[:-1]:
+        (star,) = axes.plot(best.epoch, best.map50_95, "*", ms=STAR_SIZE, color=colour, mec="white")
+        star.set_zorder(POLE_ORDER + 1)
+
+
+def _scale_metrics(panels: _Panels, runs: Sequence[RunCurves], own: Sequence[int]) -> None:
+    """Scale one panel to all of mAP, the other to what the branches do not share."""
+    top = max((np.nanmax(column(run.rows, MAP50), initial=0) for run in runs), default=0)
+    panels.metrics.set_ylim(0, HEADROOM * top or 1)
+    if panels.enlarged is None:
+        return
+    values = np.concatenate(
+        [
+            column(run.rows, MAP50_95)[start - 1 :]
+            for run, start in zip(runs, own, strict=True)
+            if start  # else it is no branch of any other
+        ]
+    )
+    values = values[np.isfinite(values)]
+    if np.ptp(values) if len(values) else 0:
+        margin = MARGIN * np.ptp(values)
+        panels.enlarged.set_ylim(values.min() - margin, values.max() + margin)
+
+
+def _scale_rates(axes: Axes, runs: Sequence[RunCurves]) -> None:
+    """Say what is drawn, on a logarithmic scale if a segment would else lie flat on the floor."""
+    planned = "planned " if all(run.plan_rates for run in runs) else ""
+    shown = np.concatenate([run.rates for run in runs])
+    shown = shown[np.isfinite(shown)]
+    top = shown.max(initial=0)
+    peaks = [
+        np.nanmax(part, initial=0)
+        for run in runs
+        for part in np.split(run.rates, [seam.epoch for seam in run.seams])
+        if np.isfinite(part).any()
+    ]
+    if min(peaks, default=0) < LOG_SCALE_BELOW * top:
+        axes.set_yscale("log")
+        axes.set_ylim(shown[shown > 0].min() / LOG_MARGIN, top * LOG_MARGIN)
+        axes.set_ylabel(f"{planned}learning rate (log scale)")
+    else:
+        axes.set_ylabel(f"{planned}learning rate")
+        axes.set_ylim(0, HEADROOM * top or 1)
+        axes.ticklabel_format(axis="y", style="plain")
+
+
+def _write_title(panels: _Panels, runs: Sequence[RunCurves]) -> None:
+    """Name the picture at the upper left, and what the lines mean at the upper right."""
+    y = 1 - TITLE / 2 / panels.figure.get_figheight()
+    title = f"{len(runs)} runs compared" if len(runs) > 1 else runs[0].label
+    panels.figure.text(LEFT / WIDTH, y, title, fontsize=15, weight="bold", color=INK, va="center")
+    handles = [
+        Line2D([], [], color=INK, lw=LINE_WIDTH, label="mAP50-95"),
+        Line2D([], [], color=_pale(INK), lw=LINE_WIDTH, label="mAP50"),
+        Line2D([], [], color=INK, ls="", marker="*", ms=12, mec="white", label="best epoch"),
+    ]
+    if panels.enlarged is not None:
+        shared = Line2D([], [], color=SHARED, lw=2 * LINE_WIDTH, label="shared by several runs")
+        handles.append(shared)
+    panels.figure.legend(
+        handles=handles,
+        loc="center right",
+        bbox_to_anchor=(1 - RIGHT / WIDTH, y),
+        ncols=len(handles),
+        borderaxespad=0,
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+    )

@@ -1,0 +1,188 @@
+"""Writing a converted data set, so that it is whole or plainly is not.
+
+The data-set file is removed first and written last; the labels of a split are made in a folder
+beside and moved into place. A conversion that was killed is made whole by running it again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from utils.datasets.ignore_regions import IGNORE_FOLDER
+from utils.datasets.labels import IMAGE_FOLDER, LABEL_FOLDER
+from utils.errors import UserError
+from utils.files.atomic_write import write_replacing
+from utils.tools.convert.annotated import AnnotatedImage, Conversion, Split
+from utils.tools.convert.label_rows import Tally
+from utils.tools.convert.links import link, other_images
+from utils.tools.convert.summary import log_summary, summary_record
+
+log = logging.getLogger("yolo")
+
+DATA_FILE = "data.yaml"
+RECORD = "conversion.json"
+"""What was converted, and how: its presence says that the folder is a converter's."""
+STAGING = ".converting"
+ROLES = ("train", "val", "test")
+
+
+def write_dataset(conversion: Conversion, out: Path, *, allow_missing_images: bool) -> list[Tally]:
+    """Write labels, ignore regions, links to the images and the data-set file, and tell of it.
+
+    Args:
+        conversion: what to write.
+        out: the data set's folder; what an earlier conversion wrote into it is replaced.
+        allow_missing_images: whether labels are of use without their images.
+
+    Returns:
+        what became of the annotations of each split.
+
+    Raises:
+        UserError: images are missing, or the folder cannot be written or holds something else.
+    """
+    if not allow_missing_images:
+        _require_images(conversion)
+    try:
+        return _write(conversion, out)
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {out} ({error.strerror}); give another folder with --out."
+        ) from error
+
+
+def _require_images(conversion: Conversion) -> None:
+    images = list(chain.from_iterable(split.images for split in conversion.splits))
+    missing = [image.file for image in images if not image.file.is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(images)} images are not there, the first is {missing[0]}; "
+            f"{conversion.where_images}, or give --allow-missing-images for labels alone."
+        )
+
+
+def _write(conversion: Conversion, out: Path) -> list[Tally]:
+    _require_own(conversion, out)
+    record: dict[str, object] = {"from": conversion.form, **conversion.settings}
+    _write_json(out / RECORD, {**record, "complete": False})
+    (out / DATA_FILE).unlink(missing_ok=True)
+    tallies = []
+    for split in conversion.splits:
+        tallies.append(_write_labels(split, conversion, out))
+        _link_images(split, out)
+        if conversion.lists:
+            places = (f"./{IMAGE_FOLDER}/{split.name}/{image.place}\n" for image in split.images)
+            _write_text(out / f"{split.name}.txt", "".join(places))
+    for place, content in conversion.documents.items():
+        _write_json(out / place, content)
+    for place, original in conversion.originals.items():
+        link(original, out / place)
+    summary = [summary_record(tally) for tally in tallies]
+    _write_json(out / RECORD, {**record, "complete": True, "splits": summary})
+    _write_text(out / DATA_FILE, data_file_text(conversion))
+    log_summary(tallies)
+    log.info("Written: %s", out / DATA_FILE)
+    return tallies
+
+
+def _require_own(conversion: Conversion, out: Path) -> None:
+    """Refuse a folder with labels that somebody else made: they would be lost."""
+    if (out / RECORD).is_file():
+        return
+    trees = [
+        f"{tree}/{s.name}" for s in conversion.splits for tree in (LABEL_FOLDER, IGNORE_FOLDER)
+    ]
+    for place in (DATA_FILE, *trees, *conversion.documents):
+        if (out / place).exists():
+            raise UserError(
+                f"{out / place} is there and was not made by a conversion; move it away, "
+                "or give another folder with --out."
+            )
+
+
+def _write_labels(split: Split, conversion: Conversion, out: Path) -> Tally:
+    """Make labels/SPLIT and ignore/SPLIT anew; an image without rows gets no file."""
+    staging = out / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    tally = Tally(split.name, conversion.kinds, conversion.names)
+    for tree in (LABEL_FOLDER, IGNORE_FOLDER):
+        (staging / tree).mkdir(parents=True)
+    for image in _progress(split.images, f"Labels of {split.name}"):
+        rows = tally.rows_of(image)
+        _write_rows(staging / LABEL_FOLDER, image, rows.labels)
+        _write_rows(staging / IGNORE_FOLDER, image, rows.ignored)
+    for tree in (LABEL_FOLDER, IGNORE_FOLDER):
+        target = out / tree / split.name
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            target.rename(staging / f"{tree}-before")
+        (staging / tree).rename(target)
+    shutil.rmtree(staging)
+    return tally
+
+
+def _write_rows(folder: Path, image: AnnotatedImage, rows: Sequence[str]) -> None:
+    if rows:
+        target = folder / image.place.with_suffix(".txt")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+def _link_images(split: Split, out: Path) -> None:
+    folder = out / IMAGE_FOLDER / split.name
+    folder.mkdir(parents=True, exist_ok=True)
+    expected = set()
+    for image in _progress(split.images, f"Images of {split.name}"):
+        if image.file.is_file():
+            link(image.file, folder / image.place)
+            expected.add(folder / image.place)
+    others = other_images(folder, expected)
+    if others:
+        log.warning(
+            "%s holds %d images without annotations, which count as background; "
+            "remove them if they are not.",
+            folder,
+            others,
+        )
+    if len(expected) < len(split.images):
+        log.warning(
+            "%d of %d images of %s are missing: there are labels only.",
+            len(split.images) - len(expected),
+            len(split.images),
+            split.name,
+        )
+
+
+def _progress(images: Sequence[AnnotatedImage], title: str) -> Iterable[AnnotatedImage]:
+    return tqdm(images, desc=title, unit="img", disable=None)
+
+
+def data_file_text(conversion: Conversion) -> str:
+    """The data-set file. Its `path` is its own folder, so the folder can be moved as a whole."""
+    content: dict[str, object] = {"path": "."}
+    for role in ROLES:
+        folders = [f"{IMAGE_FOLDER}/{s.name}" for s in conversion.splits if s.role == role]
+        if folders:
+            content[role] = folders if len(folders) > 1 else folders[0]
+    content |= conversion.entries
+    content["names"] = dict(enumerate(conversion.names))
+    header = f"# Made by python -m utils.tools.convert {conversion.form}; see {RECORD}.\n\n"
+    return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _write_json(target: Path, content: object) -> None:
+    _write_text(target, json.dumps(content, separators=(",", ":")))
+
+
+def _write_text(target: Path, text: str) -> None:
+    def write(part: Path) -> None:
+        part.write_text(text, encoding="utf-8")
+
+    write_replacing(target, write)

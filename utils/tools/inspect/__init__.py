@@ -1,0 +1,1 @@
+"""What a checkpoint holds: python -m utils.tools.inspect."""

@@ -1,0 +1,150 @@
+"""What a checkpoint holds, ours or upstream's, as plain facts; nothing in the file is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from utils.checkpoint.format import FORMAT
+from utils.checkpoint.pickle_records import DAMAGE
+from utils.checkpoint.store import read_checkpoint
+from utils.errors import UserError
+from utils.solver.schedule import Plan
+from utils.tools.inspect.facts import CheckpointFacts, model_facts, sorted_parts, upstream_facts
+from utils.upstream.reader import is_upstream_file, read_upstream
+
+STRIPPED = (
+    *("raw weights", "EMA counter", "optimizer buffers", "learning-rate plan", "position"),
+    *("history", "options and hyper-parameters"),
+)
+"""What a deploy file lacks."""
+
+
+class Contents(NamedTuple):
+    """A file that was read."""
+
+    facts: CheckpointFacts
+    tensors: dict[str, Tensor]
+    """All of them, by names such as `ema.weights.model.0.conv.weight`."""
+
+
+def inspect_checkpoint(path: Path) -> Contents:
+    """Read a checkpoint and tell what is in it.
+
+    Raises:
+        UserError: it is missing, damaged, foreign or of another version.
+    """
+    try:
+        if is_upstream_file(path):
+            upstream = read_upstream(path)
+            parts = {
+                "model": upstream.model_state,
+                "ema": upstream.ema_state,
+                "optimizer": upstream.optimizer,
+            }
+            return Contents(upstream_facts(upstream, path), dict(_named_tensors(parts)))
+        checkpoint = read_checkpoint(path)
+        facts = _training_facts if checkpoint["kind"] == "training" else _deploy_facts
+        return Contents(facts(checkpoint), dict(_named_tensors(checkpoint)))
+    except (*DAMAGE, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged: its parts are not what they should be ({str(error)[:100]})."
+        ) from error
+
+
+def _named_tensors(value: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield prefix, value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _named_tensors(part, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            yield from _named_tensors(part, f"{prefix}.{number}")
+
+
+def _training_facts(checkpoint: Mapping[str, Any]) -> CheckpointFacts:
+    plan = Plan.from_dict(checkpoint["plan"])
+    config, progress = checkpoint["config"], checkpoint["progress"]
+    best = dict(checkpoint["best"])
+    return CheckpointFacts(
+        format=FORMAT,
+        version=checkpoint["version"],
+        kind=checkpoint["kind"],
+        epoch=checkpoint["position"]["epoch"],
+        step=checkpoint["position"]["iteration"],
+        under_way={name: progress[name] for name in ("batches", "pending", "skipped")}
+        if progress["batches"]
+        else None,
+        planned=plan.total_epochs,
+        segments=[{"mode": s.mode, "start": s.start, "epochs": s.epochs} for s in plan.segments],
+        ema_updates=checkpoint["ema"]["updates"],
+        optimizer={
+            "name": checkpoint["optimizer"]["name"],
+            "buffers": sum(map(len, checkpoint["optimizer"]["buffers"].values())),
+            "parameters": len(checkpoint["optimizer"]["buffers"]),
+        },
+        scaler=checkpoint["scaler"] or None,
+        history=len(checkpoint["history"]),
+        best=best if best["epoch"] >= 0 else None,
+        model=model_facts(checkpoint["model"], config["spec"]),
+        classes=list(config["names"]),
+        software=dict(checkpoint["software"]),
+        resume=_training_resume(checkpoint, plan),
+    )
+
+
+def _training_resume(checkpoint: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    updates, config = checkpoint["ema"]["updates"], checkpoint["config"]
+    parts = {
+        "raw weights": bool(checkpoint["model"]),
+        "EMA and its counter": bool(checkpoint["ema"]["weights"]),
+        "optimizer buffers": bool(checkpoint["optimizer"]["buffers"]) or updates == 0,
+        "learning-rate plan": True,
+        "position": True,
+        "AMP scaler": bool(checkpoint["scaler"]) or config["precision"] != "fp16",
+        "history": len(checkpoint["history"]) == checkpoint["position"]["epoch"],
+        "options and hyper-parameters": bool(config["options"] and config["hyp"]),
+        "data-set facts": "data" in config,
+    }
+    if checkpoint["progress"]["batches"]:
+        pending = checkpoint["progress"]["pending"]
+        parts["epoch under way"] = True
+        parts["summed gradients"] = bool(checkpoint["progress"]["gradients"]) or not pending
+    over = checkpoint["position"]["epoch"] >= plan.total_epochs or checkpoint["stopped_early"]
+    return {
+        "possible": True,
+        "how": "the run has ended: --resume with --extend-epochs X goes on" if over else "--resume",
+        **sorted_parts(parts),
+    }
+
+
+def _deploy_facts(checkpoint: Mapping[str, Any]) -> CheckpointFacts:
+    return CheckpointFacts(
+        format=FORMAT,
+        version=checkpoint["version"],
+        kind=checkpoint["kind"],
+        epoch=checkpoint["epoch"] + 1,
+        step=None,
+        under_way=None,
+        planned=None,
+        segments=[],
+        ema_updates=None,
+        optimizer=None,
+        scaler=None,
+        history=0,
+        best={"fitness": checkpoint["fitness"], "epoch": checkpoint["epoch"]},
+        model=model_facts(checkpoint["weights"], checkpoint["spec"]),
+        classes=list(checkpoint["names"]),
+        software={},
+        resume={
+            "possible": False,
+            "how": "it was stripped for use: resume from the last.pt beside it, or start a new "
+            "run with --weights",
+            "there": ["averaged weights, rounded to fp16"],
+            "missing": list(STRIPPED),
+        },
+    )

@@ -1,0 +1,213 @@
+"""From a run's configuration to the objects that train it; only here is it unpacked."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from models.cost import gflops
+from models.detector import Detector, Transfer, count_parameters, transfer_weights
+from models.loss import DetectionLoss
+from models.spec import ModelSpec, load_spec
+from utils.autoanchor import box_sizes, with_fitting_anchors
+from utils.checkpoint.format import Config
+from utils.datasets.rect_batches import whole_strides
+from utils.errors import UserError
+from utils.options.train_options import TrainOptions
+from utils.runs.run import Run
+from utils.runtime.device import Precision, compile_forward
+from utils.runtime.distributed import Distributed
+from utils.solver.ema import ModelEma
+from utils.solver.param_groups import build_optimizer, parameter_groups
+from utils.solver.schedule import Plan
+from utils.training.batch_norm import BatchNormStats, convert_sync_batchnorm
+from utils.training.data import TrainingData
+from utils.training.engine import TrainContext
+from utils.training.state import TrainingState
+from utils.weights import Weights, find_weights, read_weights, spec_from_checkpoint
+
+log = logging.getLogger("yolo")
+
+
+class Start(NamedTuple):
+    """What a model is built from."""
+
+    spec: ModelSpec
+    weights: Weights | None
+    """To be transferred into it; a checkpoint's are restored with the rest of its state."""
+
+
+def starting_point(run: Run) -> Start:
+    """Read what the model is to be built from; cheap, so that a wrong name is told at once.
+
+    Raises:
+        UserError: neither --cfg nor --weights says what to build, or a file is refused.
+    """
+    if run.resume_point is not None:
+        saved = run.resume_point.checkpoint
+        return Start(
+            spec_from_checkpoint(saved["config"]["spec"], saved["model"], run.resume_point.path),
+            None,
+        )
+    weights = read_weights(find_weights(run.options.weights)) if run.options.weights else None
+    if run.options.cfg:
+        return Start(load_spec(Path(run.options.cfg)), weights)
+    if weights is None:
+        raise UserError(
+            "--weights '' starts from scratch: say which model with --cfg, e.g. --cfg yolov5n.yaml."
+        )
+    return Start(weights.spec, weights)
+
+
+def build_model(
+    run: Run, start: Start, data: TrainingData, device: torch.device, distributed: Distributed
+) -> Detector:
+    """The model of a run on its device.
+
+    The anchors of a new model are checked against the data, and fitted to it where need be.
+
+    Raises:
+        UserError: the weights do not fit the model at all, there is no such layer to freeze, or the
+            model cannot be compiled.
+    """
+    model = Detector(start.spec) if run.resume_point else _new_model(run, start, data)
+    log.info("%s", describe(model, whole_strides(run.options.imgsz, model.max_stride)))
+    _freeze(model, run)
+    if run.options.sync_bn and distributed.world_size > 1:
+        model = convert_sync_batchnorm(model, device)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    if run.options.compile:
+        compile_forward(model, device, any_shape=run.options.multi_scale or run.options.rect)
+    return model
+
+
+def _new_model(run: Run, start: Start, data: TrainingData) -> Detector:
+    spec = with_fitting_anchors(
+        start.spec.with_classes(len(data.names)),
+        box_sizes(data.train, run.options.imgsz),
+        ratio_limit=run.hyp.anchor_t,
+        per_level=round(run.hyp.anchors),
+        fit=not run.options.noautoanchor,
+        seed=run.options.seed,
+    )
+    torch.manual_seed(run.options.seed)
+    model = Detector(spec)
+    if start.weights is not None:
+        # The anchors are the spec's: from the weights file, from --cfg, or fitted to the data.
+        transfer = transfer_weights(model, start.weights.state, exclude=("anchors",))
+        _report_transfer(transfer, start.weights, run)
+    return model
+
+
+def _report_transfer(transfer: Transfer, weights: Weights, run: Run) -> None:
+    if transfer.matched == 0:
+        raise UserError(
+            f"--weights {weights.origin} has no tensor that fits --cfg {run.options.cfg}."
+        )
+    log.info("Transferred %d/%d items from %s", transfer.matched, transfer.total, weights.origin)
+
+
+def describe(model: Detector, image_size: int) -> str:
+    """One line: parameters, cost, strides."""
+    return (
+        f"Model: {count_parameters(model):,} parameters, {gflops(model, image_size):.3g} GFLOPs "
+        f"at {image_size} pixels, {model.classes} classes, strides {model.strides}"
+    )
+
+
+def _freeze(model: Detector, run: Run) -> None:
+    layers = len(model.model)
+    beyond = [layer for layer in run.options.frozen_layers() if layer >= layers]
+    if beyond:
+        raise UserError(
+            f"--freeze names layer {beyond[0]}, but the model's are 0 to {layers - 1}; name fewer."
+        )
+    prefixes = tuple(f"model.{layer}." for layer in run.options.frozen_layers())
+    frozen = [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    if frozen:
+        log.info(
+            "Frozen: %d tensors of the layers %s", len(frozen), list(run.options.frozen_layers())
+        )
+
+
+def build_state(
+    run: Run, model: Detector, plan: Plan, precision: Precision, distributed: Distributed
+) -> TrainingState:
+    """Optimizer, EMA and scaler around the model; restored when the run goes on."""
+    options, hyp = run.options, run.hyp
+    groups = parameter_groups(model)
+    effective_batch = options.batch_size * plan.accumulate
+    optimizer = build_optimizer(
+        groups,
+        options.optimizer,
+        lr=plan.lr0,
+        momentum=plan.momentum,
+        weight_decay=hyp.weight_decay * effective_batch / options.nominal_batch_size,
+    )
+    state = TrainingState(
+        model=model,
+        ema=ModelEma(model),
+        optimizer=optimizer,
+        parameter_names=groups.names,
+        scaler=torch.amp.GradScaler(precision.device_type, enabled=precision.needs_scaler),
+    )
+    if run.resume_point is not None:
+        state.restore(run.resume_point.checkpoint, distributed)
+        # Otherwise it is being given more epochs, or more patience.
+        state.stopped_early = (
+            run.resume_point.ended and run.resume_point.checkpoint["stopped_early"]
+        )
+    return state
+
+
+def build_context(
+    options: TrainOptions,
+    model: Detector,
+    plan: Plan,
+    loss: DetectionLoss,
+    precision: Precision,
+    distributed: Distributed,
+) -> TrainContext:
+    """How a run's steps are made, from its options.
+
+    Raises:
+        UserError: there are more processes than images in a batch.
+    """
+    if options.batch_size < distributed.world_size:
+        raise UserError(
+            f"--batch-size {options.batch_size} is the whole batch, of all "
+            f"{distributed.world_size} processes; give at least one image to each."
+        )
+    return TrainContext(
+        plan=plan,
+        loss=loss if distributed.world_size == 1 else loss.of_parts(distributed.all_reduce_sum),
+        precision=precision,
+        device=next(model.parameters()).device,
+        distributed=distributed,
+        statistics=BatchNormStats(model),
+        seed=options.seed,
+        stride=model.max_stride,
+        multi_scale=options.multi_scale,
+        max_gradient_norm=options.clip_grad_norm,
+        max_bad_steps=options.max_bad_steps,
+    )
+
+
+def resolved_config(
+    run: Run, model: Detector, data: TrainingData, precision: Precision, distributed: Distributed
+) -> Config:
+    """What the checkpoint says about the run."""
+    return Config(
+        options=run.options.to_dict(),
+        hyp=run.hyp.to_dict(),
+        spec=model.spec.to_dict(),
+        names=list(data.names),
+        precision=precision.name,
+        processes=distributed.world_size,
+        data=data.facts(run.options.data),
+    )

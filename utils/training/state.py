@@ -1,0 +1,230 @@
+"""What training changes, and nothing else: the state that a checkpoint carries on."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.detector import Detector
+from utils.checkpoint.format import (
+    FORMAT,
+    VERSION,
+    Config,
+    DeployCheckpoint,
+    SavedProgress,
+    TrainingCheckpoint,
+    deploy_info,
+    no_progress,
+    plan_digest,
+)
+from utils.errors import UserError
+from utils.history import LOSSES, RAW_MAP, Row
+from utils.runtime.distributed import SINGLE_PROCESS, Distributed
+from utils.solver.ema import ModelEma
+from utils.solver.param_groups import optimizer_buffers, restore_buffers
+from utils.solver.schedule import Plan
+
+NEVER = -1
+
+
+@dataclass
+class EpochProgress:
+    """What is done of the epoch that is under way; as it is made when none is."""
+
+    batches: int = 0
+    """Batches trained, those that were left out included."""
+    counted: int = 0
+    """Batches whose loss is in the sum."""
+    losses: Tensor = field(default_factory=lambda: torch.zeros(len(LOSSES)))
+    """Sum of box, objectness and class loss, [3]."""
+    pending: int = 0
+    """Batches whose gradients are summed but not yet applied; 0 at the epoch's end."""
+    skipped: int = 0
+    """Batches left out, for their loss or gradient was not finite."""
+
+    def add(self, losses: Tensor) -> None:
+        """Take in the losses [3] of a batch whose gradients were summed."""
+        self.losses = self.losses.to(losses.device) + losses
+        self.counted += 1
+        self.pending += 1
+
+    def mean_losses(self) -> list[float]:
+        """Mean box, objectness and class loss so far; NaN if no batch counted."""
+        means: list[float] = (self.losses / self.counted).tolist()
+        return means
+
+
+@dataclass
+class TrainingState:
+    """Trained by `utils.training.engine` alone, saved and restored here.
+
+    What is told of a seam is entered by `utils.training.audit`, how the run went on by
+    `utils.training.recorder`.
+    """
+
+    model: Detector
+    ema: ModelEma[Detector]
+    optimizer: torch.optim.Optimizer
+    parameter_names: list[str]
+    """In the order in which the optimizer numbers its parameters."""
+    scaler: torch.amp.GradScaler
+    epoch: int = 0
+    """Completed epochs."""
+    iteration: int = 0
+    """Batches trained since the start of the run."""
+    progress: EpochProgress = field(default_factory=EpochProgress)
+    bad_losses: int = 0
+    """Batches left out for their loss since the last good one."""
+    bad_gradients: int = 0
+    """Steps left out for their gradient since the last good one."""
+    best_fitness: float = float("-inf")
+    best_epoch: int = NEVER
+    stopped_early: bool = False
+    closed: bool = False
+    """Set when everything after the last epoch is done too."""
+    history: list[Row] = field(default_factory=list)
+    continuations: list[dict[str, Any]] = field(default_factory=list)
+    """How the run went on, each time."""
+
+    def to_checkpoint(
+        self, plan: Plan, config: Config, distributed: Distributed = SINGLE_PROCESS
+    ) -> TrainingCheckpoint:
+        """Everything needed to go on, as tensors and plain data; all processes call it together."""
+        return TrainingCheckpoint(
+            format=FORMAT,
+            version=VERSION,
+            kind="training",
+            model=_plain(self.model.state_dict()),
+            ema={"weights": _plain(self.ema.model.state_dict()), "updates": self.ema.updates},
+            optimizer={
+                "name": type(self.optimizer).__name__,
+                "buffers": optimizer_buffers(self.optimizer, self.parameter_names),
+            },
+            scaler=self.scaler.state_dict(),
+            plan=plan.to_dict(),
+            plan_digest=plan_digest(plan.to_dict()),
+            position={"epoch": self.epoch, "iteration": self.iteration},
+            progress=self._progress_to_plain(distributed),
+            best={"fitness": self.best_fitness, "epoch": self.best_epoch},
+            stopped_early=self.stopped_early,
+            closed=self.closed,
+            continuations=self.continuations,
+            history=[dict(row) for row in self.history],
+            config=config,
+            software={"torch": str(torch.__version__), "python": platform.python_version()},
+        )
+
+    def _progress_to_plain(self, distributed: Distributed) -> SavedProgress:
+        done = self.progress
+        if done.batches == 0:
+            return {
+                **no_progress(),
+                "bad_losses": self.bad_losses,
+                "bad_gradients": self.bad_gradients,
+            }
+        gradients = {}
+        for name in self.parameter_names if done.pending else ():
+            parameter = self.model.get_parameter(name)
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            # As they are without loss scaling: the run may go on in another number format.
+            gradients[name] = (distributed.all_reduce_sum(own) / self.scaler.get_scale()).cpu()
+        return SavedProgress(
+            batches=done.batches,
+            counted=done.counted,
+            losses=done.losses.cpu(),
+            pending=done.pending,
+            skipped=done.skipped,
+            bad_losses=self.bad_losses,
+            bad_gradients=self.bad_gradients,
+            gradients=gradients,
+        )
+
+    def _restore_progress(self, saved: Mapping[str, Any], distributed: Distributed) -> None:
+        self.bad_losses = saved["bad_losses"]
+        self.bad_gradients = saved["bad_gradients"]
+        if saved["batches"] == 0:
+            return
+        self.progress = EpochProgress(
+            **{name: saved[name] for name in ("batches", "counted", "losses", "pending", "skipped")}
+        )
+        device = next(self.model.parameters()).device
+        self.scaler.scale(torch.zeros((), device=device))  # else it cannot unscale what is summed
+        if distributed.is_main:  # what was summed is the sum of all; one alone must bring it back
+            for name, gradient in saved["gradients"].items():
+                parameter = self.model.get_parameter(name)
+                parameter.grad = gradient.to(parameter.device) * self.scaler.get_scale()
+
+    def restore(
+        self, checkpoint: Mapping[str, Any], distributed: Distributed = SINGLE_PROCESS
+    ) -> None:
+        """Inverse of `to_checkpoint`, into objects built from the same configuration.
+
+        Raises:
+            UserError: the tensors do not fit the model that the checkpoint itself describes.
+        """
+        try:
+            self.model.load_state_dict(checkpoint["model"])
+            self.ema.restore(checkpoint["ema"]["weights"], checkpoint["ema"]["updates"])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(
+                f"the checkpoint does not fit the model it describes: {reason}"
+            ) from error
+        saved = checkpoint["optimizer"]
+        if saved["name"] == type(self.optimizer).__name__:  # another kind has other buffers
+            restore_buffers(self.optimizer, self.parameter_names, saved["buffers"])
+        if checkpoint["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(checkpoint["scaler"])
+        self.epoch = checkpoint["position"]["epoch"]
+        self.iteration = checkpoint["position"]["iteration"]
+        self._restore_progress(checkpoint["progress"], distributed)
+        self.best_fitness = checkpoint["best"]["fitness"]
+        self.best_epoch = checkpoint["best"]["epoch"]
+        self.history = [dict(row) for row in checkpoint["history"]]
+        self.continuations = list(checkpoint["continuations"])
+
+    def record_raw_map(self, value: float | None) -> None:
+        """Enter into the last epoch what its raw weights give, measured at a seam."""
+        if self.history and value is not None:
+            self.history[-1].setdefault(RAW_MAP, value)
+
+
+def deploy_checkpoint(checkpoint: Mapping[str, Any]) -> DeployCheckpoint:
+    """The part of a training checkpoint that is for use: averaged weights in fp16 and names."""
+    weights = checkpoint["ema"]["weights"]
+    return DeployCheckpoint(
+        format=FORMAT,
+        version=VERSION,
+        kind="deploy",
+        weights={name: t.half() if t.is_floating_point() else t for name, t in weights.items()},
+        spec=checkpoint["config"]["spec"],
+        names=checkpoint["config"]["names"],
+        **deploy_info(checkpoint),
+    )
+
+
+def require_finite(checkpoint: Mapping[str, Any]) -> None:
+    """Check that a checkpoint is fit to replace the one before.
+
+    Raises:
+        UserError: a weight, an average or an optimizer's buffer is not finite.
+    """
+    parts = {"weights": checkpoint["model"], "averages": checkpoint["ema"]["weights"]}
+    parts |= {f"buffers of {name}": own for name, own in checkpoint["optimizer"]["buffers"].items()}
+    for part, tensors in parts.items():
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise UserError(
+                    f"the {part} are not finite any more ({name}), so they are not saved: go on "
+                    "from last.pt, which is from before, with a lower lr0 in the hyp file."
+                )
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the module's metadata, on the CPU."""
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}

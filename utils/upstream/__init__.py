@@ -1,0 +1,1 @@
+"""YOLOv5's own files: reading its weights and importing its runs."""

@@ -1,0 +1,80 @@
+"""Weights, counter and optimizer state of an upstream file, in the terms of our checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.detector import Detector
+from models.spec import ModelSpec
+from utils.errors import UserError
+from utils.upstream.optimizer import NamedGroup
+from utils.upstream.reader import UpstreamCheckpoint
+from utils.upstream.schedule import LastRate
+
+
+def stripped_parts(content: UpstreamCheckpoint) -> list[str]:
+    """The parts of the state that the file was stripped of."""
+    parts = {
+        "optimizer": content.optimizer is None,
+        "raw weights beside the EMA": content.ema_state is None,
+        "EMA counter": content.ema_updates is None,
+        "epoch": content.epoch < 0,
+    }
+    return [name for name, gone in parts.items() if gone]
+
+
+def ema_counter(content: UpstreamCheckpoint) -> int | None:
+    """The counter belongs to an average; without one it says nothing."""
+    return content.ema_updates if content.ema_state is not None else None
+
+
+def spec_from_upstream(content: UpstreamCheckpoint) -> ModelSpec:
+    """The model file kept with the weights, with the anchors that were really used."""
+    spec = ModelSpec.from_dict(content.spec)
+    if content.anchors is None:
+        return spec
+    pixels = content.anchors * torch.tensor(content.strides).view(-1, 1, 1)
+    return spec.with_anchors(pixels.flatten(1).tolist())
+
+
+def fp32_state(state: dict[str, Tensor], spec: ModelSpec, path: Path) -> dict[str, Tensor]:
+    """The tensors of our model, in its order and types; what else is there is left out.
+
+    Raises:
+        UserError: a tensor of the model is absent or of another shape.
+    """
+    own = Detector(spec).state_dict()
+    absent = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    if absent:
+        raise UserError(
+            f"{path} lacks {len(absent)} tensors of the model it describes: {absent[0]}, …; "
+            "it was changed or written by another program."
+        )
+    return {name: state[name].to(own[name].dtype) for name in own}
+
+
+def buffers_by_name(groups: Sequence[NamedGroup]) -> dict[str, dict[str, Any]]:
+    """By parameter name, fp32; a parameter that was frozen has none."""
+    return {
+        name: {
+            key: torch.as_tensor(value, dtype=torch.float32)
+            for key, value in state.items()
+            if value is not None
+        }
+        for group in groups
+        for name, state in group.state.items()
+        if any(value is not None for value in state.values())
+    }
+
+
+def last_rate(groups: Sequence[NamedGroup]) -> LastRate | None:
+    """The rate that the optimizer was left with; None if there is no optimizer."""
+    settings = groups[0].settings if groups else {}
+    if settings.get("lr") is None or not settings.get("initial_lr"):
+        return None
+    return LastRate(float(settings["lr"]), float(settings["initial_lr"]))
