@@ -107,7 +107,7 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
     loss = build_loss(
         model, run.hyp, image_size=image_size, label_smoothing=options.label_smoothing
     )
-    run = run.settled(len(loaders.train))
+    run = run.with_batches_per_epoch(len(loaders.train))
     plan = plan_of(run, len(loaders.train))
     state = build_state(run, model, plan, precision, distributed)
     context = build_context(options, model, plan, loss, precision, distributed)
@@ -194,8 +194,7 @@ def show_plan(request: TrainRequest) -> Path:
     if run.resume_point is None or extension is None:
         raise UserError("--plan shows extensions: add --resume PATH and --extend-epochs X.")
     folder = plan_folder(run.resume_point)
-    if run.resume_point.adopted is None:
-        log_warmup(run.resume_point)
+    log_warmup(run.resume_point)
     report_plan(run.resume_point.saved, run.resume_point.next_seam, extension, folder)
     return folder
 

@@ -65,7 +65,7 @@ class ModelSpec:
             )
 
     @staticmethod
-    def from_dict(d: Mapping[str, Any]) -> ModelSpec:
+    def from_dict(d: Mapping[str, object]) -> ModelSpec:
         """Build from plain data in the schema of YOLOv5's model files.
 
         Raises:
@@ -90,7 +90,7 @@ class ModelSpec:
             backbone_length=len(backbone),
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain data in the same schema; `from_dict` of it equals this spec."""
         rows = [
             [
@@ -138,7 +138,7 @@ def load_spec(path: str | Path) -> ModelSpec:
     return ModelSpec.from_dict(values)
 
 
-def _number(d: Mapping[str, Any], key: str) -> float:
+def _number(d: Mapping[str, object], key: str) -> float:
     value = d[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise UserError(f"model spec: {key} is {value!r}; it must be a number above 0.")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import train as script
+from tests.checkpoints import read_checkpoint
 from tests.paths import ROOT
 from tests.toy import toy_arguments
-from utils.checkpoint.store import read_checkpoint
 from utils.errors import UserError
 from utils.history import COLUMNS, read_results
 from utils.options.parser import parse_request

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,19 +83,20 @@ def read_weights(path: Path) -> Weights:
         return Weights(upstream.weights, spec, upstream.names, str(path))
     data = read_checkpoint(path)
     if data["kind"] == "deploy":
-        state, config = data["weights"], data
+        state, described, names = data["weights"], data["spec"], data["names"]
     else:
-        state, config = data["ema"]["weights"], data["config"]
+        config = data["config"]
+        state, described, names = data["ema"]["weights"], config["spec"], config["names"]
     return Weights(
         {name: t.float() if t.is_floating_point() else t for name, t in state.items()},
-        spec_from_checkpoint(config["spec"], state, path),
-        tuple(config["names"]),
+        spec_from_checkpoint(described, state, path),
+        tuple(names),
         str(path),
     )
 
 
 def spec_from_checkpoint(
-    described: Mapping[str, Any], state: Mapping[str, Tensor], path: Path
+    described: Mapping[str, object], state: Mapping[str, Tensor], path: Path
 ) -> ModelSpec:
     """The model that a file describes, once it is sure that it is no larger than its weights.
 

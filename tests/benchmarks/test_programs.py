@@ -19,10 +19,10 @@ import benchmarks.validate
 from benchmarks.startup import import_table, packages
 from models.detector import Detector
 from models.spec import load_spec
+from tests.checkpoints import save_checkpoint
 from tests.paths import ROOT
 from tests.toy import make_toy, make_toy_model, toy_arguments
 from utils.checkpoint.format import FORMAT, VERSION
-from utils.checkpoint.store import save_checkpoint
 from utils.errors import UserError
 
 ONCE = ["--rounds", "1", "--warm-up", "0"]

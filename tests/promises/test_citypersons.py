@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import val
+from tests.checkpoints import read_checkpoint
 from tests.toy import make_toy_model
 from tests.utils.tools.convert.cityscapes import Row, draw_images, person, write_annotations
 from train import train
-from utils.checkpoint.store import read_checkpoint
 from utils.datasets.index import build_index
 from utils.evaluation import evaluate
 from utils.history import MISS_RATE

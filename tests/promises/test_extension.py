@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.promises.test_resume import differences, killed_after, resumed, same_run
 from tests.toy import toy_arguments
 from train import show_plan, train
-from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.history import read_results
 from utils.options.parser import parse_request

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.paths import SHARED, requires_shared
 from tests.utils.checkpoint.pickle_text import Call, Name, Raw, program, write_archive
 from tests.utils.checkpoint.tiny_files import (
@@ -26,7 +27,7 @@ from tests.utils.checkpoint.tiny_files import (
     tiny_training,
     tiny_upstream_run,
 )
-from utils.checkpoint.store import load_whole, read_checkpoint, save_checkpoint
+from utils.checkpoint.store import load_whole
 from utils.errors import UserError
 from utils.tools.inspect.inspection import inspect_checkpoint
 from utils.upstream.reader import is_upstream_file, read_upstream

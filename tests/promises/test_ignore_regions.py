@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from tests.checkpoints import read_checkpoint
 from tests.toy import make_toy, toy_arguments
 from train import train
-from utils.checkpoint.store import read_checkpoint
 from utils.history import read_results
 from utils.options.parser import parse_request
 

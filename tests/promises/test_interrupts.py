@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.checkpoints import read_checkpoint
 from tests.paths import ROOT
 from tests.promises.test_resume import same_run
 from tests.toy import toy_arguments
 from train import train
-from utils.checkpoint.store import read_checkpoint
 from utils.errors import RunInterruptedError
 from utils.options.parser import parse_request
 from utils.training.recorder import RunRecorder

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.checkpoints import read_checkpoint
 from tests.paths import ROOT
 from tests.promises.test_interrupts import signalled_at, wait_for
 from tests.toy import toy_arguments
 from train import train
-from utils.checkpoint.store import read_checkpoint
 from utils.options.parser import parse_request
 
 # In fp32, for sums over the processes round differently; batch norm over the images of both.

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.checkpoints import read_checkpoint
 from tests.toy import toy_arguments
 from train import train
-from utils.checkpoint.store import read_checkpoint
 from utils.errors import UserError
 from utils.options.parser import parse_request
 from utils.training.recorder import RunRecorder

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.paths import ROOT
 from tests.toy import toy_arguments
 from tests.utils.plots.test_run_curves import ink
 from train import show_plan, train
 from utils.checkpoint.format import plan_digest
-from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.history import COLUMNS, new_row, read_results
 from utils.options.parser import parse_request

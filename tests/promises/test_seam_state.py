@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.checkpoints import read_checkpoint
 from tests.promises.test_extension import extension_of
 from tests.promises.test_resume import differences, killed_after, resumed, same_run
 from tests.toy import toy_arguments
 from train import show_plan, train
-from utils.checkpoint.store import read_checkpoint
 from utils.errors import UserError
 from utils.evaluation.evaluate import Evaluation, evaluate
 from utils.options.parser import parse_request

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
+from tests.checkpoints import read_checkpoint
 from tests.paths import SHARED, requires_shared
 from tests.toy import make_toy
 from train import show_plan, train
-from utils.checkpoint.store import read_checkpoint
 from utils.datasets.description import load_description
 from utils.errors import UserError
 from utils.history import read_results

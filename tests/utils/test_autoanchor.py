@@ -11,11 +11,11 @@ import yaml
 
 from models.anchors import best_possible_recall, fit_anchors
 from models.spec import load_spec
+from tests.checkpoints import read_checkpoint
 from tests.promises.test_resume import killed_after
 from tests.toy import make_toy, toy_arguments
 from train import train
 from utils.autoanchor import GOOD_RECALL, box_sizes
-from utils.checkpoint.store import read_checkpoint
 from utils.datasets.index import build_index
 from utils.options.parser import parse_request
 

@@ -9,8 +9,8 @@ import torch
 
 from models.detector import Detector
 from models.spec import ModelSpec, load_spec
+from tests.checkpoints import save_checkpoint
 from tests.utils.checkpoint.tiny_files import tiny_deploy
-from utils.checkpoint.store import save_checkpoint
 from utils.errors import UserError
 from utils.weights import find_weights, load_model, read_weights
 

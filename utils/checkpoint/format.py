@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from utils.errors import UserError
-from utils.history import fitness
+from utils.history import METRICS, Row, fitness
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "yolov5-extend"
 VERSION = 1
@@ -34,7 +37,7 @@ class SavedProgress(TypedDict):
     """Batches trained; 0 between epochs."""
     counted: int
     """Those whose loss is in the sum."""
-    losses: Any
+    losses: Tensor | None
     """Sum of box, objectness and class loss, float32 [3]; None between epochs."""
     pending: int
     """Batches whose gradients are summed but not yet applied."""
@@ -44,7 +47,7 @@ class SavedProgress(TypedDict):
     """Batches left out for their loss since the last good one, in this epoch or those before."""
     bad_gradients: int
     """Steps left out for their gradient since the last good one."""
-    gradients: dict[str, Any]
+    gradients: dict[str, Tensor]
     """What is summed, by parameter name."""
 
 
@@ -59,7 +62,7 @@ class Best(TypedDict):
 class Ema(TypedDict):
     """Averaged weights, fp32, and the number of updates that decides the decay."""
 
-    weights: dict[str, Any]
+    weights: dict[str, Tensor]
     updates: int
 
 
@@ -67,7 +70,7 @@ class Optimizer(TypedDict):
     """Buffers by parameter name, e.g. `momentum_buffer`; the rates are in the plan."""
 
     name: str
-    buffers: dict[str, dict[str, Any]]
+    buffers: dict[str, dict[str, Tensor]]
 
 
 class ConfigExtras(TypedDict, total=False):
@@ -75,32 +78,70 @@ class ConfigExtras(TypedDict, total=False):
 
     processes: int
     """How many trained together."""
-    data: dict[str, Any]
+    data: dict[str, str | int]
     """Data-set file, and how many images and boxes it had."""
 
 
 class Config(ConfigExtras):
     """The resolved configuration of a run."""
 
-    options: dict[str, Any]
+    options: dict[str, Any]  # each value is of the type of its field in `TrainOptions`
+    """Those on record."""
     hyp: dict[str, float]
-    spec: dict[str, Any]
+    spec: dict[str, object]
     """The model, in the schema of the model files, with the run's classes and anchors."""
     names: list[str]
     precision: str
 
 
-class TrainingCheckpoint(TypedDict):
+class ContinuationRecord(TypedDict):
+    """How a run was continued, once."""
+
+    epoch: int
+    """Completed epochs at that point."""
+    kind: Literal["extended", "resumed"]
+    allowed_changes: list[str]
+    """Options that were allowed to differ."""
+    audit: list[dict[str, str]]
+    """The state audit: `part`, `status` and `detail` of every part."""
+    check: dict[str, float | bool | None]
+    """The seam check: mAP50-95 as saved and as measured, and whether it was reproduced."""
+
+
+class OpenPosition(TypedDict):
+    """What of a run's position is open until the number of batches per epoch is known.
+
+    A run of another program may have no record of its iteration. Then the position and the plan
+    count one batch per epoch: good enough to plan with, not to train from.
+    """
+
+    min_warmup: int
+    """Shortest warm-up of the program that trained the run, iterations."""
+    warmup_over: bool
+    """Whether the warm-up is known to be over, whatever the number of batches says."""
+    count_updates: bool
+    """Whether the EMA counter is open too, and follows from the optimizer steps made."""
+
+
+class TrainingExtras(TypedDict, total=False):
+    """What only a checkpoint has that was converted in memory; never in a file."""
+
+    missing: dict[str, str]
+    """Parts of the state that are not on record, and what stands in for each."""
+    open_position: OpenPosition
+
+
+class TrainingCheckpoint(TrainingExtras):
     """A `training` file."""
 
     format: str
     version: int
-    kind: str
-    model: dict[str, Any]
+    kind: Literal["training"]
+    model: dict[str, Tensor]
     ema: Ema
     optimizer: Optimizer
-    scaler: dict[str, Any]
-    plan: dict[str, Any]
+    scaler: dict[str, object]
+    plan: dict[str, Any]  # as `Plan.from_dict` takes it, which checks every value
     plan_digest: str
     """Of the plan as it was saved, so that an edit of it shows; see `plan_digest`."""
     position: Position
@@ -109,9 +150,8 @@ class TrainingCheckpoint(TypedDict):
     stopped_early: bool
     closed: bool
     """Whether the run ended as it should: best.pt stripped and judged, pictures drawn."""
-    continuations: list[dict[str, Any]]
-    """How the run went on, each time: the audit of its state, the seam check, allowed changes."""
-    history: list[dict[str, float]]
+    continuations: list[ContinuationRecord]
+    history: list[Row]
     config: Config
     software: dict[str, str]
 
@@ -121,15 +161,21 @@ class DeployCheckpoint(TypedDict):
 
     format: str
     version: int
-    kind: str
-    weights: dict[str, Any]
-    spec: dict[str, Any]
+    kind: Literal["deploy"]
+    weights: dict[str, Tensor]
+    spec: dict[str, object]
     names: list[str]
     epoch: int
     fitness: float
 
 
-_KINDS: dict[str, type] = {"training": TrainingCheckpoint, "deploy": DeployCheckpoint}
+Checkpoint = TrainingCheckpoint | DeployCheckpoint
+NOT_IN_FILES: frozenset[str] = TrainingExtras.__optional_keys__
+
+_KINDS: dict[str, type] = {
+    "training": TrainingCheckpoint,
+    "deploy": DeployCheckpoint,
+}
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(
         ("model", "ema", "optimizer", "scaler", "plan", "position", "progress", "best"), dict
@@ -151,7 +197,7 @@ _PARTS: dict[str, frozenset[str]] = {
 }
 
 
-def plan_digest(plan: Mapping[str, Any]) -> str:
+def plan_digest(plan: Mapping[str, object]) -> str:
     """The SHA-256 of a plan's plain data; against slips, not against forgery."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
@@ -178,18 +224,16 @@ class DeployInfo(TypedDict):
     """NaN if the epoch was not validated."""
 
 
-def deploy_info(checkpoint: Mapping[str, Any]) -> DeployInfo:
+def deploy_info(checkpoint: TrainingCheckpoint) -> DeployInfo:
     """What a training checkpoint says of its own weights, which need not be the best ones."""
     epoch, best = checkpoint["position"]["epoch"] - 1, checkpoint["best"]
     if best["epoch"] == epoch:
         return DeployInfo(epoch=epoch, fitness=best["fitness"])
     row = checkpoint["history"][-1]
-    return DeployInfo(
-        epoch=epoch, fitness=fitness(row["metrics/mAP_0.5"], row["metrics/mAP_0.5:0.95"])
-    )
+    return DeployInfo(epoch=epoch, fitness=fitness(row[METRICS[2]], row[METRICS[3]]))
 
 
-def validated(data: object, origin: str) -> dict[str, Any]:
+def validated(data: object, origin: str) -> Checkpoint:
     """The content of a file, after checking that it is one of ours and whole.
 
     Raises:
@@ -208,7 +252,7 @@ def validated(data: object, origin: str) -> dict[str, Any]:
         raise UserError(
             f"{origin} is damaged: its kind {data.get('kind')!r} is unknown; use another file."
         )
-    for name in kind.__annotations__:
+    for name in (name for name in kind.__annotations__ if name not in NOT_IN_FILES):
         if not isinstance(data.get(name), _TYPES[name]):
             raise UserError(f"{origin} is damaged: `{name}` is missing or wrong; use another file.")
         absent = set(_PARTS.get(name, ())) - set(data[name] if name in _PARTS else ())
@@ -216,4 +260,4 @@ def validated(data: object, origin: str) -> dict[str, Any]:
             raise UserError(
                 f"{origin} is damaged: `{name}` lacks {', '.join(sorted(absent))}; take another."
             )
-    return cast("dict[str, Any]", dict(data))
+    return cast("Checkpoint", dict(data))

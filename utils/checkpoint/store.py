@@ -7,13 +7,13 @@ upstream's: that function believes what a file says of its sizes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from utils.checkpoint.format import validated
+from utils.checkpoint.format import NOT_IN_FILES, Checkpoint, validated
 from utils.checkpoint.pickle_records import DAMAGE, MAX_STEPS, refused_name
 from utils.checkpoint.plain_data import PlainData
 from utils.checkpoint.torch_archive import PARAMETER, STORAGE_TYPES, TENSOR, TorchArchive
@@ -28,24 +28,23 @@ ALLOWED = STORAGE_TYPES.keys() | {TENSOR, PARAMETER, "collections.OrderedDict"}
 """All that tensors and plain data are made of."""
 
 
-def save_checkpoint(
-    checkpoint: Mapping[str, Any], path: Path, *, keep_previous: bool = False
-) -> None:
+def save_checkpoint(checkpoint: Checkpoint, path: Path, *, keep_previous: bool = False) -> None:
     """Write a checkpoint; at every moment `path` is either the old file or the new one, whole.
 
     Args:
-        checkpoint: a `TrainingCheckpoint` or `DeployCheckpoint`.
+        checkpoint: what to write; parts that no file holds are left out.
         path: the file to write; its folder exists.
         keep_previous: leave the file that is replaced beside it, as `last_prev.pt`.
 
     Raises:
         UserError: the disk is full or the folder cannot be written to; the old file is untouched.
     """
+    content = {name: part for name, part in checkpoint.items() if name not in NOT_IN_FILES}
 
     def write(part: Path) -> None:
         with part.open("wb") as stream:
             try:
-                torch.save(dict(checkpoint), stream)
+                torch.save(content, stream)
             except RuntimeError as error:
                 # What the stream raised is lost in a complaint of torch's about positions.
                 raise next(_disk_errors(error), error) from error
@@ -66,7 +65,7 @@ class LoadedCheckpoint(NamedTuple):
     """What was read, and from which file."""
 
     path: Path
-    content: dict[str, Any]
+    content: Checkpoint
 
 
 def load_whole(path: Path) -> LoadedCheckpoint:
@@ -92,12 +91,12 @@ def load_whole(path: Path) -> LoadedCheckpoint:
     return LoadedCheckpoint(path, validated(content, origin=str(path)))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> Checkpoint:
     """The content that `load_whole` reads."""
     return load_whole(path).content
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Read one file: every member's checksum is verified, and nothing in it is executed.
 
     Raises:

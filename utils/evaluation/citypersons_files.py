@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.evaluation.metrics import Bools, Floats, Ints
-from utils.files.json_file import Row, number_column, read_json
+from utils.files.json_file import JsonObject, number_column, read_json
 
 PEDESTRIAN = 1
 """The only category that the benchmark judges; its files put all others under it, as ignored."""
@@ -102,12 +102,12 @@ def read_detections(path: Path, truth: PedestrianTruth) -> PedestrianDetections:
     )
 
 
-def _pedestrians(rows: list[Row], origin: str) -> list[Row]:
+def _pedestrians(rows: list[JsonObject], origin: str) -> list[JsonObject]:
     category = number_column(rows, "category_id", origin)
     return [rows[i] for i in np.flatnonzero(category == PEDESTRIAN)]
 
 
-def _positions(rows: list[Row], origin: str, image_ids: Ints, truth: Path) -> Ints:
+def _positions(rows: list[JsonObject], origin: str, image_ids: Ints, truth: Path) -> Ints:
     """Where each row's image stands among ascending image ids, [rows]."""
     wanted = number_column(rows, "image_id", origin)
     positions = np.searchsorted(image_ids, wanted).clip(max=len(image_ids) - 1)

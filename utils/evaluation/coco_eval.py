@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from utils.evaluation.coco_json import (
     save_truth,
 )
 from utils.evaluation.evaluate import Evaluation
-from utils.files.json_file import read_json
+from utils.files.json_file import JsonObject, read_json
 
 log = logging.getLogger("yolo")
 
@@ -184,12 +184,12 @@ def log_coco_figures(figures: CocoMetrics, *, map50: float, map50_95: float) -> 
 
 
 class _Content(NamedTuple):
-    dataset: dict[str, Any]
+    dataset: JsonObject
     ids: dict[ImageId, int]
     """New number of each image, by its id."""
 
 
-def _of_images(content: dict[str, Any], images: Collection[ImageId]) -> _Content:
+def _of_images(content: JsonObject, images: Collection[ImageId]) -> _Content:
     """The ground truth of some images, which are numbered from 1."""
     ids = {image: number for number, image in enumerate(images, 1)}
     dataset = {
@@ -205,7 +205,7 @@ def _of_images(content: dict[str, Any], images: Collection[ImageId]) -> _Content
     return _Content(dataset, ids)
 
 
-def _run(library: Library, dataset: dict[str, Any], found: list[dict[str, Any]]) -> list[float]:
+def _run(library: Library, dataset: JsonObject, found: list[JsonObject]) -> list[float]:
     """The twelve figures, -1 for what there is not; all zero without detections."""
     data_class, judge_class = (
         getattr(import_module(module), name) for module, name in (library.data, library.judge)

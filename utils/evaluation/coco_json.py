@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -18,7 +18,7 @@ from utils.datasets.index import Index
 from utils.datasets.labels import to_pixels
 from utils.errors import UserError
 from utils.evaluation.evaluate import to_original
-from utils.files.json_file import read_json
+from utils.files.json_file import JsonObject, read_json
 
 log = logging.getLogger("yolo")
 ImageId = int | str
@@ -90,8 +90,8 @@ def save_truth(
     region, which is for all classes, is a crowd of every class that has labels.
     """
     labelled = np.unique(index.boxes[:, 0]).astype(int).tolist()
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[JsonObject] = []
+    annotations: list[JsonObject] = []
     for i, image in enumerate(index.paths):
         height, width = size = index.sizes[i].tolist()
         place = {"id": numbers.images[image], "file_name": Path(image).name}

@@ -13,7 +13,8 @@ import numpy as np
 from utils.errors import UserError
 from utils.files.regular_file import open_regular
 
-Row = dict[str, Any]
+JsonObject = dict[str, Any]
+"""Whatever a file holds; its readers check what they use."""
 
 LIMIT = 2.0**53
 """Up to here float64 holds every whole number, image ids among them."""
@@ -34,7 +35,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 -- whatever is in the file
         raise UserError(f"{path} is not JSON ({error}); make it anew.") from error
 
 
-def number_column(rows: Sequence[Row], key: str, origin: str, width: int = 0) -> np.ndarray:
+def number_column(rows: Sequence[JsonObject], key: str, origin: str, width: int = 0) -> np.ndarray:
     """One field of every row, as numbers.
 
     Args:

@@ -1,36 +1,36 @@
-"""The checkpoint that a run goes on from: read, checked, its plan extended if asked for."""
+"""The checkpoint that a run continues from: read, checked, its plan extended if asked for."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from utils.checkpoint.format import (
     Best,
+    Checkpoint,
     DeployCheckpoint,
     DeployInfo,
+    TrainingCheckpoint,
     deploy_info,
     no_progress,
     plan_digest,
 )
-from utils.checkpoint.store import load_whole, read_checkpoint
+from utils.checkpoint.store import LAST, load_whole, read_checkpoint
 from utils.errors import UserError
 from utils.history import ITERATION
 from utils.options.train_options import TrainRequest
+from utils.runs.folder import run_folder_of
 from utils.solver.continuation import extend_plan
 from utils.solver.guard import check_future, check_past
 from utils.solver.plan_forensics import described
 from utils.solver.schedule import Plan
-from utils.upstream.best import convert_best
-from utils.upstream.import_run import ImportedRun, ImportOptions, import_run, settled
+from utils.upstream.import_run import ImportOptions, import_run, with_batches_per_epoch
 from utils.upstream.reader import is_upstream_file
 
 log = logging.getLogger("yolo")
 
-LAST = "last.pt"
 BEST = "best.pt"
 OF_AN_EPOCH = frozenset({"batch_size", "data", "imgsz", "rect", "seed"})
 """Options that decide which images make a batch, or by what an epoch is judged."""
@@ -38,103 +38,97 @@ OF_AN_EPOCH = frozenset({"batch_size", "data", "imgsz", "rect", "seed"})
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run goes on from, and on which plan."""
+    """Where a run continues from, and on which plan."""
 
     path: Path
     """The file that was read: `last_prev.pt` if `last.pt` is damaged."""
-    checkpoint: dict[str, Any]
+    folder: Path | None
+    """The run's folder; None if the run is not one of ours, and its folder is only read."""
+    checkpoint: TrainingCheckpoint
     saved: Plan
     """The plan as it was saved, without the extension that is replaced, see `replaces`."""
     plan: Plan
-    """The plan to go on with: the saved one, with the new segment when the run is extended."""
+    """The plan to continue on: the saved one, with the new segment when the run is extended."""
     extended: bool
     replaces: bool
     """Whether the new segment takes the place of one that was saved with no epoch of it trained."""
     ended: bool
-    """Whether all is trained and only what comes after was cut off: best.pt, figures, pictures."""
-    adopted: ImportedRun | None
-    """What was found in a checkpoint of YOLOv5; None for one of ours."""
-    best_weights: DeployCheckpoint | None
-    """Those of a best.pt of YOLOv5, to be taken along; None if there is none or it does not fit."""
+    """Whether all is trained and only what comes after was cut off: best.pt, metrics, plots."""
+    best: DeployCheckpoint | Path | None
+    """The weights of the best epoch so far, where the checkpoint itself does not hold them."""
 
     @property
     def completed(self) -> int:
         """Epochs trained so far."""
-        return int(self.checkpoint["position"]["epoch"])
+        return self.checkpoint["position"]["epoch"]
 
     @property
     def next_seam(self) -> int:
         """Epochs completed where an extension begins; an epoch under way ends on the old plan."""
         return next_seam(self.checkpoint)
 
-    @property
-    def missing(self) -> Mapping[str, str]:
-        """What a checkpoint of YOLOv5 did not hold, part by part."""
-        return {} if self.adopted is None else self.adopted.missing
-
-    def settled(self, batches_per_epoch: int) -> ResumePoint:
-        """Complete what a checkpoint of YOLOv5 leaves open until the data are known.
+    def with_batches_per_epoch(self, batches: int) -> ResumePoint:
+        """Complete what of the position is open until the data are known.
 
         Args:
-            batches_per_epoch: of the loader that the run goes on with.
+            batches: in an epoch of the loader that the run continues with.
         """
-        if self.adopted is None:
-            return self
-        complete = settled(self.adopted, batches_per_epoch).checkpoint
-        checkpoint = {**complete, "best": self.checkpoint["best"]}
+        checkpoint = with_batches_per_epoch(self.checkpoint, batches)
         warmup = Plan.from_dict(checkpoint["plan"]).warmup
         return replace(self, checkpoint=checkpoint, plan=replace(self.plan, warmup=warmup))
 
 
+class _Source(NamedTuple):
+    """A checkpoint to continue from, in our terms, and where it comes from."""
+
+    path: Path
+    folder: Path | None
+    checkpoint: TrainingCheckpoint
+    best: DeployCheckpoint | Path | None
+
+
 def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
-    """Read the checkpoint to go on from, ours or one of YOLOv5, and plan what comes.
+    """Read the checkpoint to continue from, ours or one of YOLOv5, and plan what comes.
 
     Raises:
         UserError: the file is refused, its recorded rates are not those of its plan, nothing is
             left to train, or the extension is impossible.
     """
-    if is_upstream_file(path):
-        taken = _adopted(path, request)
-        source, checkpoint, adopted = path, taken.checkpoint, taken
-    else:
-        source, checkpoint = _own(path, request)
-        adopted = None
-    saved = found = _saved_plan(checkpoint, path)
+    source = _imported(path, request) if is_upstream_file(path) else _own(path, request)
+    checkpoint = source.checkpoint
+    found = _saved_plan(checkpoint, path)
     checkpoint = _with_whole_epoch(checkpoint, request)
-    # Rates of an adopted history are rounded and lag; its law was checked when it was read.
-    check_past(saved, [row for row in checkpoint["history"] if ITERATION in row])
-    _require_unedited(checkpoint, saved, path)
-    ended = _has_ended(checkpoint, saved, request)
+    # Rates of an imported history are rounded and lag; its law was checked when it was read.
+    check_past(found, [row for row in checkpoint["history"] if ITERATION in row])
+    _require_unedited(checkpoint, found, path)
+    ended = _has_ended(checkpoint, found, request)
     if ended and checkpoint["closed"]:
-        raise UserError(f"{path}: {_why_ended(checkpoint, saved)}; add --extend-epochs X to go on.")
+        raise UserError(f"{path}: {_why_ended(checkpoint, found)}; add --extend-epochs X to go on.")
     extension = request.continuation.extension()
-    if extension is None:
-        plan = saved
-    else:
+    saved = plan = found
+    if extension is not None:
         saved = _without_untrained_extension(found, next_seam(checkpoint))
         plan = extend_plan(saved, next_seam(checkpoint), extension)
     check_future(plan, checkpoint["position"]["epoch"])
-    taken_best = None if adopted is None else _best_of_upstream(path, checkpoint)
-    best = _best_at_hand(source, checkpoint) if taken_best is None else _told_best(taken_best)
+    checkpoint = checkpoint.copy()
+    checkpoint["plan"] = saved.to_dict()
+    checkpoint["plan_digest"] = plan_digest(checkpoint["plan"])
+    if source.best is None and not holds_best(checkpoint):
+        checkpoint["best"] = _no_best(checkpoint, source.path)
     return ResumePoint(
-        source,
-        {
-            **checkpoint,
-            "plan": saved.to_dict(),
-            "plan_digest": plan_digest(saved.to_dict()),
-            "best": best,
-        },
-        saved,
-        plan,
+        path=source.path,
+        folder=source.folder,
+        checkpoint=checkpoint,
+        saved=saved,
+        plan=plan,
         extended=extension is not None,
         replaces=saved != found,
         ended=ended,
-        adopted=adopted,
-        best_weights=taken_best,
+        best=source.best,
     )
 
 
-def _with_whole_epoch(checkpoint: dict[str, Any], request: TrainRequest) -> dict[str, Any]:
+def _with_whole_epoch(checkpoint: TrainingCheckpoint, request: TrainRequest) -> TrainingCheckpoint:
     """Begin the epoch under way anew where its batches or its validation are no longer the same."""
     if checkpoint["progress"]["batches"] == 0:
         return checkpoint
@@ -147,29 +141,32 @@ def _with_whole_epoch(checkpoint: dict[str, Any], request: TrainRequest) -> dict
         "--%s makes another epoch: epoch %d, which was under way, begins anew.",
         *(changed[0].replace("_", "-"), checkpoint["position"]["epoch"]),
     )
-    return {**checkpoint, "progress": no_progress()}
+    whole = checkpoint.copy()
+    whole["progress"] = no_progress()
+    return whole
 
 
-def next_seam(checkpoint: Mapping[str, Any]) -> int:
+def next_seam(checkpoint: TrainingCheckpoint) -> int:
     """Epochs completed where an extension of a checkpoint begins, the one under way included."""
     under_way = checkpoint["progress"]["batches"] > 0
-    return int(checkpoint["position"]["epoch"]) + under_way
+    return checkpoint["position"]["epoch"] + under_way
 
 
-def _adopted(path: Path, request: TrainRequest) -> ImportedRun:
+def _imported(path: Path, request: TrainRequest) -> _Source:
     how = request.continuation
-    wishes = ImportOptions(
+    options = ImportOptions(
         data=request.options.data if "data" in request.given else None,
         schedule=how.schedule,
         completed_epochs=how.completed_epochs,
         allow_partial_state=how.allow_partial_state,
     )
-    adopted = import_run(path, wishes)
-    log.info("%s was written by YOLOv5. Taken over: %s.", path, "; ".join(adopted.restored))
-    return adopted
+    imported = import_run(path, options)
+    found = "; ".join(imported.report.found)
+    log.info("%s was written by YOLOv5. Taken over: %s.", path, found)
+    return _Source(path, None, imported.checkpoint, imported.best)
 
 
-def _own(path: Path, request: TrainRequest) -> tuple[Path, dict[str, Any]]:
+def _own(path: Path, request: TrainRequest) -> _Source:
     given = request.continuation.for_upstream_only()
     if given:
         raise UserError(
@@ -181,10 +178,10 @@ def _own(path: Path, request: TrainRequest) -> tuple[Path, dict[str, Any]]:
             f"{path} holds weights only, no optimizer and no schedule; "
             f"resume from the run's weights/{LAST}."
         )
-    return source, checkpoint
+    return _Source(source, run_folder_of(source), checkpoint, _best_beside(source, checkpoint))
 
 
-def _saved_plan(checkpoint: dict[str, Any], path: Path) -> Plan:
+def _saved_plan(checkpoint: TrainingCheckpoint, path: Path) -> Plan:
     try:
         plan = Plan.from_dict(checkpoint["plan"])
         plan.factors()
@@ -193,7 +190,7 @@ def _saved_plan(checkpoint: dict[str, Any], path: Path) -> Plan:
     return plan
 
 
-def _require_unedited(checkpoint: Mapping[str, Any], plan: Plan, path: Path) -> None:
+def _require_unedited(checkpoint: TrainingCheckpoint, plan: Plan, path: Path) -> None:
     """Catch an edit of which the recorded rates know nothing yet."""
     if checkpoint["plan_digest"] != plan_digest(checkpoint["plan"]):
         raise UserError(
@@ -209,7 +206,7 @@ def _without_untrained_extension(plan: Plan, seam: int) -> Plan:
     return replace(plan, segments=trained or plan.segments[:1])
 
 
-def _has_ended(checkpoint: dict[str, Any], plan: Plan, request: TrainRequest) -> bool:
+def _has_ended(checkpoint: TrainingCheckpoint, plan: Plan, request: TrainRequest) -> bool:
     """Whether nothing is left to train: no extension, and all done or stopped for want of gain."""
     if request.continuation.extend_epochs is not None:
         return False
@@ -219,7 +216,7 @@ def _has_ended(checkpoint: dict[str, Any], plan: Plan, request: TrainRequest) ->
     return bool(stopped or checkpoint["position"]["epoch"] >= plan.total_epochs)
 
 
-def _why_ended(checkpoint: dict[str, Any], plan: Plan) -> str:
+def _why_ended(checkpoint: TrainingCheckpoint, plan: Plan) -> str:
     completed = checkpoint["position"]["epoch"]
     if completed < plan.total_epochs:
         return (
@@ -229,52 +226,42 @@ def _why_ended(checkpoint: dict[str, Any], plan: Plan) -> str:
     return f"all {plan.total_epochs} planned epochs are done"
 
 
-def _best_at_hand(path: Path, checkpoint: dict[str, Any]) -> Best:
-    """The best epoch that the checkpoint tells of, if its weights are there: in it, or in best.pt.
-
-    They are not when the run is branched off from an earlier point, when best.pt was left behind,
-    or when the best epoch was not saved. Then the best is looked for anew.
-    """
-    best: Best = checkpoint["best"]
-    if best["epoch"] < 0 or holds_best(checkpoint):
-        return best
-    found = _facts_of(path.with_name(BEST))
-    if found == DeployInfo(epoch=best["epoch"], fitness=best["fitness"]):
-        return best
-    log.warning(
-        "The weights of the best epoch so far, %d, are not beside %s; the best is looked for anew.",
-        *(best["epoch"], path),
-    )
-    return Best(fitness=float("-inf"), epoch=-1)
-
-
-def holds_best(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether the weights in a training checkpoint are those of the best epoch so far."""
-    between_epochs = checkpoint["progress"]["batches"] == 0
-    return between_epochs and checkpoint["best"]["epoch"] == checkpoint["position"]["epoch"] - 1
-
-
-def _best_of_upstream(path: Path, checkpoint: dict[str, Any]) -> DeployCheckpoint | None:
-    """The best.pt beside a checkpoint of YOLOv5, as one of ours; None if it does not belong."""
-    best = path.with_name(BEST)
-    if path.name == BEST or not best.is_file():
-        return None
-    return convert_best(best, checkpoint)
-
-
-def _told_best(weights: DeployCheckpoint) -> Best:
-    return Best(fitness=weights["fitness"], epoch=weights["epoch"])
-
-
-def _facts_of(best: Path) -> DeployInfo | None:
-    """Which epoch's weights a best.pt of ours holds; None if there is no such file, or not ours."""
-    if not best.is_file() or is_upstream_file(best):
+def _best_beside(path: Path, checkpoint: TrainingCheckpoint) -> Path | None:
+    """The best.pt beside a checkpoint, if it holds the best epoch that the checkpoint names."""
+    best, file = checkpoint["best"], path.with_name(BEST)
+    if holds_best(checkpoint) or not file.is_file() or is_upstream_file(file):
         return None
     try:
-        found = read_checkpoint(best)
+        found = _info_of(read_checkpoint(file))
     except UserError as error:
         log.warning("%s", error)
         return None
-    if found["kind"] == "training":
-        return deploy_info(found)
-    return DeployInfo(epoch=found["epoch"], fitness=found["fitness"])
+    return file if found == DeployInfo(epoch=best["epoch"], fitness=best["fitness"]) else None
+
+
+def _info_of(checkpoint: Checkpoint) -> DeployInfo:
+    if checkpoint["kind"] == "training":
+        return deploy_info(checkpoint)
+    return DeployInfo(epoch=checkpoint["epoch"], fitness=checkpoint["fitness"])
+
+
+def _no_best(checkpoint: TrainingCheckpoint, path: Path) -> Best:
+    """The best of a run whose best weights are nowhere, so that the best is searched again.
+
+    They are gone when the run is branched off from an earlier point, when best.pt was left behind,
+    or when the best epoch was not saved.
+    """
+    best = checkpoint["best"]
+    if best["epoch"] >= 0:
+        log.warning(
+            "The weights of the best epoch so far, %d, are not beside %s; the best is looked for "
+            "anew.",
+            *(best["epoch"], path),
+        )
+    return Best(fitness=float("-inf"), epoch=-1)
+
+
+def holds_best(checkpoint: TrainingCheckpoint) -> bool:
+    """Whether the weights in a training checkpoint are those of the best epoch so far."""
+    best, completed = checkpoint["best"]["epoch"], checkpoint["position"]["epoch"]
+    return checkpoint["progress"]["batches"] == 0 and best == completed - 1 and completed > 0

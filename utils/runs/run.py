@@ -6,13 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
-from utils.checkpoint.store import PREVIOUS, save_checkpoint
+from utils.checkpoint.store import LAST, PREVIOUS, save_checkpoint
 from utils.errors import UserError
 from utils.files.atomic_write import copy_replacing
 from utils.hyp import Hyp, load_hyp
-from utils.options.train_options import TrainOptions, TrainRequest, resumed_options
+from utils.options.train_options import ALLOWABLE, TrainOptions, TrainRequest, resumed_options
 from utils.runs.folder import (
     checkpoint_of,
     clear_run,
@@ -20,7 +19,7 @@ from utils.runs.folder import (
     numbered_run_folder,
     run_folder_of,
 )
-from utils.runs.resume import BEST, LAST, ResumePoint, holds_best, load_resume_point
+from utils.runs.resume import BEST, ResumePoint, load_resume_point
 from utils.solver.continuation import flat_from
 from utils.solver.schedule import Plan, WarmUp, base_segment, warmup_iterations
 
@@ -45,11 +44,11 @@ class Run:
     allowed: frozenset[str] = frozenset()
     """Options that differ from those that the run was trained with so far."""
 
-    def settled(self, batches_per_epoch: int) -> Run:
-        """The run with what a checkpoint of YOLOv5 leaves open until the data are known."""
+    def with_batches_per_epoch(self, batches: int) -> Run:
+        """The run with what of its position is open until the data are known."""
         if self.resume_point is None:
             return self
-        return replace(self, resume_point=self.resume_point.settled(batches_per_epoch))
+        return replace(self, resume_point=self.resume_point.with_batches_per_epoch(batches))
 
     def require_names(self, names: Sequence[str]) -> None:
         """Check that the data set still has the classes that the run was trained on.
@@ -80,10 +79,8 @@ def open_run(request: TrainRequest) -> Run:
     path = checkpoint_of(target) if target else latest_checkpoint(request.options.project)
     resume_point = load_resume_point(path, request)
     config = resume_point.checkpoint["config"]
-    if (
-        resume_point.adopted is not None
-    ):  # YOLOv5 does not record it, so there is nothing to keep to
-        request = request.allowing("amp")
+    for name in sorted((request.given & ALLOWABLE) - config["options"].keys()):
+        request = request.allowing(name)  # it is not on record, so there is nothing to keep to
     options, allowed = resumed_options(request, config["options"])
     hyp = Hyp.from_dict(config["hyp"], origin=str(path))
     if "hyp" in request.given:
@@ -129,14 +126,11 @@ def _allowed_hyp(old: Hyp, new: Hyp) -> Hyp:
 
 
 def _folder_in_place(path: Path, resume_point: ResumePoint, request: TrainRequest) -> Path | None:
-    """The folder of the run that goes on; None if a new one is to be made.
-
-    A run of YOLOv5 always goes on in a new folder, so that its own files stay as they are.
-    """
+    """The folder of the run that is continued; None if a new one is to be made."""
     elsewhere = "project" in request.given and request.continuation.resume != ""
-    if "name" in request.given or elsewhere or resume_point.adopted or request.continuation.plan:
+    parent = resume_point.folder
+    if "name" in request.given or elsewhere or parent is None or request.continuation.plan:
         return None
-    parent = run_folder_of(path)
     if path.name != LAST and (parent / "weights" / LAST).is_file():
         raise UserError(
             f"{path} is an earlier point of the run in {parent}; "
@@ -148,9 +142,9 @@ def _folder_in_place(path: Path, resume_point: ResumePoint, request: TrainReques
 def _project(path: Path, resume_point: ResumePoint, request: TrainRequest) -> Path:
     """Where a new folder is made: as --project says, else beside the run that goes on."""
     in_a_run = path.resolve().parent.name == "weights"
-    if "project" in request.given or resume_point.adopted is not None or not in_a_run:
+    if "project" in request.given or resume_point.folder is None or not in_a_run:
         return Path(request.options.project)
-    return run_folder_of(path).parent
+    return resume_point.folder.parent
 
 
 def plan_of(run: Run, batches_per_epoch: int) -> Plan:
@@ -185,7 +179,7 @@ def prepare_folder(run: Run) -> Path:
     resume_point = run.resume_point
     if resume_point is None or folder.resolve() != run_folder_of(resume_point.path).resolve():
         clear_run(folder)
-    elif resume_point.adopted is not None:
+    elif resume_point.folder is None:
         raise UserError(f"{folder} is the folder of the YOLOv5 run itself; give another --name.")
     weights.mkdir(exist_ok=True)
     if resume_point is None:
@@ -201,20 +195,20 @@ def prepare_folder(run: Run) -> Path:
 
 
 def _keep_best(resume_point: ResumePoint, target: Path) -> None:
-    """Put the best weights so far in their place; `load_resume_point` knows where they are."""
-    if resume_point.best_weights is not None:
-        save_checkpoint(cast("dict[str, Any]", resume_point.best_weights), target)
-    elif resume_point.checkpoint["best"]["epoch"] < 0:
-        return
-    elif holds_best(resume_point.checkpoint):
+    """Put the best weights so far in their place; none if the run has none yet."""
+    best = resume_point.best
+    if isinstance(best, Path):
+        if best.resolve() != target.resolve():
+            copy_replacing(best, target)
+    elif best is not None:
+        save_checkpoint(best, target)
+    elif resume_point.checkpoint["best"]["epoch"] >= 0:
         save_checkpoint(resume_point.checkpoint, target)
-    elif (source := resume_point.path.with_name(BEST)).resolve() != target.resolve():
-        copy_replacing(source, target)
 
 
 def plan_folder(resume_point: ResumePoint) -> Path:
-    """Where the pictures of a plan go: the run's folder, or this one for a run of YOLOv5."""
-    return run_folder_of(resume_point.path) if resume_point.adopted is None else Path()
+    """Where the plots of a plan go: the run's folder, or the current one if it is not ours."""
+    return resume_point.folder or Path()
 
 
 def announce(run: Run, plan: Plan, folder: Path) -> None:
@@ -253,7 +247,9 @@ def announce(run: Run, plan: Plan, folder: Path) -> None:
 
 
 def log_warmup(resume_point: ResumePoint) -> None:
-    """Say that rates are not yet the planned ones, where the warm-up is not over."""
+    """Log that rates are not yet the planned ones, where the warm-up is known not to be over."""
+    if "open_position" in resume_point.checkpoint:
+        return
     iteration, warmup = (
         resume_point.checkpoint["position"]["iteration"],
         resume_point.plan.warmup.iterations,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from utils.checkpoint.format import Config, TrainingCheckpoint
 from utils.history import AT_SEAM, RAW_MAP
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
@@ -55,7 +56,7 @@ class Audit(NamedTuple):
 def verify_resume(
     run: Run,
     state: TrainingState,
-    config: Mapping[str, Any],
+    config: Config,
     measure: Callable[[TrainingState], ValidationResult],
 ) -> Audit | None:
     """Audit and validate a restored state before its first step, and show what was found.
@@ -93,7 +94,7 @@ def note_level_before(state: TrainingState, check: SeamCheck) -> None:
 
 
 def audit_state(
-    run: Run, resume_point: ResumePoint, state: TrainingState, config: Mapping[str, Any]
+    run: Run, resume_point: ResumePoint, state: TrainingState, config: Config
 ) -> list[AuditItem]:
     """Compare what a checkpoint holds with what the run goes on with.
 
@@ -126,7 +127,7 @@ def audit_state(
     if under_way.batches:
         detail = f"{under_way.batches} batches done, {under_way.pending} summed for the next step"
         items.append(AuditItem("epoch under way", RESTORED, detail))
-    lost = dict(resume_point.missing)
+    lost = dict(saved.get("missing", {}))
     known = [_less(item, lost.pop(item.part, None)) for item in items]
     return [*known, *(AuditItem(part, MISSING, what) for part, what in lost.items())]
 
@@ -144,7 +145,7 @@ def _compared(part: str, old: object, new: object, prefix: str = "") -> AuditIte
     return AuditItem(part, CHANGED, f"{prefix}{old} → {new}")
 
 
-def _optimizer_item(saved: Mapping[str, Any], state: TrainingState, new: str) -> AuditItem:
+def _optimizer_item(saved: TrainingCheckpoint, state: TrainingState, new: str) -> AuditItem:
     if state.ema.updates == 0:
         return AuditItem("optimizer", RESTORED, "no step was made yet")
     old = saved["optimizer"]["name"]
@@ -166,7 +167,7 @@ def _plan_item(resume_point: ResumePoint) -> AuditItem:
     return AuditItem("learning-rate plan", CHANGED, detail)
 
 
-def _scaler_item(saved: Mapping[str, Any], state: TrainingState, precision: str) -> AuditItem:
+def _scaler_item(saved: TrainingCheckpoint, state: TrainingState, precision: str) -> AuditItem:
     """Loss scaling, which fp16 alone needs: restored is also that there was none and is none."""
     old, needed = saved["scaler"], state.scaler.is_enabled()
     if old and not needed:
@@ -197,15 +198,21 @@ def _patience_item(resume_point: ResumePoint, patience: int) -> AuditItem:
     return _compared("patience", old, patience)
 
 
-def _option_items(run: Run, old: Mapping[str, Any]) -> list[AuditItem]:
+def _option_items(run: Run, old: Mapping[str, object]) -> list[AuditItem]:
     new = run.options.to_dict()
     always = [
         _compared("batch size", old["batch_size"], new["batch_size"]),
         _compared("image size", old["imgsz"], new["imgsz"]),
     ]
-    told = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data"}
-    others = sorted(set(run.allowed) - told)
-    return [*always, *(_compared(name.replace("_", " "), old[name], new[name]) for name in others)]
+    listed = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data"}
+    others = sorted(set(run.allowed) - listed)
+    return [
+        *always,
+        *(
+            _compared(name.replace("_", " "), old.get(name, "not on record"), new[name])
+            for name in others
+        ),
+    ]
 
 
 def _compiled_items(old: bool, new: bool) -> list[AuditItem]:
@@ -223,7 +230,7 @@ def _hyp_item(old: Mapping[str, float], new: Mapping[str, float]) -> AuditItem:
     return AuditItem("hyper-parameters", RESTORED, f"{len(new)} values")
 
 
-def _data_item(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> AuditItem:
+def _data_item(old: Mapping[str, str | int] | None, new: Mapping[str, str | int]) -> AuditItem:
     """Compare what both say of the data; what an older checkpoint lacks is passed over."""
     images = f"{new['file']}, {new['train images']} + {new['val images']} images"
     if old is None:

@@ -6,13 +6,13 @@ import copy
 import importlib.util
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import yaml
 
-from utils.checkpoint.format import Config, TrainingCheckpoint
+from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.files.atomic_write import clear_parts, copy_replacing, write_replacing
 from utils.history import COLUMNS, Row, write_results
@@ -161,13 +161,13 @@ class RunRecorder:
 
     def _write_last(self, checkpoint: TrainingCheckpoint) -> None:
         require_finite(checkpoint)
-        save_checkpoint(cast("dict[str, Any]", checkpoint), self.last, keep_previous=True)
+        save_checkpoint(checkpoint, self.last, keep_previous=True)
 
-    def _write_tables(self, history: list[Row], continuations: list[dict[str, Any]]) -> None:
+    def _write_tables(self, history: list[Row], continuations: list[ContinuationRecord]) -> None:
         write_results(history, self.folder / "results.csv")
         self._write_seams(history, continuations)
 
-    def _write_seams(self, history: list[Row], continuations: list[dict[str, Any]]) -> None:
+    def _write_seams(self, history: list[Row], continuations: list[ContinuationRecord]) -> None:
         seams = [result.to_dict() for result in seam_metrics(self._plan, history)]
         if not seams and not continuations:
             return
@@ -198,12 +198,12 @@ class RunRecorder:
         self._background.wait()
         best = read_checkpoint(self.best)
         if best["kind"] == "training":
-            save_checkpoint(cast("dict[str, Any]", deploy_checkpoint(best)), self.best)
+            save_checkpoint(deploy_checkpoint(best), self.best)
 
 
-def write_yaml(data: dict[str, Any], path: Path) -> None:
+def write_yaml(data: Mapping[str, object], path: Path) -> None:
     """Write plain data as YAML, in the order of its keys, at once or not at all."""
-    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
 
     def write(part: Path) -> None:
         part.write_text(text, encoding="utf-8")

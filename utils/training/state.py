@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from utils.checkpoint.format import (
     FORMAT,
     VERSION,
     Config,
+    ContinuationRecord,
     DeployCheckpoint,
     SavedProgress,
     TrainingCheckpoint,
@@ -88,7 +88,7 @@ class TrainingState:
     closed: bool = False
     """Set when everything after the last epoch is done too."""
     history: list[Row] = field(default_factory=list)
-    continuations: list[dict[str, Any]] = field(default_factory=list)
+    continuations: list[ContinuationRecord] = field(default_factory=list)
     """How the run went on, each time."""
 
     def to_checkpoint(
@@ -144,13 +144,18 @@ class TrainingState:
             gradients=gradients,
         )
 
-    def _restore_progress(self, saved: Mapping[str, Any], distributed: Distributed) -> None:
+    def _restore_progress(self, saved: SavedProgress, distributed: Distributed) -> None:
         self.bad_losses = saved["bad_losses"]
         self.bad_gradients = saved["bad_gradients"]
         if saved["batches"] == 0:
             return
+        assert saved["losses"] is not None  # as it is between epochs only
         self.progress = EpochProgress(
-            **{name: saved[name] for name in ("batches", "counted", "losses", "pending", "skipped")}
+            batches=saved["batches"],
+            counted=saved["counted"],
+            losses=saved["losses"],
+            pending=saved["pending"],
+            skipped=saved["skipped"],
         )
         device = next(self.model.parameters()).device
         self.scaler.scale(torch.zeros((), device=device))  # else it cannot unscale what is summed
@@ -160,7 +165,7 @@ class TrainingState:
                 parameter.grad = gradient.to(parameter.device) * self.scaler.get_scale()
 
     def restore(
-        self, checkpoint: Mapping[str, Any], distributed: Distributed = SINGLE_PROCESS
+        self, checkpoint: TrainingCheckpoint, distributed: Distributed = SINGLE_PROCESS
     ) -> None:
         """Inverse of `to_checkpoint`, into objects built from the same configuration.
 
@@ -194,7 +199,7 @@ class TrainingState:
             self.history[-1].setdefault(RAW_MAP, value)
 
 
-def deploy_checkpoint(checkpoint: Mapping[str, Any]) -> DeployCheckpoint:
+def deploy_checkpoint(checkpoint: TrainingCheckpoint) -> DeployCheckpoint:
     """The part of a training checkpoint that is for use: averaged weights in fp16 and names."""
     weights = checkpoint["ema"]["weights"]
     return DeployCheckpoint(
@@ -208,7 +213,7 @@ def deploy_checkpoint(checkpoint: Mapping[str, Any]) -> DeployCheckpoint:
     )
 
 
-def require_finite(checkpoint: Mapping[str, Any]) -> None:
+def require_finite(checkpoint: TrainingCheckpoint) -> None:
     """Check that a checkpoint is fit to replace the one before.
 
     Raises:

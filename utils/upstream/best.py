@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from models.spec import ModelSpec
-from utils.checkpoint.format import FORMAT, VERSION, DeployCheckpoint
+from utils.checkpoint.format import FORMAT, VERSION, DeployCheckpoint, TrainingCheckpoint
 from utils.errors import UserError
 from utils.history import METRICS, fitness
 from utils.upstream.history import best_on_record
@@ -22,15 +20,15 @@ log = logging.getLogger("yolo")
 ROUNDED = 1e-3  # relative; results.txt has four digits, results.csv has five
 
 
-def convert_best(path: Path, checkpoint: Mapping[str, Any]) -> DeployCheckpoint | None:
-    """A best.pt of upstream as one of ours, if it holds the best epoch of an adopted run.
+def convert_best(path: Path, checkpoint: TrainingCheckpoint) -> DeployCheckpoint | None:
+    """A best.pt of upstream as one of ours, if it holds the best epoch of an imported run.
 
-    A stripped file tells neither epoch nor, from v6.1 on, fitness: its epoch is that of the best
-    row of the whole record, and must be one that the adopted run has trained.
+    A stripped file has neither its epoch nor, from v6.1 on, its fitness: the epoch is that of the
+    best row of all results, and must be one that the imported run has trained.
 
     Args:
         path: the file.
-        checkpoint: the run, as `adopt_upstream` gives it.
+        checkpoint: the imported run.
 
     Returns:
         None if the file cannot be read, or holds another epoch, another model or other classes.
@@ -65,7 +63,7 @@ def _epoch_of(path: Path, content: UpstreamCheckpoint) -> int:
     return -1 if best is None else best.epoch
 
 
-def _is_best(epoch: int, content: UpstreamCheckpoint, checkpoint: Mapping[str, Any]) -> bool:
+def _is_best(epoch: int, content: UpstreamCheckpoint, checkpoint: TrainingCheckpoint) -> bool:
     """Whether a file of that epoch has the best fitness of a run, by itself or by the record."""
     if not 0 <= epoch < checkpoint["position"]["epoch"]:
         return False

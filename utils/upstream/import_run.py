@@ -1,25 +1,26 @@
-"""Takes a run of YOLOv5 along: its checkpoint as one of ours, so that it goes on like any other.
+"""Imports a run of YOLOv5: its checkpoint becomes one of ours, to be continued like any other.
 
-    adopted = adopt_upstream(Path("runs/train/exp/weights/last.pt"), AdoptionWishes())
-    adopted = settled(adopted, len(train_loader))
+    imported = import_run(Path("runs/train/exp/weights/last.pt"), ImportOptions())
 
-Upstream stores no iteration. While a warm-up lasts it can be read off the file; else the number of
-batches per epoch, known once the data set is, completes the checkpoint: `settled`.
+Upstream stores no iteration. While a warm-up lasts, it can be read off the file; else it follows
+from the number of batches per epoch, which is known once the data set is: `with_batches_per_epoch`.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 from utils.checkpoint.format import (
     FORMAT,
     VERSION,
     Best,
+    DeployCheckpoint,
+    OpenPosition,
     TrainingCheckpoint,
     no_progress,
     plan_digest,
@@ -28,6 +29,7 @@ from utils.errors import UserError
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
 from utils.solver.schedule import LAWS, Plan, WarmUp, base_segment
+from utils.upstream.best import convert_best
 from utils.upstream.history import best_epoch
 from utils.upstream.optimizer import NamedGroup, name_optimizer_state
 from utils.upstream.options import (
@@ -39,10 +41,10 @@ from utils.upstream.options import (
 from utils.upstream.progress import RunProgress, find_progress
 from utils.upstream.reader import UpstreamCheckpoint, read_upstream
 from utils.upstream.schedule import (
-    WarmupProgress,
     law_of,
     optimizer_steps,
     require_law,
+    warmup_length,
     warmup_progress,
 )
 from utils.upstream.state import (
@@ -54,6 +56,7 @@ from utils.upstream.state import (
     stripped_parts,
 )
 
+BEST = "best.pt"
 ADAM_BUFFER = "exp_avg"
 ALWAYS_MISSING = {
     "full precision": "YOLOv5 saves weights and EMA in fp16, off by up to 0.05 % each",
@@ -62,6 +65,8 @@ ALWAYS_MISSING = {
 WITHOUT_AMP = frozenset({"cpu", "mps"})
 """Devices on which YOLOv5 trains in fp32; on a GPU in fp16, unless a test of its own fails."""
 UNKNOWN = "unknown"
+NOT_ON_RECORD = "amp"
+"""The option of ours that YOLOv5 has no counterpart of, so that any value may be given for it."""
 
 
 @dataclass(frozen=True)
@@ -84,85 +89,106 @@ class ImportOptions:
             raise UserError(f"--completed-epochs {self.completed_epochs}: give at least 1.")
 
 
-@dataclass(frozen=True)
-class ImportedRun:
-    """An upstream run in our terms."""
+class ImportReport(NamedTuple):
+    """What the files of a run held."""
 
-    checkpoint: dict[str, Any]
-    """A `TrainingCheckpoint`. Until `settled`, its warm-up counts as over and its iteration and a
-    counter that the file lacks stand at their least, one batch per epoch: fit to plan with, not to
-    train from."""
+    found: tuple[str, ...]
+    """What was imported."""
     missing: dict[str, str]
-    """What the file did not hold, part by part, and what was put in its place."""
-    restored: tuple[str, ...]
-    """What was taken over."""
-    pace: WarmupProgress
-    """What the files tell about the position in the warm-up."""
-    ema_updates: int | None
-    """The EMA counter in the file; None if it was stripped, and is computed when settled."""
+    """What they did not hold, part by part, and what stands in for it."""
 
 
-def import_run(path: Path, wishes: ImportOptions) -> ImportedRun:
+class ImportedRun(NamedTuple):
+    """A run of YOLOv5 in our terms."""
+
+    checkpoint: TrainingCheckpoint
+    """With the missing parts in it. Its position may be open until the number of batches per epoch
+    is known, see `with_batches_per_epoch`."""
+    best: DeployCheckpoint | None
+    """The weights of a best.pt beside it, if they are those of the run's best epoch."""
+    report: ImportReport
+
+
+def import_run(path: Path, how: ImportOptions) -> ImportedRun:
     """Turn a checkpoint of YOLOv5 (v5.0 to v7.0 and later) into one of ours; writes nothing.
 
     Raises:
-        UserError: the file cannot be read, was stripped and `wishes` do not allow going on from
-            it, or planned total, completed epochs or data set are nowhere told; the sentence says
+        UserError: the file cannot be read, was stripped and `how` does not allow to continue from
+            it, or planned total, completed epochs or data set are not on record; the sentence says
             what to give.
     """
     content = read_upstream(path)
-    _refuse_stripped(path, content, wishes)
+    _refuse_stripped(path, content, how)
     groups = () if content.optimizer is None else name_optimizer_state(content)
     raw = raw_options(path, content)
-    progress = find_progress(path, content, raw, wishes.completed_epochs)
+    progress = find_progress(path, content, raw, how.completed_epochs)
     rate = last_rate(groups)
     found = find_hyp(path, content, raw, rate.initial_lr if rate else None)
-    law = wishes.schedule or law_of(content.version, raw)
-    if rate and wishes.schedule is None:
+    law = how.schedule or law_of(content.version, raw)
+    if rate and how.schedule is None:
         completed, total = progress.completed, progress.planned
         require_law(law, rate, completed=completed, total=total, lrf=found.hyp.lrf)
     parts = _Parts(path, content, groups, progress, found.hyp, law)
-    options = _options(parts, raw, wishes)
-    momentum = groups[0].settings.get("momentum") if groups else None
-    pace = warmup_progress(
-        content.version, found.hyp, progress.completed, momentum, progress.history[-1]
-    )
-    checkpoint = _checkpoint(parts, options, raw)
-    missing = _told_missing(content) | progress.notes | found.notes | _unsupported(raw)
+    checkpoint = _checkpoint(parts, _options(parts, raw, how), raw)
+    missing = _missing_parts(content) | progress.notes | found.notes | _unsupported(raw)
     if checkpoint["config"]["precision"] == UNKNOWN:
         missing |= {"AMP scaler": "never saved by YOLOv5", "number format": "not on record"}
-    draft = ImportedRun(checkpoint, missing, _restored(parts), pace, ema_counter(content))
-    return draft if pace.batches_per_epoch is None else settled(draft, pace.batches_per_epoch)
+    checkpoint["missing"] = missing
+    momentum = groups[0].number("momentum") if groups else None
+    warmup = warmup_progress(
+        content.version, found.hyp, progress.completed, momentum, progress.history[-1]
+    )
+    checkpoint["open_position"] = OpenPosition(
+        min_warmup=warmup.min_length,
+        warmup_over=warmup.is_over,
+        count_updates=ema_counter(content) is None,
+    )
+    if warmup.batches_per_epoch is not None:
+        checkpoint = with_batches_per_epoch(checkpoint, warmup.batches_per_epoch)
+    best = _import_best(path, checkpoint)
+    if best is not None:
+        checkpoint["best"] = Best(fitness=best["fitness"], epoch=best["epoch"])
+    return ImportedRun(checkpoint, best, ImportReport(_found(parts), missing))
 
 
-def settled(adopted: ImportedRun, batches_per_epoch: int) -> ImportedRun:
-    """Complete a checkpoint with its iteration, its warm-up and, if it was stripped, EMA counter.
+def with_batches_per_epoch(
+    checkpoint: TrainingCheckpoint, batches_per_epoch: int
+) -> TrainingCheckpoint:
+    """The checkpoint with its iteration, its warm-up and its EMA counter, where these are open.
 
     Args:
-        adopted: as `import_run` gives it.
-        batches_per_epoch: of the loader that the run goes on with; not used where the file tells
-            exactly how many the run had.
+        checkpoint: any; one with a position of its own is returned as it is.
+        batches_per_epoch: of the run so far, or, where that is not on record, of the loader that
+            it is continued with.
     """
-    pace = adopted.pace
-    batches = pace.batches_per_epoch or batches_per_epoch
-    checkpoint = copy.copy(adopted.checkpoint)
+    position = checkpoint.get("open_position")
+    if position is None:
+        return checkpoint
     completed = checkpoint["position"]["epoch"]
-    iteration = completed * batches
-    length = pace.warmup_length(checkpoint["config"]["hyp"]["warmup_epochs"], batches)
-    if pace.warmup_over:  # also when the data set has become so small that the formula says no
+    iteration = completed * batches_per_epoch
+    epochs = checkpoint["config"]["hyp"]["warmup_epochs"]
+    length = warmup_length(epochs, batches_per_epoch, position["min_warmup"])
+    if position["warmup_over"]:  # also when the data set is now so small that the formula says no
         length = min(length, iteration - 1)
     plan = Plan.from_dict(checkpoint["plan"])
     plan = dataclasses.replace(plan, warmup=dataclasses.replace(plan.warmup, iterations=length))
-    updates = adopted.ema_updates
-    if updates is None:
+    complete = checkpoint.copy()
+    del complete["open_position"]
+    complete["plan"] = plan.to_dict()
+    complete["plan_digest"] = plan_digest(complete["plan"])
+    complete["position"] = {"epoch": completed, "iteration": iteration}
+    if position["count_updates"]:
         updates = optimizer_steps(plan, iteration)
-    checkpoint |= {
-        "plan": plan.to_dict(),
-        "plan_digest": plan_digest(plan.to_dict()),
-        "position": {"epoch": completed, "iteration": iteration},
-        "ema": {**checkpoint["ema"], "updates": updates},
-    }
-    return dataclasses.replace(adopted, checkpoint=checkpoint)
+        complete["ema"] = {**checkpoint["ema"], "updates": updates}
+    return complete
+
+
+def _import_best(path: Path, checkpoint: TrainingCheckpoint) -> DeployCheckpoint | None:
+    """The best.pt beside a checkpoint, as one of ours; None if it does not belong."""
+    best = path.with_name(BEST)
+    if path.name == BEST or not best.is_file():
+        return None
+    return convert_best(best, checkpoint)
 
 
 class _Parts(NamedTuple):
@@ -176,9 +202,9 @@ class _Parts(NamedTuple):
     law: str
 
 
-def _refuse_stripped(path: Path, content: UpstreamCheckpoint, wishes: ImportOptions) -> None:
+def _refuse_stripped(path: Path, content: UpstreamCheckpoint, how: ImportOptions) -> None:
     gone = stripped_parts(content)
-    if gone and not wishes.allow_partial_state:
+    if gone and not how.allow_partial_state:
         raise UserError(
             f"{path} was stripped of {', '.join(gone)}, as YOLOv5 does when a run ends; "
             "resume from an epochN.pt of the run if there is one, or add --allow-partial-state to "
@@ -186,29 +212,32 @@ def _refuse_stripped(path: Path, content: UpstreamCheckpoint, wishes: ImportOpti
         )
 
 
-def _options(parts: _Parts, raw: dict[str, Any], wishes: ImportOptions) -> TrainOptions:
-    data = wishes.data or raw.get("data")
+def _options(parts: _Parts, raw: Mapping[str, object], how: ImportOptions) -> TrainOptions:
+    data = how.data or raw.get("data")
     if not isinstance(data, str):
         raise UserError(
             f"neither {parts.path} nor an opt.yaml beside it says which data set the run was "
             "trained on; give it with --data."
         )
-    settled_options: dict[str, object] = {
+    decided: dict[str, object] = {
         "data": data,
         "epochs": parts.progress.planned,
         "cos_lr": parts.law == "cosine",
     }
     if any(ADAM_BUFFER in state for group in parts.groups for state in group.state.values()):
-        settled_options["optimizer"] = "AdamW" if raw.get("optimizer") == "AdamW" else "Adam"
-    return train_options(raw, parts.path, **settled_options)
+        decided["optimizer"] = "AdamW" if raw.get("optimizer") == "AdamW" else "Adam"
+    return train_options(raw, parts.path, **decided)
 
 
-def _checkpoint(parts: _Parts, options: TrainOptions, raw: dict[str, Any]) -> dict[str, Any]:
+def _checkpoint(
+    parts: _Parts, options: TrainOptions, raw: Mapping[str, object]
+) -> TrainingCheckpoint:
     content, completed = parts.content, parts.progress.completed
     spec, plan = spec_from_upstream(content), _plan(parts, options).to_dict()
     weights = fp32_state(content.model_state, spec, parts.path)
+    recorded = {name: value for name, value in options.to_dict().items() if name != NOT_ON_RECORD}
     average = fp32_state(content.ema_state or content.model_state, spec, parts.path)
-    checkpoint = TrainingCheckpoint(
+    return TrainingCheckpoint(
         format=FORMAT,
         version=VERSION,
         kind="training",
@@ -226,7 +255,7 @@ def _checkpoint(parts: _Parts, options: TrainOptions, raw: dict[str, Any]) -> di
         continuations=[],
         history=parts.progress.history,
         config={
-            "options": options.to_dict(),
+            "options": recorded,
             "hyp": parts.hyp.to_dict(),
             "spec": spec.to_dict(),
             "names": list(content.names),
@@ -235,7 +264,6 @@ def _checkpoint(parts: _Parts, options: TrainOptions, raw: dict[str, Any]) -> di
         },
         software={"yolov5": content.version},
     )
-    return cast("dict[str, Any]", checkpoint)
 
 
 def _plan(parts: _Parts, options: TrainOptions) -> Plan:
@@ -263,13 +291,13 @@ def _best(parts: _Parts) -> Best:
     return {"fitness": -math.inf, "epoch": -1}
 
 
-def _processes(raw: dict[str, Any]) -> int:
+def _processes(raw: Mapping[str, object]) -> int:
     """As v5.0 wrote it down; else one for every GPU that --device names."""
-    told = raw.get("world_size")
-    return told if isinstance(told, int) else str(raw.get("device", "")).count(",") + 1
+    recorded = raw.get("world_size")
+    return recorded if isinstance(recorded, int) else str(raw.get("device", "")).count(",") + 1
 
 
-def _told_missing(content: UpstreamCheckpoint) -> dict[str, str]:
+def _missing_parts(content: UpstreamCheckpoint) -> dict[str, str]:
     substitutes = {
         "optimizer": ("optimizer", "stripped, so its momentum starts afresh"),
         "raw weights beside the EMA": ("weights", "stripped, so the EMA's stand in for them"),
@@ -279,7 +307,7 @@ def _told_missing(content: UpstreamCheckpoint) -> dict[str, str]:
     return dict(substitutes[part] for part in substitutes if part in gone) | ALWAYS_MISSING
 
 
-def _unsupported(raw: dict[str, Any]) -> dict[str, str]:
+def _unsupported(raw: Mapping[str, object]) -> dict[str, str]:
     return {
         f"--{name.replace('_', '-')}": "not in this program; left out"
         for name in WITHOUT_COUNTERPART
@@ -287,18 +315,18 @@ def _unsupported(raw: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _restored(parts: _Parts) -> tuple[str, ...]:
+def _found(parts: _Parts) -> tuple[str, ...]:
     content, progress = parts.content, parts.progress
-    told = [
+    found = [
         f"YOLOv5 {content.version} checkpoint, {len(content.model_state)} tensors",
         f"{progress.completed} of {progress.planned} epochs completed, law {parts.law}",
     ]
     buffers = buffers_by_name(parts.groups)
     if buffers:
         total = len(content.parameter_names)
-        told.append(f"optimizer buffers of {len(buffers)} of {total} parameters")
+        found.append(f"optimizer buffers of {len(buffers)} of {total} parameters")
     if ema_counter(content) is not None:
-        told.append(f"EMA counter {content.ema_updates}")
+        found.append(f"EMA counter {content.ema_updates}")
     if progress.rows_found:
-        told.append(f"history of {progress.rows_found} epochs")
-    return tuple(told)
+        found.append(f"history of {progress.rows_found} epochs")
+    return tuple(found)

@@ -8,7 +8,7 @@ parameters through the groups.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -24,10 +24,21 @@ class NamedGroup(NamedTuple):
 
     kind: str
     """bias, weight or norm."""
-    settings: dict[str, Any]
+    settings: dict[str, object]
     """lr, initial_lr, momentum, weight_decay, …; without the parameter numbers."""
-    state: dict[str, dict[str, Any]]
+    state: dict[str, dict[str, object]]
     """Of each parameter by name, such as {"momentum_buffer": Tensor}; {} before a first step."""
+
+    def number(self, setting: str) -> float | None:
+        """A setting as a number; None if the group has none.
+
+        Raises:
+            UserError: it is something else.
+        """
+        value = self.settings.get(setting)
+        if value is None or isinstance(value, int | float):
+            return value
+        raise UserError(f"the checkpoint's optimizer has the {setting} {value!r}, not a number.")
 
 
 def name_optimizer_state(checkpoint: UpstreamCheckpoint) -> tuple[NamedGroup, ...]:
@@ -55,7 +66,7 @@ def name_optimizer_state(checkpoint: UpstreamCheckpoint) -> tuple[NamedGroup, ..
 
 
 def _name_groups(
-    optimizer: dict[str, Any], members: dict[str, list[str]], order: tuple[str, ...]
+    optimizer: dict[str, object], members: dict[str, list[str]], order: tuple[str, ...]
 ) -> tuple[NamedGroup, ...]:
     """The groups, were they in the given order; () if there are not as many members in each."""
     groups = [require_type(group, dict) for group in require_type(optimizer["param_groups"], list)]

@@ -44,7 +44,7 @@ def file_beside(checkpoint: Path, name: str) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def raw_options(checkpoint: Path, content: UpstreamCheckpoint) -> dict[str, Any]:
+def raw_options(checkpoint: Path, content: UpstreamCheckpoint) -> dict[str, object]:
     """The options as upstream wrote them: opt.yaml beside, with those in the file on top; or {}.
 
     Raises:
@@ -58,7 +58,7 @@ def raw_options(checkpoint: Path, content: UpstreamCheckpoint) -> dict[str, Any]
 
 
 def find_hyp(
-    checkpoint: Path, content: UpstreamCheckpoint, options: Mapping[str, Any], lr0: float | None
+    checkpoint: Path, content: UpstreamCheckpoint, options: Mapping[str, object], lr0: float | None
 ) -> HypFound:
     """The hyper-parameters: in the options (v6.2 and later), else hyp.yaml, else the defaults.
 
@@ -89,7 +89,7 @@ def find_hyp(
     return HypFound(Hyp.from_dict(kept, origin=str(checkpoint)), notes)
 
 
-def _mapping(file: Path | None) -> dict[str, Any]:
+def _mapping(file: Path | None) -> dict[str, object]:
     if file is None:
         return {}
     content = read_yaml(file)
@@ -98,7 +98,7 @@ def _mapping(file: Path | None) -> dict[str, Any]:
     return {str(name): value for name, value in content.items()}
 
 
-def train_options(raw: Mapping[str, Any], checkpoint: Path, **settled: object) -> TrainOptions:
+def train_options(raw: Mapping[str, object], checkpoint: Path, **settled: object) -> TrainOptions:
     """Upstream's options as ours; those that this program does not have are left out.
 
     Args:
@@ -133,8 +133,8 @@ def train_options(raw: Mapping[str, Any], checkpoint: Path, **settled: object) -
     return TrainOptions(**_checked(values, checkpoint))
 
 
-def _checked(values: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """The values that `TrainOptions` has a field for, each of the type of its default."""
+def _checked(values: Mapping[str, object], checkpoint: Path) -> dict[str, Any]:
+    """The values that `TrainOptions` has a field for, each checked to be of its default's type."""
     checked = {}
     defaults = TrainOptions().to_dict()
     for name, default in defaults.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from utils.errors import UserError
 from utils.history import Row
@@ -42,7 +42,7 @@ class ResultsFile(NamedTuple):
 def find_progress(
     path: Path,
     content: UpstreamCheckpoint,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     told: int | None,
 ) -> RunProgress:
     """Completed epochs, planned total and history of a run.
@@ -129,7 +129,7 @@ def _source(path: Path, told: int | None) -> str:
     )
 
 
-def _planned(options: Mapping[str, Any], record: ResultsFile, path: Path) -> int | None:
+def _planned(options: Mapping[str, object], record: ResultsFile, path: Path) -> int | None:
     epochs = options.get("epochs", record.planned)
     if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int)):
         raise UserError(f"{path}: the run's option epochs is {epochs!r}; correct opt.yaml.")

@@ -51,15 +51,15 @@ class UpstreamCheckpoint:
     epoch: int
     """Last epoch done, 0-based; -1 in a stripped file."""
     best_fitness: float | None
-    optimizer: dict[str, Any] | None
+    optimizer: dict[str, object] | None
     """`state` by parameter number and `param_groups`; see `upstream_optimizer` for names."""
-    spec: dict[str, Any]
+    spec: dict[str, object]
     """The model file: nc, depth_multiple, width_multiple, anchors as given, backbone, head."""
     names: tuple[str, ...]
     strides: tuple[int, ...]
     anchors: Tensor | None
     """The anchors really used, [levels, anchors, 2] in units of the level's stride, fp32."""
-    options: dict[str, Any] | None
+    options: dict[str, object] | None
     """The training options, from v6.2 on; paths as text."""
     date: str | None
     version: str

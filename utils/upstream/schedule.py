@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from utils.errors import UserError
 from utils.history import Row
@@ -30,7 +30,7 @@ SAME_PROGRESS = 1e-12
 MAX_BATCHES = 200_000  # per epoch; beyond, two numbers of them hardly differ in progress
 
 
-def law_of(version: str, options: Mapping[str, Any]) -> str:
+def law_of(version: str, options: Mapping[str, object]) -> str:
     """The base law of a run.
 
     v6.1 and later: linear, or cosine with `cos_lr`. v5.0 and v6.0: cosine, or their own linear one
@@ -77,25 +77,26 @@ def require_law(law: str, rate: LastRate, *, completed: int, total: int, lrf: fl
     )
 
 
+def warmup_length(warmup_epochs: float, batches_per_epoch: int, min_length: int) -> int:
+    """Length of a warm-up in iterations, in a version whose shortest is `min_length`."""
+    return max(warmup_iterations(warmup_epochs, batches_per_epoch), min_length)
+
+
 class WarmupProgress(NamedTuple):
-    """How far the warm-up of a run had come, as far as its files tell."""
+    """How far the warm-up of a run had come, as far as its files say."""
 
-    shortest_warmup: int
-    """Least length of the warm-up in its version, iterations."""
+    min_length: int
+    """Shortest warm-up of its version, iterations."""
     batches_per_epoch: int | None
-    """Exact; None where the files do not tell, as after the warm-up."""
-    warmup_over: bool
+    """Exact; None where it is not on record, as after the warm-up."""
+    is_over: bool
     """Known to be over; False also where nothing is known."""
-
-    def warmup_length(self, warmup_epochs: float, batches_per_epoch: int) -> int:
-        """Length of the warm-up in iterations."""
-        return max(warmup_iterations(warmup_epochs, batches_per_epoch), self.shortest_warmup)
 
 
 def warmup_progress(
     version: str, hyp: Hyp, completed: int, momentum: float | None, last_row: Row
 ) -> WarmupProgress:
-    """Read the pace off the momentum of the optimizer, else off the last rates of the record.
+    """Read the progress off the momentum of the optimizer, else off the last rates on record.
 
     Args:
         version: of upstream.
@@ -107,23 +108,23 @@ def warmup_progress(
     shortest = MIN_LONG_WARMUP if version in LONG_WARMUP else MINIMUM_WARMUP_ITERATIONS
     bias, weight = last_row["x/lr0"], last_row["x/lr1"]
     over = hyp.warmup_bias_lr > 0 and bias == weight  # false if both are NaN
-    pace = WarmupProgress(shortest, None, over)
+    found = WarmupProgress(shortest, None, over)
     if momentum is None or hyp.warmup_momentum == hyp.momentum:
-        return pace
-    progress = (momentum - hyp.warmup_momentum) / (hyp.momentum - hyp.warmup_momentum)
-    if progress >= 1 - SAME_FACTOR:
-        return pace._replace(warmup_over=True)
+        return found
+    share = (momentum - hyp.warmup_momentum) / (hyp.momentum - hyp.warmup_momentum)
+    if share >= 1 - SAME_FACTOR:
+        return found._replace(is_over=True)
     matching = {
         batches
-        for batches in _candidates(progress, completed, hyp.warmup_epochs, shortest)
-        if abs(_progress(pace, hyp, completed, batches) - progress) <= SAME_PROGRESS
+        for batches in _candidates(share, completed, hyp.warmup_epochs, shortest)
+        if abs(_share(hyp.warmup_epochs, shortest, completed, batches) - share) <= SAME_PROGRESS
     }
-    return pace._replace(batches_per_epoch=matching.pop()) if len(matching) == 1 else pace
+    return found._replace(batches_per_epoch=matching.pop()) if len(matching) == 1 else found
 
 
-def _progress(pace: WarmupProgress, hyp: Hyp, completed: int, batches: int) -> float:
+def _share(warmup_epochs: float, shortest: int, completed: int, batches: int) -> float:
     """Share of the warm-up at the last iteration, `completed * batches - 1`."""
-    return (completed * batches - 1) / pace.warmup_length(hyp.warmup_epochs, batches)
+    return (completed * batches - 1) / warmup_length(warmup_epochs, batches, shortest)
 
 
 def _candidates(

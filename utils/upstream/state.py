@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +57,7 @@ def fp32_state(state: dict[str, Tensor], spec: ModelSpec, path: Path) -> dict[st
     return {name: state[name].to(own[name].dtype) for name in own}
 
 
-def buffers_by_name(groups: Sequence[NamedGroup]) -> dict[str, dict[str, Any]]:
+def buffers_by_name(groups: Sequence[NamedGroup]) -> dict[str, dict[str, Tensor]]:
     """By parameter name, fp32; a parameter that was frozen has none."""
     return {
         name: {
@@ -74,7 +73,7 @@ def buffers_by_name(groups: Sequence[NamedGroup]) -> dict[str, dict[str, Any]]:
 
 def last_rate(groups: Sequence[NamedGroup]) -> LastRate | None:
     """The rate that the optimizer was left with; None if there is no optimizer."""
-    settings = groups[0].settings if groups else {}
-    if settings.get("lr") is None or not settings.get("initial_lr"):
+    if not groups:
         return None
-    return LastRate(float(settings["lr"]), float(settings["initial_lr"]))
+    lr, initial_lr = groups[0].number("lr"), groups[0].number("initial_lr")
+    return LastRate(lr, initial_lr) if lr is not None and initial_lr else None

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from models.detector import Detector, fuse
+from tests.checkpoints import read_checkpoint
 from tests.models.test_detector import tiny_spec
 from tests.promises.test_resume import differences
 from tests.toy import toy_arguments
 from train import train
-from utils.checkpoint.store import read_checkpoint
 from utils.errors import UserError
 from utils.options.parser import parse_request
 from utils.runtime.device import (

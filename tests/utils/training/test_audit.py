@@ -62,11 +62,9 @@ def trained() -> TrainingState:
 
 
 def origin_of(state: TrainingState, saved: Config, **changes: Any) -> ResumePoint:
-    checkpoint = cast("dict[str, Any]", state.to_checkpoint(PLAN, saved))
-    return replace(
-        ResumePoint(Path("last.pt"), checkpoint, PLAN, PLAN, False, False, False, None, None),
-        **changes,
-    )
+    path, checkpoint = Path("last.pt"), state.to_checkpoint(PLAN, saved)
+    point = ResumePoint(path, path.parent, checkpoint, PLAN, PLAN, False, False, False, None)
+    return replace(point, **changes)
 
 
 def audited(

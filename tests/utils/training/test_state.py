@@ -1,14 +1,14 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
 
+from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.utils.solver.test_schedule import plan_of
 from tests.utils.training.test_engine import context_for, spoilt, toy_batch, toy_state
-from utils.checkpoint.format import Config, validated
-from utils.checkpoint.store import read_checkpoint, save_checkpoint
+from utils.checkpoint.format import Config, TrainingCheckpoint, validated
 from utils.solver.schedule import base_segment
 from utils.training.engine import train_step
 from utils.training.state import TrainingState, deploy_checkpoint
@@ -24,9 +24,9 @@ def with_scaler(state: TrainingState, scale: float) -> TrainingState:
     return replace(state, scaler=torch.amp.GradScaler("cpu", init_scale=scale, enabled=True))
 
 
-def saved(state: TrainingState) -> dict[str, Any]:
+def saved(state: TrainingState) -> TrainingCheckpoint:
     plan = plan_of(base_segment(3, "linear", 0.1))
-    return cast("dict[str, Any]", state.to_checkpoint(plan, CONFIG))
+    return state.to_checkpoint(plan, CONFIG)
 
 
 def test_a_state_comes_back_from_a_file_with_its_scaler(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_state_comes_back_from_a_file_with_its_scaler(tmp_path: Path) -> None:
 
     other = with_scaler(toy_state(), 2.0)
     other.model.train()
-    other.restore(read_checkpoint(tmp_path / "last.pt"))
+    other.restore(cast("TrainingCheckpoint", read_checkpoint(tmp_path / "last.pt")))
     assert other.scaler.get_scale() == 8.0
     assert (other.epoch, other.iteration, other.ema.updates) == (1, 1, 1)
     assert (other.best_fitness, other.best_epoch, other.history) == (0.3, 0, [ROW])

@@ -1,15 +1,15 @@
-"""Whose weights a best.pt of YOLOv5 holds, and whether they are the adopted run's best."""
+"""Whose weights a best.pt of YOLOv5 holds, and whether they are the imported run's best."""
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from tests.paths import SHARED, requires_shared
-from utils.checkpoint.format import validated
-from utils.upstream.best import convert_best
+from utils.checkpoint.format import DeployCheckpoint, TrainingCheckpoint, validated
+from utils.upstream import best
 from utils.upstream.import_run import ImportOptions, import_run
 from utils.upstream.reader import read_upstream
 
@@ -20,9 +20,13 @@ pytestmark = requires_shared
 
 
 @pytest.fixture(scope="module")
-def adopted() -> dict[str, Any]:
+def imported() -> dict[str, Any]:
     """A run of two epochs, the second of which was the best."""
-    return import_run(LEGACY / "epoch1.pt", ImportOptions()).checkpoint
+    return dict(import_run(LEGACY / "epoch1.pt", ImportOptions()).checkpoint)
+
+
+def convert_best(path: Path, checkpoint: dict[str, Any]) -> DeployCheckpoint | None:
+    return best.convert_best(path, cast("TrainingCheckpoint", checkpoint))
 
 
 def best_of(folder: Path, source: str, *beside: str) -> Path:
@@ -31,33 +35,33 @@ def best_of(folder: Path, source: str, *beside: str) -> Path:
     return Path(shutil.copyfile(LEGACY / source, folder / "best.pt"))
 
 
-def test_an_unstripped_one_speaks_for_itself(tmp_path: Path, adopted: dict[str, Any]) -> None:
+def test_an_unstripped_one_speaks_for_itself(tmp_path: Path, imported: dict[str, Any]) -> None:
     """No record is needed, and none may be there."""
     path = best_of(tmp_path, "epoch1.pt")
-    no_record = [{**row, "metrics/mAP_0.5:0.95": float("nan")} for row in adopted["history"]]
-    best = convert_best(path, adopted | {"history": no_record})
-    assert best is not None
-    assert validated(best, "it")["kind"] == "deploy"
-    assert (best["epoch"], best["fitness"]) == (1, FITNESS)
+    no_record = [{**row, "metrics/mAP_0.5:0.95": float("nan")} for row in imported["history"]]
+    found = convert_best(path, imported | {"history": no_record})
+    assert found is not None
+    assert validated(found, "it")["kind"] == "deploy"
+    assert (found["epoch"], found["fitness"]) == (1, FITNESS)
     average = read_upstream(path).ema_state
     assert average is not None
-    for name, kept in best["weights"].items():
+    for name, kept in found["weights"].items():
         assert torch.equal(kept, average[name]), name
 
 
 def test_of_a_stripped_one_the_record_tells_the_epoch(
-    tmp_path: Path, adopted: dict[str, Any]
+    tmp_path: Path, imported: dict[str, Any]
 ) -> None:
     path = best_of(tmp_path, "last_stripped.pt", "results.csv")
     # its best is epoch 3, which a run that goes on from epoch 1 has not trained
-    assert convert_best(path, adopted) is None
+    assert convert_best(path, imported) is None
     lines = (tmp_path / "results.csv").read_text().splitlines()
     (tmp_path / "results.csv").write_text("\n".join(lines[:3]))
-    best = convert_best(path, adopted)
-    assert best is not None
-    assert (best["epoch"], best["fitness"]) == (1, FITNESS)
+    found = convert_best(path, imported)
+    assert found is not None
+    assert (found["epoch"], found["fitness"]) == (1, FITNESS)
     (tmp_path / "results.csv").unlink()
-    assert convert_best(path, adopted) is None
+    assert convert_best(path, imported) is None
 
 
 @pytest.mark.parametrize(
@@ -69,27 +73,27 @@ def test_of_a_stripped_one_the_record_tells_the_epoch(
     ],
 )
 def test_another_epoch_does_not_fit(
-    tmp_path: Path, adopted: dict[str, Any], run: dict[str, Any]
+    tmp_path: Path, imported: dict[str, Any], run: dict[str, Any]
 ) -> None:
-    assert convert_best(best_of(tmp_path, "epoch1.pt"), adopted | run) is None
+    assert convert_best(best_of(tmp_path, "epoch1.pt"), imported | run) is None
 
 
 def test_other_classes_or_another_model_do_not_fit(
-    tmp_path: Path, adopted: dict[str, Any], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, imported: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = best_of(tmp_path, "epoch1.pt")
-    config = adopted["config"]
+    config = imported["config"]
     renamed = config | {"names": ["x", *config["names"][1:]]}
-    assert convert_best(path, adopted | {"config": renamed}) is None
+    assert convert_best(path, imported | {"config": renamed}) is None
     wider = config | {"spec": config["spec"] | {"width_multiple": 0.5}}
-    assert convert_best(path, adopted | {"config": wider}) is None
+    assert convert_best(path, imported | {"config": wider}) is None
     assert "lacks" in caplog.messages[-1]
 
 
 def test_a_damaged_one_is_told_of(
-    tmp_path: Path, adopted: dict[str, Any], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, imported: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "best.pt"
     path.write_bytes(b"PK not a zip file")
-    assert convert_best(path, adopted) is None
+    assert convert_best(path, imported) is None
     assert str(path) in caplog.messages[-1]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.paths import SHARED, requires_shared
 from tests.utils.checkpoint.pickle_text import (
@@ -20,6 +21,7 @@ from tests.utils.checkpoint.pickle_text import (
     write_archive,
 )
 from tests.utils.checkpoint.tiny_files import STORAGES, module, tensor, tiny_content, tiny_model
+from utils.checkpoint.pickle_records import require_type
 from utils.errors import UserError
 from utils.upstream.optimizer import name_optimizer_state
 from utils.upstream.reader import is_upstream_file, read_upstream
@@ -83,7 +85,7 @@ class TestRealFiles:
             assert len(group.state) == row.pop("n")
             assert {key: group.settings[key] for key in row} == row
         buffers = {
-            name: state["momentum_buffer"]
+            name: require_type(state["momentum_buffer"], Tensor)
             for group in groups
             for name, state in group.state.items()
         }
@@ -115,7 +117,7 @@ class TestRealFiles:
         assert new.options is not None
         assert new.options["save_dir"] == "runs/train/legacy"
         assert new.options["epochs"] == 4
-        assert new.options["hyp"]["lrf"] == 0.01
+        assert require_type(new.options["hyp"], dict)["lrf"] == 0.01
         assert new.training_results is None
         assert new.date is not None
         assert new.date.startswith("20")

@@ -12,10 +12,10 @@ from utils.hyp import Hyp
 from utils.solver.schedule import Plan, WarmUp, base_segment
 from utils.upstream.schedule import (
     LastRate,
-    WarmupProgress,
     law_of,
     optimizer_steps,
     require_law,
+    warmup_length,
     warmup_progress,
 )
 
@@ -55,7 +55,7 @@ class TestRequiredLaw:
             require_law("linear", LastRate(0.0099, 0.01), completed=2, total=4, lrf=0.01)
 
 
-class TestPace:
+class TestWarmupProgress:
     @pytest.mark.parametrize(
         ("version", "momentum", "batches"),
         [
@@ -67,9 +67,9 @@ class TestPace:
         ],
     )
     def test_from_the_momentum(self, version: str, momentum: float, batches: int) -> None:
-        pace = warmup_progress(version, Hyp(), 2, momentum, NO_RATES)
-        assert pace.batches_per_epoch == batches
-        assert not pace.warmup_over
+        found = warmup_progress(version, Hyp(), 2, momentum, NO_RATES)
+        assert found.batches_per_epoch == batches
+        assert not found.is_over
 
     @pytest.mark.parametrize("warmup_epochs", [0.7, 2.5, 3.0, 5.0])
     def test_every_size_of_data_set(self, warmup_epochs: float) -> None:
@@ -79,11 +79,11 @@ class TestPace:
             for completed in (1, 2, 4):
                 last = completed * batches - 1
                 momentum = float(np.interp(last, [0, length], [0.8, 0.937]))
-                pace = warmup_progress("v7.0", hyp, completed, momentum, NO_RATES)
+                found = warmup_progress("v7.0", hyp, completed, momentum, NO_RATES)
                 if last >= length:
-                    assert (pace.batches_per_epoch, pace.warmup_over) == (None, True)
+                    assert (found.batches_per_epoch, found.is_over) == (None, True)
                 else:
-                    assert (pace.batches_per_epoch, pace.warmup_over) == (batches, False)
+                    assert (found.batches_per_epoch, found.is_over) == (batches, False)
 
     def test_momentum_of_no_iteration(self) -> None:
         assert warmup_progress("v7.0", Hyp(), 2, 0.8123, NO_RATES) == (100, None, False)
@@ -92,14 +92,14 @@ class TestPace:
         """Biases start at another rate than the rest and meet it when the warm-up ends."""
         during = NO_RATES | {"x/lr0": 0.07, "x/lr1": 0.0008}
         after = NO_RATES | {"x/lr0": 0.005, "x/lr1": 0.005}
-        assert not warmup_progress("v7.0", Hyp(), 4, None, during).warmup_over
-        assert warmup_progress("v7.0", Hyp(), 4, None, after).warmup_over
-        assert not warmup_progress("v7.0", Hyp(warmup_bias_lr=0), 4, None, after).warmup_over
+        assert not warmup_progress("v7.0", Hyp(), 4, None, during).is_over
+        assert warmup_progress("v7.0", Hyp(), 4, None, after).is_over
+        assert not warmup_progress("v7.0", Hyp(warmup_bias_lr=0), 4, None, after).is_over
 
     def test_warmup_length(self) -> None:
-        assert WarmupProgress(1000, None, False).warmup_length(3.0, 8) == 1000
-        assert WarmupProgress(1000, None, False).warmup_length(3.0, 400) == 1200
-        assert WarmupProgress(100, None, False).warmup_length(3.0, 8) == 100
+        assert warmup_length(3.0, 8, 1000) == 1000
+        assert warmup_length(3.0, 400, 1000) == 1200
+        assert warmup_length(3.0, 8, 100) == 100
 
 
 def plan_of(accumulate: int, warmup: int) -> Plan:

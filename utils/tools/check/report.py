@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -150,7 +149,7 @@ def _class_lines(survey: Survey) -> list[str]:
     return textwrap.wrap(f"classes of {measures.split}: {', '.join(parts)}", LINE)
 
 
-def record(survey: Survey) -> dict[str, Any]:
+def record(survey: Survey) -> dict[str, object]:
     """Everything as plain data for JSON, with all files that findings name."""
     return {
         "data": str(survey.file),
@@ -174,7 +173,7 @@ def record(survey: Survey) -> dict[str, Any]:
     }
 
 
-def _split_record(survey: Survey, measures: Measures) -> dict[str, Any]:
+def _split_record(survey: Survey, measures: Measures) -> dict[str, object]:
     spreads = {
         "image_width": measures.image_sizes[:, 0],
         "image_height": measures.image_sizes[:, 1],

@@ -29,7 +29,7 @@ PREFIX = "instances_"
 BOX_COLUMNS = 4
 ROLES = ("train", "val", "test")
 
-Entry = dict[str, Any]
+Entry = dict[str, object]
 """An object of a JSON file, of which nothing is known."""
 
 

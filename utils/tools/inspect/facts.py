@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from torch import Tensor
 
@@ -24,6 +24,49 @@ UPSTREAM = "YOLOv5"
 ADAM_BUFFER = "exp_avg"
 
 
+class UnderWay(TypedDict):
+    """An epoch that was not finished: its batches, those not yet applied, those left out."""
+
+    batches: int
+    pending: int
+    skipped: int
+
+
+class SegmentFacts(TypedDict):
+    """A segment of the learning-rate plan: mode, first epoch and planned length."""
+
+    mode: str
+    start: int
+    epochs: int
+
+
+class OptimizerFacts(TypedDict):
+    """An optimizer: its name, how many buffers it has, and of how many parameters."""
+
+    name: str
+    buffers: int
+    parameters: int
+
+
+class ModelFacts(TypedDict):
+    """Size and number format of a model."""
+
+    parameters: int
+    tensors: int
+    number_format: str
+    depth_multiple: object
+    width_multiple: object
+
+
+class ResumeFacts(TypedDict):
+    """Whether a run can be resumed from the file, how, what is there and what is missing."""
+
+    possible: bool
+    how: str
+    there: list[str]
+    missing: list[str]
+
+
 @dataclass(frozen=True)
 class CheckpointFacts:
     """What a file says of itself; None where it does not say it."""
@@ -38,28 +81,23 @@ class CheckpointFacts:
     """Completed epochs, which is also the 0-based number of the one that comes next."""
     step: int | None
     """Batches trained since the start of the run."""
-    under_way: dict[str, int] | None
-    """Of an epoch that was not finished: its batches, those not yet applied, those left out."""
+    under_way: UnderWay | None
     planned: int | None
     """Epochs planned for the whole run."""
-    segments: list[dict[str, Any]]
-    """Of the learning-rate plan: mode, first epoch (start) and planned length (epochs)."""
+    segments: list[SegmentFacts]
     ema_updates: int | None
     """The EMA's counter."""
-    optimizer: dict[str, Any] | None
-    """Its name, how many buffers it has, and of how many parameters."""
-    scaler: dict[str, Any] | None
+    optimizer: OptimizerFacts | None
+    scaler: Mapping[str, object] | None
     """State of the AMP scaler; None if there is none."""
     history: int
     """Epochs on record in the file."""
-    best: dict[str, Any] | None
+    best: dict[str, float] | None
     """Fitness and, where it is known, epoch of the best weights so far; of a deploy file's own."""
-    model: dict[str, Any]
-    """Parameters, tensors, number format, depth and width."""
+    model: ModelFacts
     classes: list[str]
     software: dict[str, str]
-    resume: dict[str, Any]
-    """Whether the run can go on from the file (possible), how, what is there and what missing."""
+    resume: ResumeFacts
 
     def __post_init__(self) -> None:
         """What a file calls a number or a name need not be one; TypeError if it is not."""
@@ -74,7 +112,7 @@ class CheckpointFacts:
             require_type(name, str)
 
 
-def to_json(facts: CheckpointFacts) -> dict[str, Any]:
+def to_json(facts: CheckpointFacts) -> dict[str, object]:
     """The facts as plain data; a number that JSON does not have becomes None."""
     return {name: _plain(value) for name, value in dataclasses.asdict(facts).items()}
 
@@ -89,25 +127,27 @@ def _plain(value: object) -> object:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def model_facts(state: Mapping[str, Tensor], spec: Mapping[str, Any]) -> dict[str, Any]:
+def model_facts(state: Mapping[str, Tensor], spec: Mapping[str, object]) -> ModelFacts:
     """Size and number format of a model, of its state dict and the model file kept with it."""
     learned = [t for name, t in state.items() if name.rpartition(".")[2] not in NO_PARAMETERS]
     formats = sorted({str(t.dtype).removeprefix("torch.") for t in learned})
-    return {
-        "parameters": sum(tensor.numel() for tensor in learned),
-        "tensors": len(state),
-        "number_format": " ".join(formats),
-        "depth_multiple": spec.get("depth_multiple"),
-        "width_multiple": spec.get("width_multiple"),
-    }
+    return ModelFacts(
+        parameters=sum(tensor.numel() for tensor in learned),
+        tensors=len(state),
+        number_format=" ".join(formats),
+        depth_multiple=spec.get("depth_multiple"),
+        width_multiple=spec.get("width_multiple"),
+    )
 
 
-def sorted_parts(parts: Mapping[str, bool]) -> dict[str, list[str]]:
-    """Names of the parts that are there and of those that are missing."""
-    return {
-        "there": [name for name, there in parts.items() if there],
-        "missing": [name for name, there in parts.items() if not there],
-    }
+def resume_facts(how: str, parts: Mapping[str, bool]) -> ResumeFacts:
+    """How to resume from a file that can be resumed from, and which parts it holds."""
+    return ResumeFacts(
+        possible=True,
+        how=how,
+        there=[name for name, there in parts.items() if there],
+        missing=[name for name, there in parts.items() if not there],
+    )
 
 
 def lines(facts: CheckpointFacts) -> Iterator[str]:
@@ -217,21 +257,21 @@ def upstream_facts(content: UpstreamCheckpoint, path: Path) -> CheckpointFacts:
 
 
 def _upstream_optimizer(
-    content: UpstreamCheckpoint, options: Mapping[str, Any]
-) -> dict[str, Any] | None:
+    content: UpstreamCheckpoint, options: Mapping[str, object]
+) -> OptimizerFacts | None:
     if content.optimizer is None:
         return None
-    states: Sequence[Mapping[str, Any]] = list(content.optimizer["state"].values())
+    states = require_type(content.optimizer["state"], dict).values()
     buffers = [[name for name, value in s.items() if isinstance(value, Tensor)] for s in states]
     adam = any(ADAM_BUFFER in names for names in buffers)
-    return {
-        "name": str(options.get("optimizer", "Adam" if adam else "SGD")),
-        "buffers": sum(map(len, buffers)),
-        "parameters": sum(map(bool, buffers)),
-    }
+    return OptimizerFacts(
+        name=str(options.get("optimizer", "Adam" if adam else "SGD")),
+        buffers=sum(map(len, buffers)),
+        parameters=sum(map(bool, buffers)),
+    )
 
 
-def _resume(content: UpstreamCheckpoint, *, planned: bool) -> dict[str, Any]:
+def _resume(content: UpstreamCheckpoint, *, planned: bool) -> ResumeFacts:
     stripped = content.epoch < 0
     parts = {
         "weights, rounded to fp16": True,
@@ -250,4 +290,4 @@ def _resume(content: UpstreamCheckpoint, *, planned: bool) -> dict[str, Any]:
         how = "--resume, --allow-partial-state: what it was stripped of starts afresh"
     if not (planned and content.options):
         how += "; the options are looked for in opt.yaml beside it"
-    return {"possible": True, "how": how, **sorted_parts(parts)}
+    return resume_facts(how, parts)

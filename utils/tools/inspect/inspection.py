@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-from utils.checkpoint.format import FORMAT
+from utils.checkpoint.format import FORMAT, DeployCheckpoint, TrainingCheckpoint
 from utils.checkpoint.pickle_records import DAMAGE
 from utils.checkpoint.store import read_checkpoint
 from utils.errors import UserError
 from utils.solver.schedule import Plan
-from utils.tools.inspect.facts import CheckpointFacts, model_facts, sorted_parts, upstream_facts
+from utils.tools.inspect.facts import (
+    CheckpointFacts,
+    OptimizerFacts,
+    ResumeFacts,
+    SegmentFacts,
+    UnderWay,
+    model_facts,
+    resume_facts,
+    upstream_facts,
+)
 from utils.upstream.reader import is_upstream_file, read_upstream
 
 STRIPPED = (
@@ -47,8 +56,11 @@ def inspect_checkpoint(path: Path) -> Contents:
             }
             return Contents(upstream_facts(upstream, path), dict(_named_tensors(parts)))
         checkpoint = read_checkpoint(path)
-        facts = _training_facts if checkpoint["kind"] == "training" else _deploy_facts
-        return Contents(facts(checkpoint), dict(_named_tensors(checkpoint)))
+        if checkpoint["kind"] == "training":
+            facts = _training_facts(checkpoint)
+        else:
+            facts = _deploy_facts(checkpoint)
+        return Contents(facts, dict(_named_tensors(checkpoint)))
     except (*DAMAGE, AttributeError) as error:
         raise UserError(
             f"{path} is damaged: its parts are not what they should be ({str(error)[:100]})."
@@ -66,30 +78,32 @@ def _named_tensors(value: object, prefix: str = "") -> Iterator[tuple[str, Tenso
             yield from _named_tensors(part, f"{prefix}.{number}")
 
 
-def _training_facts(checkpoint: Mapping[str, Any]) -> CheckpointFacts:
+def _training_facts(checkpoint: TrainingCheckpoint) -> CheckpointFacts:
     plan = Plan.from_dict(checkpoint["plan"])
     config, progress = checkpoint["config"], checkpoint["progress"]
-    best = dict(checkpoint["best"])
+    best = checkpoint["best"]
     return CheckpointFacts(
         format=FORMAT,
         version=checkpoint["version"],
         kind=checkpoint["kind"],
         epoch=checkpoint["position"]["epoch"],
         step=checkpoint["position"]["iteration"],
-        under_way={name: progress[name] for name in ("batches", "pending", "skipped")}
+        under_way=UnderWay(
+            batches=progress["batches"], pending=progress["pending"], skipped=progress["skipped"]
+        )
         if progress["batches"]
         else None,
         planned=plan.total_epochs,
-        segments=[{"mode": s.mode, "start": s.start, "epochs": s.epochs} for s in plan.segments],
+        segments=[SegmentFacts(mode=s.mode, start=s.start, epochs=s.epochs) for s in plan.segments],
         ema_updates=checkpoint["ema"]["updates"],
-        optimizer={
-            "name": checkpoint["optimizer"]["name"],
-            "buffers": sum(map(len, checkpoint["optimizer"]["buffers"].values())),
-            "parameters": len(checkpoint["optimizer"]["buffers"]),
-        },
+        optimizer=OptimizerFacts(
+            name=checkpoint["optimizer"]["name"],
+            buffers=sum(map(len, checkpoint["optimizer"]["buffers"].values())),
+            parameters=len(checkpoint["optimizer"]["buffers"]),
+        ),
         scaler=checkpoint["scaler"] or None,
         history=len(checkpoint["history"]),
-        best=best if best["epoch"] >= 0 else None,
+        best={"fitness": best["fitness"], "epoch": best["epoch"]} if best["epoch"] >= 0 else None,
         model=model_facts(checkpoint["model"], config["spec"]),
         classes=list(config["names"]),
         software=dict(checkpoint["software"]),
@@ -97,7 +111,7 @@ def _training_facts(checkpoint: Mapping[str, Any]) -> CheckpointFacts:
     )
 
 
-def _training_resume(checkpoint: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+def _training_resume(checkpoint: TrainingCheckpoint, plan: Plan) -> ResumeFacts:
     updates, config = checkpoint["ema"]["updates"], checkpoint["config"]
     parts = {
         "raw weights": bool(checkpoint["model"]),
@@ -115,14 +129,11 @@ def _training_resume(checkpoint: Mapping[str, Any], plan: Plan) -> dict[str, Any
         parts["epoch under way"] = True
         parts["summed gradients"] = bool(checkpoint["progress"]["gradients"]) or not pending
     over = checkpoint["position"]["epoch"] >= plan.total_epochs or checkpoint["stopped_early"]
-    return {
-        "possible": True,
-        "how": "the run has ended: --resume with --extend-epochs X goes on" if over else "--resume",
-        **sorted_parts(parts),
-    }
+    how = "the run has ended: --resume with --extend-epochs X goes on" if over else "--resume"
+    return resume_facts(how, parts)
 
 
-def _deploy_facts(checkpoint: Mapping[str, Any]) -> CheckpointFacts:
+def _deploy_facts(checkpoint: DeployCheckpoint) -> CheckpointFacts:
     return CheckpointFacts(
         format=FORMAT,
         version=checkpoint["version"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ class Verdict:
             return f"Not finite: {count}: {_first(self.not_finite)}; {sums}."
         return f"Verified: {sums}, {self.tensors} tensors are finite."
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As plain data."""
         return {
             "fine": self.fine,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.checkpoints import save_checkpoint
 from tests.paths import ROOT
 from utils.checkpoint.format import no_progress
-from utils.checkpoint.store import save_checkpoint
 from utils.errors import UserError
 from utils.history import new_row, write_results
 from utils.solver.continuation import Extension, extend_plan

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.checkpoints import save_checkpoint
 from tests.paths import ROOT, SHARED, requires_shared
 from tests.utils.checkpoint.pickle_text import program, write_archive
 from tests.utils.checkpoint.tiny_files import (
@@ -19,7 +20,6 @@ from tests.utils.checkpoint.tiny_files import (
     tiny_training,
     tiny_upstream_run,
 )
-from utils.checkpoint.store import save_checkpoint
 from utils.options.script import run_script
 from utils.tools.inspect.__main__ import main
 

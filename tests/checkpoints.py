@@ -1,0 +1,17 @@
+"""Checkpoints for tests, which look at any part of either kind and write damaged ones too."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from utils.checkpoint import store
+from utils.checkpoint.format import Checkpoint
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a file of ours."""
+    return cast("dict[str, Any]", store.read_checkpoint(path))
+
+
+def save_checkpoint(content: Any, path: Path, *, keep_previous: bool = False) -> None:
+    """Write a checkpoint, whole or not."""
+    store.save_checkpoint(cast("Checkpoint", content), path, keep_previous=keep_previous)
