@@ -1,0 +1,97 @@
+"""Runs that earlier versions wrote are resumed and extended, and stay readable for good.
+
+`tests/kept_runs/version_1` was written by the first version of the checkpoint format: the toy model
+on the toy data set, seed 7, without AMP. `finished` was trained for 3 epochs and extended by 2 with
+slope-match; `stopped` was asked to stop after its fifth step, which left two batches summed.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.checkpoints import read_checkpoint
+from tests.paths import ROOT
+from tests.toy import make_toy, make_toy_model
+from train import train
+from utils.history import read_results
+from utils.options.parser import parse_request
+from utils.solver.schedule import MODES, Plan
+from utils.weights import load_model
+
+KEPT = ROOT / "tests" / "kept_runs" / "version_1"
+DATA = "path: toy\ntrain: images/train\nval: images/val\nnames: [green, red]\n"
+HOW = (
+    "--data toy.yaml --cfg toy_model.yaml --imgsz 64 --batch-size 4 --workers 0 --device cpu "
+    "--noautoanchor --noplots --nominal-batch-size 400 --amp off --seed 7 --epochs 3"
+)
+ABOUT = 1e-4  # another processor rounds in another way
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the kept runs, in a folder that holds their data set too."""
+    make_toy(tmp_path / "toy")
+    (tmp_path / "toy.yaml").write_text(DATA)
+    make_toy_model(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(tmp_path))
+    return Path(shutil.copytree(KEPT, tmp_path / "runs"))
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(runs: Path) -> None:
+    run = train(parse_request(["--resume", str(runs / "stopped"), "--noplots"]))
+    whole = train(parse_request([*HOW.split(), "--weights", "", "--project", "runs"]))
+    assert [row["epoch"] for row in read_results(run / "results.csv")] == [0, 1, 2]
+    found, expected = (read_checkpoint(f / "weights" / "last.pt") for f in (run, whole))
+    assert found["position"] == expected["position"] == {"epoch": 3, "iteration": 9}
+    for part in ("model", "optimizer"):
+        for name, tensor in flat(found[part]).items():
+            torch.testing.assert_close(tensor, flat(expected[part])[name], atol=ABOUT, rtol=ABOUT)
+
+
+def flat(
+    part: dict[str, torch.Tensor | dict[str, dict[str, torch.Tensor]]],
+) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict, or of an optimizer's buffers, by name."""
+    buffers = part.get("buffers")
+    if isinstance(buffers, dict):
+        return {name: own["momentum_buffer"] for name, own in buffers.items()}
+    return {name: tensor for name, tensor in part.items() if isinstance(tensor, torch.Tensor)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_finished_run_is_extended_in_every_mode(runs: Path, mode: str) -> None:
+    before = read_checkpoint(runs / "finished" / "weights" / "last.pt")
+    how = f"--extend-epochs 1 --lr-continuation {mode} --name more --noplots"
+    run = train(parse_request(["--resume", str(runs / "finished"), *how.split()]))
+    after = read_checkpoint(run / "weights" / "last.pt")
+    assert after["history"][:4] == before["history"][:4]  # the fifth has what the seam measured
+    assert after["position"]["epoch"] == 6
+    plan, old = Plan.from_dict(after["plan"]), Plan.from_dict(before["plan"])
+    assert plan.factors()[:5] == old.factors()
+    assert [segment.mode for segment in plan.seams] == ["slope-match", mode]
+    record = json.loads((run / "seams.json").read_text())
+    assert [seam["epoch"] for seam in record["seams"]] == [3, 5]
+    audit = {item["part"]: item["status"] for item in record["continuations"][-1]["audit"]}
+    changed = {part for part, status in audit.items() if status == "changed"}
+    assert changed == {"learning-rate plan", "patience"}
+    assert set(audit.values()) == {"restored", "changed"}
+
+
+def test_an_earlier_seam_can_be_taken_another_way(runs: Path) -> None:
+    how = "--extend-epochs 1 --lr-continuation hold --name other --noplots"
+    seam = runs / "finished" / "weights" / "seam_3.pt"
+    run = train(parse_request(["--resume", str(seam), *how.split()]))
+    plan = Plan.from_dict(read_checkpoint(run / "weights" / "last.pt")["plan"])
+    assert [(segment.mode, segment.start) for segment in plan.segments] == [
+        ("base", 0),
+        ("hold", 3),
+    ]
+
+
+def test_the_weights_of_a_finished_run_are_loaded(runs: Path) -> None:
+    loaded = load_model(runs / "finished" / "weights" / "best.pt", torch.device("cpu"))
+    assert loaded.names == ("green", "red")
