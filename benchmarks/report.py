@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from benchmarks.timing import Measure, Spread, by_turns
 from utils.errors import UserError
-from utils.files.atomic_write import write_replacing
+from utils.files.atomic_write import write_text_replacing
 
 log = logging.getLogger("yolo")
 
@@ -132,11 +132,7 @@ def measure_and_tell(
             **more,
         }
         text = json.dumps(content, indent=2) + "\n"
-        write_replacing(args.json, lambda part: _write(part, text))
-
-
-def _write(part: Path, text: str) -> None:
-    part.write_text(text, encoding="utf-8")
+        write_text_replacing(args.json, text)
 
 
 def ratios(results: Results, variant: str) -> dict[str, float]:

@@ -77,9 +77,8 @@ def read_weights(path: Path) -> Weights:
     if is_upstream_file(path):
         upstream = read_upstream(path)
         spec = spec_from_checkpoint(upstream.spec, upstream.weights, path)
-        if upstream.anchors is not None:  # AutoAnchor changes these, not the model file with them
-            pixels = upstream.anchors * torch.tensor(upstream.strides).view(-1, 1, 1)
-            spec = spec.with_anchors([tuple(level) for level in pixels.flatten(1).tolist()])
+        anchors = upstream.anchors_in_pixels()
+        spec = spec if anchors is None else spec.with_anchors(anchors)
         return Weights(upstream.weights, spec, upstream.names, str(path))
     data = read_checkpoint(path)
     if data["kind"] == "deploy":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from utils.errors import UserError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 FORMAT = "yolov5-extend"
 VERSION = 1
+LAST, PREVIOUS, BEST = "last.pt", "last_prev.pt", "best.pt"
+"""Names of a run's checkpoints: the newest, the one before it, and that of the best epoch."""
 
 
 class Position(TypedDict):
@@ -200,6 +203,12 @@ _PARTS: dict[str, frozenset[str]] = {
 def plan_digest(plan: Mapping[str, object]) -> str:
     """The SHA-256 of a plan's plain data; against slips, not against forgery."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last.pt of a run's folder, or of its `weights/`, else the last_prev.pt; None without."""
+    places = (place / name for name in (LAST, PREVIOUS) for place in (folder / "weights", folder))
+    return next((place for place in places if place.is_file()), None)
 
 
 def no_progress() -> SavedProgress:

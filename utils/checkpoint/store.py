@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from utils.checkpoint.format import NOT_IN_FILES, Checkpoint, validated
+from utils.checkpoint.format import LAST, NOT_IN_FILES, PREVIOUS, Checkpoint, validated
 from utils.checkpoint.pickle_records import DAMAGE, MAX_STEPS, refused_name
 from utils.checkpoint.plain_data import PlainData
 from utils.checkpoint.torch_archive import PARAMETER, STORAGE_TYPES, TENSOR, TorchArchive
@@ -22,8 +22,6 @@ from utils.files.atomic_write import link_replacing, write_replacing
 
 log = logging.getLogger("yolo")
 
-LAST = "last.pt"
-PREVIOUS = "last_prev.pt"
 ALLOWED = STORAGE_TYPES.keys() | {TENSOR, PARAMETER, "collections.OrderedDict"}
 """All that tensors and plain data are made of."""
 

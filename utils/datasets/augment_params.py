@@ -17,16 +17,18 @@ MIN_SCALE = 0.05  # a hyp.scale of 1 or more would otherwise shrink an image to 
 
 @dataclass(frozen=True)
 class AugmentRanges:
-    """How far the augmentation may go; the fields of a hyp file, same units."""
+    """How far the augmentation may go: fields of a hyp file, under the same names."""
 
     degrees: float = 0.0
     translate: float = 0.0
     scale: float = 0.0
     shear: float = 0.0
     perspective: float = 0.0
-    hsv: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    flip_up_down: float = 0.0
-    flip_left_right: float = 0.0
+    hsv_h: float = 0.0
+    hsv_s: float = 0.0
+    hsv_v: float = 0.0
+    flipud: float = 0.0
+    fliplr: float = 0.0
     mosaic: float = 0.0
     mixup: float = 0.0
 
@@ -81,13 +83,13 @@ def sample_augment_params(
             scenes.append(second)
     else:
         scenes = [MosaicSpec((index,), (0, 0), _sample_warp(rng, ranges))]
-    hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * ranges.hsv
+    hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (ranges.hsv_h, ranges.hsv_s, ranges.hsv_v)
     return AugmentParams(
         scenes=tuple(scenes),
         blend=float(rng.beta(MIXUP_SHAPE, MIXUP_SHAPE)),
         colour_gains=(float(hue), float(saturation), float(value)),
-        flip_up_down=bool(rng.random() < ranges.flip_up_down),
-        flip_left_right=bool(rng.random() < ranges.flip_left_right),
+        flip_up_down=bool(rng.random() < ranges.flipud),
+        flip_left_right=bool(rng.random() < ranges.fliplr),
     )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import NamedTuple
 
@@ -255,16 +256,7 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
 def augment_ranges(hyp: Hyp) -> AugmentRanges:
     """What a hyp file says about the augmentation."""
     return AugmentRanges(
-        degrees=hyp.degrees,
-        translate=hyp.translate,
-        scale=hyp.scale,
-        shear=hyp.shear,
-        perspective=hyp.perspective,
-        hsv=(hyp.hsv_h, hyp.hsv_s, hyp.hsv_v),
-        flip_up_down=hyp.flipud,
-        flip_left_right=hyp.fliplr,
-        mosaic=hyp.mosaic,
-        mixup=hyp.mixup,
+        **{field.name: getattr(hyp, field.name) for field in fields(AugmentRanges)}
     )
 
 

@@ -66,6 +66,19 @@ def write_replacing(target: Path, write: Callable[[Path], None]) -> None:
     _sync_folder(target.parent)
 
 
+def write_text_replacing(target: Path, text: str) -> None:
+    """Write a text file, UTF-8, at once or not at all.
+
+    Raises:
+        UnwritableError: as for `write_replacing`.
+    """
+    write_replacing(target, lambda part: _write_text(part, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
 def clear_parts(folder: Path) -> None:
     """Delete the half-written files that killed processes left in a folder."""
     for file in folder.glob(".*"):
@@ -79,11 +92,11 @@ def copy_replacing(source: Path, target: Path) -> None:
     Raises:
         UnwritableError: as for `write_replacing`.
     """
+    write_replacing(target, lambda part: _copy(source, part))
 
-    def write(part: Path) -> None:
-        shutil.copyfile(source, part)
 
-    write_replacing(target, write)
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
 
 
 def link_replacing(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from utils.checkpoint.format import newest_checkpoint
 from utils.errors import UserError
 
 WRITTEN = re.compile(
@@ -65,10 +66,8 @@ def checkpoint_of(target: str | Path) -> Path:
     """
     path = Path(target)
     if path.is_dir():
-        for name in ("last.pt", "last_prev.pt"):
-            for candidate in (path / "weights" / name, path / name):
-                if candidate.is_file():
-                    return candidate
+        path = newest_checkpoint(path) or path
+    if path.is_dir():
         raise UserError(
             f"the folder {path} holds no weights/last.pt to resume from; start the run anew."
         )

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.files.atomic_write import write_replacing
+from utils.files.atomic_write import write_replacing, write_text_replacing
 from utils.plots.plan_curves import save_lr_plan
 from utils.solver.continuation import Extension
 from utils.solver.preview import PlanPreview, plan_previews, preview_warnings
@@ -56,7 +56,7 @@ def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) 
         log.warning("%s", sentence)
     numbers = json.dumps({preview.label: preview.plan.factors() for preview in choices})
     write_replacing(folder / PICTURE, lambda part: save_lr_plan(plan, completed, choices, part))
-    write_replacing(folder / NUMBERS, lambda part: _write_text(part, numbers + "\n"))
+    write_text_replacing(folder / NUMBERS, numbers + "\n")
     log.info("Nothing was trained; see %s and %s", folder / PICTURE, folder / NUMBERS)
 
 
@@ -83,7 +83,3 @@ def _cells(preview: PlanPreview) -> tuple[str, ...]:
         "never" if preview.small_from is None else str(preview.small_from),
         f"{preview.lr_sum_percent:.2f} %",
     )
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.checkpoint.format import (
+    BEST,
+    LAST,
     Best,
     Checkpoint,
     DeployCheckpoint,
@@ -17,7 +19,7 @@ from utils.checkpoint.format import (
     no_progress,
     plan_digest,
 )
-from utils.checkpoint.store import LAST, load_whole, read_checkpoint
+from utils.checkpoint.store import load_whole, read_checkpoint
 from utils.errors import UserError
 from utils.history import ITERATION
 from utils.options.train_options import TrainRequest
@@ -31,7 +33,6 @@ from utils.upstream.reader import is_upstream_file
 
 log = logging.getLogger("yolo")
 
-BEST = "best.pt"
 OF_AN_EPOCH = frozenset({"batch_size", "data", "imgsz", "rect", "seed"})
 """Options that decide which images make a batch, or by what an epoch is judged."""
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.checkpoint.store import LAST, PREVIOUS, save_checkpoint
+from utils.checkpoint.format import BEST, LAST, PREVIOUS
+from utils.checkpoint.store import save_checkpoint
 from utils.errors import UserError
 from utils.files.atomic_write import copy_replacing
 from utils.hyp import Hyp, load_hyp
@@ -19,9 +20,9 @@ from utils.runs.folder import (
     numbered_run_folder,
     run_folder_of,
 )
-from utils.runs.resume import BEST, ResumePoint, load_resume_point
+from utils.runs.resume import ResumePoint, load_resume_point
 from utils.solver.continuation import flat_from
-from utils.solver.schedule import Plan, WarmUp, base_segment, warmup_iterations
+from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warmup_iterations
 
 log = logging.getLogger("yolo")
 
@@ -92,7 +93,9 @@ def open_run(request: TrainRequest) -> Run:
             )
         allowed = allowed | {"hyp"} if new != hyp else allowed
         hyp = _allowed_hyp(hyp, new)
-    plan = replace(resume_point.plan, accumulate=accumulation(options))
+    plan = replace(
+        resume_point.plan, accumulate=accumulation(options.nominal_batch_size, options.batch_size)
+    )
     return Run(
         options=options,
         hyp=hyp,
@@ -101,11 +104,6 @@ def open_run(request: TrainRequest) -> Run:
         project=_project(path, resume_point, request),
         allowed=allowed,
     )
-
-
-def accumulation(options: TrainOptions) -> int:
-    """Batches whose gradients are summed for one step after the warm-up."""
-    return max(round(options.nominal_batch_size / options.batch_size), 1)
 
 
 def _differences(old: Hyp, new: Hyp) -> str:
@@ -155,7 +153,7 @@ def plan_of(run: Run, batches_per_epoch: int) -> Plan:
     return Plan(
         lr0=hyp.lr0,
         momentum=hyp.momentum,
-        accumulate=accumulation(options),
+        accumulate=accumulation(options.nominal_batch_size, options.batch_size),
         warmup=WarmUp(
             iterations=warmup_iterations(hyp.warmup_epochs, batches_per_epoch),
             bias_lr=hyp.warmup_bias_lr,

@@ -226,6 +226,11 @@ def warmup_iterations(warmup_epochs: float, batches_per_epoch: int) -> int:
     return max(round(warmup_epochs * batches_per_epoch), MINIMUM_WARMUP_ITERATIONS)
 
 
+def accumulation(nominal_batch_size: int, batch_size: int) -> int:
+    """Batches whose gradients are summed for one step after the warm-up."""
+    return max(round(nominal_batch_size / batch_size), 1)
+
+
 def base_segment(epochs: int, law: str, lrf: float) -> Segment:
     """The only segment of a run that was never extended."""
     return Segment(mode=BASE, start=0, epochs=epochs, law=law, lrf=lrf)

@@ -8,6 +8,7 @@ from shlex import quote
 
 import torch
 
+from utils.checkpoint.format import BEST
 from utils.evaluation.miss_rate import log_miss_rates, percentages
 from utils.evaluation.report import BatchPlots, log_table, save_metrics, save_plots
 from utils.history import Row
@@ -39,7 +40,7 @@ def report_run(
 
 def evaluate_best(folder: Path, validator: Validator, device: torch.device, *, plots: bool) -> None:
     """Validate the weights that are handed out, as they were written, and leave the figures."""
-    best = folder / "weights" / "best.pt"
+    best = folder / "weights" / BEST
     loaded = load_model(best, device)
     log.info("\nValidating %s", best)
     pictures = [BatchPlots(folder, loaded.names)] if plots else []

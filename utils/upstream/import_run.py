@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.checkpoint.format import (
+    BEST,
     FORMAT,
     VERSION,
     Best,
@@ -28,7 +29,7 @@ from utils.checkpoint.format import (
 from utils.errors import UserError
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
-from utils.solver.schedule import LAWS, Plan, WarmUp, base_segment
+from utils.solver.schedule import LAWS, Plan, WarmUp, accumulation, base_segment
 from utils.upstream.best import convert_best
 from utils.upstream.history import best_epoch
 from utils.upstream.optimizer import NamedGroup, name_optimizer_state
@@ -56,7 +57,6 @@ from utils.upstream.state import (
     stripped_parts,
 )
 
-BEST = "best.pt"
 ADAM_BUFFER = "exp_avg"
 ALWAYS_MISSING = {
     "full precision": "YOLOv5 saves weights and EMA in fp16, off by up to 0.05 % each",
@@ -271,7 +271,7 @@ def _plan(parts: _Parts, options: TrainOptions) -> Plan:
     return Plan(
         lr0=hyp.lr0,
         momentum=hyp.momentum,
-        accumulate=max(round(options.nominal_batch_size / options.batch_size), 1),
+        accumulate=accumulation(options.nominal_batch_size, options.batch_size),
         warmup=WarmUp(0, hyp.warmup_bias_lr, hyp.warmup_momentum),
         segments=(base_segment(parts.progress.planned, parts.law, hyp.lrf),),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.checkpoint.format import BEST
 from utils.errors import UserError
 from utils.history import Row
 from utils.upstream.history import best_on_record, history_of, parse_text_results, read_csv_results
@@ -83,7 +84,7 @@ def find_progress(
     history = history_of(record.rows, completed)
     if history.absent:
         notes["history"] = f"{history.absent} of {completed} epochs are in no results file"
-    early = stripped and path.name != "best.pt" and completed < planned
+    early = stripped and path.name != BEST and completed < planned
     found = completed - history.absent
     return RunProgress(completed, planned, history.rows, found, early, notes)
 
@@ -117,16 +118,14 @@ def _stripped_epochs(path: Path, rows: list[Row], told: int | None) -> int:
             f"{path} was stripped of its epoch and no results file lies beside it; "
             "say how many epochs were trained: --completed-epochs N."
         )
-    best = best_on_record(rows) if path.name == "best.pt" else None
+    best = best_on_record(rows) if path.name == BEST else None
     return 1 + (best.epoch if best is not None else max(int(row["epoch"]) for row in rows))
 
 
 def _source(path: Path, told: int | None) -> str:
     if told is not None:
         return "--completed-epochs"
-    return (
-        "the best row of the results" if path.name == "best.pt" else "the last row of the results"
-    )
+    return "the best row of the results" if path.name == BEST else "the last row of the results"
 
 
 def _planned(options: Mapping[str, object], record: ResultsFile, path: Path) -> int | None:

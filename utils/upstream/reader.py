@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from utils.checkpoint.pickle_records import (
@@ -70,6 +71,18 @@ class UpstreamCheckpoint:
     """Those of `parameter_names` that belong to normalisation layers."""
     training_results: str | None
     """The text of results.txt, v5.0 only."""
+
+    def anchors_in_pixels(self) -> list[list[float]] | None:
+        """The anchors really used, a row w, h, w, h, … per level; None if the file has none.
+
+        AutoAnchor changes these, not the model file that is kept with them.
+        """
+        if self.anchors is None:
+            return None
+        rows: list[list[float]] = (
+            (self.anchors * torch.tensor(self.strides).view(-1, 1, 1)).flatten(1).tolist()
+        )
+        return rows
 
 
 def is_upstream_file(path: Path) -> bool:

@@ -34,11 +34,8 @@ def ema_counter(content: UpstreamCheckpoint) -> int | None:
 
 def spec_from_upstream(content: UpstreamCheckpoint) -> ModelSpec:
     """The model file kept with the weights, with the anchors that were really used."""
-    spec = ModelSpec.from_dict(content.spec)
-    if content.anchors is None:
-        return spec
-    pixels = content.anchors * torch.tensor(content.strides).view(-1, 1, 1)
-    return spec.with_anchors(pixels.flatten(1).tolist())
+    spec, anchors = ModelSpec.from_dict(content.spec), content.anchors_in_pixels()
+    return spec if anchors is None else spec.with_anchors(anchors)
 
 
 def fp32_state(state: dict[str, Tensor], spec: ModelSpec, path: Path) -> dict[str, Tensor]:

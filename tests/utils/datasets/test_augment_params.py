@@ -9,9 +9,11 @@ FULL = AugmentRanges(
     scale=0.5,
     shear=5,
     perspective=0.001,
-    hsv=(0.015, 0.7, 0.4),
-    flip_up_down=0.5,
-    flip_left_right=0.5,
+    hsv_h=0.015,
+    hsv_s=0.7,
+    hsv_v=0.4,
+    flipud=0.5,
+    fliplr=0.5,
     mosaic=1,
     mixup=1,
 )
@@ -82,7 +84,7 @@ def test_draws_fill_their_ranges_and_no_more() -> None:
 
 
 def test_probabilities_are_kept() -> None:
-    quarter = AugmentRanges(mosaic=0.25, mixup=0.5, flip_up_down=0.75, flip_left_right=0.1)
+    quarter = AugmentRanges(mosaic=0.25, mixup=0.5, flipud=0.75, fliplr=0.1)
     draws = drawn(quarter, 2000)
     mosaics = [draw for draw in draws if len(draw.scenes[0].tiles) == 4]
     assert abs(len(mosaics) / 2000 - 0.25) < 0.03

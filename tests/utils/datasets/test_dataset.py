@@ -101,8 +101,8 @@ def test_mosaics_without_a_warp_are_exact(index: Index) -> None:
         AugmentRanges(translate=0.2),
         AugmentRanges(scale=0.5, mosaic=1),
         AugmentRanges(degrees=30, mosaic=1),
-        AugmentRanges(shear=15, mosaic=0.5, flip_up_down=0.5),
-        AugmentRanges(perspective=0.0007, mosaic=0.5, flip_left_right=0.5),
+        AugmentRanges(shear=15, mosaic=0.5, flipud=0.5),
+        AugmentRanges(perspective=0.0007, mosaic=0.5, fliplr=0.5),
     ],
 )
 def test_boxes_follow_their_rectangles(index: Index, ranges: AugmentRanges) -> None:
@@ -141,7 +141,7 @@ def test_mixup_has_the_labels_of_both(index: Index) -> None:
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(index: Index) -> None:
-    ranges = AugmentRanges(translate=0.1, scale=0.5, hsv=(0.1, 0.5, 0.5), mosaic=1)
+    ranges = AugmentRanges(translate=0.1, scale=0.5, hsv_h=0.1, hsv_s=0.5, hsv_v=0.5, mosaic=1)
     first, again = train_set(index, ranges), train_set(index, ranges)
     train_sample(again, 3, 4)  # what was asked for before does not matter
     one, other = train_sample(first, 1, 2), train_sample(again, 1, 2)
@@ -176,8 +176,8 @@ def with_regions(index: Index) -> Index:
         None,
         AugmentRanges(),
         AugmentRanges(mosaic=1),
-        AugmentRanges(mosaic=1, mixup=1, flip_up_down=0.5, flip_left_right=0.5),
-        AugmentRanges(translate=0.4, scale=0.9, flip_up_down=0.5, flip_left_right=0.5),
+        AugmentRanges(mosaic=1, mixup=1, flipud=0.5, fliplr=0.5),
+        AugmentRanges(translate=0.4, scale=0.9, flipud=0.5, fliplr=0.5),
         AugmentRanges(degrees=40, shear=15, perspective=0.0007, scale=0.5, mosaic=0.5),
     ],
 )

@@ -187,17 +187,14 @@ def write(survey: Survey, record_file: Path, picture: Path) -> None:
     Raises:
         UserError: a file cannot be written.
     """
-    from utils.files.atomic_write import write_replacing
+    from utils.files.atomic_write import write_replacing, write_text_replacing
     from utils.tools.check.report import record, text_lines
 
     for line in text_lines(survey):
         log.info("%s", line)
 
-    def write_record(part: Path) -> None:
-        text = json.dumps(record(survey), indent=2, ensure_ascii=False)
-        part.write_text(f"{text}\n", encoding="utf-8")
-
-    write_replacing(record_file, write_record)
+    text = json.dumps(record(survey), indent=2, ensure_ascii=False)
+    write_text_replacing(record_file, f"{text}\n")
     written = [str(record_file)]
     if survey.measures:
         from utils.tools.check.page import save_dataset_page

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.checkpoint.format import LAST
 from utils.errors import UserError
 from utils.history import Row, read_results
 from utils.solver.schedule import Plan
@@ -14,7 +15,6 @@ from utils.solver.seam import EMA, SeamMetrics, seam_metrics
 
 log = logging.getLogger("yolo")
 
-LAST = "last.pt"
 NEEDED = frozenset(("epoch", "metrics/mAP_0.5", EMA))
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from utils.datasets.ignore_regions import IGNORE_FOLDER
 from utils.datasets.labels import IMAGE_FOLDER, LABEL_FOLDER
 from utils.errors import UserError
-from utils.files.atomic_write import write_replacing
+from utils.files.atomic_write import write_text_replacing
 from utils.tools.convert.annotated import AnnotatedImage, Conversion, Split
 from utils.tools.convert.label_rows import Tally
 from utils.tools.convert.links import link, other_images
@@ -79,14 +79,14 @@ def _write(conversion: Conversion, out: Path) -> list[Tally]:
         _link_images(split, out)
         if conversion.lists:
             places = (f"./{IMAGE_FOLDER}/{split.name}/{image.place}\n" for image in split.images)
-            _write_text(out / f"{split.name}.txt", "".join(places))
+            write_text_replacing(out / f"{split.name}.txt", "".join(places))
     for place, content in conversion.documents.items():
         _write_json(out / place, content)
     for place, original in conversion.originals.items():
         link(original, out / place)
     summary = [summary_record(tally) for tally in tallies]
     _write_json(out / RECORD, {**record, "complete": True, "splits": summary})
-    _write_text(out / DATA_FILE, data_file_text(conversion))
+    write_text_replacing(out / DATA_FILE, data_file_text(conversion))
     log_summary(tallies)
     log.info("Written: %s", out / DATA_FILE)
     return tallies
@@ -178,11 +178,4 @@ def data_file_text(conversion: Conversion) -> str:
 
 
 def _write_json(target: Path, content: object) -> None:
-    _write_text(target, json.dumps(content, separators=(",", ":")))
-
-
-def _write_text(target: Path, text: str) -> None:
-    def write(part: Path) -> None:
-        part.write_text(text, encoding="utf-8")
-
-    write_replacing(target, write)
+    write_text_replacing(target, json.dumps(content, separators=(",", ":")))

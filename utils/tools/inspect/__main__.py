@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.checkpoint.format import newest_checkpoint
 from utils.errors import UserError
 from utils.options.script import OptionParser, run_script
 
@@ -44,13 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Read the command line, tell what is in the file, and end with the exit code that fits."""
     args = build_parser().parse_args()
-    path = named_checkpoint(Path(args.file))
+    path = find_checkpoint(Path(args.file))
     verdict = report(path, as_json=args.json, verify=args.verify)
     if verdict is not None and not verdict.fine:
         raise SystemExit(FOUND_WRONG)
 
 
-def named_checkpoint(target: Path) -> Path:
+def find_checkpoint(target: Path) -> Path:
     """The file that is meant: itself, or the last.pt of a run's folder, else its last_prev.pt.
 
     Raises:
@@ -58,8 +59,7 @@ def named_checkpoint(target: Path) -> Path:
     """
     if not target.is_dir():
         return target
-    names = ("weights/last.pt", "last.pt", "weights/last_prev.pt", "last_prev.pt")
-    found = next((target / name for name in names if (target / name).is_file()), None)
+    found = newest_checkpoint(target)
     if found is None:
         raise UserError(f"the folder {target} holds no weights/last.pt; name a .pt file.")
     return found

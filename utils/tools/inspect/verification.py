@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from utils.checkpoint.store import LAST, PREVIOUS
+from utils.checkpoint.format import LAST, PREVIOUS
 from utils.checkpoint.zip_members import Sums
 from utils.errors import UserError
 from utils.tools.inspect.inspection import inspect_checkpoint
