@@ -76,7 +76,7 @@ def load_description(data: str | Path) -> DatasetDescription:
         raise UserError(f"{data}: {error.strerror}: {shortened(error.filename)}.") from error
 
 
-def _described(content: Mapping[str, Any], path: Path) -> DatasetDescription:
+def _described(content: Mapping[str, object], path: Path) -> DatasetDescription:
     entry = _text(content, "path", path)
     try:
         root = find_root(entry, path.parent)
@@ -166,7 +166,7 @@ def _find_file(data: Path) -> Path:
     raise UserError(f"data-set file {data} does not exist; ready ones are in {DATA_FOLDER.name}/.")
 
 
-def _text(content: Mapping[str, Any], key: str, path: Path) -> str:
+def _text(content: Mapping[str, object], key: str, path: Path) -> str:
     value = content.get(key)
     if value is not None and not isinstance(value, str):
         raise UserError(f"{path}: `{key}:` is {shortened(value)}; it must be a text.")
@@ -189,7 +189,7 @@ def _source(entry: str, root: Path) -> Path:
     return inside if not source.exists() and inside.exists() else source
 
 
-def _names(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+def _names(content: Mapping[str, object], path: Path) -> tuple[str, ...]:
     """Class names from a list or an index → name map, in accordance with `nc` if that is there."""
     entry = content.get("names")
     if isinstance(entry, dict):
