@@ -75,6 +75,8 @@ WITHOUT_TORCH = (
     "utils.files.download",
     "utils.history",
     "utils.hyp",
+    "utils.options.arguments",
+    "utils.options.option",
     "utils.options.parser",
     "utils.options.script",
     "utils.options.train_options",
