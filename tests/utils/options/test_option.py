@@ -8,11 +8,13 @@ import pytest
 
 from utils.errors import UserError
 from utils.options.arguments import add_options, options_from, parse_options
+from utils.options.detect_options import DetectOptions
 from utils.options.option import REQUIRED, OnResume, check, names_of, option, options_of
 from utils.options.script import OptionParser
 from utils.options.train_options import Continuation, TrainOptions, TrainRequest, resumed_options
+from utils.options.val_options import ValOptions
 
-ALL = (TrainOptions, Continuation)
+ALL = (TrainOptions, Continuation, ValOptions, DetectOptions)
 
 
 @dataclass(frozen=True)
