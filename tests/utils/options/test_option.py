@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytest
 
+from tests.paths import ROOT
 from utils.errors import UserError
 from utils.options.arguments import add_options, options_from, parse_options
 from utils.options.detect_options import DetectOptions
@@ -13,8 +14,16 @@ from utils.options.option import REQUIRED, OnResume, check, names_of, option, op
 from utils.options.script import OptionParser
 from utils.options.train_options import Continuation, TrainOptions, TrainRequest, resumed_options
 from utils.options.val_options import ValOptions
+from utils.tools.check.__main__ import CheckOptions
+from utils.tools.compare.__main__ import CompareOptions
+from utils.tools.convert.__main__ import CityPersonsOptions, CocoOptions, OutputOptions, VocOptions
+from utils.tools.inspect.__main__ import InspectOptions
+from utils.tools.miss_rate import MissRateOptions
 
-ALL = (TrainOptions, Continuation, ValOptions, DetectOptions)
+ALL = (
+    *(TrainOptions, Continuation, ValOptions, DetectOptions, CheckOptions, CompareOptions),
+    *(InspectOptions, MissRateOptions, CityPersonsOptions, CocoOptions, VocOptions, OutputOptions),
+)
 
 
 @dataclass(frozen=True)
@@ -148,6 +157,17 @@ def test_what_is_not_given_can_be_left_out() -> None:
     given = vars(parser.parse_args(["--epochs", "2"]))
     assert given == {"epochs": 2}
     assert options_from({**given, "of_another": 1}, TrainOptions) == TrainOptions(epochs=2)
+
+
+def test_no_option_is_declared_elsewhere() -> None:
+    """Nor does argparse's namespace leave the module that reads it."""
+    sources = [
+        *(ROOT / "utils").rglob("*.py"),
+        *(ROOT / f"{s}.py" for s in ("train", "val", "detect")),
+    ]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sources}
+    assert [name for name, text in texts.items() if "add_argument(" in text] == ["arguments.py"]
+    assert [name for name, text in texts.items() if "Namespace" in text] == []
 
 
 @pytest.mark.parametrize("options", ALL)
