@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError
+from utils.options.arguments import add_options, parse_options
+from utils.options.detect_options import DetectOptions
 from utils.options.script import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("yolo")
 
 KEYS_TO_STOP = (27, ord("q"))  # escape is 27
-MAX_SIZES = 2  # of --imgsz: height and width
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,51 +42,19 @@ def build_parser() -> argparse.ArgumentParser:
         description="Detect objects in images, videos and streams.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
-    add("--weights", default="yolov5s.pt", help="weights file, ours or upstream's")
-    add("--source", default="data/images", help="file, folder, glob, list.txt, URL or camera")
-    add("--data", default="", help="data-set file to take class names from instead of the weights")
-    add(
-        "--imgsz",
-        "--img",
-        "--img-size",
-        type=int,
-        nargs="+",
-        default=[640],
-        help="size, or h w, px",
-    )
-    add("--conf-thres", type=float, default=0.25, help="least confidence")
-    add("--iou-thres", type=float, default=0.45, help="overlap in NMS")
-    add("--max-det", type=int, default=1000, help="most detections per image")
-    add("--device", default="", help="number of a GPU, or cpu")
-    add("--view-img", action="store_true", help="show the results in a window; q stops")
-    add("--save-txt", action="store_true", help="write detections as label files")
-    add("--save-format", type=int, choices=(0, 1), default=0, help="of label files: 0 YOLO, 1 VOC")
-    add("--save-csv", action="store_true", help="write predictions.csv")
-    add("--save-conf", action="store_true", help="write confidences into label files")
-    add("--save-crop", action="store_true", help="write a cut-out of every detection")
-    add("--nosave", action="store_true", help="write no pictures and videos")
-    add("--classes", type=int, nargs="+", help="detect these only: --classes 0 2 3")
-    add("--agnostic-nms", action="store_true", help="different classes suppress each other too")
-    add("--project", default="runs/detect", help="folder of runs")
-    add("--name", default="exp", help="folder of this run, numbered if it is taken")
-    add("--exist-ok", action="store_true", help="use the folder even if it is taken")
-    add("--line-thickness", type=int, default=3, help="of the boxes, px")
-    add("--hide-labels", action="store_true", help="draw boxes without names")
-    add("--hide-conf", action="store_true", help="draw names without confidences")
-    add("--half", action="store_true", help="compute in fp16, on a GPU")
-    add("--vid-stride", type=int, default=1, help="look at every n-th frame of videos")
+    add_options(parser, DetectOptions)
     return parser
 
 
 def main() -> None:
     """Parse, check, detect."""
-    args = build_parser().parse_args()
-    check_options(args)
-    detect(args)
+    options = parse_options(build_parser(), DetectOptions)
+    if options.view_img:
+        require_display()
+    detect(options)
 
 
-def detect(args: argparse.Namespace) -> Path:
+def detect(options: DetectOptions) -> Path:
     """Build in the order in which the data flow, detect, report; returns the folder of the run."""
     from utils.inference.outputs import PredictionFiles
     from utils.inference.predictor import DetectSettings, Predictor
@@ -94,82 +63,76 @@ def detect(args: argparse.Namespace) -> Path:
     from utils.runtime.device import keep_freed_memory, select_device
     from utils.weights import load_model
 
-    device = select_device(args.device)
+    device = select_device(options.device)
     keep_freed_memory(device)
-    if args.half and device.type == "cpu":
+    if options.half and device.type == "cpu":
         raise UserError("--half needs a GPU; leave it out on a CPU.")
-    loaded_model = load_model(args.weights, device)
-    names = class_names(args, loaded_model.names)
+    loaded_model = load_model(options.weights, device)
+    names = class_names(options, loaded_model.names)
     stride = loaded_model.model.max_stride
     source = open_source(
-        args.source,
-        image_size=network_size(args.imgsz, stride),
+        options.source,
+        image_size=network_size(options.imgsz, stride),
         stride=stride,
-        vid_stride=args.vid_stride,
+        vid_stride=options.vid_stride,
     )
     predictor = Predictor(
         loaded_model.model,
         device,
         DetectSettings(
-            args.conf_thres, args.iou_thres, args.max_det, args.classes, args.agnostic_nms
+            options.conf_thres,
+            options.iou_thres,
+            options.max_det,
+            options.classes,
+            options.agnostic_nms,
         ),
-        half=args.half,
+        half=options.half,
     )
-    folder = numbered_run_folder(args.project, args.name, args.exist_ok)
+    folder = numbered_run_folder(options.project, options.name, options.exist_ok)
     speeds: list[Speed] = []
-    with PredictionFiles(folder, names, output_settings(args)) as files:
+    with PredictionFiles(folder, names, output_settings(options)) as files:
         for loaded in source:
             prediction = predictor(loaded)
             speeds.append(prediction.speed)
             log.info(report_line(loaded, prediction, names))
             annotated = None
-            if args.view_img or not args.nosave:
+            if options.view_img or not options.nosave:
                 annotated = files.annotate(loaded, prediction.detections)
             files.write(loaded, prediction.detections, annotated)
-            if args.view_img and annotated is not None and stopped(loaded, annotated):
+            if options.view_img and annotated is not None and stopped(loaded, annotated):
                 break
     summarise(speeds, folder, files.label_files)
     return folder
 
 
-def check_options(args: argparse.Namespace) -> None:
-    """Refuse option values that cannot work.
+def require_display() -> None:
+    """Check that there is a display to show images on, where that can be seen.
 
     Raises:
-        UserError: one of them is out of range, or there is no display to view images on.
+        UserError: there is none.
     """
-    for flag, value in (("--conf-thres", args.conf_thres), ("--iou-thres", args.iou_thres)):
-        if not 0 <= value <= 1:
-            raise UserError(f"{flag} {value}: give a number from 0 to 1.")
-    counts = {"--max-det": args.max_det, "--vid-stride": args.vid_stride}
-    counts["--line-thickness"] = args.line_thickness
-    for flag, count in counts.items():
-        if count < 1:
-            raise UserError(f"{flag} {count}: give at least 1.")
-    if len(args.imgsz) > MAX_SIZES or min(args.imgsz) < 1:
-        raise UserError("--imgsz: give one size, or the height and the width, in pixels.")
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if args.view_img and sys.platform.startswith("linux") and not has_display:
+    if sys.platform.startswith("linux") and not has_display:
         raise UserError("--view-img: there is no display; look at the saved pictures instead.")
 
 
-def class_names(args: argparse.Namespace, own: tuple[str, ...]) -> tuple[str, ...]:
+def class_names(options: DetectOptions, own: tuple[str, ...]) -> tuple[str, ...]:
     """The names to show: the model's own, or those of --data.
 
     Raises:
         UserError: --data or --classes does not fit the model.
     """
     names = own
-    if args.data:
+    if options.data:
         from utils.datasets.description import load_description
 
-        names = load_description(args.data).names
+        names = load_description(options.data).names
         if len(names) != len(own):
             raise UserError(
-                f"--data {args.data} names {len(names)} classes, but {args.weights} detects "
+                f"--data {options.data} names {len(names)} classes, but {options.weights} detects "
                 f"{len(own)}; leave --data out to use the names in the weights file."
             )
-    unknown = [label for label in args.classes or () if not 0 <= label < len(names)]
+    unknown = [label for label in options.classes or () if not 0 <= label < len(names)]
     if unknown:
         raise UserError(f"--classes {unknown[0]}: the model's classes are 0 to {len(names) - 1}.")
     return names
@@ -186,20 +149,20 @@ def network_size(sizes: Sequence[int], stride: int) -> tuple[int, int]:
     return rounded
 
 
-def output_settings(args: argparse.Namespace) -> OutputSettings:
+def output_settings(options: DetectOptions) -> OutputSettings:
     """What to write, from the options."""
     from utils.inference.outputs import OutputSettings
 
     return OutputSettings(
-        pictures=not args.nosave,
-        txt=args.save_txt,
-        txt_format=args.save_format,
-        txt_confidence=args.save_conf,
-        csv=args.save_csv,
-        crops=args.save_crop,
-        line_thickness=args.line_thickness,
-        hide_labels=args.hide_labels,
-        hide_conf=args.hide_conf,
+        pictures=not options.nosave,
+        txt=options.save_txt,
+        txt_format=options.save_format,
+        txt_confidence=options.save_conf,
+        csv=options.save_csv,
+        crops=options.save_crop,
+        line_thickness=options.line_thickness,
+        hide_labels=options.hide_labels,
+        hide_conf=options.hide_conf,
     )
 
 

@@ -20,6 +20,8 @@ from utils.errors import UserError
 from utils.inference.outputs import OutputSettings, PredictionFiles, crop_box
 from utils.inference.predictor import DetectSettings, Prediction, Predictor, Speed
 from utils.inference.sources import SourceImage, open_source
+from utils.options.arguments import parse_options
+from utils.options.detect_options import DetectOptions
 
 WEIGHTS = SHARED / "weights" / "yolov5n.pt"
 COCO128 = SHARED / "datasets" / "coco128" / "images" / "train2017"
@@ -35,9 +37,8 @@ def loaded(path: str = "/in/a.png", kind: str = "image", frame: int = 0) -> Sour
 
 
 def run(*options: object) -> Path:
-    args = detect.build_parser().parse_args([str(option) for option in options])
-    detect.check_options(args)
-    return detect.detect(args)
+    argv = [str(option) for option in options]
+    return detect.detect(parse_options(detect.build_parser(), DetectOptions, argv))
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -259,20 +260,21 @@ def test_bad_options(options: tuple[str, ...], message: str, tmp_path: Path) -> 
 def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(sys, "argv", ["detect.py", "--view-img"])
     with pytest.raises(UserError, match="--view-img: there is no display"):
-        detect.check_options(detect.build_parser().parse_args(["--view-img"]))
+        detect.main()
 
 
 def test_class_names_come_from_the_weights_or_from_data(tmp_path: Path) -> None:
-    parse = detect.build_parser().parse_args
-    assert detect.class_names(parse([]), NAMES) == NAMES
+    assert detect.class_names(DetectOptions(), NAMES) == NAMES
     data = tmp_path / "two.yaml"
     data.write_text("path: .\ntrain: images\nval: images\nnames: [dog, bird]\n")
-    assert detect.class_names(parse(["--data", str(data)]), NAMES) == ("dog", "bird")
+    theirs = DetectOptions(data=str(data))
+    assert detect.class_names(theirs, NAMES) == ("dog", "bird")
     with pytest.raises(UserError, match=r"names 2 classes, but .* detects 3"):
-        detect.class_names(parse(["--data", str(data)]), (*NAMES, "third"))
+        detect.class_names(theirs, (*NAMES, "third"))
     with pytest.raises(UserError, match="--classes 2: the model's classes are 0 to 1"):
-        detect.class_names(parse(["--classes", "0", "2"]), NAMES)
+        detect.class_names(DetectOptions(classes=[0, 2]), NAMES)
 
 
 def test_help_is_quick() -> None:

@@ -17,6 +17,8 @@ from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
 from utils.datasets.description import load_description
 from utils.errors import UserError
 from utils.evaluation import coco_eval as coco_benchmark
+from utils.options.arguments import parse_options
+from utils.options.val_options import ValOptions
 
 WEIGHTS = SHARED / "weights" / "yolov5n.pt"
 IMAGES = SHARED / "datasets" / "coco128" / "images" / "train2017"
@@ -41,10 +43,12 @@ def two_pictures(tmp_path: Path) -> Path:
     return file
 
 
+def parse(*options: object) -> ValOptions:
+    return parse_options(val.build_parser(), ValOptions, [str(option) for option in options])
+
+
 def validate(*options: object) -> Path:
-    args = val.build_parser().parse_args([str(option) for option in options])
-    val.check_options(args)
-    return val.validate(args)
+    return val.validate(parse(*options))
 
 
 def common(tmp_path: Path) -> tuple[object, ...]:
@@ -229,9 +233,8 @@ def test_single_class_needs_no_equal_classes(two_pictures: Path, tmp_path: Path)
 @requires_shared
 def test_speed_makes_squares_and_no_pictures(two_pictures: Path, tmp_path: Path) -> None:
     options = ("--data", two_pictures, "--imgsz", 300, "--task", "speed", *common(tmp_path))
-    args = val.build_parser().parse_args([str(option) for option in options])
-    index = val.build_split_index(args, load_description(two_pictures))
-    batch = next(iter(val.build_loader(args, index, 32)))
+    index = val.build_split_index(parse(*options), load_description(two_pictures))
+    batch = next(iter(val.build_loader(parse(*options), index, 32)))
     assert batch.images.shape == (2, 3, 320, 320)
     assert [path.name for path in validate(*options).iterdir()] == ["metrics.json"]
 
@@ -245,7 +248,7 @@ def test_speed_makes_squares_and_no_pictures(two_pictures: Path, tmp_path: Path)
     ],
 )
 def test_speed_has_thresholds_of_its_own(options: str, expected: tuple[float, float]) -> None:
-    settings = val.eval_settings(val.build_parser().parse_args(options.split()))
+    settings = val.eval_settings(parse(*options.split()))
     assert (settings.conf_thres, settings.iou_thres) == expected
 
 
@@ -260,7 +263,7 @@ def test_speed_has_thresholds_of_its_own(options: str, expected: tuple[float, fl
 )
 def test_impossible_options_are_refused(options: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        val.check_options(val.build_parser().parse_args(options.split()))
+        parse(*options.split())
 
 
 def test_absent_data_are_told_before_the_weights_are_read(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from utils.datasets.index import build_index
 from utils.evaluation import evaluate
 from utils.history import MISS_RATE
 from utils.history import Row as EpochRow
+from utils.options.arguments import parse_options
 from utils.options.parser import parse_request
+from utils.options.val_options import ValOptions
 from utils.tools.convert.__main__ import main as convert
 
 IGNORE, PEDESTRIAN, RIDER, GROUP = 0, 1, 2, 5
@@ -77,8 +79,8 @@ def validated(data: Path, weights: Path, *more: str) -> dict[str, Any]:
     """What metrics.json holds after val.py."""
     options = ["--data", str(data / "data.yaml"), "--weights", str(weights), "--imgsz", "128"]
     options += ["--batch-size", "8", "--device", "cpu", "--workers", "0", "--miss-rate", *more]
-    args = val.build_parser().parse_args([*options, "--project", str(data / "judged")])
-    return metrics_in(val.validate(args))
+    options += ["--project", str(data / "judged")]
+    return metrics_in(val.validate(parse_options(val.build_parser(), ValOptions, options)))
 
 
 def metrics_in(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from reprlib import repr as shortened
-from typing import Any
 from urllib.parse import urlsplit
 
 from utils.datasets.acquire import Archive, absence, acquire

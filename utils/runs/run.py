@@ -12,7 +12,8 @@ from utils.checkpoint.store import save_checkpoint
 from utils.errors import UserError
 from utils.files.atomic_write import copy_replacing
 from utils.hyp import Hyp, load_hyp
-from utils.options.train_options import ALLOWABLE, TrainOptions, TrainRequest, resumed_options
+from utils.options.option import OnResume, names_of
+from utils.options.train_options import TrainOptions, TrainRequest, resumed_options
 from utils.runs.folder import (
     checkpoint_of,
     clear_run,
@@ -80,7 +81,8 @@ def open_run(request: TrainRequest) -> Run:
     path = checkpoint_of(target) if target else latest_checkpoint(request.options.project)
     resume_point = load_resume_point(path, request)
     config = resume_point.checkpoint["config"]
-    for name in sorted((request.given & ALLOWABLE) - config["options"].keys()):
+    allowable = names_of(TrainOptions, OnResume.ALLOWABLE)
+    for name in sorted((request.given & allowable) - config["options"].keys()):
         request = request.allowing(name)  # it is not on record, so there is nothing to keep to
     options, allowed = resumed_options(request, config["options"])
     hyp = Hyp.from_dict(config["hyp"], origin=str(path))

@@ -9,12 +9,14 @@ import argparse
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.errors import UserError
+from utils.options.arguments import add_options, parse_options
+from utils.options.option import REQUIRED, check, option
 from utils.options.script import OptionParser, run_script
-from utils.options.train_options import MIN_IMAGE_SIZE, TrainOptions
+from utils.options.train_options import MIN_IMAGE_SIZE, TOO_SMALL, TrainOptions
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("yolo")
 
 CANNOT_START = 1
-MODEL = "yolov5s.yaml"
 EXIT_CODES = """\
 exit code:
   0  training can start; there may be warnings
@@ -51,6 +52,39 @@ class Grid(NamedTuple):
     """Px of the finest level's cells."""
 
 
+@dataclass(frozen=True)
+class CheckOptions:
+    """Which data set to check, for which model, and where to write."""
+
+    data: str = option(REQUIRED, "data-set file, e.g. coco128.yaml", positional=True)
+    imgsz: int = option(
+        TrainOptions.imgsz,
+        "size to train at (default {default})",
+        flags=("--img", "--img-size"),
+        metavar="PX",
+        minimum=MIN_IMAGE_SIZE,
+        refusal=TOO_SMALL,
+    )
+    cfg: str = option(
+        "yolov5s.yaml",
+        "model of the anchors (default {default})",
+        metavar="FILE",
+        exclusive="model",
+    )
+    weights: str | None = option(
+        None, "take the anchors of a weights file", metavar="FILE", exclusive="model"
+    )
+    out: Path | None = option(
+        None,
+        "for check.png and check.json (default runs/check/NAME, NAME being its folder's)",
+        metavar="FOLDER",
+    )
+    json: Path | None = option(None, "write check.json there instead", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = OptionParser(
@@ -59,28 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("data", help="data-set file, e.g. coco128.yaml")
-    parser.add_argument(
-        "--imgsz",
-        "--img",
-        "--img-size",
-        type=int,
-        default=TrainOptions().imgsz,
-        metavar="PX",
-        help="size to train at (default %(default)s)",
-    )
-    model = parser.add_mutually_exclusive_group()
-    model.add_argument(
-        "--cfg", default=MODEL, metavar="FILE", help="model of the anchors (default %(default)s)"
-    )
-    model.add_argument("--weights", metavar="FILE", help="take the anchors of a weights file")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="for check.png and check.json (default runs/check/NAME, NAME being its folder's)",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write check.json there instead")
+    add_options(parser, CheckOptions)
     return parser
 
 
@@ -90,16 +103,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with 1 if training cannot start.
     """
-    args = build_parser().parse_args(argv)
-    if args.imgsz < MIN_IMAGE_SIZE:
-        raise UserError(f"--imgsz {args.imgsz}: give at least {MIN_IMAGE_SIZE} pixels.")
+    options = parse_options(build_parser(), CheckOptions, argv)
 
     from utils.datasets.description import load_description
 
-    description = load_description(args.data)
-    survey = survey_dataset(description, read_grid(args.cfg, args.weights), args.imgsz)
-    folder = args.out or Path("runs", "check", description.root.name)
-    write(survey, args.json or folder / "check.json", folder / "check.png")
+    description = load_description(options.data)
+    grid = read_grid(options.cfg, options.weights)
+    survey = survey_dataset(description, grid, options.imgsz)
+    folder = options.out or Path("runs", "check", description.root.name)
+    write(survey, options.json or folder / "check.json", folder / "check.png")
     if not survey.can_start:
         raise SystemExit(CANNOT_START)
 
@@ -131,7 +143,7 @@ def survey_dataset(description: DatasetDescription, grid: Grid, image_size: int)
     from utils.tools.check.report import Survey
     from utils.tools.check.splits import read_splits
 
-    threads = TrainOptions().workers
+    threads = TrainOptions.workers
     splits, findings = read_splits(description, threads)
     measures = [
         measure(split.name, split.index, len(description.names), image_size) for split in splits

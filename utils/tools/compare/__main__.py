@@ -11,11 +11,14 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError
 from utils.files.atomic_write import write_replacing
+from utils.options.arguments import add_options, parse_options
+from utils.options.option import REQUIRED, option
 from utils.options.script import OptionParser, run_script
 from utils.solver.seam import EMA, SeamMetrics
 from utils.tools.compare.recorded_run import RecordedRun, read_run
@@ -51,25 +54,32 @@ SEAM_TABLE = (
 )
 
 
+@dataclass(frozen=True)
+class CompareOptions:
+    """Which runs to compare, and where to write."""
+
+    runs: list[Path] = option(
+        REQUIRED, "folder of a run, or a checkpoint", metavar="RUN", positional=True
+    )
+    out: str = option(
+        "", "where to write; the folder that the runs lie in if not given", metavar="FOLDER"
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = OptionParser(
         prog="python -m utils.tools.compare",
         description="Compare runs: a table, compare.csv and compare.png with every seam.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or a checkpoint")
-    parser.add_argument(
-        "--out",
-        metavar="FOLDER",
-        help="where to write; the folder that the runs lie in if not given",
-    )
+    add_options(parser, CompareOptions)
     return parser
 
 
 def main() -> None:
     """Read the command line and compare."""
-    args = build_parser().parse_args()
-    compare([Path(run) for run in args.runs], Path(args.out) if args.out else None)
+    options = parse_options(build_parser(), CompareOptions)
+    compare(options.runs, Path(options.out) if options.out else None)
 
 
 def compare(targets: Sequence[Path], out: Path | None) -> None:

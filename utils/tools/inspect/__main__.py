@@ -9,11 +9,14 @@ import argparse
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.checkpoint.format import newest_checkpoint
 from utils.errors import UserError
+from utils.options.arguments import add_options, parse_options
+from utils.options.option import REQUIRED, option
 from utils.options.script import OptionParser, run_script
 
 # What is heavy is imported where it is used, so that --help answers at once.
@@ -25,6 +28,19 @@ log = logging.getLogger("yolo")
 FOUND_WRONG = 1  # exit code; a file that cannot be read at all is a usage error, 2
 
 
+@dataclass(frozen=True)
+class InspectOptions:
+    """Which file to look into, and how."""
+
+    file: Path = option(
+        REQUIRED, "a .pt file, or a run's folder: its last.pt", metavar="FILE", positional=True
+    )
+    json: bool = option(False, "as JSON, and nothing else")
+    verify: bool = option(
+        False, "check every checksum, and that no tensor holds an infinity or NaN"
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = OptionParser(
@@ -32,21 +48,15 @@ def build_parser() -> argparse.ArgumentParser:
         description="Tell what a checkpoint holds, ours or YOLOv5's, without executing anything.",
         epilog="exit code: 0 if all is well, 1 if --verify finds damage, 2 if the file is refused",
     )
-    parser.add_argument("file", metavar="FILE", help="a .pt file, or a run's folder: its last.pt")
-    parser.add_argument("--json", action="store_true", help="as JSON, and nothing else")
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="check every checksum, and that no tensor holds an infinity or NaN",
-    )
+    add_options(parser, InspectOptions)
     return parser
 
 
 def main() -> None:
     """Read the command line, tell what is in the file, and end with the exit code that fits."""
-    args = build_parser().parse_args()
-    path = find_checkpoint(Path(args.file))
-    verdict = report(path, as_json=args.json, verify=args.verify)
+    options = parse_options(build_parser(), InspectOptions)
+    path = find_checkpoint(options.file)
+    verdict = report(path, as_json=options.json, verify=options.verify)
     if verdict is not None and not verdict.fine:
         raise SystemExit(FOUND_WRONG)
 

@@ -337,7 +337,7 @@ def test_a_model_and_weights_exclude_each_other(capsys: pytest.CaptureFixture[st
 def test_help_tells_the_exit_codes_and_loads_nothing_heavy() -> None:
     program = (
         "import sys, runpy; sys.argv = ['check', '--help']\n"
-        "try: runpy.run_module('utils.tools.check', run_name='__main__')\n"
+        "try: runpy.run_module('utils.tools.check', run_name='__main__', alter_sys=True)\n"
         "finally: print(sorted({'torch', 'matplotlib', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run(

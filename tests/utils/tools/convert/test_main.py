@@ -6,7 +6,7 @@ import pytest
 
 from tests.paths import ROOT
 from utils.errors import UserError
-from utils.tools.convert.__main__ import build_parser, main
+from utils.tools.convert.__main__ import CityPersonsOptions, main
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -34,9 +34,9 @@ def test_help_of_each(form: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_defaults_are_the_benchmarks() -> None:
-    args = build_parser().parse_args(["citypersons", "somewhere"])
-    assert (args.classes, args.visible) == ("pedestrian", False)
-    assert (args.min_height, args.min_visibility) == (20, 0.2)
+    options = CityPersonsOptions(Path("somewhere"))
+    assert (options.classes, options.visible) == ("pedestrian", False)
+    assert (options.min_height, options.min_visibility) == (20, 0.2)
 
 
 def test_a_source_that_is_no_folder(tmp_path: Path) -> None:

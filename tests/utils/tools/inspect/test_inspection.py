@@ -384,7 +384,7 @@ def test_help_comes_without_torch() -> None:
         "import runpy, sys\n"
         "sys.argv = ['checkpoint', '--help']\n"
         "try:\n"
-        "    runpy.run_module('utils.tools.inspect', run_name='__main__')\n"
+        "    runpy.run_module('utils.tools.inspect', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end:\n"
         "    sys.exit(end.code or 'torch' in sys.modules)\n"
     )
