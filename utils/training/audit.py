@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from utils.history import AT_SEAM, RAW_MAP
+from utils.history import RAW_MAP
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
 from utils.solver.seam import EMA
@@ -76,20 +76,8 @@ def verify_resume(
     log_audit(items, check)
     seams = run.resume_point.plan.seams
     if seams and seams[-1].start == state.epoch and not state.progress.batches:
-        note_level_before(state, check)
+        state.record_seam_check(check.ema, check.raw)
     return Audit(items, check)
-
-
-def note_level_before(state: TrainingState, check: SeamCheck) -> None:
-    """Enter into the last epoch's record what was measured at the seam.
-
-    What comes after may be validated otherwise than that epoch was: on other images, at another
-    size. Only figures of one validation can be compared.
-    """
-    state.record_raw_map(check.raw)
-    for name, value in ((EMA, check.ema), (RAW_MAP, check.raw)):
-        if state.history and value is not None:
-            state.history[-1][AT_SEAM + name] = value
 
 
 def audit_state(

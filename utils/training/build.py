@@ -157,11 +157,7 @@ def build_state(
         scaler=torch.amp.GradScaler(precision.device_type, enabled=precision.needs_scaler),
     )
     if run.resume_point is not None:
-        state.restore(run.resume_point.checkpoint, distributed)
-        # Otherwise it is being given more epochs, or more patience.
-        state.stopped_early = (
-            run.resume_point.ended and run.resume_point.checkpoint["stopped_early"]
-        )
+        state.restore(run.resume_point.checkpoint, distributed, ended=run.resume_point.ended)
     return state
 
 

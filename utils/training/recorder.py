@@ -95,13 +95,7 @@ class RunRecorder:
         """Keep how the run went on: the state audit, the seam check and what was allowed."""
         if run.resume_point is None or audit is None:
             return
-        if run.resume_point.replaces:  # of the choice before nothing was trained
-            state.continuations[:] = [
-                earlier
-                for earlier in state.continuations
-                if earlier["kind"] != "extended" or earlier["epoch"] != run.resume_point.next_seam
-            ]
-        state.continuations.append(
+        state.record_continuation(
             {
                 "epoch": run.resume_point.next_seam
                 if run.resume_point.extended
@@ -110,7 +104,8 @@ class RunRecorder:
                 "allowed_changes": sorted(run.allowed),
                 "audit": [item._asdict() for item in audit.items],
                 "check": audit.check._asdict() | {"reproduced": audit.check.reproduced},
-            }
+            },
+            replaces=run.resume_point.replaces,
         )
 
     def epoch(self, state: TrainingState) -> None:
@@ -188,7 +183,7 @@ class RunRecorder:
 
     def close(self, state: TrainingState) -> None:
         """Note in last.pt that nothing of the run's end is missing."""
-        state.closed = True
+        state.finalize()
         self.save(state)
 
     def end(self) -> None:

@@ -10,7 +10,6 @@ from tests.utils.solver.test_schedule import plan_of
 from tests.utils.training.test_engine import context_for, toy_batch, toy_state
 from tests.utils.training.test_state import with_scaler
 from utils.checkpoint.format import Config
-from utils.history import AT_SEAM, RAW_MAP
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
 from utils.runs.resume import ResumePoint
@@ -24,7 +23,6 @@ from utils.training.audit import (
     audit_state,
     check_figures,
     log_audit,
-    note_level_before,
 )
 from utils.training.engine import train_step
 from utils.training.state import EpochProgress, TrainingState
@@ -181,22 +179,6 @@ def test_the_middle_of_an_epoch_has_no_figure_to_compare() -> None:
     assert "epoch under way" not in items
     item = audited(state, config(), config())["epoch under way"]
     assert item == ("epoch under way", "restored", "2 batches done, 1 summed for the next step")
-
-
-def test_the_level_before_a_seam_is_kept_beside_the_epochs_own() -> None:
-    state = trained()
-    state.history[-1][RAW_MAP] = 0.2
-    note_level_before(state, SeamCheck(0.25, 0.15, 0.2, 0.1))
-    assert state.history[-1] == {
-        **{"epoch": 0.0, EMA: 0.25, RAW_MAP: 0.2},
-        **{AT_SEAM + EMA: 0.15, AT_SEAM + RAW_MAP: 0.1},
-    }
-
-
-def test_without_a_validation_there_is_no_level_to_keep() -> None:
-    state = trained()
-    note_level_before(state, SeamCheck(0.25, None, None, None))
-    assert state.history[-1] == {"epoch": 0.0, EMA: 0.25}
 
 
 @pytest.mark.parametrize(
