@@ -17,7 +17,7 @@ from utils.training.validation import ValidationResult
 log = logging.getLogger("yolo")
 
 RESTORED, CHANGED, MISSING = "restored", "changed", "missing"
-SAME_FIGURE = 1e-6  # of mAP; on the machine that saved it a figure comes back exactly
+TOLERANCE = 1e-6  # of mAP; on the machine that saved it a result comes back exactly
 
 
 class AuditItem(NamedTuple):
@@ -39,10 +39,10 @@ class SeamCheck(NamedTuple):
 
     @property
     def reproduced(self) -> bool | None:
-        """Whether the average gives the saved figure again; None if there is nothing to compare."""
+        """Whether the average gives the saved result again; None if there is nothing to compare."""
         if self.saved_ema is None or self.ema is None:
             return None
-        return abs(self.saved_ema - self.ema) <= SAME_FIGURE
+        return abs(self.saved_ema - self.ema) <= TOLERANCE
 
 
 class Audit(NamedTuple):
@@ -58,10 +58,10 @@ def verify_resume(
     config: Mapping[str, Any],
     measure: Callable[[TrainingState], ValidationResult],
 ) -> Audit | None:
-    """Audit and validate a restored state before its first step, and show what was found.
+    """Audit and validate a restored state before its first step, and record what was found.
 
-    At a seam the figures enter the last epoch's record: they are what the epochs after the seam
-    are compared with.
+    At a seam the results enter the last epoch's row: they are what the epochs after the seam are
+    compared with.
 
     Args:
         run: how the run goes on; of a new one there is nothing to prove.
@@ -72,12 +72,27 @@ def verify_resume(
     if run.resume_point is None or run.resume_point.ended:
         return None
     items = audit_state(run, run.resume_point, state, config)
-    check = check_figures(state, measure(state))
-    log_audit(items, check)
+    check = compare_metrics(state, measure(state))
     seams = run.resume_point.plan.seams
     if seams and seams[-1].start == state.epoch and not state.progress.batches:
         state.record_seam_check(check.ema, check.raw)
-    return Audit(items, check)
+    audit = Audit(items, check)
+    state.record_continuation(
+        _continuation(run, run.resume_point, audit), replaces=run.resume_point.replaces
+    )
+    return audit
+
+
+def _continuation(run: Run, resume_point: ResumePoint, audit: Audit) -> dict[str, Any]:
+    """How the run goes on this time, as plain data for the checkpoint."""
+    extended = resume_point.extended
+    return {
+        "epoch": resume_point.next_seam if extended else resume_point.completed,
+        "kind": "extended" if extended else "resumed",
+        "allowed_changes": sorted(run.allowed),
+        "audit": [item._asdict() for item in audit.items],
+        "check": audit.check._asdict() | {"reproduced": audit.check.reproduced},
+    }
 
 
 def audit_state(
@@ -191,8 +206,8 @@ def _option_items(run: Run, old: Mapping[str, Any]) -> list[AuditItem]:
         _compared("batch size", old["batch_size"], new["batch_size"]),
         _compared("image size", old["imgsz"], new["imgsz"]),
     ]
-    told = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data"}
-    others = sorted(set(run.allowed) - told)
+    listed = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data"}
+    others = sorted(set(run.allowed) - listed)
     return [*always, *(_compared(name.replace("_", " "), old[name], new[name]) for name in others)]
 
 
@@ -226,10 +241,10 @@ def _data_item(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> AuditIt
     return AuditItem("data set", RESTORED, images)
 
 
-def check_figures(state: TrainingState, measured: ValidationResult) -> SeamCheck:
-    """Put the last epoch's saved figures beside those measured of the restored state.
+def compare_metrics(state: TrainingState, measured: ValidationResult) -> SeamCheck:
+    """The last epoch's saved results beside those measured of the restored state.
 
-    Of a state in the middle of an epoch there are no saved figures.
+    Of a state in the middle of an epoch there are no saved results.
     """
     last = state.history[-1] if state.history and not state.progress.batches else {}
 

@@ -21,7 +21,7 @@ from utils.training.audit import (
     AuditItem,
     SeamCheck,
     audit_state,
-    check_figures,
+    compare_metrics,
     log_audit,
 )
 from utils.training.engine import train_step
@@ -170,11 +170,11 @@ def test_older_checkpoints_say_less() -> None:
     assert audited(trained(), saved, config())["data set"].status == "missing"
 
 
-def test_the_middle_of_an_epoch_has_no_figure_to_compare() -> None:
+def test_the_middle_of_an_epoch_has_no_result_to_compare() -> None:
     state = trained()
-    assert check_figures(state, ValidationResult(None, None)) == SeamCheck(0.25, None, None, None)
+    assert compare_metrics(state, ValidationResult(None, None)) == SeamCheck(0.25, None, None, None)
     state.progress = EpochProgress(batches=2, pending=1)
-    assert check_figures(state, ValidationResult(None, None)) == SeamCheck(None, None, None, None)
+    assert compare_metrics(state, ValidationResult(None, None)) == SeamCheck(None, None, None, None)
     items = audited(trained(), config(), config())
     assert "epoch under way" not in items
     item = audited(state, config(), config())["epoch under way"]
@@ -197,7 +197,7 @@ def test_what_is_shown(check: SeamCheck, said: str, caplog: pytest.LogCaptureFix
     assert said in " ".join(caplog.messages)
 
 
-def test_figures_within_a_millionth_are_reproduced() -> None:
+def test_results_within_a_millionth_are_reproduced() -> None:
     assert SeamCheck(0.25, 0.25 + 9e-7, None, None).reproduced is True
     assert SeamCheck(0.25, 0.25 + 2e-6, None, None).reproduced is False
     assert SeamCheck(None, 0.25, None, None).reproduced is None
