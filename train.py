@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.errors import UserError
+from utils.errors import RunInterruptedError, UserError
 from utils.options.parser import build_parser, parse_request
 from utils.options.script import run_script, set_up_logging
 from utils.options.train_options import TrainRequest
@@ -129,12 +129,13 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     Returns:
         The run's folder.
     """
-    from utils.errors import RunInterruptedError
     from utils.runs.run import announce, prepare_folder
     from utils.runtime.background import Background
     from utils.runtime.signals import Interrupts
     from utils.training.audit import verify_resume
+    from utils.training.build import write_config
     from utils.training.engine import Observers, fit
+    from utils.training.loggers import build_loggers
     from utils.training.recorder import RunRecorder
     from utils.training.summary import log_next_steps, log_resume_command, report_run
     from utils.training.validation import FirstBatchPlots, LabelsPlot, Validator
@@ -142,33 +143,35 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     run, plan, state, context, data, loaders, evaluator, config = build(run, distributed, device)
     options = run.options
     plots = distributed.is_main and not options.noplots
-
     folder = distributed.broadcast(prepare_folder(run) if distributed.is_main else Path())
     interrupts = Interrupts(distributed)
     validator = Validator(evaluator, plan, options, distributed, interrupts)
     announce(run, plan, folder)
     with interrupts, Background() as background:
-        record = RunRecorder(folder, plan, config, options, distributed, background)
+        recorder = RunRecorder(folder, plan, config, options, distributed, background)
+        loggers = build_loggers(folder, plan, distributed, background)
         labels = LabelsPlot(folder, data.train.boxes, data.names, background, wanted=plots)
         observers = Observers(
             validate=validator.after_epoch,
             on_batch=FirstBatchPlots(folder, data.names, wanted=plots),
-            on_step=(record.step, interrupts.check, labels),
-            on_epoch=record.epoch,
+            on_step=(recorder.save_on_step, interrupts.check, labels),
+            on_epoch=(recorder.save_on_epoch, loggers.epoch),  # files follow their checkpoint
         )
         try:
             audit = verify_resume(run, state, config, validator.before_first_step)
-            record.continuation(state, run, audit)
-            record.begin(state, run)
+            recorder.save_on_begin(state, run)
+            loggers.begin(state, audit)
+            write_config(config, plan, folder, distributed)
             fit(state, context, loaders.train, observers, patience=options.patience)
             labels(state)  # no step may have been left to make
             interrupts.check()
             if distributed.is_main:
-                record.end()
+                loggers.end()
+                recorder.strip_best()
                 report_run(state.history, plan, validator, context.device, folder, plots=plots)
-                record.close(state)
+                recorder.finalize(state)
         except RunInterruptedError as stop:
-            record.save(state)
+            recorder.save(state)
             background.wait()
             log_resume_command(folder, options, distributed, stop.signal)
             raise
@@ -178,7 +181,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
 
 
 def show_plan(request: TrainRequest) -> Path:
-    """Tell and draw what each way to extend a run would do; train nothing, change nothing else.
+    """Print and draw what each way to extend a run would do; train nothing, change nothing else.
 
     Returns:
         The folder with lr_plan.png and lr_plan.json.

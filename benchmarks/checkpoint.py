@@ -79,6 +79,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     from utils.runtime.distributed import SINGLE_PROCESS
     from utils.runtime.signals import Interrupts
     from utils.training.engine import Observers, close_epoch, train_epoch
+    from utils.training.loggers import build_loggers
     from utils.training.recorder import RunRecorder
     from utils.training.validation import Validator
 
@@ -87,10 +88,17 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     plan, state, options = training.plan, training.state, training.run.options
     background = Background()
     place = Path(tempfile.mkdtemp(dir=folder))
-    record = RunRecorder(place, plan, training.config, options, SINGLE_PROCESS, background)
-    record.begin(state, training.run)
+    recorder = RunRecorder(place, plan, training.config, options, SINGLE_PROCESS, background)
+    loggers = build_loggers(place, plan, SINGLE_PROCESS, background)
+    recorder.save_on_begin(state, training.run)
+    loggers.begin(state, None)
     validator = Validator(training.evaluator, plan, options, SINGLE_PROCESS, Interrupts())
-    observers = Observers(validator.after_epoch, lambda *_: None, (record.step,), record.epoch)
+    observers = Observers(
+        validate=validator.after_epoch,
+        on_batch=lambda *_: None,
+        on_step=(recorder.save_on_step,),
+        on_epoch=(recorder.save_on_epoch, loggers.epoch),
+    )
 
     def measure() -> Results:
         background.wait()
@@ -98,11 +106,12 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
         losses = train_epoch(state, training.context, training.loaders.train, observers)
         close_epoch(state, plan, losses, observers.validate(state), options.patience)
         times.append(time.perf_counter())
-        observers.on_epoch(state)
+        for observer in observers.on_epoch:
+            observer(state)
         times.append(time.perf_counter())
         background.wait()
         times.append(time.perf_counter())
-        load_checkpoint(record.last)
+        load_checkpoint(recorder.last)
         times.append(time.perf_counter())
         before, stall, writing, loading = (b - a for a, b in itertools.pairwise(times))
         return {
@@ -111,7 +120,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
             "stall, % of epoch": 100 * stall / (before + stall),
             "writing meanwhile, ms": writing * MILLISECONDS,
             "loading, ms": loading * MILLISECONDS,
-            "last.pt, MB": record.last.stat().st_size / MEGABYTE,
+            "last.pt, MB": recorder.last.stat().st_size / MEGABYTE,
         }
 
     return measure

@@ -127,7 +127,7 @@ def test_a_hyp_file_may_change_all_but_the_rate(finished: Path, tmp_path: Path) 
 def test_an_extension_killed_at_its_seam_is_resumed_as_extended(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed_after(3, monkeypatch, extension_of(finished, "--name killed", 2), at="begin")
+    killed_after(3, monkeypatch, extension_of(finished, "--name killed", 2), at="save_on_begin")
     killed = finished.parent / "killed"
     assert resumed(killed) == killed
     assert same_run(killed, extended(finished, "rebase", 2, "unharmed")) == []
@@ -210,7 +210,7 @@ def test_what_was_allowed_survives_a_kill_at_the_seam(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = "--name allowed --batch-size 5 --allow-change batch-size"
-    killed_after(3, monkeypatch, extension_of(finished, how), at="begin")
+    killed_after(3, monkeypatch, extension_of(finished, how), at="save_on_begin")
     run = resumed(finished.parent / "allowed")
     told = json.loads((run / "seams.json").read_text())["continuations"]
     assert [(t["kind"], t["allowed_changes"]) for t in told] == [

@@ -41,15 +41,15 @@ def signalled_at(
     step: int, patch: pytest.MonkeyPatch, arguments: list[str], name: str = "SIGTERM"
 ) -> int:
     """Train until a signal comes during step number `step`, counted from 1; the exit code."""
-    note = RunRecorder.step
+    save_on_step = RunRecorder.save_on_step
 
-    def with_signal(record: RunRecorder, state: TrainingState) -> None:
-        note(record, state)
+    def with_signal(recorder: RunRecorder, state: TrainingState) -> None:
+        save_on_step(recorder, state)
         if state.iteration == step:
             signal.raise_signal(signal.Signals[name])
 
     with patch.context() as inner:
-        inner.setattr(RunRecorder, "step", with_signal)
+        inner.setattr(RunRecorder, "save_on_step", with_signal)
         try:
             train(parse_request(arguments))
         except RunInterruptedError as stop:
@@ -113,16 +113,16 @@ def test_saves_inside_an_epoch_are_gone_on_from_too(
     class KilledError(Exception):
         pass
 
-    check = RunRecorder.step
+    save_on_step = RunRecorder.save_on_step
 
-    def killed(record: RunRecorder, state: TrainingState) -> None:
-        check(record, state)
+    def killed(recorder: RunRecorder, state: TrainingState) -> None:
+        save_on_step(recorder, state)
         if state.iteration == 5:
             raise KilledError
 
     arguments = toy_arguments(whole.parents[1], f"{HOW} --name steps --save-steps 2")
     with monkeypatch.context() as patch:
-        patch.setattr(RunRecorder, "step", killed)
+        patch.setattr(RunRecorder, "save_on_step", killed)
         with pytest.raises(KilledError):
             train(parse_request(arguments))
     run = whole.with_name("steps")
@@ -145,10 +145,10 @@ def test_signals_that_come_again_while_the_run_is_saved_do_no_harm(
 ) -> None:
     save = RunRecorder.save
 
-    def signalled(record: RunRecorder, state: TrainingState) -> None:
+    def signalled(recorder: RunRecorder, state: TrainingState) -> None:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
-        save(record, state)
+        save(recorder, state)
 
     monkeypatch.setattr(RunRecorder, "save", signalled)
     arguments = toy_arguments(whole.parents[1], f"{HOW} --name again")

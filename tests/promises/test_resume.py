@@ -35,9 +35,9 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
 
 
 def killed_after(
-    epochs: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str], *, at: str = "epoch"
+    epochs: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str], *, at: str = "save_on_epoch"
 ) -> None:
-    """Train until `RunRecord.<at>` is done with that many epochs, then die."""
+    """Train until `RunRecorder.<at>` is done with that many epochs, then die."""
     save = getattr(RunRecorder, at)
 
     def save_then_die(record: RunRecorder, state: Any, *more: Any) -> None:

@@ -67,7 +67,7 @@ def test_an_extension_may_be_chosen_anew_until_an_epoch_of_it_is_trained(
     finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = extension_of(finished, "--name anew --lr-continuation restart", 3)
-    killed_after(2, monkeypatch, first, at="begin")
+    killed_after(2, monkeypatch, first, at="save_on_begin")
     run = finished.parent / "anew"
     assert plan_of(run).total_epochs == 5
     seam = (run / "weights" / "seam_2.pt").read_bytes()
@@ -97,7 +97,7 @@ def test_the_same_command_after_an_interruption_is_warned_of(
     killed_after(3, monkeypatch, first)
     run = finished.parent / "again"
     caplog.set_level(logging.WARNING, "yolo")
-    killed_after(3, monkeypatch, extension_of(run, "", 3), at="begin")
+    killed_after(3, monkeypatch, extension_of(run, "", 3), at="save_on_begin")
     (warning,) = [message for message in caplog.messages if "unfinished" in message]
     assert "The extension to 5 epochs is unfinished, 3 are done; --resume alone goes" in warning
     assert "8 epochs in all" in warning

@@ -1,12 +1,14 @@
-"""Reading YAML that others wrote: plain values only, and nothing that blows up."""
+"""YAML files: read as others wrote them, plain values only and nothing that blows up; written."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from utils.errors import UserError
+from utils.files.atomic_write import write_text_replacing
 
 MAX_BYTES = 1 << 20
 """Some 30,000 class names; the parser takes seconds for this much."""
@@ -40,6 +42,16 @@ def read_yaml(path: Path) -> object:
     except VALUE_ERRORS as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not readable YAML: {reason}") from error
+
+
+def write_yaml(data: Mapping[str, object], path: Path) -> None:
+    """Write plain data as YAML, in the order of its keys, at once or not at all.
+
+    Raises:
+        UnwritableError: as for `write_replacing`.
+    """
+    text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
+    write_text_replacing(path, text)
 
 
 def _require_harmless(text: str, path: Path) -> None:

@@ -41,11 +41,28 @@ class Background:
         self.wait()
         self._running = self._thread.submit(job)
 
+    def then(self, job: Callable[[], None]) -> None:
+        """Start a job when the one before it is done, without waiting for that here.
+
+        If the one before raises, the job is not run, and the error is kept for `do` or `wait`.
+
+        Args:
+            job: reads nothing that may change meanwhile.
+        """
+        before = self._running
+
+        def after_it() -> None:
+            if before is not None:
+                before.result()
+            job()
+
+        self._running = self._thread.submit(after_it)
+
     def wait(self) -> None:
-        """Wait for the job that is running.
+        """Wait for the last job.
 
         Raises:
-            Exception: what it raised.
+            Exception: what it raised, or one before it.
         """
         running, self._running = self._running, None
         if running is not None:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from utils.checkpoint.format import Config, TrainingCheckpoint
-from utils.history import AT_SEAM, RAW_MAP
+from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint
+from utils.history import RAW_MAP
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
 from utils.solver.seam import EMA
@@ -18,7 +18,7 @@ from utils.training.validation import ValidationResult
 log = logging.getLogger("yolo")
 
 RESTORED, CHANGED, MISSING = "restored", "changed", "missing"
-SAME_FIGURE = 1e-6  # of mAP; on the machine that saved it a figure comes back exactly
+TOLERANCE = 1e-6  # of mAP; on the machine that saved it a result comes back exactly
 
 
 class AuditItem(NamedTuple):
@@ -40,10 +40,10 @@ class SeamCheck(NamedTuple):
 
     @property
     def reproduced(self) -> bool | None:
-        """Whether the average gives the saved figure again; None if there is nothing to compare."""
+        """Whether the average gives the saved result again; None if there is nothing to compare."""
         if self.saved_ema is None or self.ema is None:
             return None
-        return abs(self.saved_ema - self.ema) <= SAME_FIGURE
+        return abs(self.saved_ema - self.ema) <= TOLERANCE
 
 
 class Audit(NamedTuple):
@@ -59,10 +59,10 @@ def verify_resume(
     config: Config,
     measure: Callable[[TrainingState], ValidationResult],
 ) -> Audit | None:
-    """Audit and validate a restored state before its first step, and show what was found.
+    """Audit and validate a restored state before its first step, and record what was found.
 
-    At a seam the figures enter the last epoch's record: they are what the epochs after the seam
-    are compared with.
+    At a seam the results enter the last epoch's row: they are what the epochs after the seam are
+    compared with.
 
     Args:
         run: how the run goes on; of a new one there is nothing to prove.
@@ -73,24 +73,27 @@ def verify_resume(
     if run.resume_point is None or run.resume_point.ended:
         return None
     items = audit_state(run, run.resume_point, state, config)
-    check = check_figures(state, measure(state))
-    log_audit(items, check)
+    check = compare_metrics(state, measure(state))
     seams = run.resume_point.plan.seams
     if seams and seams[-1].start == state.epoch and not state.progress.batches:
-        note_level_before(state, check)
-    return Audit(items, check)
+        state.record_seam_check(check.ema, check.raw)
+    audit = Audit(items, check)
+    state.record_continuation(
+        _continuation(run, run.resume_point, audit), replaces=run.resume_point.replaces
+    )
+    return audit
 
 
-def note_level_before(state: TrainingState, check: SeamCheck) -> None:
-    """Enter into the last epoch's record what was measured at the seam.
-
-    What comes after may be validated otherwise than that epoch was: on other images, at another
-    size. Only figures of one validation can be compared.
-    """
-    state.record_raw_map(check.raw)
-    for name, value in ((EMA, check.ema), (RAW_MAP, check.raw)):
-        if state.history and value is not None:
-            state.history[-1][AT_SEAM + name] = value
+def _continuation(run: Run, resume_point: ResumePoint, audit: Audit) -> ContinuationRecord:
+    """How the run is continued this time, as plain data for the checkpoint."""
+    extended = resume_point.extended
+    return ContinuationRecord(
+        epoch=resume_point.next_seam if extended else resume_point.completed,
+        kind="extended" if extended else "resumed",
+        allowed_changes=sorted(run.allowed),
+        audit=[item._asdict() for item in audit.items],
+        check=audit.check._asdict() | {"reproduced": audit.check.reproduced},
+    )
 
 
 def audit_state(
@@ -245,10 +248,10 @@ def _data_item(old: Mapping[str, str | int] | None, new: Mapping[str, str | int]
     return AuditItem("data set", RESTORED, images)
 
 
-def check_figures(state: TrainingState, measured: ValidationResult) -> SeamCheck:
-    """Put the last epoch's saved figures beside those measured of the restored state.
+def compare_metrics(state: TrainingState, measured: ValidationResult) -> SeamCheck:
+    """The last epoch's saved results beside those measured of the restored state.
 
-    Of a state in the middle of an epoch there are no saved figures.
+    Of a state in the middle of an epoch there are no saved results.
     """
     last = state.history[-1] if state.history and not state.progress.batches else {}
 

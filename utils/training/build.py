@@ -16,6 +16,7 @@ from utils.autoanchor import box_sizes, with_fitting_anchors
 from utils.checkpoint.format import Config
 from utils.datasets.rect_batches import whole_strides
 from utils.errors import UserError
+from utils.files.yaml_file import write_yaml
 from utils.options.train_options import TrainOptions
 from utils.runs.run import Run
 from utils.runtime.device import Precision, compile_forward
@@ -41,7 +42,7 @@ class Start(NamedTuple):
 
 
 def starting_point(run: Run) -> Start:
-    """Read what the model is to be built from; cheap, so that a wrong name is told at once.
+    """Read what the model is to be built from; cheap, so that a wrong name is reported at once.
 
     Raises:
         UserError: neither --cfg nor --weights says what to build, or a file is refused.
@@ -157,11 +158,7 @@ def build_state(
         scaler=torch.amp.GradScaler(precision.device_type, enabled=precision.needs_scaler),
     )
     if run.resume_point is not None:
-        state.restore(run.resume_point.checkpoint, distributed)
-        # Otherwise it is being given more epochs, or more patience.
-        state.stopped_early = (
-            run.resume_point.ended and run.resume_point.checkpoint["stopped_early"]
-        )
+        state.restore(run.resume_point.checkpoint, distributed, ended=run.resume_point.ended)
     return state
 
 
@@ -211,3 +208,10 @@ def resolved_config(
         processes=distributed.world_size,
         data=data.facts(run.options.data),
     )
+
+
+def write_config(config: Config, plan: Plan, folder: Path, distributed: Distributed) -> None:
+    """Write opt.yaml and hyp.yaml for people to read; of several processes the main one does."""
+    if distributed.is_main:
+        write_yaml({**config["options"], "planned_epochs": plan.total_epochs}, folder / "opt.yaml")
+        write_yaml(config["hyp"], folder / "hyp.yaml")

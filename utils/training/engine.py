@@ -62,13 +62,13 @@ class Observers:
     """Who looks on while a run trains; none of them changes what is trained."""
 
     validate: Callable[[TrainingState], ValidationResult]
-    """Judges the state after each epoch."""
+    """Evaluates the state after each epoch."""
     on_batch: Callable[[int, Batch], None]
     """Sees every batch with its iteration, before it is trained."""
     on_step: Sequence[Callable[[TrainingState], None]]
     """See the state after every batch."""
-    on_epoch: Callable[[TrainingState], None]
-    """Sees the state after every completed epoch; saves it."""
+    on_epoch: Sequence[Callable[[TrainingState], None]]
+    """See the state after every completed epoch; save and log it."""
 
 
 def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, last: bool) -> None:
@@ -144,7 +144,7 @@ def _apply_gradients(state: TrainingState, context: TrainContext, batch: Batch) 
 def _count_bad_step(
     in_row: int, state: TrainingState, context: TrainContext, batch: Batch, what: str
 ) -> None:
-    """Tell of a step that is left out; after too many in a row something else must be wrong."""
+    """Log a step that is left out; after too many in a row something else must be wrong."""
     log.warning(
         "The %s of batch %d in epoch %d is not finite; it is left out.",
         *(what, state.progress.batches, state.epoch),
@@ -231,7 +231,8 @@ def fit(
     while state.epoch < context.plan.total_epochs and not state.stopped_early:
         losses = train_epoch(state, context, loader, observers)
         close_epoch(state, context.plan, losses, observers.validate(state), patience)
-        observers.on_epoch(state)
+        for observer in observers.on_epoch:
+            observer(state)
 
 
 def close_epoch(
@@ -265,7 +266,6 @@ def close_epoch(
         row[MISS_RATE + subset] = float("nan") if percent is None else percent
     if state.progress.skipped:
         row[SKIPPED] = float(state.progress.skipped)
-        log.warning("Epoch %d left out %d batches.", state.epoch, state.progress.skipped)
     state.history.append(row)
     check_applied(plan, state.epoch, state.iteration, rates)
     state.epoch += 1
@@ -273,10 +273,6 @@ def close_epoch(
     if evaluation is not None and state.epoch < plan.total_epochs:
         last_seam = plan.segment_at(state.epoch - 1).start
         state.stopped_early = should_stop(state.epoch - 1, state.best_epoch, last_seam, patience)
-    if state.stopped_early:
-        log.info(
-            "No gain since epoch %d: stopping early after %d epochs.", state.best_epoch, state.epoch
-        )
 
 
 def epochs_without_gain(epoch: int, best_epoch: int, last_seam: int) -> int:

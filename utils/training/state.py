@@ -23,11 +23,12 @@ from utils.checkpoint.format import (
     plan_digest,
 )
 from utils.errors import UserError
-from utils.history import LOSSES, RAW_MAP, Row
+from utils.history import AT_SEAM, LOSSES, RAW_MAP, Row
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import optimizer_buffers, restore_buffers
 from utils.solver.schedule import Plan
+from utils.solver.seam import EMA
 
 NEVER = -1
 
@@ -61,11 +62,7 @@ class EpochProgress:
 
 @dataclass
 class TrainingState:
-    """Trained by `utils.training.engine` alone, saved and restored here.
-
-    What is told of a seam is entered by `utils.training.audit`, how the run went on by
-    `utils.training.recorder`.
-    """
+    """Changed here and by `utils.training.engine`, and nowhere else; saved and restored here."""
 
     model: Detector
     ema: ModelEma[Detector]
@@ -85,8 +82,8 @@ class TrainingState:
     best_fitness: float = float("-inf")
     best_epoch: int = NEVER
     stopped_early: bool = False
-    closed: bool = False
-    """Set when everything after the last epoch is done too."""
+    finalized: bool = False
+    """Set when everything after the last epoch is done too; the checkpoint calls it `closed`."""
     history: list[Row] = field(default_factory=list)
     continuations: list[ContinuationRecord] = field(default_factory=list)
     """How the run went on, each time."""
@@ -112,7 +109,7 @@ class TrainingState:
             progress=self._progress_to_plain(distributed),
             best={"fitness": self.best_fitness, "epoch": self.best_epoch},
             stopped_early=self.stopped_early,
-            closed=self.closed,
+            closed=self.finalized,
             continuations=self.continuations,
             history=[dict(row) for row in self.history],
             config=config,
@@ -165,9 +162,19 @@ class TrainingState:
                 parameter.grad = gradient.to(parameter.device) * self.scaler.get_scale()
 
     def restore(
-        self, checkpoint: TrainingCheckpoint, distributed: Distributed = SINGLE_PROCESS
+        self,
+        checkpoint: TrainingCheckpoint,
+        distributed: Distributed = SINGLE_PROCESS,
+        *,
+        ended: bool = False,
     ) -> None:
         """Inverse of `to_checkpoint`, into objects built from the same configuration.
+
+        Args:
+            checkpoint: a training checkpoint.
+            distributed: the processes that train together; all of them call this.
+            ended: whether no epoch is left to train. Otherwise an early stop does not hold any
+                more: the run has more epochs now, or more patience.
 
         Raises:
             UserError: the tensors do not fit the model that the checkpoint itself describes.
@@ -190,13 +197,47 @@ class TrainingState:
         self._restore_progress(checkpoint["progress"], distributed)
         self.best_fitness = checkpoint["best"]["fitness"]
         self.best_epoch = checkpoint["best"]["epoch"]
+        self.stopped_early = ended and checkpoint["stopped_early"]
         self.history = [dict(row) for row in checkpoint["history"]]
         self.continuations = list(checkpoint["continuations"])
 
-    def record_raw_map(self, value: float | None) -> None:
-        """Enter into the last epoch what its raw weights give, measured at a seam."""
-        if self.history and value is not None:
-            self.history[-1].setdefault(RAW_MAP, value)
+    def record_seam_check(self, ema: float | None, raw: float | None) -> None:
+        """Add mAP50-95 as it was measured at a seam to the row of the last epoch.
+
+        The epochs after the seam may be validated on other images, or at another size, than that
+        epoch was. Only results of the same validation can be compared.
+
+        Args:
+            ema: of the averaged weights; None if it was not measured.
+            raw: of the raw weights.
+        """
+        if not self.history:
+            return
+        row = self.history[-1]
+        if raw is not None:
+            row.setdefault(RAW_MAP, raw)
+        measured = {AT_SEAM + EMA: ema, AT_SEAM + RAW_MAP: raw}
+        row.update({name: value for name, value in measured.items() if value is not None})
+
+    def record_continuation(self, continuation: ContinuationRecord, *, replaces: bool) -> None:
+        """Add how the run goes on this time.
+
+        Args:
+            continuation: to be added.
+            replaces: whether it takes the place of extensions at the same epoch, which were never
+                trained.
+        """
+        if replaces:
+            self.continuations = [
+                earlier
+                for earlier in self.continuations
+                if earlier["kind"] != "extended" or earlier["epoch"] != continuation["epoch"]
+            ]
+        self.continuations.append(continuation)
+
+    def finalize(self) -> None:
+        """Note that everything after the last epoch is done too."""
+        self.finalized = True
 
 
 def deploy_checkpoint(checkpoint: TrainingCheckpoint) -> DeployCheckpoint:

@@ -1,4 +1,4 @@
-"""What a finished run tells and shows: its best weights judged class by class, and its pictures."""
+"""The report of a finished run: its best weights evaluated by class, its seams, its plots."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def report_run(
     *,
     plots: bool,
 ) -> None:
-    """Judge the best weights, tell what the seams cost, and draw the run."""
+    """Evaluate the best weights, log what the seams cost, and draw the run."""
     evaluate_best(folder, validator, device, plots=plots)
     log_seams(history, plan)
     if plots:
@@ -39,7 +39,7 @@ def report_run(
 
 
 def evaluate_best(folder: Path, validator: Validator, device: torch.device, *, plots: bool) -> None:
-    """Validate the weights that are handed out, as they were written, and leave the figures."""
+    """Validate best.pt as it was written, and save the metrics."""
     best = folder / "weights" / BEST
     loaded = load_model(best, device)
     log.info("\nValidating %s", best)
@@ -64,7 +64,7 @@ def draw_run(history: list[Row], plan: Plan, folder: Path) -> None:
     from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
 
     rates = [plan.lr0 * factor for factor in plan.factors()]
-    seams = [SeamMark(f.epoch, f.mode, _note(f)) for f in seam_metrics(plan, history)]
+    seams = [SeamMark(s.epoch, s.mode, _note(s)) for s in seam_metrics(plan, history)]
     save_results_plot(history, folder / "results.png")
     save_lr_map(history, rates, seams, folder / "lr_map.png")
     log.info("Learning rate next to mAP: %s", folder / "lr_map.png")
@@ -95,15 +95,15 @@ def log_seams(history: list[Row], plan: Plan) -> None:
             "Seam at epoch %d, %s, rate times %s: mAP50-95 of the average %s before, %s at the "
             "lowest after, %s; of the raw weights %s before, %s at the lowest. Best afterwards %s "
             "in %d epochs, gain %s per 100.",
-            *(result.epoch, result.mode, _figure(result.ratio)),
-            *map(_figure, (result.ema_before, result.ema_lowest)),
+            *(result.epoch, result.mode, _rounded(result.ratio)),
+            *map(_rounded, (result.ema_before, result.ema_lowest)),
             _cost(result),
-            *map(_figure, (result.raw_before, result.raw_lowest, result.best)),
-            *(result.epochs, _figure(result.gain_per_100)),
+            *map(_rounded, (result.raw_before, result.raw_lowest, result.best)),
+            *(result.epochs, _rounded(result.gain_per_100)),
         )
 
 
-def _figure(value: float | None) -> str:
+def _rounded(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"
 
 
@@ -124,7 +124,7 @@ def log_resume_command(
 
     Args:
         folder: of the run.
-        options: of the run; those that hold for one command only are told again.
+        options: of the run; those that hold for one command only are repeated.
         distributed: that trained it.
         signal: name of the signal that stopped it.
     """

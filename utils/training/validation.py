@@ -1,4 +1,4 @@
-"""What looks on while a run trains: validation, and pictures of what it trains on."""
+"""Validation while a run trains, and pictures of what it trains on."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ValidationResult(NamedTuple):
 class Validator:
     """Validates a state: the averaged weights, and around seams the raw ones too.
 
-    The first process does it, and tells the others what it found.
+    The main process does it, and sends its result to the others.
     """
 
     evaluator: Evaluator
@@ -61,14 +61,14 @@ class Validator:
         """Measure the epoch that was just trained and is about to be counted.
 
         Raises:
-            RunInterruptedError: a signal came meanwhile; the epoch is to be measured anew.
+            RunInterruptedError: a signal came meanwhile; the epoch is to be measured again.
         """
-        return self._agreed(self._figures, state)
+        return self._by_main(self._measure_epoch, state)
 
-    def _agreed(
+    def _by_main(
         self, measure: Callable[[TrainingState], ValidationResult], state: TrainingState
     ) -> ValidationResult:
-        """What the first process finds, told to all, be it that it was asked to stop."""
+        """What the main process finds, sent to all, be it that it was asked to stop."""
         found: ValidationResult | RunInterruptedError | None = None
         if self.distributed.is_main:
             try:
@@ -78,9 +78,9 @@ class Validator:
         found = self.distributed.broadcast(found)
         if isinstance(found, ValidationResult):
             return found
-        raise found or AssertionError("the first process found nothing")
+        raise found or AssertionError("the main process found nothing")
 
-    def _figures(self, state: TrainingState) -> ValidationResult:
+    def _measure_epoch(self, state: TrainingState) -> ValidationResult:
         if self.options.noval and state.epoch + 1 < self.plan.total_epochs:
             return ValidationResult(None, None)
         ema, miss_rates = self.evaluate_model(state.ema.model)
@@ -115,9 +115,9 @@ class Validator:
         Raises:
             RunInterruptedError: a signal came meanwhile.
         """
-        return self._agreed(self._figures_of_both, state)
+        return self._by_main(self._measure_both, state)
 
-    def _figures_of_both(self, state: TrainingState) -> ValidationResult:
+    def _measure_both(self, state: TrainingState) -> ValidationResult:
         if self.options.noval:
             return ValidationResult(None, None)
         ema, miss_rates = self.evaluate_model(state.ema.model)
@@ -176,7 +176,7 @@ class LabelsPlot:
 
         try:
             save_labels_plot(self._boxes, self._names, self._folder / "labels.jpg")
-        except OSError as error:  # which must not be told to whoever saves a checkpoint next
+        except OSError as error:  # which must not reach the next job, a checkpoint
             log.warning("labels.jpg is not drawn: %s", error)
 
 
@@ -201,7 +201,7 @@ class Evaluator:
     pedestrians: PedestrianTarget | None = None
 
     def __call__(self, model: Detector, observers: Sequence[Observer] = ()) -> EvalResult:
-        """Judge a model, which stays as it is.
+        """Evaluate a model, which stays as it is.
 
         Args:
             model: on the device to compute on; its convolutions are fused with its norms here.

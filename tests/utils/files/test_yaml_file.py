@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.files.yaml_file import read_yaml
+from utils.files.yaml_file import read_yaml, write_yaml
 
 
 def content(tmp_path: Path, text: str | bytes) -> object:
@@ -23,6 +23,13 @@ def test_plain_values(tmp_path: Path) -> None:
         "none": None,
     }
     assert content(tmp_path, "") is None
+
+
+def test_what_is_written_is_read_again_in_its_order(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    write_yaml({"b": 0.5, "a": "é", "c": None}, file)
+    assert file.read_text(encoding="utf-8") == "b: 0.5\na: é\nc: null\n"
+    assert read_yaml(file) == {"b": 0.5, "a": "é", "c": None}
 
 
 def nested(references: str) -> str:

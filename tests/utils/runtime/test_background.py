@@ -35,6 +35,35 @@ def test_what_a_job_raises_comes_with_the_next_one() -> None:
         background.wait()
 
 
+def test_a_job_can_be_begun_behind_another_without_waiting() -> None:
+    release, order = threading.Event(), []
+
+    def first() -> None:
+        release.wait(10)
+        order.append("first")
+
+    with Background() as background:
+        background.then(first)
+        background.then(lambda: order.append("second"))
+        order.append("caller")
+        release.set()
+        background.wait()
+        background.then(lambda: order.append("third"))
+    assert order == ["caller", "first", "second", "third"]
+
+
+def test_a_job_behind_one_that_fails_is_not_run() -> None:
+    order: list[str] = []
+    with Background() as background:
+        background.do(fail)
+        background.then(lambda: order.append("second"))
+        background.then(lambda: order.append("third"))
+        with pytest.raises(OSError, match="disk full"):
+            background.wait()
+        background.then(lambda: order.append("fourth"))
+    assert order == ["fourth"]
+
+
 def test_leaving_waits_and_tells_what_went_wrong() -> None:
     with pytest.raises(OSError, match="disk full"), Background() as background:
         background.do(fail)

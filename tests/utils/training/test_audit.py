@@ -10,7 +10,6 @@ from tests.utils.solver.test_schedule import plan_of
 from tests.utils.training.test_engine import context_for, toy_batch, toy_state
 from tests.utils.training.test_state import with_scaler
 from utils.checkpoint.format import Config
-from utils.history import AT_SEAM, RAW_MAP
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
 from utils.runs.resume import ResumePoint
@@ -22,9 +21,8 @@ from utils.training.audit import (
     AuditItem,
     SeamCheck,
     audit_state,
-    check_figures,
+    compare_metrics,
     log_audit,
-    note_level_before,
 )
 from utils.training.engine import train_step
 from utils.training.state import EpochProgress, TrainingState
@@ -170,31 +168,15 @@ def test_older_checkpoints_say_less() -> None:
     assert audited(trained(), saved, config())["data set"].status == "missing"
 
 
-def test_the_middle_of_an_epoch_has_no_figure_to_compare() -> None:
+def test_the_middle_of_an_epoch_has_no_result_to_compare() -> None:
     state = trained()
-    assert check_figures(state, ValidationResult(None, None)) == SeamCheck(0.25, None, None, None)
+    assert compare_metrics(state, ValidationResult(None, None)) == SeamCheck(0.25, None, None, None)
     state.progress = EpochProgress(batches=2, pending=1)
-    assert check_figures(state, ValidationResult(None, None)) == SeamCheck(None, None, None, None)
+    assert compare_metrics(state, ValidationResult(None, None)) == SeamCheck(None, None, None, None)
     items = audited(trained(), config(), config())
     assert "epoch under way" not in items
     item = audited(state, config(), config())["epoch under way"]
     assert item == ("epoch under way", "restored", "2 batches done, 1 summed for the next step")
-
-
-def test_the_level_before_a_seam_is_kept_beside_the_epochs_own() -> None:
-    state = trained()
-    state.history[-1][RAW_MAP] = 0.2
-    note_level_before(state, SeamCheck(0.25, 0.15, 0.2, 0.1))
-    assert state.history[-1] == {
-        **{"epoch": 0.0, EMA: 0.25, RAW_MAP: 0.2},
-        **{AT_SEAM + EMA: 0.15, AT_SEAM + RAW_MAP: 0.1},
-    }
-
-
-def test_without_a_validation_there_is_no_level_to_keep() -> None:
-    state = trained()
-    note_level_before(state, SeamCheck(0.25, None, None, None))
-    assert state.history[-1] == {"epoch": 0.0, EMA: 0.25}
 
 
 @pytest.mark.parametrize(
@@ -213,7 +195,7 @@ def test_what_is_shown(check: SeamCheck, said: str, caplog: pytest.LogCaptureFix
     assert said in " ".join(caplog.messages)
 
 
-def test_figures_within_a_millionth_are_reproduced() -> None:
+def test_results_within_a_millionth_are_reproduced() -> None:
     assert SeamCheck(0.25, 0.25 + 9e-7, None, None).reproduced is True
     assert SeamCheck(0.25, 0.25 + 2e-6, None, None).reproduced is False
     assert SeamCheck(None, 0.25, None, None).reproduced is None

@@ -1,6 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -8,8 +8,10 @@ import torch
 from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.utils.solver.test_schedule import plan_of
 from tests.utils.training.test_engine import context_for, spoilt, toy_batch, toy_state
-from utils.checkpoint.format import Config, TrainingCheckpoint, validated
+from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint, validated
+from utils.history import AT_SEAM, RAW_MAP
 from utils.solver.schedule import base_segment
+from utils.solver.seam import EMA
 from utils.training.engine import train_step
 from utils.training.state import TrainingState, deploy_checkpoint
 
@@ -69,6 +71,57 @@ def test_what_is_handed_out_is_the_average_in_half_precision() -> None:
     for name, tensor in state.ema.model.state_dict().items():
         kept = deploy["weights"][name]
         assert torch.equal(kept, tensor.half() if tensor.is_floating_point() else tensor)
+
+
+def test_what_is_measured_at_a_seam_is_kept_beside_the_epochs_own_result() -> None:
+    state = toy_state()
+    state.record_seam_check(0.15, 0.1)  # no epoch was trained
+    assert state.history == []
+    state.history = [dict(ROW), {**ROW, RAW_MAP: 0.2}]
+    state.record_seam_check(0.15, 0.1)
+    at_seam = {AT_SEAM + EMA: 0.15, AT_SEAM + RAW_MAP: 0.1}
+    assert state.history == [ROW, {**ROW, RAW_MAP: 0.2, **at_seam}]
+
+    state.history = [dict(ROW)]
+    state.record_seam_check(None, None)
+    assert state.history == [ROW]
+    state.record_seam_check(0.15, 0.1)
+    assert state.history == [{**ROW, RAW_MAP: 0.1, **at_seam}]
+
+
+def continuation(
+    epoch: int, kind: Literal["extended", "resumed"], *allowed: str
+) -> ContinuationRecord:
+    return ContinuationRecord(
+        epoch=epoch, kind=kind, allowed_changes=[*allowed], audit=[], check={}
+    )
+
+
+def test_an_extension_that_replaces_another_leaves_no_trace_of_it() -> None:
+    state = toy_state()
+    first, resumed, second = (
+        continuation(3, "extended", "imgsz"),
+        continuation(3, "resumed"),
+        continuation(5, "extended"),
+    )
+    for one in (first, resumed, second):
+        state.record_continuation(one, replaces=False)
+    assert state.continuations == [first, resumed, second]
+    other = continuation(5, "extended", "batch_size")
+    state.record_continuation(other, replaces=True)
+    assert state.continuations == [first, resumed, other]
+
+
+def test_a_run_that_goes_on_has_neither_stopped_early_nor_ended() -> None:
+    state = toy_state()
+    state.stopped_early = True
+    state.finalize()
+    checkpoint = saved(state)
+    assert (checkpoint["stopped_early"], checkpoint["closed"]) == (True, True)
+    for ended in (False, True):
+        other = toy_state()
+        other.restore(checkpoint, ended=ended)
+        assert (other.stopped_early, other.finalized) == (ended, False)
 
 
 @pytest.mark.parametrize("scale", [4.0, None])
