@@ -59,7 +59,7 @@ def detect(options: DetectOptions) -> Path:
     from utils.inference.outputs import PredictionFiles
     from utils.inference.predictor import DetectSettings, Predictor
     from utils.inference.sources import open_source
-    from utils.runs.folder import numbered_run_folder
+    from utils.runs.folder import create_run_folder
     from utils.runtime.device import keep_freed_memory, select_device
     from utils.weights import load_model
 
@@ -88,7 +88,7 @@ def detect(options: DetectOptions) -> Path:
         ),
         half=options.half,
     )
-    folder = numbered_run_folder(options.project, options.name, options.exist_ok)
+    folder = create_run_folder(options.project, options.name, options.exist_ok)
     speeds: list[Speed] = []
     with PredictionFiles(folder, names, output_settings(options)) as files:
         for loaded in source:

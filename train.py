@@ -86,22 +86,22 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
         build_context,
         build_model,
         build_state,
+        load_model_source,
         resolved_config,
-        starting_point,
     )
-    from utils.training.data import build_training_data, describe_data, training_size
+    from utils.training.data import build_training_data, load_data_description, training_image_size
     from utils.training.validation import Evaluator
 
     options = run.options
     precision = choose_precision(options.amp, device)
 
-    description = describe_data(run)
-    start = starting_point(run)
+    description = load_data_description(run)
+    start = load_model_source(run)
     with distributed.main_first():  # it fills the caches
         data = build_training_data(run, description)
     pedestrians = pedestrian_target(description, data.names, data.val.paths)
     model = build_model(run, start, data, device, distributed)
-    image_size = training_size(options.imgsz, model.max_stride)
+    image_size = training_image_size(options.imgsz, model.max_stride)
     with distributed.main_first():
         loaders = data.loaders(run, image_size, model.max_stride, distributed)
     loss = build_loss(
@@ -129,7 +129,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     Returns:
         The run's folder.
     """
-    from utils.runs.run import announce, prepare_folder
+    from utils.runs.run import clear_and_set_up_folder, log_start
     from utils.runtime.background import Background
     from utils.runtime.signals import Interrupts
     from utils.training.audit import verify_resume
@@ -143,30 +143,30 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     run, plan, state, context, data, loaders, evaluator, config = build(run, distributed, device)
     options = run.options
     plots = distributed.is_main and not options.noplots
-    folder = distributed.broadcast(prepare_folder(run) if distributed.is_main else Path())
+    folder = distributed.broadcast(clear_and_set_up_folder(run) if distributed.is_main else Path())
     interrupts = Interrupts(distributed)
     validator = Validator(evaluator, plan, options, distributed, interrupts)
-    announce(run, plan, folder)
+    log_start(run, plan, folder)
     with interrupts, Background() as background:
         recorder = RunRecorder(folder, plan, config, options, distributed, background)
         loggers = build_loggers(folder, plan, distributed, background)
-        labels = LabelsPlot(folder, data.train.boxes, data.names, background, wanted=plots)
+        labels = LabelsPlot(folder, data.train.boxes, data.names, background, enabled=plots)
         observers = Observers(
-            validate=validator.after_epoch,
-            on_batch=FirstBatchPlots(folder, data.names, wanted=plots),
+            validate=validator.evaluate_epoch,
+            on_batch=FirstBatchPlots(folder, data.names, enabled=plots),
             on_step=(recorder.save_on_step, interrupts.check, labels),
-            on_epoch=(recorder.save_on_epoch, loggers.epoch),  # files follow their checkpoint
+            on_epoch=(recorder.save_on_epoch, loggers.on_epoch),  # files follow their checkpoint
         )
         try:
-            audit = verify_resume(run, state, config, validator.before_first_step)
+            audit = verify_resume(run, state, config, validator.evaluate_resumed)
             recorder.save_on_begin(state, run)
-            loggers.begin(state, audit)
+            loggers.on_begin(state, audit)
             write_config(config, plan, folder, distributed)
             fit(state, context, loaders.train, observers, patience=options.patience)
             labels(state)  # no step may have been left to make
             interrupts.check()
             if distributed.is_main:
-                loggers.end()
+                loggers.on_end()
                 recorder.strip_best()
                 report_run(state.history, plan, validator, context.device, folder, plots=plots)
                 recorder.finalize(state)

@@ -59,7 +59,7 @@ def validate(options: ValOptions) -> Path:
     from utils.evaluation import report
     from utils.evaluation.coco_eval import CocoBenchmark
     from utils.evaluation.evaluate import evaluate, evaluated_names
-    from utils.runs.folder import numbered_run_folder
+    from utils.runs.folder import create_run_folder
     from utils.runtime.device import keep_freed_memory, select_device
     from utils.weights import load_model
 
@@ -79,7 +79,7 @@ def validate(options: ValOptions) -> Path:
     pedestrians = miss_rate_evaluator(description, names, index) if options.miss_rate else None
     published = truth_file(description, COCO)
     coco = CocoBenchmark(index, names, ignore, published) if options.save_json else None
-    folder = numbered_run_folder(options.project, options.name, options.exist_ok)
+    folder = create_run_folder(options.project, options.name, options.exist_ok)
     drawing = not options.noplots and not options.speed
     observers: list[Observer] = [judge for judge in (coco, pedestrians) if judge is not None]
     if drawing:

@@ -10,8 +10,8 @@ from utils.files.atomic_write import write_text_replacing
 
 Row = dict[str, float]
 
-LOSSES = ("box_loss", "obj_loss", "cls_loss")
-METRICS = (
+LOSS_NAMES = ("box_loss", "obj_loss", "cls_loss")
+METRIC_COLUMNS = (
     "metrics/precision",
     "metrics/recall",
     "metrics/mAP_0.5",
@@ -19,25 +19,25 @@ METRICS = (
 )
 COLUMNS = (
     "epoch",
-    *(f"train/{loss}" for loss in LOSSES),
-    *METRICS,
-    *(f"val/{loss}" for loss in LOSSES),
+    *(f"train/{loss}" for loss in LOSS_NAMES),
+    *METRIC_COLUMNS,
+    *(f"val/{loss}" for loss in LOSS_NAMES),
     "x/lr0",
     "x/lr1",
     "x/lr2",
 )
 """Columns of results.csv; the rates are those of the epoch's last step, biases first."""
-ITERATION = "iteration"
-RAW_MAP = "raw/mAP_0.5:0.95"
-SKIPPED = "skipped"
+ITERATION_COLUMN = "iteration"
+RAW_MAP_COLUMN = "raw/mAP_0.5:0.95"
+SKIPPED_COLUMN = "skipped"
 """Kept in the checkpoint only: batches trained so far; mAP50-95 of the raw weights, where it was
 measured, around seams; and how many bad batches were left out, where there were any."""
-MISS_RATE = "miss_rate/"
+MISS_RATE_PREFIX = "miss_rate/"
 """Kept in the checkpoint only, before the name of a subset: log-average miss rate, percent."""
-AT_SEAM = "seam/"
+AT_SEAM_PREFIX = "seam/"
 """Kept in the checkpoint only, before the name of a figure in the last row before a seam: as it was
 measured there, by the validation of the epochs that follow, which need not be that of the row."""
-MAP50_SHARE, MAP50_95_SHARE = 0.1, 0.9
+MAP50_WEIGHT, MAP50_95_WEIGHT = 0.1, 0.9
 
 
 def new_row(
@@ -61,7 +61,7 @@ def new_row(
     """
     values = (epoch, *train_losses, *metrics, *val_losses, *rates)
     row = {name: float(value) for name, value in zip(COLUMNS, values, strict=True)}
-    return {**row, ITERATION: float(iteration)}
+    return {**row, ITERATION_COLUMN: float(iteration)}
 
 
 def write_results(rows: Iterable[Mapping[str, float]], path: Path) -> None:
@@ -82,4 +82,4 @@ def read_results(path: Path) -> list[Row]:
 
 def fitness(map50: float, map50_95: float) -> float:
     """0.1 mAP50 + 0.9 mAP50-95."""
-    return MAP50_SHARE * map50 + MAP50_95_SHARE * map50_95
+    return MAP50_WEIGHT * map50 + MAP50_95_WEIGHT * map50_95

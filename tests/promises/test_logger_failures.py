@@ -16,7 +16,7 @@ from tests.utils.training.test_loggers import Call, board, install_tensorboard
 from train import train
 from utils.errors import UserError
 from utils.files.atomic_write import UnwritableError
-from utils.history import COLUMNS, RAW_MAP, SKIPPED, read_results, write_results
+from utils.history import COLUMNS, RAW_MAP_COLUMN, SKIPPED_COLUMN, read_results, write_results
 from utils.options.parser import parse_request
 
 __all__ = ["board"]
@@ -122,7 +122,7 @@ def test_tensorboard_follows_a_run_across_a_kill_and_a_seam(
     def epoch(number: int, *more: str) -> list[Call]:
         row = history[number]
         scalars = [("add_scalar", tag, row[tag], number) for tag in (*COLUMNS[1:], *more)]
-        return [*scalars, ("add_scalar", SKIPPED, 0.0, number), ("flush",)]
+        return [*scalars, ("add_scalar", SKIPPED_COLUMN, 0.0, number), ("flush",)]
 
     text = next(call for call in board if call[0] == "add_text")
     assert board == [
@@ -131,7 +131,7 @@ def test_tensorboard_follows_a_run_across_a_kill_and_a_seam(
         *epoch(1),
         ("close",),
         *(("open", str(run), 2), text, ("flush",)),
-        *epoch(2, RAW_MAP),
+        *epoch(2, RAW_MAP_COLUMN),
         ("close",),
     ]
     assert text[1:2] + text[3:] == ("seam", 2)

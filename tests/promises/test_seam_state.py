@@ -20,7 +20,7 @@ from utils.runs.run import open_run
 from utils.solver.schedule import Plan
 from utils.training.engine import train_step
 
-EMA = "metrics/mAP_0.5:0.95"
+EMA_MAP_COLUMN = "metrics/mAP_0.5:0.95"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_seam_is_judged_by_one_validation(
     monkeypatch.setattr("utils.training.validation.evaluate", evaluate_model)
     how = "--lr-continuation hold --name smaller --imgsz 96 --allow-change imgsz"
     run = train(parse_request(extension_of(finished, how)))
-    recorded = read_checkpoint(finished / "weights" / "last.pt")["history"][-1][EMA]
+    recorded = read_checkpoint(finished / "weights" / "last.pt")["history"][-1][EMA_MAP_COLUMN]
     (went_on,) = told(run)["continuations"]
     (seam,) = told(run)["seams"]
     assert (went_on["check"]["saved_ema"], went_on["check"]["ema"]) == (recorded, 0.1)
@@ -60,7 +60,7 @@ def test_a_seam_is_judged_by_one_validation(
     assert (seam["raw_before"], seam["raw_lowest"]) == (0.2, 0.06)
     assert seam["ema_drop"] == pytest.approx(0.05)
     history = read_checkpoint(run / "weights" / "last.pt")["history"]
-    assert history[1][EMA] == recorded  # the epoch's own figure stays what it was
+    assert history[1][EMA_MAP_COLUMN] == recorded  # the epoch's own figure stays what it was
 
 
 def test_an_extension_may_be_chosen_anew_until_an_epoch_of_it_is_trained(
@@ -146,7 +146,7 @@ def test_a_run_stopped_inside_an_epoch_is_extended_after_that_epoch(
     assert went_on["check"]["saved_ema"] is None  # of the middle of an epoch there is no figure
     history = read_checkpoint(run / "weights" / "last.pt")["history"]
     (seam,) = told(run)["seams"]
-    assert (seam["epoch"], seam["ema_before"], seam["epochs"]) == (2, history[1][EMA], 2)
+    assert (seam["epoch"], seam["ema_before"], seam["epochs"]) == (2, history[1][EMA_MAP_COLUMN], 2)
     # the best weights are those of epoch 0, not of the middle of epoch 1
     kept = read_checkpoint(run / "weights" / "best.pt")
     assert kept["epoch"] == 0

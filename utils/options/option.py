@@ -27,7 +27,7 @@ class OnResume(Enum):
     """It is refused, but --allow-change lets it pass: the training changes, and can go on."""
     FREE = auto()
     """It is used: it changes outputs or rounding, not the steps. Flags also have --no-FLAG."""
-    OF_THE_COMMAND = auto()
+    NOT_INHERITED = auto()
     """It is used, by this command alone: a run does not hand the option on."""
 
 
@@ -60,7 +60,7 @@ class Option:
     @property
     def is_free(self) -> bool:
         """Whether a command that resumes a run may give any value."""
-        return self.resume in (OnResume.FREE, OnResume.OF_THE_COMMAND)
+        return self.resume in (OnResume.FREE, OnResume.NOT_INHERITED)
 
     def accepts(self, value: Any) -> bool:  # noqa: ANN401 -- of the field's type
         """Whether a value is one of the choices and within the bounds."""
@@ -112,7 +112,7 @@ def options_of(options: type) -> Mapping[str, Option]:
     return {field.name: field.metadata[OPTION] for field in dataclasses.fields(options)}
 
 
-def names_of(options: type, *rules: OnResume) -> frozenset[str]:
+def option_names(options: type, *rules: OnResume) -> frozenset[str]:
     """The names of the options of a dataclass that have one of these rules."""
     return frozenset(name for name, one in options_of(options).items() if one.resume in rules)
 

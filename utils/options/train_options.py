@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from utils.errors import UserError
-from utils.options.option import OnResume, Option, check, flag_of, names_of, option, options_of
+from utils.options.option import OnResume, Option, check, flag_of, option, option_names, options_of
 from utils.solver.continuation import SLOPES, Extension
 from utils.solver.schedule import LAWS, MODES
 
@@ -112,12 +112,10 @@ class TrainOptions:
     )
     project: str = option("runs/train", "folder of runs (default {default})", resume=FREE)
     name: str = option("exp", "folder of this run (default {default})", resume=FREE)
-    exist_ok: bool = option(False, "write into an existing folder", resume=OnResume.OF_THE_COMMAND)
-    nosave: bool = option(False, "save only after the last epoch", resume=OnResume.OF_THE_COMMAND)
-    noval: bool = option(
-        False, "validate only after the last epoch", resume=OnResume.OF_THE_COMMAND
-    )
-    noplots: bool = option(False, "draw no pictures", resume=OnResume.OF_THE_COMMAND)
+    exist_ok: bool = option(False, "write into an existing folder", resume=OnResume.NOT_INHERITED)
+    nosave: bool = option(False, "save only after the last epoch", resume=OnResume.NOT_INHERITED)
+    noval: bool = option(False, "validate only after the last epoch", resume=OnResume.NOT_INHERITED)
+    noplots: bool = option(False, "draw no pictures", resume=OnResume.NOT_INHERITED)
     save_period: int = option(-1, "keep epochN.pt every so many epochs", resume=FREE)
     save_steps: int = option(
         0, "save last.pt every K batches too (0: not)", metavar="K", minimum=0, resume=FREE
@@ -149,7 +147,7 @@ class TrainOptions:
         return dataclasses.asdict(self)
 
 
-OF_THE_COMMAND = names_of(TrainOptions, OnResume.OF_THE_COMMAND)
+NOT_INHERITED = option_names(TrainOptions, OnResume.NOT_INHERITED)
 """Options that a run does not hand on: they hold for the command they were given with."""
 
 
@@ -222,13 +220,13 @@ class TrainRequest:
     continuation: Continuation
 
     def __post_init__(self) -> None:
-        allowable = names_of(type(self.options), OnResume.ALLOWABLE)
+        allowable = option_names(type(self.options), OnResume.ALLOWABLE)
         unknown = sorted(self.continuation.allow_change - allowable)
         if unknown:
             known = ", ".join(sorted(name.replace("_", "-") for name in allowable))
             raise UserError(f"--allow-change {', '.join(unknown)}: what can be allowed is {known}.")
 
-    def allowing(self, option: str) -> TrainRequest:
+    def with_allowed_change(self, option: str) -> TrainRequest:
         """The same with one more option that may differ from the run's."""
         allowed = self.continuation.allow_change | {option}
         return replace(self, continuation=replace(self.continuation, allow_change=allowed))
@@ -259,7 +257,7 @@ def resumed_options(request: TrainRequest, saved: Mapping[str, Any]) -> ResumedO
             allowed.add(name)
         elif old != new:
             raise UserError(_refusal(name, known[name], old, new))
-    kept = known.keys() - names_of(kind, OnResume.OF_THE_COMMAND)
+    kept = known.keys() - option_names(kind, OnResume.NOT_INHERITED)
     own = {name: value for name, value in saved.items() if name in kept}
     return ResumedOptions(kind(**{**own, **changes}), frozenset(allowed))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from utils.checkpoint.format import newest_checkpoint
 from utils.errors import UserError
 
-WRITTEN = re.compile(
+RUN_FILES = re.compile(
     r"weights/((last|last_prev|best|seam_\d+|epoch\d+)\.pt|\.[^/]*\.pt)"
     r"|(opt|hyp)\.yaml|results\.(csv|png)|(seams|metrics|lr_plan)\.json|lr_(map|plan)\.png"
     r"|labels\.jpg|train_batch\d+\.jpg|val_batch\d+_(labels|pred)\.jpg"
@@ -17,7 +17,7 @@ WRITTEN = re.compile(
 """The files that a run leaves in its folder."""
 
 
-def numbered_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
+def create_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
     """Make and return `project/name`, or `project/name2`, `name3`, … when it is taken.
 
     Raises:
@@ -37,10 +37,10 @@ def numbered_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
     return folder
 
 
-def clear_run(folder: Path) -> None:
+def delete_run_files(folder: Path) -> None:
     """Delete what an earlier run left in a folder, and nothing else."""
     for file in [*folder.iterdir(), *(folder / "weights").glob("*")]:
-        if file.is_file() and WRITTEN.fullmatch(file.relative_to(folder).as_posix()):
+        if file.is_file() and RUN_FILES.fullmatch(file.relative_to(folder).as_posix()):
             file.unlink()
 
 
@@ -56,7 +56,7 @@ def latest_checkpoint(project: str | Path) -> Path:
     return max(found, key=lambda file: file.stat().st_mtime)
 
 
-def checkpoint_of(target: str | Path) -> Path:
+def resolve_checkpoint(target: str | Path) -> Path:
     """The checkpoint file meant by a path: the file itself, or the `last.pt` of a run folder.
 
     Where that is gone, it is the `last_prev.pt` beside it.

@@ -15,7 +15,7 @@ from utils.solver.schedule import Plan
 
 log = logging.getLogger("yolo")
 
-PICTURE, NUMBERS = "lr_plan.png", "lr_plan.json"
+PLOT_FILE, FACTORS_FILE = "lr_plan.png", "lr_plan.json"
 HEADINGS = (
     "mode",
     "rate before",
@@ -55,9 +55,9 @@ def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) 
     for sentence in preview_warnings(choices):
         log.warning("%s", sentence)
     numbers = json.dumps({preview.label: preview.plan.factors() for preview in choices})
-    write_replacing(folder / PICTURE, lambda part: save_lr_plan(plan, completed, choices, part))
-    write_text_replacing(folder / NUMBERS, numbers + "\n")
-    log.info("Nothing was trained; see %s and %s", folder / PICTURE, folder / NUMBERS)
+    write_replacing(folder / PLOT_FILE, lambda part: save_lr_plan(plan, completed, choices, part))
+    write_text_replacing(folder / FACTORS_FILE, numbers + "\n")
+    log.info("Nothing was trained; see %s and %s", folder / PLOT_FILE, folder / FACTORS_FILE)
 
 
 def table(choices: Sequence[PlanPreview]) -> list[str]:

@@ -21,7 +21,7 @@ from utils.checkpoint.format import (
 )
 from utils.checkpoint.store import load_whole, read_checkpoint
 from utils.errors import UserError
-from utils.history import ITERATION
+from utils.history import ITERATION_COLUMN
 from utils.options.train_options import TrainRequest
 from utils.runs.folder import run_folder_of
 from utils.solver.continuation import extend_plan
@@ -33,7 +33,7 @@ from utils.upstream.reader import is_upstream_file
 
 log = logging.getLogger("yolo")
 
-OF_AN_EPOCH = frozenset({"batch_size", "data", "imgsz", "rect", "seed"})
+EPOCH_OPTIONS = frozenset({"batch_size", "data", "imgsz", "rect", "seed"})
 """Options that decide which images make a batch, or by what an epoch is judged."""
 
 
@@ -100,7 +100,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     found = _saved_plan(checkpoint, path)
     checkpoint = _with_whole_epoch(checkpoint, request)
     # Rates of an imported history are rounded and lag; its law was checked when it was read.
-    check_past(found, [row for row in checkpoint["history"] if ITERATION in row])
+    check_past(found, [row for row in checkpoint["history"] if ITERATION_COLUMN in row])
     _require_unedited(checkpoint, found, path)
     ended = _has_ended(checkpoint, found, request)
     if ended and checkpoint["closed"]:
@@ -134,7 +134,7 @@ def _with_whole_epoch(checkpoint: TrainingCheckpoint, request: TrainRequest) -> 
     if checkpoint["progress"]["batches"] == 0:
         return checkpoint
     old = checkpoint["config"]["options"]
-    wanted = request.given & request.continuation.allow_change & OF_AN_EPOCH
+    wanted = request.given & request.continuation.allow_change & EPOCH_OPTIONS
     changed = [name for name in sorted(wanted) if old.get(name) != getattr(request.options, name)]
     if not changed:
         return checkpoint

@@ -12,13 +12,13 @@ from utils.checkpoint.store import save_checkpoint
 from utils.errors import UserError
 from utils.files.atomic_write import copy_replacing
 from utils.hyp import Hyp, load_hyp
-from utils.options.option import OnResume, names_of
+from utils.options.option import OnResume, option_names
 from utils.options.train_options import TrainOptions, TrainRequest, resumed_options
 from utils.runs.folder import (
-    checkpoint_of,
-    clear_run,
+    create_run_folder,
+    delete_run_files,
     latest_checkpoint,
-    numbered_run_folder,
+    resolve_checkpoint,
     run_folder_of,
 )
 from utils.runs.resume import ResumePoint, load_resume_point
@@ -27,7 +27,7 @@ from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warm
 
 log = logging.getLogger("yolo")
 
-SEAMS = "seams.json"
+SEAMS_FILE = "seams.json"
 PLAN_KEYS = ("lr0", "lrf", "momentum", "warmup_epochs", "warmup_momentum", "warmup_bias_lr")
 
 
@@ -78,12 +78,14 @@ def open_run(request: TrainRequest) -> Run:
         options = request.options
         return Run(options, load_hyp(options.hyp), None, None, Path(options.project))
     target = request.continuation.resume
-    path = checkpoint_of(target) if target else latest_checkpoint(request.options.project)
+    path = resolve_checkpoint(target) if target else latest_checkpoint(request.options.project)
     resume_point = load_resume_point(path, request)
     config = resume_point.checkpoint["config"]
-    allowable = names_of(TrainOptions, OnResume.ALLOWABLE)
+    allowable = option_names(TrainOptions, OnResume.ALLOWABLE)
     for name in sorted((request.given & allowable) - config["options"].keys()):
-        request = request.allowing(name)  # it is not on record, so there is nothing to keep to
+        request = request.with_allowed_change(
+            name
+        )  # it is not on record, so there is nothing to keep to
     options, allowed = resumed_options(request, config["options"])
     hyp = Hyp.from_dict(config["hyp"], origin=str(path))
     if "hyp" in request.given:
@@ -165,7 +167,7 @@ def plan_of(run: Run, batches_per_epoch: int) -> Plan:
     )
 
 
-def prepare_folder(run: Run) -> Path:
+def clear_and_set_up_folder(run: Run) -> Path:
     """Make the run's folder, or take the one it goes on in, and keep what was there before.
 
     An extension leaves the checkpoint before the seam as `weights/seam_<E>.pt`; a branch into a new
@@ -174,11 +176,11 @@ def prepare_folder(run: Run) -> Path:
     Raises:
         UserError: the folder cannot be made, or is that of the YOLOv5 run that goes on.
     """
-    folder = run.folder or numbered_run_folder(run.project, run.options.name, run.options.exist_ok)
+    folder = run.folder or create_run_folder(run.project, run.options.name, run.options.exist_ok)
     weights = folder / "weights"
     resume_point = run.resume_point
     if resume_point is None or folder.resolve() != run_folder_of(resume_point.path).resolve():
-        clear_run(folder)
+        delete_run_files(folder)
     elif resume_point.folder is None:
         raise UserError(f"{folder} is the folder of the YOLOv5 run itself; give another --name.")
     weights.mkdir(exist_ok=True)
@@ -211,7 +213,7 @@ def plan_folder(resume_point: ResumePoint) -> Path:
     return resume_point.folder or Path()
 
 
-def announce(run: Run, plan: Plan, folder: Path) -> None:
+def log_start(run: Run, plan: Plan, folder: Path) -> None:
     """Say what is about to happen; at a seam, what the learning rate does there."""
     resume_point = run.resume_point
     if resume_point is None:

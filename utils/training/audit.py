@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint
-from utils.history import RAW_MAP
+from utils.history import RAW_MAP_COLUMN
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
-from utils.solver.seam import EMA
+from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.state import TrainingState
 from utils.training.validation import ValidationResult
 
@@ -260,9 +260,9 @@ def compare_metrics(state: TrainingState, measured: ValidationResult) -> SeamChe
         return None if math.isnan(value) else value
 
     return SeamCheck(
-        known(EMA),
+        known(EMA_MAP_COLUMN),
         measured.ema.map50_95 if measured.ema else None,
-        known(RAW_MAP),
+        known(RAW_MAP_COLUMN),
         measured.raw.map50_95 if measured.raw else None,
     )
 

@@ -23,60 +23,60 @@ class BatchNormStats:
     def __init__(self, model: nn.Module) -> None:
         norms = [module for module in model.modules() if isinstance(module, NORM_LAYERS)]
         buffers = [buffer for norm in norms for buffer in norm.buffers()]
-        self._averages = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self._statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
         self._counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
-        self._kept = [torch.empty_like(buffer) for buffer in self._averages]
+        self._saved = [torch.empty_like(buffer) for buffer in self._statistics]
 
     @torch.no_grad()
     def snapshot(self) -> None:
         """Remember them, before a batch that may turn out bad."""
-        if self._kept:
-            torch._foreach_copy_(self._kept, self._averages)
+        if self._saved:
+            torch._foreach_copy_(self._saved, self._statistics)
 
     @torch.no_grad()
     def nonfinite(self) -> Tensor:
         """0 if all are finite, else NaN; a loss may be finite although a variance overflowed."""
-        if not self._averages:
+        if not self._statistics:
             return torch.zeros(())
-        return torch.cat(self._averages).sum() * 0
+        return torch.cat(self._statistics).sum() * 0
 
     @torch.no_grad()
     def restore(self) -> None:
         """Undo what one forward pass did to them since `keep`."""
-        if self._kept:
-            torch._foreach_copy_(self._averages, self._kept)
+        if self._saved:
+            torch._foreach_copy_(self._statistics, self._saved)
             torch._foreach_sub_(self._counters, 1)
 
     @torch.no_grad()
     def average(self, distributed: Distributed) -> None:
         """Give every process the mean of all processes' statistics."""
-        if distributed.world_size == 1 or not self._averages:
+        if distributed.world_size == 1 or not self._statistics:
             return
-        shared = torch.cat(self._averages)
+        shared = torch.cat(self._statistics)
         mean = distributed.all_reduce_sum(shared) / distributed.world_size
-        torch._foreach_copy_(self._averages, list(mean.split([len(b) for b in self._averages])))
+        torch._foreach_copy_(self._statistics, list(mean.split([len(b) for b in self._statistics])))
 
 
-class _Total(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     """The sum of a tensor over all processes; so is its gradient, since every output is in it."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        return _summed(x)
+        return _all_reduce_sum(x)
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
-        return _summed(gradient)
+        return _all_reduce_sum(gradient)
 
 
-def _summed(x: Tensor) -> Tensor:
+def _all_reduce_sum(x: Tensor) -> Tensor:
     total = x.clone()
     with peer_failures_reported():
         dist.all_reduce(total)
     return total
 
 
-class SharedBatchNorm2d(nn.BatchNorm2d):
+class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the images of all processes, for devices that torch's own is not made for."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,19 +86,21 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         wide = x.float()
         axes = (0, 2, 3)
         counted = wide.new_tensor([wide.numel() / wide.shape[1]])
-        sums = _Total.apply(torch.cat((wide.sum(axes), counted)))
+        sums = _AllReduceSum.apply(torch.cat((wide.sum(axes), counted)))
         count = sums[-1].detach()
         centred = wide - (sums[:-1] / count)[:, None, None]
         # In two passes, since a mean of squares less a square of means loses digits.
-        variance = _Total.apply(centred.square().sum(axes)) / count
-        self._remember(sums[:-1].detach() / count, variance.detach() * count / (count - 1))
+        variance = _AllReduceSum.apply(centred.square().sum(axes)) / count
+        self._update_running_stats(
+            sums[:-1].detach() / count, variance.detach() * count / (count - 1)
+        )
         normal = centred * (variance + self.eps).rsqrt()[:, None, None]
         return (normal * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @staticmethod
-    def taking_over(norm: nn.BatchNorm2d) -> SharedBatchNorm2d:
+    def from_batch_norm(norm: nn.BatchNorm2d) -> SyncBatchNorm2d:
         """A layer with the very parameters and buffers of another."""
-        shared = SharedBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+        shared = SyncBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
         for name, parameter in norm.named_parameters():
             setattr(shared, name, parameter)
         for name, buffer in norm.named_buffers():
@@ -106,7 +108,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         return shared
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running_stats(self, mean: Tensor, variance: Tensor) -> None:
         """Take a batch's statistics into the running ones; the variance is the unbiased one."""
         running = (self.running_mean, self.running_var)
         for average, value in zip(running, (mean, variance), strict=True):
@@ -127,5 +129,5 @@ def convert_sync_batchnorm(model: Model, device: torch.device) -> Model:
     for parent in list(model.modules()):
         for name, norm in parent.named_children():
             if type(norm) is nn.BatchNorm2d:
-                setattr(parent, name, SharedBatchNorm2d.taking_over(norm))
+                setattr(parent, name, SyncBatchNorm2d.from_batch_norm(norm))
     return model

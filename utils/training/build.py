@@ -33,7 +33,7 @@ from utils.weights import Weights, find_weights, read_weights, spec_from_checkpo
 log = logging.getLogger("yolo")
 
 
-class Start(NamedTuple):
+class ModelSource(NamedTuple):
     """What a model is built from."""
 
     spec: ModelSpec
@@ -41,7 +41,7 @@ class Start(NamedTuple):
     """To be transferred into it; a checkpoint's are restored with the rest of its state."""
 
 
-def starting_point(run: Run) -> Start:
+def load_model_source(run: Run) -> ModelSource:
     """Read what the model is to be built from; cheap, so that a wrong name is reported at once.
 
     Raises:
@@ -49,22 +49,22 @@ def starting_point(run: Run) -> Start:
     """
     if run.resume_point is not None:
         saved = run.resume_point.checkpoint
-        return Start(
+        return ModelSource(
             spec_from_checkpoint(saved["config"]["spec"], saved["model"], run.resume_point.path),
             None,
         )
     weights = read_weights(find_weights(run.options.weights)) if run.options.weights else None
     if run.options.cfg:
-        return Start(load_spec(Path(run.options.cfg)), weights)
+        return ModelSource(load_spec(Path(run.options.cfg)), weights)
     if weights is None:
         raise UserError(
             "--weights '' starts from scratch: say which model with --cfg, e.g. --cfg yolov5n.yaml."
         )
-    return Start(weights.spec, weights)
+    return ModelSource(weights.spec, weights)
 
 
 def build_model(
-    run: Run, start: Start, data: TrainingData, device: torch.device, distributed: Distributed
+    run: Run, start: ModelSource, data: TrainingData, device: torch.device, distributed: Distributed
 ) -> Detector:
     """The model of a run on its device.
 
@@ -85,7 +85,7 @@ def build_model(
     return model
 
 
-def _new_model(run: Run, start: Start, data: TrainingData) -> Detector:
+def _new_model(run: Run, start: ModelSource, data: TrainingData) -> Detector:
     spec = with_fitting_anchors(
         start.spec.with_classes(len(data.names)),
         box_sizes(data.train, run.options.imgsz),
@@ -206,7 +206,7 @@ def resolved_config(
         names=list(data.names),
         precision=precision.name,
         processes=distributed.world_size,
-        data=data.facts(run.options.data),
+        data=data.fingerprint(run.options.data),
     )
 
 

@@ -29,7 +29,9 @@ from utils.runtime.distributed import Distributed
 log = logging.getLogger("yolo")
 
 DIGEST_LENGTH = 12  # hexadecimal digits: 48 bits tell two states of one data set apart
-EVAL_BATCH = 2  # validation keeps no gradients, so it takes twice the images of a training batch
+EVAL_BATCH_FACTOR = (
+    2  # validation keeps no gradients, so it takes twice the images of a training batch
+)
 
 
 class Loaders(NamedTuple):
@@ -47,7 +49,7 @@ class TrainingData:
     train: Index
     val: Index
 
-    def facts(self, file: str) -> dict[str, str | int]:
+    def fingerprint(self, file: str) -> dict[str, str | int]:
         """What a checkpoint says of the data, so that a change of them is noticed later."""
         return {
             "file": file,
@@ -76,7 +78,7 @@ class TrainingData:
         val = build_eval_loader(
             self.val,
             image_size=image_size,
-            batch_size=options.batch_size * EVAL_BATCH,
+            batch_size=options.batch_size * EVAL_BATCH_FACTOR,
             workers=options.workers,
             stride=stride,
             cache=options.cache,
@@ -107,7 +109,7 @@ def content_digest(*splits: Index) -> str:
     return digest.hexdigest()[:DIGEST_LENGTH]
 
 
-def describe_data(run: Run) -> DatasetDescription:
+def load_data_description(run: Run) -> DatasetDescription:
     """Read the data-set file of a run; cheap, so that a wrong name is told at once.
 
     Raises:
@@ -137,7 +139,7 @@ def build_training_data(run: Run, description: DatasetDescription) -> TrainingDa
     return TrainingData(names, index(description.split("train")), index(description.split("val")))
 
 
-def training_size(wanted: int, stride: int) -> int:
+def training_image_size(wanted: int, stride: int) -> int:
     """The image size to train at: whole strides, and two of them at least.
 
     Batch norm cannot learn from a single image whose coarsest map is a single cell.

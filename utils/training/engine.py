@@ -18,7 +18,14 @@ from utils.datasets.dataset import Batch
 from utils.datasets.loader import TrainLoader
 from utils.errors import UserError
 from utils.evaluation.miss_rate import percentages
-from utils.history import LOSSES, MISS_RATE, RAW_MAP, SKIPPED, fitness, new_row
+from utils.history import (
+    LOSS_NAMES,
+    MISS_RATE_PREFIX,
+    RAW_MAP_COLUMN,
+    SKIPPED_COLUMN,
+    fitness,
+    new_row,
+)
 from utils.runtime.device import Precision, images_to_device, memory_in_use
 from utils.runtime.distributed import Distributed
 from utils.solver.guard import check_applied
@@ -31,7 +38,7 @@ from utils.training.validation import ValidationResult
 log = logging.getLogger("yolo")
 
 DISPLAY_EVERY = 10  # batches between two looks at the losses on a GPU, each of which waits for it
-BAR = "{l_bar}{bar:10}{r_bar}"
+BAR_FORMAT = "{l_bar}{bar:10}{r_bar}"
 SIZE_STREAM = 2  # tells the draws of image sizes from those of order and augmentation
 NOT_VALIDATED = (float("nan"),) * 4, (float("nan"),) * 3
 MIN_SCALE = 1.0  # of loss scaling: an overflow under a larger one is not the batch's fault
@@ -107,13 +114,13 @@ def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, las
     if torch.isfinite(parts).all():
         state.scaler.scale(losses.total).backward()
         context.statistics.average(context.distributed)
-        progress.add(parts[: len(LOSSES)])
+        progress.add(parts[: len(LOSS_NAMES)])
         state.bad_losses = 0
     else:
         context.statistics.restore()
         progress.skipped += 1
         state.bad_losses += 1
-        _count_bad_step(state.bad_losses, state, context, batch, "loss or batch norm")
+        _report_skipped_step(state.bad_losses, state, context, batch, "loss or batch norm")
     if progress.pending and (last or progress.pending >= settings.accumulate):
         _apply_gradients(state, context, batch)
     state.iteration += 1
@@ -135,13 +142,13 @@ def _apply_gradients(state: TrainingState, context: TrainContext, batch: Batch) 
     elif not state.scaler.is_enabled() or state.scaler.get_scale() <= MIN_SCALE:
         state.progress.skipped += state.progress.pending
         state.bad_gradients += 1
-        _count_bad_step(state.bad_gradients, state, context, batch, "gradient")
+        _report_skipped_step(state.bad_gradients, state, context, batch, "gradient")
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     state.progress.pending = 0
 
 
-def _count_bad_step(
+def _report_skipped_step(
     in_row: int, state: TrainingState, context: TrainContext, batch: Batch, what: str
 ) -> None:
     """Log a step that is left out; after too many in a row something else must be wrong."""
@@ -180,13 +187,13 @@ def train_epoch(
     if progress.batches:  # a resumed process has set no rate yet, and may have no batch left to
         apply_settings(state.optimizer, context.plan.settings(state.epoch, state.iteration - 1))
     count = len(loader)
-    log.info("%11s" * 7, "Epoch", "Memory", *LOSSES, "Instances", "Size")
+    log.info("%11s" * 7, "Epoch", "Memory", *LOSS_NAMES, "Instances", "Size")
     batches = loader.batches(state.epoch, progress.batches)
     with tqdm(
         batches,
         total=count,
         initial=progress.batches,
-        bar_format=BAR,
+        bar_format=BAR_FORMAT,
         disable=not context.distributed.is_main,
     ) as bar:
         for batch in bar:
@@ -230,12 +237,12 @@ def fit(
     """
     while state.epoch < context.plan.total_epochs and not state.stopped_early:
         losses = train_epoch(state, context, loader, observers)
-        close_epoch(state, context.plan, losses, observers.validate(state), patience)
+        finish_epoch(state, context.plan, losses, observers.validate(state), patience)
         for observer in observers.on_epoch:
             observer(state)
 
 
-def close_epoch(
+def finish_epoch(
     state: TrainingState,
     plan: Plan,
     losses: list[float],
@@ -261,11 +268,11 @@ def close_epoch(
         iteration=state.iteration,
     )
     if result.raw is not None:
-        row[RAW_MAP] = result.raw.map50_95
+        row[RAW_MAP_COLUMN] = result.raw.map50_95
     for subset, percent in percentages(result.miss_rates).items():
-        row[MISS_RATE + subset] = float("nan") if percent is None else percent
+        row[MISS_RATE_PREFIX + subset] = float("nan") if percent is None else percent
     if state.progress.skipped:
-        row[SKIPPED] = float(state.progress.skipped)
+        row[SKIPPED_COLUMN] = float(state.progress.skipped)
     state.history.append(row)
     check_applied(plan, state.epoch, state.iteration, rates)
     state.epoch += 1
@@ -275,7 +282,7 @@ def close_epoch(
         state.stopped_early = should_stop(state.epoch - 1, state.best_epoch, last_seam, patience)
 
 
-def epochs_without_gain(epoch: int, best_epoch: int, last_seam: int) -> int:
+def epochs_without_improvement(epoch: int, best_epoch: int, last_seam: int) -> int:
     """Epochs trained since the best one; at a seam the patience starts afresh.
 
     Args:
@@ -288,4 +295,4 @@ def epochs_without_gain(epoch: int, best_epoch: int, last_seam: int) -> int:
 
 def should_stop(epoch: int, best_epoch: int, last_seam: int, patience: int) -> bool:
     """Whether `patience` epochs (0: endless) went by without a higher fitness."""
-    return patience > 0 and epochs_without_gain(epoch, best_epoch, last_seam) >= patience
+    return patience > 0 and epochs_without_improvement(epoch, best_epoch, last_seam) >= patience

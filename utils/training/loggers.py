@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from utils.checkpoint.format import ContinuationRecord
 from utils.files.atomic_write import write_text_replacing
-from utils.history import COLUMNS, MISS_RATE, RAW_MAP, SKIPPED, Row, write_results
-from utils.runs.run import SEAMS
+from utils.history import (
+    COLUMNS,
+    MISS_RATE_PREFIX,
+    RAW_MAP_COLUMN,
+    SKIPPED_COLUMN,
+    Row,
+    write_results,
+)
+from utils.runs.run import SEAMS_FILE
 from utils.runtime.background import Background
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
@@ -57,17 +64,17 @@ class Logger:
         name: for the message when it fails.
     """
 
-    at_once: ClassVar[bool] = False
+    before_checkpoint: ClassVar[bool] = False
     """Whether it logs before the checkpoint of the same epoch is written, not after it."""
-    failures: ClassVar[tuple[type[Exception], ...]] = (OSError,)
+    caught_errors: ClassVar[tuple[type[Exception], ...]] = (OSError,)
     """Errors after which the run goes on."""
-    retries: ClassVar[bool] = True
+    retry_after_failure: ClassVar[bool] = True
     """Whether it is called again after a failure."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
+    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
         """The first step of this process is next.
 
         Args:
@@ -75,34 +82,34 @@ class Logger:
             audit: of the restored state; None for a new run.
         """
 
-    def epoch(self, run: RunLog) -> None:
+    def on_epoch(self, run: RunLog) -> None:
         """An epoch is completed."""
 
-    def seam(self, seam: SeamMetrics) -> None:
+    def on_seam(self, seam: SeamMetrics) -> None:
         """The next epoch is the first one of an extension."""
 
-    def end(self) -> None:
+    def on_end(self) -> None:
         """The last epoch is completed."""
 
 
 class ConsoleLogger(Logger):
     """Prints what is found of a restored state and of an epoch, beside the tables of validation."""
 
-    at_once = True
+    before_checkpoint = True
 
     def __init__(self) -> None:
         super().__init__("console")
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
+    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
         """Print the audit of a restored state."""
         if audit is not None:
             log_audit(audit.items, audit.check)
 
-    def epoch(self, run: RunLog) -> None:
+    def on_epoch(self, run: RunLog) -> None:
         """Print how many batches were left out, and that the run stops early."""
         row = run.history[-1]
-        if SKIPPED in row:
-            log.warning("Epoch %d left out %d batches.", row["epoch"], row[SKIPPED])
+        if SKIPPED_COLUMN in row:
+            log.warning("Epoch %d left out %d batches.", row["epoch"], row[SKIPPED_COLUMN])
         if run.stopped_early:
             log.info(
                 "No gain since epoch %d: stopping early after %d epochs.", run.best_epoch, run.epoch
@@ -116,11 +123,11 @@ class ResultsLogger(Logger):
         self._path = folder / "results.csv"
         super().__init__(str(self._path))
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
+    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
         """Write the epochs so far: what was cut off, or failed, is there again."""
         write_results(run.history, self._path)
 
-    def epoch(self, run: RunLog) -> None:
+    def on_epoch(self, run: RunLog) -> None:
         """Write all epochs."""
         write_results(run.history, self._path)
 
@@ -129,15 +136,15 @@ class SeamsLogger(Logger):
     """Writes seams.json: what every seam cost and gained, and how the run went on each time."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
-        self._path = folder / SEAMS
+        self._path = folder / SEAMS_FILE
         self._plan = plan
         super().__init__(str(self._path))
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
+    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
         """Write it, unless the run neither has a seam nor was resumed."""
-        self.epoch(run)
+        self.on_epoch(run)
 
-    def epoch(self, run: RunLog) -> None:
+    def on_epoch(self, run: RunLog) -> None:
         """Write it with the results of the last epoch."""
         seams = [seam.to_dict() for seam in seam_metrics(self._plan, run.history)]
         if not seams and not run.continuations:
@@ -150,8 +157,8 @@ class SeamsLogger(Logger):
 class TensorBoardLogger(Logger):
     """Writes an event file for TensorBoard: a scalar per result and epoch, a text per seam."""
 
-    failures = (Exception,)  # whatever a package that is not ours raises
-    retries = False
+    caught_errors = (Exception,)  # whatever a package that is not ours raises
+    retry_after_failure = False
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         super().__init__("the event file of TensorBoard")
@@ -159,40 +166,42 @@ class TensorBoardLogger(Logger):
         self._plan = plan
         self._writer: SummaryWriter | None = None
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
+    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
         """Open an event file, which hides the epochs that are trained again."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(self._folder), purge_step=run.epoch)
 
-    def epoch(self, run: RunLog) -> None:
+    def on_epoch(self, run: RunLog) -> None:
         """Write the results of the last epoch."""
         row = run.history[-1]
         for tag, value in scalars(row).items():
             self._open_writer.add_scalar(tag, value, int(row["epoch"]))
         self._open_writer.flush()
 
-    def seam(self, seam: SeamMetrics) -> None:
+    def on_seam(self, seam: SeamMetrics) -> None:
         """Write what changes at the seam, and the results before it."""
         total = self._plan.segment_at(seam.epoch).stop
         self._open_writer.add_text("seam", describe_seam(seam, total), seam.epoch)
         self._open_writer.flush()
 
-    def end(self) -> None:
+    def on_end(self) -> None:
         """Close the event file."""
         self._open_writer.close()
 
     @property
     def _open_writer(self) -> SummaryWriter:
         if self._writer is None:
-            raise ValueError("begin was not called")
+            raise ValueError("on_begin was not called")
         return self._writer
 
 
 def scalars(row: Row) -> dict[str, float]:
     """The results of an epoch by tag: the columns of results.csv, and what else was measured."""
-    extra = [name for name in row if name == RAW_MAP or name.startswith(MISS_RATE)]
-    return {name: row[name] for name in (*COLUMNS[1:], *extra)} | {SKIPPED: row.get(SKIPPED, 0.0)}
+    extra = [name for name in row if name == RAW_MAP_COLUMN or name.startswith(MISS_RATE_PREFIX)]
+    return {name: row[name] for name in (*COLUMNS[1:], *extra)} | {
+        SKIPPED_COLUMN: row.get(SKIPPED_COLUMN, 0.0)
+    }
 
 
 def describe_seam(seam: SeamMetrics, total: int) -> str:
@@ -227,50 +236,50 @@ class Loggers:
     """
 
     def __init__(self, loggers: Sequence[Logger], plan: Plan, background: Background) -> None:
-        self._at_once = [logger for logger in loggers if logger.at_once]
-        self._after_checkpoint = [logger for logger in loggers if not logger.at_once]
+        self._before_checkpoint = [logger for logger in loggers if logger.before_checkpoint]
+        self._after_checkpoint = [logger for logger in loggers if not logger.before_checkpoint]
         self._plan = plan
         self._background = background
         self._failed: set[Logger] = set()
 
-    def begin(self, state: TrainingState, audit: Audit | None) -> None:
+    def on_begin(self, state: TrainingState, audit: Audit | None) -> None:
         """Log that the first step is next."""
         run = RunLog.of(state)
-        self._log(lambda logger: logger.begin(run, audit))
+        self._log(lambda logger: logger.on_begin(run, audit))
         self._log_seam(run)
 
-    def epoch(self, state: TrainingState) -> None:
+    def on_epoch(self, state: TrainingState) -> None:
         """Log a completed epoch."""
         run = RunLog.of(state)
-        self._log(lambda logger: logger.epoch(run))
+        self._log(lambda logger: logger.on_epoch(run))
         self._log_seam(run)
 
-    def end(self) -> None:
+    def on_end(self) -> None:
         """Log that the last epoch is completed."""
-        self._log(lambda logger: logger.end())
+        self._log(lambda logger: logger.on_end())
 
     def _log_seam(self, run: RunLog) -> None:
         """Log a seam where the run stands at one; again if it is resumed there, as epochs are."""
         for seam in seam_metrics(self._plan, run.history):
             if seam.epoch == run.epoch:
-                self._log(methodcaller("seam", seam))
+                self._log(methodcaller("on_seam", seam))
 
     def _log(self, event: Callable[[Logger], None]) -> None:
         def log_later() -> None:
             for logger in self._after_checkpoint:
                 self._call(logger, event)
 
-        for logger in self._at_once:
+        for logger in self._before_checkpoint:
             self._call(logger, event)
         if self._after_checkpoint:
             self._background.then(log_later)
 
     def _call(self, logger: Logger, event: Callable[[Logger], None]) -> None:
-        if logger in self._failed and not logger.retries:
+        if logger in self._failed and not logger.retry_after_failure:
             return
         try:
             event(logger)
-        except logger.failures as error:
+        except logger.caught_errors as error:
             if logger not in self._failed:
                 self._failed.add(logger)
                 _report_failure(logger, error)
@@ -283,7 +292,11 @@ def _report_failure(logger: Logger, error: Exception) -> None:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
     log.warning(
         "Cannot write %s: %s. The run goes on%s.",
-        *(logger.name, reason, "; the next epoch tries again" if logger.retries else " without it"),
+        *(
+            logger.name,
+            reason,
+            "; the next epoch tries again" if logger.retry_after_failure else " without it",
+        ),
     )
 
 

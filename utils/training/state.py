@@ -23,14 +23,14 @@ from utils.checkpoint.format import (
     plan_digest,
 )
 from utils.errors import UserError
-from utils.history import AT_SEAM, LOSSES, RAW_MAP, Row
+from utils.history import AT_SEAM_PREFIX, LOSS_NAMES, RAW_MAP_COLUMN, Row
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import optimizer_buffers, restore_buffers
 from utils.solver.schedule import Plan
-from utils.solver.seam import EMA
+from utils.solver.seam import EMA_MAP_COLUMN
 
-NEVER = -1
+NO_EPOCH = -1
 
 
 @dataclass
@@ -41,7 +41,7 @@ class EpochProgress:
     """Batches trained, those that were left out included."""
     counted: int = 0
     """Batches whose loss is in the sum."""
-    losses: Tensor = field(default_factory=lambda: torch.zeros(len(LOSSES)))
+    losses: Tensor = field(default_factory=lambda: torch.zeros(len(LOSS_NAMES)))
     """Sum of box, objectness and class loss, [3]."""
     pending: int = 0
     """Batches whose gradients are summed but not yet applied; 0 at the epoch's end."""
@@ -80,7 +80,7 @@ class TrainingState:
     bad_gradients: int = 0
     """Steps left out for their gradient since the last good one."""
     best_fitness: float = float("-inf")
-    best_epoch: int = NEVER
+    best_epoch: int = NO_EPOCH
     stopped_early: bool = False
     finalized: bool = False
     """Set when everything after the last epoch is done too; the checkpoint calls it `closed`."""
@@ -215,8 +215,8 @@ class TrainingState:
             return
         row = self.history[-1]
         if raw is not None:
-            row.setdefault(RAW_MAP, raw)
-        measured = {AT_SEAM + EMA: ema, AT_SEAM + RAW_MAP: raw}
+            row.setdefault(RAW_MAP_COLUMN, raw)
+        measured = {AT_SEAM_PREFIX + EMA_MAP_COLUMN: ema, AT_SEAM_PREFIX + RAW_MAP_COLUMN: raw}
         row.update({name: value for name, value in measured.items() if value is not None})
 
     def record_continuation(self, continuation: ContinuationRecord, *, replaces: bool) -> None:

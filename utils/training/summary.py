@@ -12,7 +12,7 @@ from utils.checkpoint.format import BEST
 from utils.evaluation.miss_rate import log_miss_rates, percentages
 from utils.evaluation.report import BatchPlots, log_table, save_metrics, save_plots
 from utils.history import Row
-from utils.options.train_options import OF_THE_COMMAND, TrainOptions
+from utils.options.train_options import NOT_INHERITED, TrainOptions
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.solver.seam import SeamMetrics, seam_metrics
@@ -35,7 +35,7 @@ def report_run(
     evaluate_best(folder, validator, device, plots=plots)
     log_seams(history, plan)
     if plots:
-        draw_run(history, plan, folder)
+        plot_run(history, plan, folder)
 
 
 def evaluate_best(folder: Path, validator: Validator, device: torch.device, *, plots: bool) -> None:
@@ -59,7 +59,7 @@ def evaluate_best(folder: Path, validator: Validator, device: torch.device, *, p
         save_plots(evaluation, folder)
 
 
-def draw_run(history: list[Row], plan: Plan, folder: Path) -> None:
+def plot_run(history: list[Row], plan: Plan, folder: Path) -> None:
     """Draw results.png and lr_map.png, the learning rate next to mAP with every seam."""
     from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
 
@@ -135,7 +135,7 @@ def log_resume_command(
         program = f"torchrun {nodes}--nproc_per_node {distributed.local_world_size}"
     again = [
         "--" + name.replace("_", "-")
-        for name in sorted(OF_THE_COMMAND - {"exist_ok"})
+        for name in sorted(NOT_INHERITED - {"exist_ok"})
         if getattr(options, name)
     ]
     command = " ".join([program, "train.py --resume", quote(str(folder)), *again])

@@ -57,7 +57,7 @@ class Validator:
     distributed: Distributed
     interrupts: Interrupts
 
-    def after_epoch(self, state: TrainingState) -> ValidationResult:
+    def evaluate_epoch(self, state: TrainingState) -> ValidationResult:
         """Measure the epoch that was just trained and is about to be counted.
 
         Raises:
@@ -109,7 +109,7 @@ class Validator:
             if segment.mode != BASE
         )
 
-    def before_first_step(self, state: TrainingState) -> ValidationResult:
+    def evaluate_resumed(self, state: TrainingState) -> ValidationResult:
         """Measure a restored state, so that it can be compared with what was saved.
 
         Raises:
@@ -131,11 +131,11 @@ class FirstBatchPlots:
 
     folder: Path
     names: Sequence[str]
-    wanted: bool
+    enabled: bool
 
     def __call__(self, iteration: int, batch: Batch) -> None:
         """Write train_batch<iteration>.jpg for the first iterations of a run."""
-        if self.wanted and iteration < PLOTTED_BATCHES:
+        if self.enabled and iteration < PLOTTED_BATCHES:
             save_batch_grid(batch, self.folder / f"train_batch{iteration}.jpg", self.names)
 
 
@@ -147,7 +147,7 @@ class LabelsPlot:
         boxes: [n, 5] class, centre x and y, width, height; shares of the image.
         names: class names by index.
         background: draws it.
-        wanted: whether to draw at all.
+        enabled: whether to draw at all.
     """
 
     def __init__(
@@ -157,13 +157,13 @@ class LabelsPlot:
         names: Sequence[str],
         background: Background,
         *,
-        wanted: bool,
+        enabled: bool,
     ) -> None:
         self._folder = folder
         self._boxes = boxes
         self._names = names
         self._background = background
-        self._wanted = wanted
+        self._wanted = enabled
 
     def __call__(self, _: TrainingState) -> None:
         """Draw it in the background at the first call."""

@@ -10,7 +10,7 @@ from tests.paths import ROOT
 from utils.errors import UserError
 from utils.options.arguments import add_options, options_from, parse_options
 from utils.options.detect_options import DetectOptions
-from utils.options.option import REQUIRED, OnResume, check, names_of, option, options_of
+from utils.options.option import REQUIRED, OnResume, check, option, option_names, options_of
 from utils.options.script import OptionParser
 from utils.options.train_options import Continuation, TrainOptions, TrainRequest, resumed_options
 from utils.options.val_options import ValOptions
@@ -193,15 +193,15 @@ def test_every_bound_holds(options: type, name: str) -> None:
 
 def test_what_may_change_when_a_run_is_resumed() -> None:
     of_the_command = {"exist_ok", "nosave", "noval", "noplots"}
-    assert names_of(TrainOptions, OnResume.OF_THE_COMMAND) == of_the_command
-    assert names_of(TrainOptions, OnResume.FREE) == {
+    assert option_names(TrainOptions, OnResume.NOT_INHERITED) == of_the_command
+    assert option_names(TrainOptions, OnResume.FREE) == {
         *("device", "compile", "workers", "cache", "patience", "project", "name"),
         *("save_period", "save_steps", "seam_epochs", "max_bad_steps"),
     }
-    assert names_of(TrainOptions, OnResume.ALLOWABLE) == {
+    assert option_names(TrainOptions, OnResume.ALLOWABLE) == {
         *("data", "hyp", "batch_size", "nominal_batch_size", "imgsz", "optimizer", "seed"),
         *("freeze", "rect", "multi_scale", "label_smoothing", "amp", "clip_grad_norm", "sync_bn"),
     }
-    assert names_of(TrainOptions, OnResume.FIXED) == {
+    assert option_names(TrainOptions, OnResume.FIXED) == {
         *("weights", "cfg", "epochs", "single_cls", "cos_lr", "noautoanchor"),
     }

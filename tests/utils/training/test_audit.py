@@ -16,7 +16,7 @@ from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import base_segment
-from utils.solver.seam import EMA
+from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.audit import (
     AuditItem,
     SeamCheck,
@@ -54,7 +54,7 @@ def trained() -> TrainingState:
     state.model.train()
     train_step(state, context_for(state), toy_batch(), last=True)
     state.epoch, state.progress = 1, EpochProgress()
-    state.history = [{"epoch": 0.0, EMA: 0.25}]
+    state.history = [{"epoch": 0.0, EMA_MAP_COLUMN: 0.25}]
     state.best_fitness, state.best_epoch = 0.3, 0
     return state
 

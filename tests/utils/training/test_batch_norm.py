@@ -7,7 +7,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from utils.runtime.distributed import Distributed
-from utils.training.batch_norm import BatchNormStats, SharedBatchNorm2d, convert_sync_batchnorm
+from utils.training.batch_norm import BatchNormStats, SyncBatchNorm2d, convert_sync_batchnorm
 
 IMAGES = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 3 + 1
 
@@ -44,7 +44,7 @@ def test_shared_norms_keep_names_parameters_and_buffers() -> None:
     model = norm()
     parts = dict(model.named_parameters()) | dict(model.named_buffers())
     shared = convert_sync_batchnorm(model, torch.device("cpu"))
-    assert isinstance(shared[1], SharedBatchNorm2d)
+    assert isinstance(shared[1], SyncBatchNorm2d)
     assert (shared[1].eps, shared[1].momentum) == (1e-3, 0.03)
     after = dict(shared.named_parameters()) | dict(shared.named_buffers())
     assert all(after[name] is parts[name] for name in parts)

@@ -62,7 +62,7 @@ def test_the_splits_are_told_apart() -> None:
 
 def test_what_a_checkpoint_says_of_the_data() -> None:
     data = TrainingData(("x", "y"), index(), index("/data/val", {"a.jpg": BOXES["a.jpg"]}))
-    assert data.facts("toy.yaml") == {
+    assert data.fingerprint("toy.yaml") == {
         "file": "toy.yaml",
         "train images": 3,
         "train boxes": 3,

@@ -22,7 +22,7 @@ from utils.solver.ema import ModelEma
 from utils.solver.param_groups import apply_settings, build_optimizer, parameter_groups
 from utils.solver.schedule import StepSettings, base_segment
 from utils.training.batch_norm import BatchNormStats
-from utils.training.engine import TrainContext, close_epoch, resized, should_stop, train_step
+from utils.training.engine import TrainContext, finish_epoch, resized, should_stop, train_step
 from utils.training.state import TrainingState, require_finite
 from utils.training.validation import ValidationResult
 
@@ -112,7 +112,7 @@ def test_a_closed_epoch_enters_history_best_and_position() -> None:
     def close(measured: ValidationResult) -> None:
         state.iteration += 1000
         apply_settings(state.optimizer, plan.settings(state.epoch, state.iteration - 1))
-        close_epoch(state, plan, [0.1, 0.2, 0.3], measured, patience=2)
+        finish_epoch(state, plan, [0.1, 0.2, 0.3], measured, patience=2)
 
     for value in (0.2, 0.6, 0.4):
         close(result(value))
@@ -134,7 +134,7 @@ def test_a_rate_that_is_not_the_plan_s_stops_the_run() -> None:
     state.iteration = 1000
     apply_settings(state.optimizer, StepSettings(0.02, 0.02, 0.9, 1))
     with pytest.raises(UserError, match="something other than the plan sets the optimizer's rates"):
-        close_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
+        finish_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
 
 
 class SpoiltLoss:
@@ -274,7 +274,7 @@ def test_an_epoch_tells_how_many_batches_it_left_out() -> None:
     state.iteration = 1000
     state.progress.skipped = 2
     apply_settings(state.optimizer, plan.settings(0, 999))
-    close_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
+    finish_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
     assert state.history[0]["skipped"] == 2
     assert state.progress.skipped == state.progress.batches == 0
 

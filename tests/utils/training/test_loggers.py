@@ -17,12 +17,12 @@ from tests.utils.training.test_engine import toy_state
 from utils.checkpoint.format import ContinuationRecord
 from utils.files.atomic_write import UnwritableError
 from utils.history import (
-    AT_SEAM,
+    AT_SEAM_PREFIX,
     COLUMNS,
-    ITERATION,
-    MISS_RATE,
-    RAW_MAP,
-    SKIPPED,
+    ITERATION_COLUMN,
+    MISS_RATE_PREFIX,
+    RAW_MAP_COLUMN,
+    SKIPPED_COLUMN,
     Row,
     read_results,
 )
@@ -30,7 +30,7 @@ from utils.runtime.background import Background
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import base_segment
-from utils.solver.seam import EMA
+from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.audit import Audit, AuditItem, SeamCheck
 from utils.training.loggers import Logger, Loggers, RunLog, build_loggers
 from utils.training.state import TrainingState
@@ -43,7 +43,7 @@ Call = tuple[Any, ...]
 
 def row_of(epoch: int, **more: float) -> Row:
     row = {name: epoch + number / 100 for number, name in enumerate(COLUMNS)}
-    return row | {"epoch": float(epoch), ITERATION: 3.0 * (epoch + 1)} | more
+    return row | {"epoch": float(epoch), ITERATION_COLUMN: 3.0 * (epoch + 1)} | more
 
 
 def state_after(*rows: Row) -> TrainingState:
@@ -92,22 +92,27 @@ def test_tensorboard_gets_every_result_of_an_epoch(
     board: list[Call], tmp_path: Path, background: Background
 ) -> None:
     loggers = loggers_of(tmp_path, background)
-    more = {RAW_MAP: 0.25, SKIPPED: 2.0, MISS_RATE + "Reasonable": 31.5, AT_SEAM + EMA: 0.5}
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(row_of(0)))
-    loggers.epoch(state_after(row_of(0), row_of(1), row_of(2, **more)))
-    loggers.end()
+    more = {
+        RAW_MAP_COLUMN: 0.25,
+        SKIPPED_COLUMN: 2.0,
+        MISS_RATE_PREFIX + "Reasonable": 31.5,
+        AT_SEAM_PREFIX + EMA_MAP_COLUMN: 0.5,
+    }
+    loggers.on_begin(state_after(), None)
+    loggers.on_epoch(state_after(row_of(0)))
+    loggers.on_epoch(state_after(row_of(0), row_of(1), row_of(2, **more)))
+    loggers.on_end()
     background.wait()
     columns = COLUMNS[1:]
     assert board == [
         ("open", str(tmp_path), 0),
         *(("add_scalar", name, row_of(0)[name], 0) for name in columns),
-        ("add_scalar", SKIPPED, 0.0, 0),
+        ("add_scalar", SKIPPED_COLUMN, 0.0, 0),
         ("flush",),
         *(("add_scalar", name, row_of(2)[name], 2) for name in columns),
-        ("add_scalar", RAW_MAP, 0.25, 2),
-        ("add_scalar", MISS_RATE + "Reasonable", 31.5, 2),
-        ("add_scalar", SKIPPED, 2.0, 2),
+        ("add_scalar", RAW_MAP_COLUMN, 0.25, 2),
+        ("add_scalar", MISS_RATE_PREFIX + "Reasonable", 31.5, 2),
+        ("add_scalar", SKIPPED_COLUMN, 2.0, 2),
         ("flush",),
         ("close",),
     ]
@@ -117,14 +122,17 @@ def test_tensorboard_gets_every_result_of_an_epoch(
     ("measured", "told"),
     [
         ({}, "average 1.07000, raw weights not measured."),
-        ({AT_SEAM + EMA: 0.5, AT_SEAM + RAW_MAP: 0.25}, "average 0.50000, raw weights 0.25000."),
-        ({EMA: float("nan")}, "average not measured, raw weights not measured."),
+        (
+            {AT_SEAM_PREFIX + EMA_MAP_COLUMN: 0.5, AT_SEAM_PREFIX + RAW_MAP_COLUMN: 0.25},
+            "average 0.50000, raw weights 0.25000.",
+        ),
+        ({EMA_MAP_COLUMN: float("nan")}, "average not measured, raw weights not measured."),
     ],
 )
 def test_a_run_that_begins_at_a_seam_says_so_in_tensorboard(
     board: list[Call], tmp_path: Path, background: Background, measured: Row, told: str
 ) -> None:
-    loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1, **measured)), None)
+    loggers_of(tmp_path, background).on_begin(state_after(row_of(0), row_of(1, **measured)), None)
     background.wait()
     text = (
         "Extended at epoch 2 to 5 epochs with `hold`: the learning rate goes from 0.0055 to "
@@ -141,9 +149,9 @@ def test_a_seam_that_comes_later_is_written_when_it_is_reached(
     board: list[Call], tmp_path: Path, background: Background
 ) -> None:
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(row_of(0)), None)
-    loggers.epoch(state_after(row_of(0), row_of(1)))
-    loggers.epoch(state_after(row_of(0), row_of(1), row_of(2)))
+    loggers.on_begin(state_after(row_of(0)), None)
+    loggers.on_epoch(state_after(row_of(0), row_of(1)))
+    loggers.on_epoch(state_after(row_of(0), row_of(1), row_of(2)))
     background.wait()
     assert [call[0] for call in board if call[0] != "add_scalar"] == [
         *("open", "flush", "add_text", "flush", "flush"),
@@ -158,7 +166,7 @@ def test_tensorboard_is_not_missed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(), None)
+    loggers.on_begin(state_after(), None)
     background.wait()
     assert caplog.messages == []
 
@@ -171,9 +179,9 @@ def test_a_tensorboard_that_cannot_be_imported_is_reported_once(
 ) -> None:
     install_tensorboard(monkeypatch)
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(row_of(0)))
-    loggers.end()
+    loggers.on_begin(state_after(), None)
+    loggers.on_epoch(state_after(row_of(0)))
+    loggers.on_end()
     background.wait()
     (message,) = caplog.messages
     assert message.startswith(
@@ -201,10 +209,10 @@ def test_a_tensorboard_that_fails_later_is_left_alone(
 
     install_tensorboard(monkeypatch, SummaryWriter)
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(row_of(0)))
-    loggers.epoch(state_after(row_of(0), row_of(1)))
-    loggers.end()
+    loggers.on_begin(state_after(), None)
+    loggers.on_epoch(state_after(row_of(0)))
+    loggers.on_epoch(state_after(row_of(0), row_of(1)))
+    loggers.on_end()
     background.wait()
     assert calls == [0, "train/box_loss"]
     assert caplog.messages == [
@@ -220,16 +228,16 @@ def test_a_results_file_that_cannot_be_written_is_tried_again(
     results.mkdir()
     loggers = loggers_of(tmp_path, background)
     rows = [row_of(epoch) for epoch in range(3)]
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(*rows[:1]))
-    loggers.epoch(state_after(*rows[:2]))
+    loggers.on_begin(state_after(), None)
+    loggers.on_epoch(state_after(*rows[:1]))
+    loggers.on_epoch(state_after(*rows[:2]))
     background.wait()
     assert caplog.messages == [
         f"Cannot write {results}: Is a directory. The run goes on; the next epoch tries again."
     ]
     assert (tmp_path / "seams.json").is_file()  # each file fails alone
     results.rmdir()
-    loggers.epoch(state_after(*rows))
+    loggers.on_epoch(state_after(*rows))
     background.wait()
     assert len(read_results(results)) == 3
     assert len(caplog.messages) == 1
@@ -242,7 +250,7 @@ class NoisyLogger(Logger):
         super().__init__("the noise")
         self._error = error
 
-    def epoch(self, run: RunLog) -> None:
+    def on_epoch(self, run: RunLog) -> None:
         raise self._error
 
 
@@ -259,7 +267,7 @@ def test_every_error_of_the_system_is_one_sentence(
 ) -> None:
     loggers = Loggers([NoisyLogger(error)], PLAN, background)
     for _ in range(2):
-        loggers.epoch(state_after(row_of(0)))
+        loggers.on_epoch(state_after(row_of(0)))
     background.wait()
     assert caplog.messages == [
         f"Cannot write the noise: {reason}. The run goes on; the next epoch tries again."
@@ -268,7 +276,7 @@ def test_every_error_of_the_system_is_one_sentence(
 
 def test_a_bug_of_ours_is_not_hidden() -> None:
     with pytest.raises(KeyError, match="epoch"), Background() as background:
-        Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).epoch(state_after(row_of(0)))
+        Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).on_epoch(state_after(row_of(0)))
 
 
 def test_files_wait_for_a_checkpoint_and_are_not_written_without_it(
@@ -280,7 +288,7 @@ def test_files_wait_for_a_checkpoint_and_are_not_written_without_it(
     def train_an_epoch() -> None:
         with Background() as background:
             background.do(fail)
-            loggers_of(tmp_path, background).epoch(state_after(row_of(0, skipped=2.0)))
+            loggers_of(tmp_path, background).on_epoch(state_after(row_of(0, skipped=2.0)))
 
     with pytest.raises(UnwritableError, match=r"last\.pt"):
         train_an_epoch()
@@ -303,16 +311,16 @@ def test_the_console_shows_the_audit_and_the_end_of_patience(
     state = state_after(row_of(0))
     loggers = loggers_of(tmp_path, background)
     check = SeamCheck(None, None, None, None)
-    loggers.begin(state, Audit([AuditItem("EMA", "restored", "9 tensors")], check))
+    loggers.on_begin(state, Audit([AuditItem("EMA", "restored", "9 tensors")], check))
     assert caplog.messages == [
         "\nState audit",
         "  EMA  restored  9 tensors",
         "Seam check: not made (--noval).",
     ]
     caplog.clear()
-    loggers.epoch(state)
+    loggers.on_epoch(state)
     state.stopped_early, state.best_epoch = True, 0
-    loggers.epoch(state)
+    loggers.on_epoch(state)
     assert caplog.messages == ["No gain since epoch 0: stopping early after 1 epochs."]
 
 
@@ -320,18 +328,22 @@ def test_seams_are_written_once_there_are_any(tmp_path: Path, background: Backgr
     plan = plan_of(base_segment(2, "linear", 0.1))
     state = state_after(row_of(0))
     loggers = build_loggers(tmp_path, plan, SINGLE_PROCESS, background)
-    loggers.begin(state, None)
+    loggers.on_begin(state, None)
     background.wait()
     assert not (tmp_path / "seams.json").exists()
     state.record_continuation(RESUMED, replaces=False)
-    loggers.epoch(state)
+    loggers.on_epoch(state)
     background.wait()
     content = json.loads((tmp_path / "seams.json").read_text())
     assert content == {"seams": [], "continuations": [RESUMED]}
-    loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1)), None)
+    loggers_of(tmp_path, background).on_begin(state_after(row_of(0), row_of(1)), None)
     background.wait()
     (seam,) = json.loads((tmp_path / "seams.json").read_text())["seams"]
-    assert (seam["epoch"], seam["mode"], seam["ema_before"]) == (2, "hold", row_of(1)[EMA])
+    assert (seam["epoch"], seam["mode"], seam["ema_before"]) == (
+        2,
+        "hold",
+        row_of(1)[EMA_MAP_COLUMN],
+    )
 
 
 def test_only_the_main_process_logs(
@@ -339,9 +351,9 @@ def test_only_the_main_process_logs(
 ) -> None:
     other = Distributed(rank=1, local_rank=1, world_size=2, local_world_size=2)
     loggers = build_loggers(tmp_path, PLAN, other, background)
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(row_of(0, skipped=2.0)))
-    loggers.end()
+    loggers.on_begin(state_after(), None)
+    loggers.on_epoch(state_after(row_of(0, skipped=2.0)))
+    loggers.on_end()
     background.wait()
     assert caplog.messages == []
     assert list(tmp_path.iterdir()) == []

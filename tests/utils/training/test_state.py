@@ -9,9 +9,9 @@ from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.utils.solver.test_schedule import plan_of
 from tests.utils.training.test_engine import context_for, spoilt, toy_batch, toy_state
 from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint, validated
-from utils.history import AT_SEAM, RAW_MAP
+from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
 from utils.solver.schedule import base_segment
-from utils.solver.seam import EMA
+from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.engine import train_step
 from utils.training.state import TrainingState, deploy_checkpoint
 
@@ -77,16 +77,16 @@ def test_what_is_measured_at_a_seam_is_kept_beside_the_epochs_own_result() -> No
     state = toy_state()
     state.record_seam_check(0.15, 0.1)  # no epoch was trained
     assert state.history == []
-    state.history = [dict(ROW), {**ROW, RAW_MAP: 0.2}]
+    state.history = [dict(ROW), {**ROW, RAW_MAP_COLUMN: 0.2}]
     state.record_seam_check(0.15, 0.1)
-    at_seam = {AT_SEAM + EMA: 0.15, AT_SEAM + RAW_MAP: 0.1}
-    assert state.history == [ROW, {**ROW, RAW_MAP: 0.2, **at_seam}]
+    at_seam = {AT_SEAM_PREFIX + EMA_MAP_COLUMN: 0.15, AT_SEAM_PREFIX + RAW_MAP_COLUMN: 0.1}
+    assert state.history == [ROW, {**ROW, RAW_MAP_COLUMN: 0.2, **at_seam}]
 
     state.history = [dict(ROW)]
     state.record_seam_check(None, None)
     assert state.history == [ROW]
     state.record_seam_check(0.15, 0.1)
-    assert state.history == [{**ROW, RAW_MAP: 0.1, **at_seam}]
+    assert state.history == [{**ROW, RAW_MAP_COLUMN: 0.1, **at_seam}]
 
 
 def continuation(
