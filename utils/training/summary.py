@@ -12,7 +12,7 @@ from utils.checkpoint.format import BEST
 from utils.evaluation.miss_rate import log_miss_rates, percentages
 from utils.evaluation.report import BatchPlots, log_table, save_metrics, save_plots
 from utils.history import Row
-from utils.options.train_options import NOT_INHERITED, TrainOptions
+from utils.options.train_options import NOT_INHERITED_NAMES, TrainOptions
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.solver.seam import SeamMetrics, seam_metrics
@@ -135,7 +135,7 @@ def log_resume_command(
         program = f"torchrun {nodes}--nproc_per_node {distributed.local_world_size}"
     again = [
         "--" + name.replace("_", "-")
-        for name in sorted(NOT_INHERITED - {"exist_ok"})
+        for name in sorted(NOT_INHERITED_NAMES - {"exist_ok"})
         if getattr(options, name)
     ]
     command = " ".join([program, "train.py --resume", quote(str(folder)), *again])
