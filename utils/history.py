@@ -1,4 +1,4 @@
-"""The record of a run, a row per epoch, and results.csv in upstream's layout; no torch."""
+"""The history of a run, one row per epoch, and results.csv in YOLOv5's layout; no torch."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ COLUMNS = (
     "x/lr1",
     "x/lr2",
 )
-"""Columns of results.csv; the rates are those of the epoch's last step, biases first."""
+"""Columns of results.csv. The learning rates are of the epoch's last step: biases, weights, norms.
+"""
 ITERATION_COLUMN = "iteration"
 RAW_MAP_COLUMN = "raw/mAP_0.5:0.95"
 SKIPPED_COLUMN = "skipped"
-"""Kept in the checkpoint only: batches trained so far; mAP50-95 of the raw weights, where it was
-measured, around seams; and how many bad batches were left out, where there were any."""
+"""Columns in checkpoints only: batches trained so far; mAP50-95 of the non-EMA weights, which is
+measured around seams; and the number of skipped non-finite batches, if there were any."""
 MISS_RATE_PREFIX = "miss_rate/"
-"""Kept in the checkpoint only, before the name of a subset: log-average miss rate, percent."""
+"""Prefix of columns in checkpoints only, before the name of a subset: log-average miss rate in
+percent."""
 AT_SEAM_PREFIX = "seam/"
-"""Kept in the checkpoint only, before the name of a figure in the last row before a seam: as it was
-measured there, by the validation of the epochs that follow, which need not be that of the row."""
+"""Prefix of columns in checkpoints only, before a metric column of the last row before a seam: the
+metric measured again at the seam, with the validation settings of the epochs after it."""
 MAP50_WEIGHT, MAP50_95_WEIGHT = 0.1, 0.9
 
 
@@ -49,14 +51,14 @@ def new_row(
     rates: Sequence[float],
     iteration: int,
 ) -> Row:
-    """One epoch's record.
+    """The row of one epoch.
 
     Args:
         epoch: 0-based.
         train_losses: box, objectness and class loss.
         metrics: precision, recall, mAP50 and mAP50-95.
-        val_losses: as the training losses.
-        rates: of the epoch's last step: biases, weights, norm weights.
+        val_losses: box, objectness and class loss.
+        rates: learning rates of the epoch's last step: biases, weights, norm weights.
         iteration: batches trained since the start of the run.
     """
     values = (epoch, *train_losses, *metrics, *val_losses, *rates)
@@ -65,14 +67,14 @@ def new_row(
 
 
 def write_results(rows: Iterable[Mapping[str, float]], path: Path) -> None:
-    """Write results.csv whole, beside and renamed: no kill leaves a double or a missing row."""
+    """Write results.csv atomically, so that a killed run leaves no duplicate or missing row."""
     lines = [",".join(f"{name:>20s}" for name in COLUMNS)]
     lines += [",".join(f"{row[name]:20.5g}" for name in COLUMNS) for row in rows]
     write_text_replacing(path, "\n".join(lines) + "\n")
 
 
 def read_results(path: Path) -> list[Row]:
-    """Read a results.csv, ours or upstream's."""
+    """Read a results.csv of this project or of YOLOv5."""
     with path.open(encoding="utf-8", newline="") as stream:
         return [
             {str(name).strip(): float(value) for name, value in row.items()}
