@@ -96,11 +96,11 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
     precision = choose_precision(options.amp, device)
 
     description = load_data_description(run)
-    start = load_model_source(run)
+    source = load_model_source(run)
     with distributed.main_first():  # the main process fills the caches
         data = build_training_data(run, description)
     pedestrians = pedestrian_target(description, data.names, data.val.paths)
-    model = build_model(run, start, data, device, distributed)
+    model = build_model(run, source, data, device, distributed)
     image_size = training_image_size(options.imgsz, model.max_stride)
     with distributed.main_first():
         loaders = data.loaders(run, image_size, model.max_stride, distributed)

@@ -93,7 +93,6 @@ class Hyp:
                 raise UserError(f"hyp: {name} {getattr(self, name)}: must be between 0 and 1.")
         if self.lr0 <= 0:
             raise UserError(f"hyp: lr0 {self.lr0}: must be greater than 0.")
-
         for name in ("momentum", "warmup_momentum"):
             if getattr(self, name) >= 1:
                 raise UserError(

@@ -95,7 +95,7 @@ def test_an_unstripped_checkpoint_is_extended_with_all_of_its_state(
     found = statuses(run)
     # v5.0's run was one on a CPU, in fp32 and without a scaler; of v7's the file does not tell
     expected_format = {"v7": {"missing"}, "v5.0": {"restored", "changed"}}  # by this machine's
-    assert found.pop("number format") in expected_format[version]
+    assert found.pop("precision") in expected_format[version]
     assert found == {
         **dict.fromkeys(("weights", "EMA", "optimizer", "batch size", "image size"), "restored"),
         **dict.fromkeys(("processes", "hyper-parameters"), "restored"),

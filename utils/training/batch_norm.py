@@ -1,4 +1,4 @@
-"""The running statistics of batch norms: put back after a bad batch, shared between processes."""
+"""Batch-norm statistics: restored after a non-finite batch, averaged or shared across processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from utils.solver.param_groups import NORM_LAYERS
 
 
 class BatchNormStats:
-    """Means and variances that a forward pass in training mode changes.
+    """The running means and variances of a model, which a forward pass in training mode changes.
 
     Args:
-        model: whose norm layers are looked after; they keep their buffers.
+        model: its norm layers must keep their buffers.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -29,27 +29,30 @@ class BatchNormStats:
 
     @torch.no_grad()
     def snapshot(self) -> None:
-        """Remember them, before a batch that may turn out bad."""
+        """Save the statistics before a batch, which may be non-finite."""
         if self._saved:
             torch._foreach_copy_(self._saved, self._statistics)
 
     @torch.no_grad()
     def nonfinite(self) -> Tensor:
-        """0 if all are finite, else NaN; a loss may be finite although a variance overflowed."""
+        """Scalar: 0 if all statistics are finite, else NaN.
+
+        The loss can be finite although a variance overflowed.
+        """
         if not self._statistics:
             return torch.zeros(())
         return torch.cat(self._statistics).sum() * 0
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Undo what one forward pass did to them since `keep`."""
+        """Restore the statistics of `snapshot`, after one forward pass."""
         if self._saved:
             torch._foreach_copy_(self._statistics, self._saved)
             torch._foreach_sub_(self._counters, 1)
 
     @torch.no_grad()
     def average(self, distributed: Distributed) -> None:
-        """Give every process the mean of all processes' statistics."""
+        """Set the statistics of every process to the mean over all processes."""
         if distributed.world_size == 1 or not self._statistics:
             return
         shared = torch.cat(self._statistics)
@@ -58,7 +61,7 @@ class BatchNormStats:
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """The sum of a tensor over all processes; so is its gradient, since every output is in it."""
+    """Sum of a tensor over all processes; backward sums the gradient over them too."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
@@ -77,10 +80,10 @@ def _all_reduce_sum(x: Tensor) -> Tensor:
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the images of all processes, for devices that torch's own is not made for."""
+    """Batch norm over the images of all processes, for devices without `nn.SyncBatchNorm`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to the same shape; statistics in float32, as in `nn.BatchNorm2d`."""
+        """Normalize `[B, C, H, W]`; the statistics are in float32, as in `nn.BatchNorm2d`."""
         if not self.training:
             return super().forward(x)
         wide = x.float()
@@ -89,7 +92,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         sums = _AllReduceSum.apply(torch.cat((wide.sum(axes), counted)))
         count = sums[-1].detach()
         centred = wide - (sums[:-1] / count)[:, None, None]
-        # In two passes, since a mean of squares less a square of means loses digits.
+        # In two passes, because mean(x²) - mean(x)² loses digits.
         variance = _AllReduceSum.apply(centred.square().sum(axes)) / count
         self._update_running_stats(
             sums[:-1].detach() / count, variance.detach() * count / (count - 1)
@@ -99,7 +102,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
     @staticmethod
     def from_batch_norm(norm: nn.BatchNorm2d) -> SyncBatchNorm2d:
-        """A layer with the very parameters and buffers of another."""
+        """Convert a layer; shares its parameters and buffers."""
         shared = SyncBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
         for name, parameter in norm.named_parameters():
             setattr(shared, name, parameter)
@@ -109,11 +112,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _update_running_stats(self, mean: Tensor, variance: Tensor) -> None:
-        """Take a batch's statistics into the running ones; the variance is the unbiased one."""
+        """Update the running statistics with those of a batch; `variance` is unbiased."""
         running = (self.running_mean, self.running_var)
-        for average, value in zip(running, (mean, variance), strict=True):
-            if average is not None and self.momentum is not None:
-                average.lerp_(value, self.momentum)
+        for buffer, value in zip(running, (mean, variance), strict=True):
+            if buffer is not None and self.momentum is not None:
+                buffer.lerp_(value, self.momentum)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
 
@@ -122,7 +125,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def convert_sync_batchnorm(model: Model, device: torch.device) -> Model:
-    """Let every batch norm see the images of all processes; names and values stay as they are."""
+    """Replace batch norms by synchronized ones, which see the images of all processes.
+
+    Names and values of parameters and buffers do not change.
+    """
     if device.type == "cuda":
         converted: Model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return converted

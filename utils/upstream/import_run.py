@@ -132,7 +132,7 @@ def import_run(path: Path, how: ImportOptions) -> ImportedRun:
     checkpoint = _checkpoint(parts, _options(parts, raw, how), raw)
     missing = _missing_parts(content) | progress.notes | found.notes | _unsupported(raw)
     if checkpoint["config"]["precision"] == UNKNOWN:
-        missing |= {"AMP scaler": "never saved by YOLOv5", "number format": "not on record"}
+        missing |= {"AMP scaler": "never saved by YOLOv5", "precision": "not recorded"}
     checkpoint["missing"] = missing
     momentum = groups[0].number("momentum") if groups else None
     warmup = warmup_progress(

@@ -298,7 +298,7 @@ def test_files_wait_for_a_checkpoint_and_are_not_written_without_it(
 
 def test_what_is_logged_is_what_was_true_at_the_event(tmp_path: Path) -> None:
     state = state_after(row_of(0))
-    run = RunLog.of(state)
+    run = RunLog.from_state(state)
     state.record_continuation(RESUMED, replaces=False)
     state.record_seam_check(0.5, 0.25)
     assert run == (1, [row_of(0)], [], -1, False)

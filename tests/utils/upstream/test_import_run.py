@@ -236,7 +236,7 @@ class TestRecord:
             "full precision": "YOLOv5 saves weights and EMA in fp16, off by up to 0.05 % each",
             "data order": "never saved by YOLOv5; drawn from the seed and the epoch here",
             "AMP scaler": "never saved by YOLOv5",
-            "number format": "not on record",
+            "precision": "not recorded",
         }
 
     def test_a_run_on_a_cpu_had_no_scaler_to_lose(self) -> None:
