@@ -237,13 +237,13 @@ def test_network_size(sizes: list[int], expected: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--conf-thres", "1.5"), r"--conf-thres 1\.5: give a number from 0 to 1"),
+        (("--conf-thres", "1.5"), r"--conf-thres 1\.5: must be between 0 and 1"),
         (("--iou-thres", "-1"), "--iou-thres"),
-        (("--max-det", "0"), "--max-det 0: give at least 1"),
+        (("--max-det", "0"), "--max-det 0: must be at least 1"),
         (("--vid-stride", "0"), "--vid-stride"),
         (("--line-thickness", "0"), "--line-thickness"),
-        (("--imgsz", "1", "2", "3"), "give one size, or the height and the width"),
-        (("--imgsz", "0"), "give one size"),
+        (("--imgsz", "1", "2", "3"), "--imgsz 1 2 3: give one size, or the height and the width"),
+        (("--imgsz", "0"), "--imgsz 0: must be at least 1"),
         (("--weights", "missing.pt"), r"missing\.pt"),
         (("--half", "--device", "cpu"), "--half needs a GPU"),
     ],
@@ -261,7 +261,7 @@ def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(sys, "argv", ["detect.py", "--view-img"])
-    with pytest.raises(UserError, match="--view-img: there is no display"):
+    with pytest.raises(UserError, match="--view-img needs a display"):
         detect.main()
 
 
@@ -271,9 +271,9 @@ def test_class_names_come_from_the_weights_or_from_data(tmp_path: Path) -> None:
     data.write_text("path: .\ntrain: images\nval: images\nnames: [dog, bird]\n")
     theirs = DetectOptions(data=str(data))
     assert detect.class_names(theirs, NAMES) == ("dog", "bird")
-    with pytest.raises(UserError, match=r"names 2 classes, but .* detects 3"):
+    with pytest.raises(UserError, match=r"has 2 classes, but .* detects 3"):
         detect.class_names(theirs, (*NAMES, "third"))
-    with pytest.raises(UserError, match="--classes 2: the model's classes are 0 to 1"):
+    with pytest.raises(UserError, match="--classes 2: must be between 0 and 1"):
         detect.class_names(DetectOptions(classes=[0, 2]), NAMES)
 
 

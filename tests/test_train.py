@@ -85,7 +85,7 @@ def test_a_run_without_gain_stops_early_and_can_be_extended(
     assert len(read_results(folder / "results.csv")) == 3
     assert read_checkpoint(folder / "weights" / "last.pt")["stopped_early"]
     with pytest.raises(
-        UserError, match=r"stopped early after 3 of 9 epochs, .* add --extend-epochs X"
+        UserError, match=r"stopped early after 3 of 9 epochs, .* add --extend-epochs X to extend"
     ):
         script.train(parse_request(["--resume", str(folder)]))
     extend = ["--resume", str(folder), "--extend-epochs", "1", "--lr-continuation", "hold"]
@@ -158,25 +158,25 @@ def empty_folder(folder: Path) -> list[str]:
         (lambda _: ["--data", "none.yaml"], "data-set file none.yaml does not exist"),
         (no_labels, "no image of .* has a box; the labels of .* are looked for in"),
         (class_out_of_range, r"labels/train/3\.txt names class 2, but the data set has 2"),
-        (unknown_hyp, "unknown hyper-parameter lr00; known are"),
-        (lambda _: ["--extend-epochs", "3"], "--extend-epochs goes on with an existing run"),
+        (unknown_hyp, "unknown key lr00; known keys are"),
+        (lambda _: ["--extend-epochs", "3"], "--extend-epochs needs --resume; add --resume PATH"),
         (
             lambda f: ["--resume", str(f), "--lr-continuation", "hold"],
             "--lr-continuation needs --extend-epochs",
         ),
-        (lambda f: ["--resume", str(f / "x.pt")], r"there is no checkpoint .*x\.pt"),
-        (empty_folder, r"holds no weights/last\.pt to resume from"),
+        (lambda f: ["--resume", str(f / "x.pt")], r"x\.pt does not exist"),
+        (empty_folder, r"contains no weights/last\.pt to resume"),
         (text_named_pt, r"a\.pt is not a checkpoint"),
         (text_as_weights, r"a\.pt is not a checkpoint"),
         (cut_in_half, r"last\.pt is not a checkpoint, or it is cut short"),
-        (other_classes, r"has the classes \['blue', 'red'\], the run was trained on"),
-        (lambda f: [*toy_arguments(f), "--cfg", ""], "say which model with --cfg"),
+        (other_classes, r"has the classes \['blue', 'red'\], but the run was trained on"),
+        (lambda f: [*toy_arguments(f), "--cfg", ""], "add --cfg, e.g. --cfg yolov5n"),
         (lambda f: [*toy_arguments(f), "--cfg", "x.yaml"], r"model file x\.yaml does not exist"),
         (lambda f: [*toy_arguments(f), "--device", "7"], "--device 7: this machine has"),
         (lambda f: [*toy_arguments(f), "--freeze", "25"], "--freeze leaves no parameter to train"),
         (
             lambda f: [*toy_arguments(f), "--freeze", "99"],
-            "--freeze names layer 25, but the model's are 0 to 24; name fewer.",
+            r"--freeze: layer 25 is out of range \(the model has 25 layers, 0 to 24\); choose",
         ),
     ],
 )

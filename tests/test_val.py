@@ -255,9 +255,9 @@ def test_speed_has_thresholds_of_its_own(options: str, expected: tuple[float, fl
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--batch-size 0", "--batch-size 0: give a number of at least 1"),
-        ("--imgsz -1", "--imgsz -1: give a number of at least 1"),
-        ("--conf-thres 2", "--conf-thres 2.0: give a number from 0 to 1"),
+        ("--batch-size 0", "--batch-size 0: must be at least 1"),
+        ("--imgsz -1", "--imgsz -1: must be at least 1"),
+        ("--conf-thres 2", "--conf-thres 2.0: must be between 0 and 1"),
         ("--save-conf", "--save-txt"),
     ],
 )

@@ -42,7 +42,10 @@ def test_every_mode_branches_from_one_checkpoint_and_can_be_extended_again(
     before = (finished / "weights" / "last.pt").read_bytes()
     caplog.set_level(logging.INFO, "yolo")
     once = extended(finished, mode, 2, f"a-{mode}")
-    assert f"last.pt at epoch 3 to 5 epochs with `{mode}`, in {once}: the" in caplog.text
+    assert (
+        f"last.pt at epoch 3 to 5 epochs with `{mode}`, in {once}: the learning rate changes"
+        in caplog.text
+    )
     rows = read_results(once / "results.csv")
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
     assert rows[:3] == read_results(finished / "results.csv")
@@ -120,7 +123,7 @@ def test_a_hyp_file_may_change_all_but_the_rate(finished: Path, tmp_path: Path) 
     run = train(parse_request(command))
     assert read_checkpoint(run / "weights" / "last.pt")["config"]["hyp"]["mosaic"] == 0.5
     hyp.write_text("lr0: 0.5")
-    with pytest.raises(UserError, match="--hyp changes lr0, which belong to the run's learning"):
+    with pytest.raises(UserError, match="--hyp changes lr0 of the run's learning-rate plan"):
         train(parse_request(command))
 
 
@@ -153,14 +156,16 @@ def test_in_place_the_run_goes_on_in_its_folder(finished: Path) -> None:
     assert train(parse_request(extension_of(run, "--lr-continuation slope-match"))) == run
     assert len(read_results(run / "results.csv")) == 5
     assert read_checkpoint(run / "weights" / "best.pt")["kind"] == "deploy"
-    with pytest.raises(UserError, match=r"seam_4\.pt is an earlier point .* give --name"):
+    with pytest.raises(UserError, match=r"seam_4\.pt is an earlier checkpoint .* add --name"):
         train(parse_request(extension_of(run / "weights" / "seam_4.pt", "")))
 
 
 def test_a_finished_run_is_not_resumed_without_more_epochs(finished: Path) -> None:
-    with pytest.raises(UserError, match="all 3 planned epochs are done; add --extend-epochs X"):
+    with pytest.raises(
+        UserError, match="all 3 planned epochs are done; add --extend-epochs X to extend"
+    ):
         train(parse_request(["--resume", str(finished)]))
-    with pytest.raises(UserError, match=r"best\.pt holds weights only, no optimizer"):
+    with pytest.raises(UserError, match=r"best\.pt contains only weights, no optimizer"):
         train(parse_request(["--resume", str(finished / "weights" / "best.pt")]))
 
 

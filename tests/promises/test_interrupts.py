@@ -206,7 +206,7 @@ def test_the_printed_command_goes_on_with_a_terminated_run(tmp_path: Path) -> No
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
     assert "Traceback" not in errors
-    [command] = re.findall(r"To go on: python (.*)", output)
+    [command] = re.findall(r"To resume: python (.*)", output)
     assert read_checkpoint(killed / "weights" / "last.pt")["position"]["epoch"] < 9
     subprocess.run(
         [sys.executable, *shlex.split(command)],

@@ -55,8 +55,8 @@ def test_a_full_disk_for_the_results_does_not_end_a_run(
     run = train(parse_request(toy_arguments(whole.parents[1], f"--epochs 3 --name full{until}")))
     (message,) = [message for message in caplog.messages if "Cannot write" in message]
     assert message == (
-        f"Cannot write {run / 'results.csv'}: No space left on device. "
-        "The run goes on; the next epoch tries again."
+        f"Cannot write {run / 'results.csv'}: No space left on device; "
+        "the run continues and retries after the next epoch."
     )
     assert len(read_results(run / "results.csv")) == left
     monkeypatch.undo()
@@ -106,7 +106,7 @@ def test_a_broken_tensorboard_does_not_end_a_run(
     caplog.set_level(logging.WARNING, "yolo")
     run = train(parse_request(toy_arguments(whole.parents[1], "--epochs 3 --name broken")))
     (message,) = [message for message in caplog.messages if "TensorBoard" in message]
-    assert message.startswith("Cannot write the event file of TensorBoard: ImportError: ")
+    assert message.startswith("Cannot write the TensorBoard event file: ImportError: ")
     assert same_run(whole, run) == []
 
 
@@ -135,4 +135,6 @@ def test_tensorboard_follows_a_run_across_a_kill_and_a_seam(
         ("close",),
     ]
     assert text[1:2] + text[3:] == ("seam", 2)
-    assert text[2].startswith("Extended at epoch 2 to 3 epochs with `hold`: the learning rate goes")
+    assert text[2].startswith(
+        "Extended at epoch 2 to 3 epochs with `hold`: the learning rate changes"
+    )

@@ -137,7 +137,7 @@ def test_a_signal_stops_all_processes_after_the_same_step(runs: tuple[Path, Path
     saved = read_checkpoint(run / "weights" / "last.pt")
     position, done = saved["position"], saved["progress"]["batches"]
     assert position["iteration"] == 3 * position["epoch"] + done
-    [told] = [line for line in output.splitlines() if "To go on: " in line]
-    command = shlex.split(told.split("To go on: ")[1])
+    [told] = [line for line in output.splitlines() if "To resume: " in line]
+    command = shlex.split(told.split("To resume: ")[1])
     assert command[:3] == ["torchrun", "--nproc_per_node", "2"]
     assert command[3:6] == ["train.py", "--resume", str(run)]

@@ -175,5 +175,5 @@ def test_an_edit_of_which_no_recorded_rate_knows_is_caught_too(chain: Path, tmp_
     assert load_resume_point(file, parse_request(how)).completed == 1
     text = json.dumps(checkpoint["plan"]).replace("5000", "9000")
     save_checkpoint({**checkpoint, "plan": json.loads(text)}, file)
-    with pytest.raises(UserError, match=r"was edited since the run saved it: it now has 9000 epo"):
+    with pytest.raises(UserError, match=r"was edited after the run saved it: it now has 9000 epo"):
         train(parse_request(how))

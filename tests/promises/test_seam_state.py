@@ -99,8 +99,11 @@ def test_the_same_command_after_an_interruption_is_warned_of(
     caplog.set_level(logging.WARNING, "yolo")
     killed_after(3, monkeypatch, extension_of(run, "", 3), at="save_on_begin")
     (warning,) = [message for message in caplog.messages if "unfinished" in message]
-    assert "The extension to 5 epochs is unfinished, 3 are done; --resume alone goes" in warning
-    assert "8 epochs in all" in warning
+    assert (
+        "The extension to 5 epochs is unfinished, 3 epochs are done; --resume alone continues"
+        in warning
+    )
+    assert "8 epochs in total" in warning
     assert "weights/seam_3.pt" in warning
     # as the warning says, the earlier one can still be finished
     seam = str(run / "weights" / "seam_3.pt")
@@ -212,5 +215,5 @@ def test_a_hyp_file_that_changes_the_run_is_refused_by_its_values(
 ) -> None:
     hyp = tmp_path / "hyp.yaml"
     hyp.write_text("mosaic: 0.5")
-    with pytest.raises(UserError, match=r"would change mosaic 1\.0 → 0\.5; leave it out, or allow"):
+    with pytest.raises(UserError, match=r"changes mosaic 1\.0 → 0\.5; omit it, or allow"):
         open_run(parse_request(extension_of(finished, f"--hyp {hyp}")))

@@ -185,7 +185,7 @@ def test_a_best_epoch_that_is_not_to_be_had_does_not_stand_in_the_way(
     how = "--extend-epochs 1 --name taken"
     caplog.set_level("WARNING", "yolo")
     taken = train(parse_request(command(killed / "weights" / "last.pt", data, how)))
-    assert any("the best is looked for anew" in message for message in caplog.messages)
+    assert any("the next epochs determine a new best" in message for message in caplog.messages)
     best = read_checkpoint(taken / "weights" / "best.pt")
     last = read_checkpoint(taken / "weights" / "last.pt")
     assert best["epoch"] == last["best"]["epoch"] >= 2
@@ -200,7 +200,7 @@ def test_its_own_folder_is_not_written_into(data: Path, killed: Path) -> None:
 
 
 def test_options_for_checkpoints_of_yolov5_are_refused_for_ours(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--schedule goes on with an existing run: add --resume"):
+    with pytest.raises(UserError, match="--schedule needs --resume; add --resume"):
         parse_request(["--schedule", "cosine"])
-    with pytest.raises(UserError, match="--plan needs --extend-epochs"):
+    with pytest.raises(UserError, match="--plan needs --extend-epochs; add"):
         parse_request(["--resume", str(tmp_path), "--plan"])

@@ -59,21 +59,21 @@ def test_found_by_path_and_by_bare_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lr": 0.1}, "unknown hyper-parameter lr; known are anchor_t, anchors, box"),
-        ({1: 2}, "unknown hyper-parameter 1;"),
-        ({"lr0": "fast"}, "lr0 is 'fast'; give it a number"),
-        ({"lr0": None}, "lr0 is None; give it a number"),
-        ({"mosaic": True}, "mosaic is True; give it a number"),
-        ({"box": [0.05]}, r"box is \[0.05\]; give it a number"),
-        ({"weight_decay": -0.1}, "weight_decay is -0.1; give a finite number"),
-        ({"mosaic": 1.01}, "mosaic is 1.01; a probability is at most 1"),
-        ({"flipud": 2}, "flipud is 2; a probability is at most 1"),
-        ({"fliplr": 2}, "fliplr is 2; a probability is at most 1"),
-        ({"mixup": 2}, "mixup is 2; a probability is at most 1"),
-        ({"copy_paste": 2}, "copy_paste is 2; a probability is at most 1"),
-        ({"lr0": 0}, "lr0 must be above 0"),
-        ({"lrf": 1.5}, "lrf, its final fraction, at most 1"),
-        ({"anchor_t": 1}, "anchor_t is 1; a ratio of sides must be above 1"),
+        ({"lr": 0.1}, "unknown key lr; known keys are anchor_t, anchors, box"),
+        ({1: 2}, "unknown key 1;"),
+        ({"lr0": "fast"}, "lr0 'fast': must be a number"),
+        ({"lr0": None}, "lr0 None: must be a number"),
+        ({"mosaic": True}, "mosaic True: must be a number"),
+        ({"box": [0.05]}, r"box \[0.05\]: must be a number"),
+        ({"weight_decay": -0.1}, "weight_decay -0.1: must be at least 0 and finite"),
+        ({"mosaic": 1.01}, "mosaic 1.01: must be between 0 and 1"),
+        ({"flipud": 2}, "flipud 2: must be between 0 and 1"),
+        ({"fliplr": 2}, "fliplr 2: must be between 0 and 1"),
+        ({"mixup": 2}, "mixup 2: must be between 0 and 1"),
+        ({"copy_paste": 2}, "copy_paste 2: must be between 0 and 1"),
+        ({"lr0": 0}, "lr0 0: must be greater than 0"),
+        ({"lrf": 1.5}, "lrf 1.5: must be between 0 and 1"),
+        ({"anchor_t": 1}, "anchor_t 1: must be greater than 1"),
         ({"lr0": float("nan")}, "lr0"),
         ({"box": float("inf")}, "box"),
     ],
@@ -93,8 +93,8 @@ def test_edges_are_allowed() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- lr0\n", "must hold `name: value` lines"),
-        ("", "must hold `name: value` lines"),
+        ("- lr0\n", "is not a mapping; write `name: value` lines"),
+        ("", "is not a mapping; write `name: value` lines"),
         ("lr0: [", "is not readable YAML"),
         ("lr0: !!python/object/apply:os.getcwd []", "is not readable YAML"),
     ],
@@ -109,7 +109,7 @@ def test_files_that_hold_something_else(tmp_path: Path, text: str, message: str)
 
 
 def test_absent_and_binary_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist; ready ones are in hyp/"):
+    with pytest.raises(UserError, match="does not exist; use one of the files in hyp/"):
         load_hyp(tmp_path / "absent.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UserError, match="is not readable YAML"):

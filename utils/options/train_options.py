@@ -318,4 +318,5 @@ def _changed_option_message(name: str, known: Option, old: object, new: object) 
         remedy = f"omit it, or allow the change with --allow-change {flag[2:]}"
     else:
         remedy = "omit it, because it is fixed when a run starts"
-    return f"{flag} {new} differs from the run's {old}; {remedy}."
+    values = (repr(value) if value == "" else value for value in (new, old))
+    return "{} {} differs from the run's {}; {}.".format(flag, *values, remedy)

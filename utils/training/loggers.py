@@ -291,9 +291,10 @@ def _report_failure(logger: Logger, error: Exception) -> None:
         reason = error.strerror
     else:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+    then = " and retries after the next epoch" if logger.retry_after_failure else " without it"
     log.warning(
         "Cannot write %s: %s; the run continues%s.",
-        *(logger.name, reason, " and retries" if logger.retry_after_failure else " without it"),
+        *(logger.name, reason, then),
     )
 
 

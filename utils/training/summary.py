@@ -70,7 +70,7 @@ def plot_run(history: list[Row], plan: Plan, folder: Path) -> None:
     log.info("Learning rate next to mAP: %s", folder / "lr_map.png")
 
 
-def _cost(result: SeamMetrics) -> str:
+def _describe_drop(result: SeamMetrics) -> str:
     """The drop of the EMA mAP50-95 at a seam, and the epochs until it recovered."""
     if result.ema_drop is None:
         return "not measured"
@@ -86,7 +86,9 @@ def _note(result: SeamMetrics) -> str:
     if result.best is None or result.ema_before is None:
         return ""
     gain = result.best - result.ema_before
-    return f"{_cost(result)}; best {result.best:.3g}, {gain:+.2g} in {result.epochs} epochs"
+    return (
+        f"{_describe_drop(result)}; best {result.best:.3g}, {gain:+.2g} in {result.epochs} epochs"
+    )
 
 
 def log_seams(history: list[Row], plan: Plan) -> None:
@@ -98,7 +100,7 @@ def log_seams(history: list[Row], plan: Plan) -> None:
             "%d epochs, gain %s per 100 epochs.",
             *(result.epoch, result.mode, _rounded(result.ratio)),
             *map(_rounded, (result.ema_before, result.ema_lowest)),
-            _cost(result),
+            _describe_drop(result),
             *map(_rounded, (result.raw_before, result.raw_lowest, result.best)),
             *(result.epochs, _rounded(result.gain_per_100)),
         )

@@ -45,7 +45,7 @@ class Meal:
     wine: str | None = option(None, "colour", choices=("red", "white"), const="red")
     salt: float = option(0.5, "g", minimum=0, maximum=1, exclusive="taste")
     sugar: float = option(0.0, "g", below=1, minimum=0, exclusive="taste")
-    hours: list[int] = option([19, 20], "from, to", minimum=0, refusal="{value} is no hour.")
+    hours: list[int] = option([19, 20], "from, to", minimum=0, error_template="{value} is no hour.")
     spicy: bool = option(False, "hot")
     music: bool = option(True, "loud", resume=OnResume.FREE)
     without: frozenset[str] = option(frozenset(), "leave these out")
@@ -70,14 +70,14 @@ def test_an_option_is_added_in_one_place() -> None:
     assert "px (default 1.5)\n" in parser_of(MoreOptions).format_help()
     options = parse_options(parser_of(MoreOptions), MoreOptions, ["--blur-radius", "2"])
     assert options == MoreOptions(blur_radius=2.0)
-    with pytest.raises(UserError, match=r"--blur-radius 9: give a number from 0 to below 9\."):
+    with pytest.raises(UserError, match=r"--blur-radius 9: must be at least 0 and less than 9\."):
         MoreOptions(blur_radius=9)
     given, saved = frozenset({"blur_radius"}), MoreOptions().to_dict()
-    with pytest.raises(UserError, match=r"2\.0 differs .* 1\.5 .* --allow-change blur-radius"):
+    with pytest.raises(UserError, match=r"2\.0 differs .* 1\.5; .* --allow-change blur-radius"):
         resumed_options(TrainRequest(options, given, Continuation(resume="")), saved)
     allowing = TrainRequest(options, given, Continuation("", allow_change=given))
     assert resumed_options(allowing, saved) == (options, given)
-    with pytest.raises(UserError, match=r"--allow-change x: what can be allowed is .*blur-radius,"):
+    with pytest.raises(UserError, match=r"--allow-change x: choose one or more of .*blur-radius,"):
         TrainRequest(options, given, Continuation("", allow_change=frozenset({"x"})))
 
 
@@ -113,10 +113,10 @@ def test_help() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--courses 0", "--courses 0: give at least 1."),
-        ("--salt 1.5", "--salt 1.5: give a number from 0 to 1."),
-        ("--salt nan", "--salt nan: give a number from 0 to 1."),
-        ("--sugar 1", "--sugar 1.0: give a number from 0 to below 1."),
+        ("--courses 0", "--courses 0: must be at least 1."),
+        ("--salt 1.5", "--salt 1.5: must be between 0 and 1."),
+        ("--salt nan", "--salt nan: must be between 0 and 1."),
+        ("--sugar 1", "--sugar 1.0: must be at least 0 and less than 1."),
         ("--hours 19 -1", "-1 is no hour."),
     ],
 )

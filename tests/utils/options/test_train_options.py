@@ -23,11 +23,11 @@ def test_resume_takes_a_path_or_means_the_latest(argv: list[str], resume: str | 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--extend-epochs", "3"], "--extend-epochs goes on with an existing run: add --resume"),
+        (["--extend-epochs", "3"], "--extend-epochs needs --resume; add --resume"),
         (["--resume", "a", "--lr-continuation", "hold"], "--lr-continuation needs --extend-epochs"),
-        (["--epochs", "0"], "--epochs 0: give at least 1"),
-        (["--batch-size", "-1"], "--batch-size -1: give at least 1"),
-        (["--imgsz", "16"], "--imgsz 16: give at least 32"),
+        (["--epochs", "0"], "--epochs 0: must be at least 1"),
+        (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),
+        (["--imgsz", "16"], "--imgsz 16: must be at least 32"),
         (["--label-smoothing", "1"], "--label-smoothing 1.0"),
     ],
 )
@@ -73,10 +73,16 @@ def test_whether_steps_are_compiled_is_kept_and_may_change(argv: list[str], comp
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--batch-size", "8"], "--batch-size 8 differs from .* 4 .* --allow-change batch-size"),
-        (["--cos-lr"], "--cos-lr True differs from .* --lr-continuation changes the learning rate"),
-        (["--cfg", "x.yaml"], "--cfg x.yaml differs from .* it is settled when a run begins"),
-        (["--epochs", "9"], "--epochs 9 differs from the run's 7 .* --extend-epochs adds epochs"),
+        (
+            ["--batch-size", "8"],
+            "--batch-size 8 differs from the run's 4; .* --allow-change batch-size",
+        ),
+        (
+            ["--cos-lr"],
+            "--cos-lr True differs from .* change the learning rate .* --lr-continuation",
+        ),
+        (["--cfg", "x.yaml"], "--cfg x.yaml differs from .* it is fixed when a run starts"),
+        (["--epochs", "9"], "--epochs 9 differs from the run's 7; add epochs with --extend-epochs"),
     ],
 )
 def test_an_option_that_would_change_the_run_is_refused(argv: list[str], message: str) -> None:
@@ -91,9 +97,7 @@ def test_a_change_can_be_allowed() -> None:
     options, allowed = resumed_options(parse_request(argv), saved)
     assert options.batch_size == 8
     assert allowed == {"batch_size"}  # the data could have changed but did not
-    with pytest.raises(
-        UserError, match="--allow-change epochs: what can be allowed is amp, batch-"
-    ):
+    with pytest.raises(UserError, match="--allow-change epochs: choose one or more of amp, batch-"):
         parse_request(["--resume", "a", "--allow-change", "epochs"])
-    with pytest.raises(UserError, match="--allow-change goes on with an existing run"):
+    with pytest.raises(UserError, match="--allow-change needs --resume; add --resume PATH"):
         parse_request(["--allow-change", "data"])

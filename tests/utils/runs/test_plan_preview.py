@@ -34,7 +34,7 @@ def test_table_advice_and_files(tmp_path: Path, caplog: pytest.LogCaptureFixture
     said = caplog.messages
     assert said[0] == "Learning rates of an extension at epoch 300 to 600 epochs:"
     assert said[1:6] == table(plan_previews(PLAN, 300, Extension(300)))
-    assert said[6].startswith(">: what the command line asks for; below 1 %: first epoch with")
+    assert said[6].startswith(">: requested by the command line; below 1 %: first epoch with")
     assert [r.getMessage()[:6] for r in caplog.records if r.levelname == "WARNING"] == [
         "rebase",
         "restar",

@@ -78,7 +78,7 @@ def test_a_run_that_just_goes_on_is_restored_in_every_part() -> None:
     assert {item.status for item in items.values()} == {"restored"}
     assert list(items) == [
         *("weights", "EMA", "optimizer", "learning-rate plan", "AMP scaler", "best fitness"),
-        *("patience", "data order", "batch size", "image size", "number format", "processes"),
+        *("patience", "data order", "batch size", "image size", "precision", "processes"),
         *("hyper-parameters", "data set"),
     ]
     parameters = len(trained().parameter_names)
@@ -92,12 +92,12 @@ def test_what_is_changed_says_from_what_to_what() -> None:
     now = config(options=options, precision="bf16", processes=2, data=DATA | {"content": "bbb"})
     items = audited(trained(), config(), now)
     assert {part: item.detail for part, item in items.items() if item.status == "changed"} == {
-        "optimizer": "SGD → AdamW, its buffers start afresh",
+        "optimizer": "SGD → AdamW, buffers reset",
         "patience": "100 → 7",
         "data order": "seed 0 → 3",
         "batch size": "16 → 8",
         "image size": "640 → 320",
-        "number format": "fp32 → bf16",
+        "precision": "fp32 → bf16",
         "processes": "1 → 2",
         "data set": "content aaa → bbb",
     }
@@ -109,7 +109,7 @@ def test_at_a_seam_plan_and_patience_change() -> None:
     options = TrainOptions(patience=7).to_dict()
     items = audited(trained(), config(), config(options=options), plan=longer, extended=True)
     assert items["learning-rate plan"].detail == "3 → 5 epochs, hold from epoch 1"
-    assert items["patience"].detail == "100 → 7 epochs, starts afresh at the seam"
+    assert items["patience"].detail == "100 → 7 epochs, restarts at the seam"
     assert {i.part for i in items.values() if i.status == "changed"} == {
         "learning-rate plan",
         "patience",
@@ -122,7 +122,7 @@ def test_at_a_seam_plan_and_patience_change() -> None:
         (8.0, 8.0, "fp16", "restored", "scale 8"),
         (8.0, None, "fp16", "changed", "scale 8 → none, bf16 needs none"),
         (None, 8.0, "bf16", "changed", "none → scale 8"),
-        (None, 8.0, "fp16", "missing", "scale 8, as at the start of a run"),
+        (None, 8.0, "fp16", "missing", "scale 8, the initial value"),
     ],
 )
 def test_loss_scaling(
@@ -150,7 +150,7 @@ def test_buffers_that_are_not_there_are_missing() -> None:
 
 def test_a_run_that_made_no_step_has_no_buffers_to_miss() -> None:
     items = audited(toy_state(), config(), config())
-    assert items["optimizer"] == ("optimizer", "restored", "no step was made yet")
+    assert items["optimizer"] == ("optimizer", "restored", "no step yet")
     assert items["best fitness"].status == "missing"
 
 
@@ -176,16 +176,23 @@ def test_the_middle_of_an_epoch_has_no_result_to_compare() -> None:
     items = audited(trained(), config(), config())
     assert "epoch under way" not in items
     item = audited(state, config(), config())["epoch under way"]
-    assert item == ("epoch under way", "restored", "2 batches done, 1 summed for the next step")
+    assert item == (
+        "epoch under way",
+        "restored",
+        "2 batches done, gradients of 1 accumulated for the next step",
+    )
 
 
 @pytest.mark.parametrize(
     ("check", "said"),
     [
-        (SeamCheck(0.25, None, None, None), "not made (--noval)"),
-        (SeamCheck(0.25, 0.25, None, 0.2), "0.25000 (saved 0.25000), of the raw weights 0.20000"),
-        (SeamCheck(None, 0.25, None, 0.2), "average 0.25000, of the raw weights 0.20000"),
-        (SeamCheck(0.25, 0.2501, None, 0.2), "does not give the saved figure again"),
+        (SeamCheck(0.25, None, None, None), "skipped (--noval)"),
+        (
+            SeamCheck(0.25, 0.25, None, 0.2),
+            "0.25000 (saved 0.25000), of the non-EMA weights 0.20000",
+        ),
+        (SeamCheck(None, 0.25, None, 0.2), "EMA weights 0.25000, of the non-EMA weights 0.20000"),
+        (SeamCheck(0.25, 0.2501, None, 0.2), "do not reproduce the saved mAP50-95"),
     ],
 )
 def test_what_is_shown(check: SeamCheck, said: str, caplog: pytest.LogCaptureFixture) -> None:

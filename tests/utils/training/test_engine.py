@@ -213,7 +213,9 @@ def test_too_many_bad_steps_in_a_row_end_the_run_and_name_the_files(part: str, w
     state.model.train()
     for _ in range(2):
         train_step(state, context, toy_batch(), last=False)
-    with pytest.raises(UserError, match=rf"3 steps in a row had a {what} .* with a\.jpg, b\.jpg;"):
+    with pytest.raises(
+        UserError, match=rf"3 consecutive steps had a non-finite {what}.* with a\.jpg, b\.jpg;"
+    ):
         train_step(state, context, toy_batch(), last=False)
 
 
@@ -264,7 +266,7 @@ def test_what_is_not_finite_is_not_saved() -> None:
     checkpoint = state.to_checkpoint(plan, config)
     require_finite(checkpoint)
     checkpoint["ema"]["weights"]["model.1.bn.running_var"][0] = math.inf
-    with pytest.raises(UserError, match=r"the averages are not finite any more \(model.1.bn"):
+    with pytest.raises(UserError, match=r"the EMA weights are no longer finite \(model.1.bn"):
         require_finite(checkpoint)
 
 

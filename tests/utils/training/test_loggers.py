@@ -121,12 +121,12 @@ def test_tensorboard_gets_every_result_of_an_epoch(
 @pytest.mark.parametrize(
     ("measured", "told"),
     [
-        ({}, "average 1.07000, raw weights not measured."),
+        ({}, "EMA weights 1.07000, non-EMA weights not measured."),
         (
             {AT_SEAM_PREFIX + EMA_MAP_COLUMN: 0.5, AT_SEAM_PREFIX + RAW_MAP_COLUMN: 0.25},
-            "average 0.50000, raw weights 0.25000.",
+            "EMA weights 0.50000, non-EMA weights 0.25000.",
         ),
-        ({EMA_MAP_COLUMN: float("nan")}, "average not measured, raw weights not measured."),
+        ({EMA_MAP_COLUMN: float("nan")}, "EMA weights not measured, non-EMA weights not measured."),
     ],
 )
 def test_a_run_that_begins_at_a_seam_says_so_in_tensorboard(
@@ -135,7 +135,7 @@ def test_a_run_that_begins_at_a_seam_says_so_in_tensorboard(
     loggers_of(tmp_path, background).on_begin(state_after(row_of(0), row_of(1, **measured)), None)
     background.wait()
     text = (
-        "Extended at epoch 2 to 5 epochs with `hold`: the learning rate goes from 0.0055 to "
+        "Extended at epoch 2 to 5 epochs with `hold`: the learning rate changes from 0.0055 to "
         f"0.0055. mAP50-95 before the seam: {told}"
     )
     assert board == [
@@ -185,9 +185,9 @@ def test_a_tensorboard_that_cannot_be_imported_is_reported_once(
     background.wait()
     (message,) = caplog.messages
     assert message.startswith(
-        "Cannot write the event file of TensorBoard: ImportError: cannot import name 'SummaryWriter"
+        "Cannot write the TensorBoard event file: ImportError: cannot import name 'SummaryWriter"
     )
-    assert message.endswith(". The run goes on without it.")
+    assert message.endswith("; the run continues without it.")
     assert len(read_results(tmp_path / "results.csv")) == 1
 
 
@@ -216,8 +216,8 @@ def test_a_tensorboard_that_fails_later_is_left_alone(
     background.wait()
     assert calls == [0, "train/box_loss"]
     assert caplog.messages == [
-        "Cannot write the event file of TensorBoard: AttributeError: module 'numpy' has no "
-        "attribute 'object'. The run goes on without it."
+        "Cannot write the TensorBoard event file: AttributeError: module 'numpy' has no "
+        "attribute 'object'; the run continues without it."
     ]
 
 
@@ -233,7 +233,8 @@ def test_a_results_file_that_cannot_be_written_is_tried_again(
     loggers.on_epoch(state_after(*rows[:2]))
     background.wait()
     assert caplog.messages == [
-        f"Cannot write {results}: Is a directory. The run goes on; the next epoch tries again."
+        f"Cannot write {results}: Is a directory; "
+        "the run continues and retries after the next epoch."
     ]
     assert (tmp_path / "seams.json").is_file()  # each file fails alone
     results.rmdir()
@@ -270,7 +271,7 @@ def test_every_error_of_the_system_is_one_sentence(
         loggers.on_epoch(state_after(row_of(0)))
     background.wait()
     assert caplog.messages == [
-        f"Cannot write the noise: {reason}. The run goes on; the next epoch tries again."
+        f"Cannot write the noise: {reason}; the run continues and retries after the next epoch."
     ]
 
 
@@ -293,7 +294,7 @@ def test_files_wait_for_a_checkpoint_and_are_not_written_without_it(
     with pytest.raises(UnwritableError, match=r"last\.pt"):
         train_an_epoch()
     assert list(tmp_path.iterdir()) == []
-    assert caplog.messages == ["Epoch 0 left out 2 batches."]  # the console does not wait
+    assert caplog.messages == ["Epoch 0: skipped 2 batches."]  # the console does not wait
 
 
 def test_what_is_logged_is_what_was_true_at_the_event(tmp_path: Path) -> None:
@@ -315,13 +316,13 @@ def test_the_console_shows_the_audit_and_the_end_of_patience(
     assert caplog.messages == [
         "\nState audit",
         "  EMA  restored  9 tensors",
-        "Seam check: not made (--noval).",
+        "Seam check: skipped (--noval).",
     ]
     caplog.clear()
     loggers.on_epoch(state)
     state.stopped_early, state.best_epoch = True, 0
     loggers.on_epoch(state)
-    assert caplog.messages == ["No gain since epoch 0: stopping early after 1 epochs."]
+    assert caplog.messages == ["No improvement since epoch 0: stopping early after 1 epochs."]
 
 
 def test_seams_are_written_once_there_are_any(tmp_path: Path, background: Background) -> None:
