@@ -1,4 +1,4 @@
-"""The fault harness of benchmarks/: a short campaign, and that it sees what is wrong."""
+"""The kill campaign of benchmarks/faults.py: a short campaign, and detection of faults."""
 
 import subprocess
 import sys
@@ -24,8 +24,8 @@ WHOLE = Saved("whole", epoch=1, iteration=9)
 DAMAGED = Saved("damaged")
 
 
-def test_a_run_killed_at_random_moments_is_the_same_run(tmp_path: Path) -> None:
-    # This seed aims at the first epochs of six: a kill that comes late still finds a run to kill.
+def test_run_killed_at_random_moments_equals_uninterrupted_run(tmp_path: Path) -> None:
+    # This seed kills in the first of six epochs, so that a late kill still finds a running process.
     arguments = toy_arguments(tmp_path / "toy", "--epochs 6 --save-steps 2 --multi-scale")
     outcome = Campaign(arguments, tmp_path, ONE_THREAD).run(kills=2, seed=102)
     assert outcome.failure == ""
@@ -40,17 +40,17 @@ def test_a_run_killed_at_random_moments_is_the_same_run(tmp_path: Path) -> None:
     assert (outcome.epochs, outcome.batches, outcome.settings.save_steps) == (6, 3, 2)
     assert len(outcome.kills) == outcome.resumes == 2
     assert [kill.last.state for kill in outcome.kills] == ["whole"] * 2
-    # A save is begun when the one before is done, so that at most two periods are lost.
+    # A save starts after the previous one is done, so at most two periods are lost.
     assert all(kill.reached > 0 and kill.lost <= 2 * 2 for kill in outcome.kills)
     assert summary(outcome, 2)["passed"] is True
 
 
-def test_a_training_that_fails_undisturbed_is_refused(tmp_path: Path) -> None:
+def test_failing_training_command_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unrecognized arguments: --no-such-option"):
         Campaign(["--no-such-option"], tmp_path, ONE_THREAD).run(kills=1, seed=0)
 
 
-def test_moments_come_in_the_order_of_a_run() -> None:
+def test_kill_moments_are_sorted() -> None:
     moments = draw_moments(np.random.default_rng([0]), 40, epochs=4, batches=5, save_steps=2)
     assert [m.batches for m in moments] == sorted(m.batches for m in moments)
     at = {phase: {m.batches for m in moments if m.phase is phase} for phase in Phase}
@@ -76,12 +76,12 @@ def test_moments_come_in_the_order_of_a_run() -> None:
         ((7, Phase.SAVING), (Phase.TRAINING, 7), False),
         ((7, Phase.SAVING), (Phase.SAVING, 7), True),
         ((7, Phase.SAVING), (Phase.TRAINING, 8), True),  # missed
-        ((7, Phase.SAVING), (Phase.STARTING, 8), False),  # but not before it trains again
+        ((7, Phase.SAVING), (Phase.STARTING, 8), False),  # but not before training starts again
         ((7, Phase.STARTING), (Phase.STARTING, 3), True),
         ((7, Phase.STARTING), (Phase.TRAINING, 3), True),  # missed
     ],
 )
-def test_a_kill_is_due_in_its_phase_or_at_once_after_it(
+def test_kill_is_due_in_its_phase_or_right_after_it(
     moment: tuple[int, Phase], sight: tuple[Phase, int], due: bool
 ) -> None:
     assert is_due(Moment(*moment, wait=0.5), Sight(*sight)) == due
@@ -118,7 +118,7 @@ def flipped(data: bytes) -> bytes:
         (flipped, DAMAGED),
     ],
 )
-def test_a_damaged_file_is_seen(
+def test_damaged_file_is_detected(
     tmp_path: Path, change: Callable[[bytes], bytes], found: Saved
 ) -> None:
     file = tmp_path / "last.pt"
@@ -145,12 +145,12 @@ def test_a_damaged_file_is_seen(
         ({"a": 1}, {"b": 1}, ["x"]),
     ],
 )
-def test_every_bit_counts(one: object, two: object, found: list[str]) -> None:
+def test_differences_are_bit_exact(one: object, two: object, found: list[str]) -> None:
     assert differences(one, two, "x") == found
 
 
-def left_by_a_run(folder: Path, **changed: Any) -> Path:
-    """The files that are compared, with as much in them as that takes."""
+def run_files(folder: Path, **changed: Any) -> Path:
+    """Write the files of a run that are compared, with minimal content."""
     run = folder / ("one" if not changed else "two")
     last = {
         "model": {"w": torch.zeros(2)},
@@ -170,7 +170,7 @@ def left_by_a_run(folder: Path, **changed: Any) -> Path:
 @pytest.mark.parametrize(
     ("changed", "part"),
     [
-        ({"resumed": True}, None),  # what runs cannot have in common
+        ({"resumed": True}, None),  # records that differ between any two runs
         ({"last": {"model": {"w": torch.ones(2)}}}, "weights"),
         ({"last": {"ema": {"weights": {"w": torch.zeros(2)}, "updates": 4}}}, "EMA"),
         ({"last": {"optimizer": {"buffers": {}}}}, "momentum"),
@@ -179,10 +179,10 @@ def left_by_a_run(folder: Path, **changed: Any) -> Path:
         ({"results": "epoch\n0\n0\n"}, "results.csv"),
     ],
 )
-def test_a_difference_is_told_of_its_part(
+def test_difference_is_reported_by_part(
     tmp_path: Path, changed: dict[str, Any], part: str | None
 ) -> None:
-    found = compare_runs(left_by_a_run(tmp_path), left_by_a_run(tmp_path, **changed))
+    found = compare_runs(run_files(tmp_path), run_files(tmp_path, **changed))
     assert [name for name, where in found.items() if where] == ([part] if part else [])
 
 
@@ -192,11 +192,11 @@ def test_a_difference_is_told_of_its_part(
         (WHOLE, ABSENT, WHOLE, 2),
         (DAMAGED, WHOLE, WHOLE, 2),
         (ABSENT, WHOLE, WHOLE, 2),
-        (DAMAGED, ABSENT, DAMAGED, 11),  # there is a run, it cannot go on
+        (DAMAGED, ABSENT, DAMAGED, 11),  # the run exists but cannot be resumed
         (ABSENT, ABSENT, ABSENT, 11),
     ],
 )
-def test_what_is_left_is_gone_on_from(
+def test_remaining_checkpoint_is_resumed(
     last: Saved, previous: Saved, remaining: Saved, lost: int
 ) -> None:
     kill = Kill(Phase.SAVING, Phase.SAVING, reached=11, last=last, previous=previous)
@@ -220,11 +220,11 @@ def outcome_of(last: Saved, previous: Saved, **more: Any) -> Outcome:
         (outcome_of(WHOLE, WHOLE, failure="error: no space"), 1, False),
     ],
 )
-def test_a_campaign_passes_only_without_a_flaw(outcome: Outcome, wanted: int, passed: bool) -> None:
+def test_campaign_passes_only_without_faults(outcome: Outcome, wanted: int, passed: bool) -> None:
     assert summary(outcome, wanted)["passed"] is passed
 
 
-def test_the_table_tells_all_figures() -> None:
+def test_table_contains_all_results() -> None:
     different = {"weights": ["model/w"], "results.csv": []}
     figures = summary(outcome_of(DAMAGED, WHOLE, differences=different), 1)
     assert table(figures).splitlines() == [
@@ -248,7 +248,7 @@ def test_the_table_tells_all_figures() -> None:
     ]
 
 
-def test_it_is_run_as_a_file(tmp_path: Path) -> None:
+def test_script_runs_from_any_folder(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--kills", "0"],
         cwd=tmp_path,

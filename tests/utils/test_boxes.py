@@ -20,7 +20,7 @@ def test_conversions_keep_leading_dimensions() -> None:
 
 def test_box_iou_of_all_pairs() -> None:
     #   0 1 2 3
-    # 0 A A        A and B share a unit of 4 + 4 - 1, C lies apart.
+    # 0 A A        A and B overlap in 1 of 4 + 4 - 1 units, C in none.
     # 1 A * B
     # 2   B B C
     a = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
@@ -29,7 +29,7 @@ def test_box_iou_of_all_pairs() -> None:
     assert box_iou(a[:0], b).shape == (0, 3)
 
 
-def test_box_iou_gives_torchvisions_values() -> None:
+def test_box_iou_equals_torchvision() -> None:
     from torchvision import ops
 
     corners = torch.rand(2, 100, 4, generator=torch.Generator().manual_seed(0)) * 640

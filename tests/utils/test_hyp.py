@@ -1,4 +1,4 @@
-"""Hyper-parameter files: the published ones are published ones, and a mistake gets a sentence."""
+"""Hyper-parameter files: published values, and errors in one sentence."""
 
 import json
 from pathlib import Path
@@ -24,21 +24,21 @@ PUBLISHED = [
 @requires_shared
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_values(name: str) -> None:
-    """Every key the published file has, and no more; what it leaves out is Hyp's default."""
+    """The file has exactly the published keys; missing ones have the defaults of `Hyp`."""
     published = json.loads((GOLDENS / "hyps.json").read_text())[name]
     assert yaml.safe_load((ROOT / "hyp" / name).read_text(encoding="utf-8")) == published
     assert load_hyp(name).to_dict() == Hyp().to_dict() | published
 
 
 @requires_shared
-def test_every_published_file_is_there() -> None:
+def test_every_published_file_exists() -> None:
     current = json.loads((GOLDENS / "hyps.json").read_text())
     assert sorted(name for name in current if not name.startswith("v5.0 ")) == PUBLISHED
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "hyp").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_file_says_what_it_is_for(path: Path) -> None:
-    """A recipe opens with its purpose and its command, and loads."""
+def test_every_file_states_its_purpose(path: Path) -> None:
+    """A file starts with a comment on its purpose and its command, and loads."""
     header = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert "python train.py" in header
@@ -52,7 +52,7 @@ def test_defaults_are_those_of_scratch_low() -> None:
 def test_found_by_path_and_by_bare_name(tmp_path: Path) -> None:
     own = tmp_path / "hyp.scratch-low.yaml"
     own.write_text("lr0: 0.5\n", encoding="utf-8")
-    assert load_hyp(own).lr0 == 0.5  # the file named wins over the one in hyp/
+    assert load_hyp(own).lr0 == 0.5  # an existing path takes precedence over hyp/
     assert load_hyp(tmp_path / "absent" / "hyp.scratch-low.yaml").lr0 == 0.01
 
 
@@ -78,14 +78,14 @@ def test_found_by_path_and_by_bare_name(tmp_path: Path) -> None:
         ({"box": float("inf")}, "box"),
     ],
 )
-def test_bad_values_are_refused(tmp_path: Path, values: dict[Any, Any], message: str) -> None:
+def test_invalid_values_are_errors(tmp_path: Path, values: dict[Any, Any], message: str) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
     with pytest.raises(UserError, match=message):
         load_hyp(file)
 
 
-def test_edges_are_allowed() -> None:
+def test_bounds_are_allowed() -> None:
     edge = Hyp.from_dict({"mosaic": 1, "mixup": 0, "lrf": 1.0, "weight_decay": 0}, origin="test")
     assert (edge.mosaic, edge.mixup, edge.lrf, edge.weight_decay) == (1, 0, 1.0, 0)
 
@@ -99,16 +99,16 @@ def test_edges_are_allowed() -> None:
         ("lr0: !!python/object/apply:os.getcwd []", "is not readable YAML"),
     ],
 )
-def test_files_that_hold_something_else(tmp_path: Path, text: str, message: str) -> None:
+def test_files_with_other_content_are_errors(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=message) as refusal:
+    with pytest.raises(UserError, match=message) as error:
         load_hyp(file)
-    assert "own.yaml" in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert "own.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_absent_and_binary_files(tmp_path: Path) -> None:
+def test_missing_and_binary_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist; use one of the files in hyp/"):
         load_hyp(tmp_path / "absent.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")

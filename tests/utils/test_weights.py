@@ -1,4 +1,4 @@
-"""From a weights file to a model: what the file describes is no more than it holds."""
+"""Loading a model from a weights file; the file must contain the model that it describes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +21,13 @@ def spec() -> ModelSpec:
 
 
 def save(path: Path, spec: ModelSpec, changes: dict[Any, Any]) -> Path:
-    """A deploy file of the model, its description changed."""
+    """Save a deploy checkpoint of the model with changes to its spec."""
     weights = {name: tensor.half() for name, tensor in Detector(spec).state_dict().items()}
     save_checkpoint(tiny_deploy(weights=weights, spec=spec.to_dict() | changes), path)
     return path
 
 
-def test_a_model_comes_back(tmp_path: Path, spec: ModelSpec) -> None:
+def test_model_round_trip(tmp_path: Path, spec: ModelSpec) -> None:
     path = save(tmp_path / "best.pt", spec, {})
     loaded = load_model(path, torch.device("cpu"))
     assert loaded.names == ("cell",)
@@ -49,18 +49,16 @@ def test_a_model_comes_back(tmp_path: Path, spec: ModelSpec) -> None:
         ({3: 4}, "a model that cannot be built: sequence item 0: expected str"),
     ],
 )
-def test_a_description_of_something_else_is_refused_before_it_is_built(
+def test_mismatching_spec_is_an_error_before_the_model_is_built(
     tmp_path: Path, spec: ModelSpec, changes: dict[Any, Any], message: str
 ) -> None:
     path = save(tmp_path / "best.pt", spec, changes)
-    with pytest.raises(UserError, match=message) as refusal:
+    with pytest.raises(UserError, match=message) as error:
         read_weights(path)
-    assert str(refusal.value).startswith(f"{path} describes ")
+    assert str(error.value).startswith(f"{path} describes ")
 
 
-def test_published_weights_without_a_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_weights_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(url: str, target: Path) -> None:
         raise UserError(f"{url} cannot be downloaded (no network)")
 

@@ -28,7 +28,7 @@ ALL = (
 
 @dataclass(frozen=True)
 class MoreOptions(TrainOptions):
-    """Those of a run and one more; nothing else knows of it."""
+    """The options of a run and one more, which is declared only here."""
 
     blur_radius: float = option(
         1.5, "px (default {default})", minimum=0, below=9, resume=OnResume.ALLOWABLE
@@ -37,7 +37,7 @@ class MoreOptions(TrainOptions):
 
 @dataclass(frozen=True)
 class Meal:
-    """An option of each kind."""
+    """One option of each kind."""
 
     guests: list[str] = option(REQUIRED, "who comes", metavar="GUEST", positional=True)
     place: Path = option(REQUIRED, "where")
@@ -65,8 +65,8 @@ def parse(line: str) -> Meal:
     return parse_options(parser_of(Meal), Meal, line.split())
 
 
-def test_an_option_is_added_in_one_place() -> None:
-    """Declared above, it is in the parser, the checks and the rules of resuming."""
+def test_option_is_declared_in_one_place() -> None:
+    """The declaration adds it to the parser, the checks and the rules for resuming."""
     assert "px (default 1.5)\n" in parser_of(MoreOptions).format_help()
     options = parse_options(parser_of(MoreOptions), MoreOptions, ["--blur-radius", "2"])
     assert options == MoreOptions(blur_radius=2.0)
@@ -81,7 +81,7 @@ def test_an_option_is_added_in_one_place() -> None:
         TrainRequest(options, given, Continuation("", allow_change=frozenset({"x"})))
 
 
-def test_types_and_defaults_are_those_of_the_fields() -> None:
+def test_types_and_defaults_come_from_the_fields() -> None:
     assert parse("ann bob --place inn") == Meal(["ann", "bob"], Path("inn"))
     line = "ann --place inn --plates 2 --wine --sugar 0.1 --hours 21 --spicy --no-music"
     assert parse(f"{line} --without=--pork-ribs,nuts --sauce 2") == Meal(
@@ -107,7 +107,7 @@ def test_help() -> None:
     before, after = text.split("\nfood:\n")
     assert "--place" in before.split("\noptions:\n")[1]
     assert "--courses" in after
-    assert "--sauce" in after  # the heading covers all that follow
+    assert "--sauce" in after  # the title covers all options after it
 
 
 @pytest.mark.parametrize(
@@ -128,13 +128,13 @@ def test_bounds(options: str, sentence: str) -> None:
         parse(f"ann --place inn {within}")
 
 
-def test_choices_hold_without_a_parser_too() -> None:
+def test_choices_are_checked_without_a_parser() -> None:
     with pytest.raises(UserError, match=r"^--wine green: choose one of red, white\.$"):
         Meal([], Path(), wine="green")
 
 
 @pytest.mark.parametrize(
-    ("line", "complaint"),
+    ("line", "message"),
     [
         ("--place inn", "the following arguments are required: GUEST"),
         ("ann", "the following arguments are required: --place"),
@@ -143,15 +143,13 @@ def test_choices_hold_without_a_parser_too() -> None:
         ("ann --place inn --courses few", "invalid int value: 'few'"),
     ],
 )
-def test_what_argparse_refuses(
-    line: str, complaint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_argparse_errors(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         parse(line)
-    assert complaint in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_what_is_not_given_can_be_left_out() -> None:
+def test_parser_can_omit_options_that_are_not_given() -> None:
     parser = OptionParser(argument_default=argparse.SUPPRESS)
     add_options(parser, TrainOptions)
     given = vars(parser.parse_args(["--epochs", "2"]))
@@ -160,7 +158,7 @@ def test_what_is_not_given_can_be_left_out() -> None:
 
 
 def test_no_option_is_declared_elsewhere() -> None:
-    """Nor does argparse's namespace leave the module that reads it."""
+    """The argparse namespace stays in the module that parses it, too."""
     sources = [
         *(ROOT / "utils").rglob("*.py"),
         *(ROOT / f"{s}.py" for s in ("train", "val", "detect")),
@@ -181,17 +179,17 @@ def test_every_field_has_a_help_text(options: type) -> None:
     ("options", "name"),
     [(o, name) for o in ALL for name, one in options_of(o).items() if one.minimum is not None],
 )
-def test_every_bound_holds(options: type, name: str) -> None:
-    """For whoever declares a bound and forgets to have it checked."""
-    least = options_of(options)[name].minimum
-    assert least is not None
-    needed = [None for f in dataclasses.fields(options) if f.default is f.default_factory]
-    below = [least - 1] if isinstance(getattr(options, name, []), list) else least - 1
+def test_every_minimum_is_checked(options: type, name: str) -> None:
+    """Detects a dataclass that declares a bound but does not call `check`."""
+    minimum = options_of(options)[name].minimum
+    assert minimum is not None
+    required = [None for f in dataclasses.fields(options) if f.default is f.default_factory]
+    below = [minimum - 1] if isinstance(getattr(options, name, []), list) else minimum - 1
     with pytest.raises(UserError, match=name.replace("_", "-")):
-        options(*needed, **{name: below})
+        options(*required, **{name: below})
 
 
-def test_what_may_change_when_a_run_is_resumed() -> None:
+def test_options_that_may_change_on_resume() -> None:
     of_the_command = {"exist_ok", "nosave", "noval", "noplots"}
     assert option_names(TrainOptions, OnResume.NOT_INHERITED) == of_the_command
     assert option_names(TrainOptions, OnResume.FREE) == {

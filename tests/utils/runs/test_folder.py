@@ -12,7 +12,7 @@ from utils.runs.folder import (
     run_folder_of,
 )
 
-LEFT_BY_A_RUN = {
+RUN_FILES = {
     *("weights/last.pt", "weights/last_prev.pt", "weights/best.pt", "weights/.last.x1y2.pt"),
     *("weights/seam_300.pt", "weights/epoch9.pt", "opt.yaml", "hyp.yaml", "results.csv"),
     *("results.png", "seams.json", "metrics.json", "lr_map.png", "lr_plan.png", "lr_plan.json"),
@@ -35,20 +35,20 @@ def checkpoint(folder: Path, time: int = 0) -> Path:
     return file
 
 
-def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
+def test_existing_run_folder_gets_a_number(tmp_path: Path) -> None:
     names = [create_run_folder(tmp_path, "exp", exist_ok=False).name for _ in range(3)]
     assert names == ["exp", "exp2", "exp3"]
     assert create_run_folder(tmp_path, "exp", exist_ok=True).name == "exp"
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot create the folder .*file/exp"):
         create_run_folder(tmp_path / "file", "exp", exist_ok=False)
 
 
-def test_a_folder_is_cleared_of_what_a_run_writes_and_of_nothing_else(tmp_path: Path) -> None:
-    for name in (*LEFT_BY_A_RUN, *OTHER):
+def test_only_files_of_a_run_are_deleted(tmp_path: Path) -> None:
+    for name in (*RUN_FILES, *OTHER):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     delete_run_files(tmp_path)
@@ -56,7 +56,7 @@ def test_a_folder_is_cleared_of_what_a_run_writes_and_of_nothing_else(tmp_path: 
     assert left == OTHER
 
 
-def test_the_checkpoint_before_stands_in_for_a_last_one_that_is_gone(tmp_path: Path) -> None:
+def test_previous_checkpoint_replaces_a_missing_last(tmp_path: Path) -> None:
     last = checkpoint(tmp_path / "a")
     previous = last.with_name("last_prev.pt")
     previous.touch()
@@ -66,7 +66,7 @@ def test_the_checkpoint_before_stands_in_for_a_last_one_that_is_gone(tmp_path: P
     assert resolve_checkpoint(last.parent) == previous
 
 
-def test_the_latest_checkpoint_is_the_one_written_last(tmp_path: Path) -> None:
+def test_latest_checkpoint_is_the_most_recently_written(tmp_path: Path) -> None:
     checkpoint(tmp_path / "a", time=20)
     latest = checkpoint(tmp_path / "b", time=30)
     checkpoint(tmp_path / "c", time=10)
@@ -75,7 +75,7 @@ def test_the_latest_checkpoint_is_the_one_written_last(tmp_path: Path) -> None:
         latest_checkpoint(tmp_path / "empty")
 
 
-def test_a_run_folder_stands_for_its_last_checkpoint(
+def test_run_folder_resolves_to_its_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = checkpoint(tmp_path / "a")
@@ -84,7 +84,7 @@ def test_a_run_folder_stands_for_its_last_checkpoint(
     assert run_folder_of(file) == (tmp_path / "a").resolve()
     assert run_folder_of(tmp_path / "x.pt") == tmp_path.resolve()
     monkeypatch.chdir(tmp_path)
-    assert run_folder_of(file) == Path("a")  # as the user would write it
+    assert run_folder_of(file) == Path("a")  # relative to the current folder
     assert run_folder_of(Path("x.pt")) == tmp_path.resolve()
     with pytest.raises(UserError, match=r"contains no weights/last\.pt"):
         resolve_checkpoint(tmp_path)

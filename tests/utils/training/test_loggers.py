@@ -1,4 +1,4 @@
-"""What every logger writes at every event, and that one that fails is reported once."""
+"""Output of every logger at every event; a failing logger is reported once."""
 
 import errno
 import json
@@ -54,7 +54,7 @@ def state_after(*rows: Row) -> TrainingState:
 
 @pytest.fixture
 def board(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """Installs a TensorBoard that notes the calls it gets."""
+    """Installs a TensorBoard that records its calls."""
     calls: list[Call] = []
 
     class SummaryWriter:
@@ -69,7 +69,7 @@ def board(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 def install_tensorboard(monkeypatch: pytest.MonkeyPatch, writer: object = None) -> None:
-    """Put a module in the place of TensorBoard; without a writer, one that cannot be imported."""
+    """Replace TensorBoard by a fake module; without a writer its import fails."""
     package, module = ModuleType("tensorboard"), ModuleType("torch.utils.tensorboard")
     package.__spec__ = ModuleSpec("tensorboard", None)
     if writer is not None:
@@ -88,7 +88,7 @@ def loggers_of(folder: Path, background: Background) -> Loggers:
     return build_loggers(folder, PLAN, SINGLE_PROCESS, background)
 
 
-def test_tensorboard_gets_every_result_of_an_epoch(
+def test_tensorboard_logs_all_metrics_of_an_epoch(
     board: list[Call], tmp_path: Path, background: Background
 ) -> None:
     loggers = loggers_of(tmp_path, background)
@@ -119,7 +119,7 @@ def test_tensorboard_gets_every_result_of_an_epoch(
 
 
 @pytest.mark.parametrize(
-    ("measured", "told"),
+    ("measured", "expected"),
     [
         ({}, "EMA weights 1.07000, non-EMA weights not measured."),
         (
@@ -129,14 +129,14 @@ def test_tensorboard_gets_every_result_of_an_epoch(
         ({EMA_MAP_COLUMN: float("nan")}, "EMA weights not measured, non-EMA weights not measured."),
     ],
 )
-def test_a_run_that_begins_at_a_seam_says_so_in_tensorboard(
-    board: list[Call], tmp_path: Path, background: Background, measured: Row, told: str
+def test_tensorboard_logs_a_seam_at_the_start(
+    board: list[Call], tmp_path: Path, background: Background, measured: Row, expected: str
 ) -> None:
     loggers_of(tmp_path, background).on_begin(state_after(row_of(0), row_of(1, **measured)), None)
     background.wait()
     text = (
         "Extended at epoch 2 to 5 epochs with `hold`: the learning rate changes from 0.0055 to "
-        f"0.0055. mAP50-95 before the seam: {told}"
+        f"0.0055. mAP50-95 before the seam: {expected}"
     )
     assert board == [
         ("open", str(tmp_path), 2),
@@ -145,7 +145,7 @@ def test_a_run_that_begins_at_a_seam_says_so_in_tensorboard(
     ]
 
 
-def test_a_seam_that_comes_later_is_written_when_it_is_reached(
+def test_tensorboard_logs_a_later_seam_when_it_is_reached(
     board: list[Call], tmp_path: Path, background: Background
 ) -> None:
     loggers = loggers_of(tmp_path, background)
@@ -158,7 +158,7 @@ def test_a_seam_that_comes_later_is_written_when_it_is_reached(
     ]
 
 
-def test_tensorboard_is_not_missed(
+def test_missing_tensorboard_is_not_reported(
     tmp_path: Path,
     background: Background,
     monkeypatch: pytest.MonkeyPatch,
@@ -171,7 +171,7 @@ def test_tensorboard_is_not_missed(
     assert caplog.messages == []
 
 
-def test_a_tensorboard_that_cannot_be_imported_is_reported_once(
+def test_tensorboard_import_error_is_reported_once(
     tmp_path: Path,
     background: Background,
     monkeypatch: pytest.MonkeyPatch,
@@ -191,7 +191,7 @@ def test_a_tensorboard_that_cannot_be_imported_is_reported_once(
     assert len(read_results(tmp_path / "results.csv")) == 1
 
 
-def test_a_tensorboard_that_fails_later_is_left_alone(
+def test_failing_tensorboard_is_not_called_again(
     tmp_path: Path,
     background: Background,
     monkeypatch: pytest.MonkeyPatch,
@@ -221,7 +221,7 @@ def test_a_tensorboard_that_fails_later_is_left_alone(
     ]
 
 
-def test_a_results_file_that_cannot_be_written_is_tried_again(
+def test_unwritable_results_file_is_retried(
     tmp_path: Path, background: Background, caplog: pytest.LogCaptureFixture
 ) -> None:
     results = tmp_path / "results.csv"
@@ -236,7 +236,7 @@ def test_a_results_file_that_cannot_be_written_is_tried_again(
         f"Cannot write {results}: Is a directory; "
         "the run continues and retries after the next epoch."
     ]
-    assert (tmp_path / "seams.json").is_file()  # each file fails alone
+    assert (tmp_path / "seams.json").is_file()  # other files are still written
     results.rmdir()
     loggers.on_epoch(state_after(*rows))
     background.wait()
@@ -263,7 +263,7 @@ class NoisyLogger(Logger):
         (ConnectionError("the share is gone"), "ConnectionError: the share is gone"),
     ],
 )
-def test_every_error_of_the_system_is_one_sentence(
+def test_os_errors_are_logged_in_one_sentence(
     background: Background, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     loggers = Loggers([NoisyLogger(error)], PLAN, background)
@@ -275,12 +275,12 @@ def test_every_error_of_the_system_is_one_sentence(
     ]
 
 
-def test_a_bug_of_ours_is_not_hidden() -> None:
+def test_other_exceptions_of_a_logger_are_raised() -> None:
     with pytest.raises(KeyError, match="epoch"), Background() as background:
         Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).on_epoch(state_after(row_of(0)))
 
 
-def test_files_wait_for_a_checkpoint_and_are_not_written_without_it(
+def test_files_are_written_only_after_the_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:
@@ -294,10 +294,10 @@ def test_files_wait_for_a_checkpoint_and_are_not_written_without_it(
     with pytest.raises(UnwritableError, match=r"last\.pt"):
         train_an_epoch()
     assert list(tmp_path.iterdir()) == []
-    assert caplog.messages == ["Epoch 0: skipped 2 batches."]  # the console does not wait
+    assert caplog.messages == ["Epoch 0: skipped 2 batches."]  # the console logs at once
 
 
-def test_what_is_logged_is_what_was_true_at_the_event(tmp_path: Path) -> None:
+def test_run_log_is_a_copy_of_the_state(tmp_path: Path) -> None:
     state = state_after(row_of(0))
     run = RunLog.from_state(state)
     state.record_continuation(RESUMED, replaces=False)
@@ -305,7 +305,7 @@ def test_what_is_logged_is_what_was_true_at_the_event(tmp_path: Path) -> None:
     assert run == (1, [row_of(0)], [], -1, False)
 
 
-def test_the_console_shows_the_audit_and_the_end_of_patience(
+def test_console_logs_audit_and_early_stop(
     tmp_path: Path, background: Background, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "yolo")
@@ -325,7 +325,9 @@ def test_the_console_shows_the_audit_and_the_end_of_patience(
     assert caplog.messages == ["No improvement since epoch 0: stopping early after 1 epochs."]
 
 
-def test_seams_are_written_once_there_are_any(tmp_path: Path, background: Background) -> None:
+def test_seams_file_is_written_after_a_seam_or_resume(
+    tmp_path: Path, background: Background
+) -> None:
     plan = plan_of(base_segment(2, "linear", 0.1))
     state = state_after(row_of(0))
     loggers = build_loggers(tmp_path, plan, SINGLE_PROCESS, background)

@@ -7,7 +7,7 @@ import torch
 
 from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.utils.solver.test_schedule import plan_of
-from tests.utils.training.test_engine import context_for, spoilt, toy_batch, toy_state
+from tests.utils.training.test_engine import context_for, toy_batch, toy_state, with_infinite_loss
 from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint, validated
 from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
 from utils.solver.schedule import base_segment
@@ -31,7 +31,7 @@ def saved(state: TrainingState) -> TrainingCheckpoint:
     return state.to_checkpoint(plan, CONFIG)
 
 
-def test_a_state_comes_back_from_a_file_with_its_scaler(tmp_path: Path) -> None:
+def test_state_is_restored_from_a_file_with_its_scaler(tmp_path: Path) -> None:
     state = with_scaler(toy_state(), 8.0)
     context = context_for(state)
     state.model.train()
@@ -52,7 +52,7 @@ def test_a_state_comes_back_from_a_file_with_its_scaler(tmp_path: Path) -> None:
         assert torch.equal(tensor, other.model.state_dict()[name]), name
 
 
-def test_an_overflow_of_the_scaled_gradients_skips_the_step_and_lowers_the_scale() -> None:
+def test_gradient_overflow_skips_the_step_and_lowers_the_scale() -> None:
     state = with_scaler(toy_state(), LARGEST)
     state.model.train()
     before = {name: tensor.clone() for name, tensor in state.model.named_parameters()}
@@ -62,7 +62,7 @@ def test_an_overflow_of_the_scaled_gradients_skips_the_step_and_lowers_the_scale
         assert torch.equal(tensor, before[name]), name
 
 
-def test_what_is_handed_out_is_the_average_in_half_precision() -> None:
+def test_deploy_checkpoint_contains_ema_weights_in_fp16() -> None:
     state = toy_state()
     state.epoch, state.history = 1, [dict(ROW)]
     deploy = deploy_checkpoint(saved(state))
@@ -73,7 +73,7 @@ def test_what_is_handed_out_is_the_average_in_half_precision() -> None:
         assert torch.equal(kept, tensor.half() if tensor.is_floating_point() else tensor)
 
 
-def test_what_is_measured_at_a_seam_is_kept_beside_the_epochs_own_result() -> None:
+def test_seam_check_is_recorded_beside_the_metrics_of_the_epoch() -> None:
     state = toy_state()
     state.record_seam_check(0.15, 0.1)  # no epoch was trained
     assert state.history == []
@@ -97,7 +97,7 @@ def continuation(
     )
 
 
-def test_an_extension_that_replaces_another_leaves_no_trace_of_it() -> None:
+def test_replaced_extension_is_removed_from_the_record() -> None:
     state = toy_state()
     first, resumed, second = (
         continuation(3, "extended", "imgsz"),
@@ -112,7 +112,7 @@ def test_an_extension_that_replaces_another_leaves_no_trace_of_it() -> None:
     assert state.continuations == [first, resumed, other]
 
 
-def test_a_run_that_goes_on_has_neither_stopped_early_nor_ended() -> None:
+def test_resumed_state_is_neither_stopped_nor_finalized() -> None:
     state = toy_state()
     state.stopped_early = True
     state.finalize()
@@ -125,7 +125,7 @@ def test_a_run_that_goes_on_has_neither_stopped_early_nor_ended() -> None:
 
 
 @pytest.mark.parametrize("scale", [4.0, None])
-def test_summed_gradients_are_saved_without_their_scale(scale: float | None) -> None:
+def test_accumulated_gradients_are_saved_without_loss_scale(scale: float | None) -> None:
     state = with_scaler(toy_state(), 1024.0)
     context = context_for(state, accumulate=3)
     state.model.train()
@@ -140,10 +140,10 @@ def test_summed_gradients_are_saved_without_their_scale(scale: float | None) -> 
     other = toy_state() if scale is None else with_scaler(toy_state(), scale)
     other.model.train()
     other.restore({**checkpoint, "scaler": {}})
-    taken = other.model.get_parameter(name).grad
-    assert taken is not None
-    assert torch.equal(taken, gradient / 1024 * (scale or 1.0))
-    # Nothing is left of the epoch but a bad batch: what is summed is applied all the same.
-    train_step(other, spoilt(context, "box"), toy_batch(), last=True)
+    restored = other.model.get_parameter(name).grad
+    assert restored is not None
+    assert torch.equal(restored, gradient / 1024 * (scale or 1.0))
+    # The last batch of the epoch is skipped, but the accumulated gradients are applied.
+    train_step(other, with_infinite_loss(context, "box"), toy_batch(), last=True)
     assert other.progress.pending == 0
     assert other.ema.updates == 1
