@@ -112,7 +112,7 @@ def test_repeating_the_command_after_an_interruption_logs_a_warning(
 def test_run_stopped_within_an_epoch_is_extended_after_that_epoch(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Epoch 0 has iterations 0 to 2, epoch 1 has 3 to 5; the run is killed after the fifth."""
+    """Epoch 0 is iterations 0 to 2, epoch 1 is 3 to 5; saved after each, killed after the fifth."""
     steps = iter(range(100))
 
     def step_or_fail(*arguments: Any, **options: Any) -> None:

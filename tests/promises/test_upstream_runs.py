@@ -194,7 +194,7 @@ def test_a_best_epoch_that_is_not_to_be_had_does_not_stand_in_the_way(
 def test_its_own_folder_is_not_written_into(data: Path, killed: Path) -> None:
     before = {file: file.read_bytes() for file in killed.rglob("*") if file.is_file()}
     how = f"--extend-epochs 1 --name {killed.name} --exist-ok --project {killed.parent}"
-    with pytest.raises(UserError, match="is the folder of the YOLOv5 run itself; give another"):
+    with pytest.raises(UserError, match="is the folder of the YOLOv5 run itself; choose another"):
         train(parse_request(command(killed / "weights" / "last.pt", data, how)))
     assert {file: file.read_bytes() for file in killed.rglob("*") if file.is_file()} == before
 

@@ -121,9 +121,9 @@ def test_help() -> None:
     ],
 )
 def test_bounds(options: str, sentence: str) -> None:
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         parse(f"ann --place inn {options}")
-    assert str(refused.value) == sentence
+    assert str(error.value) == sentence
     for within in ("--courses 1", "--salt 1", "--salt 0", "--sugar 0.99", "--hours 0"):
         parse(f"ann --place inn {within}")
 
