@@ -13,8 +13,7 @@ from utils.datasets.index import Index
 log = logging.getLogger("yolo")
 
 GOOD_RECALL = 0.98
-"""Best possible recall, the fraction of boxes with a matching anchor, above which anchors are kept.
-"""
+"""Fraction of boxes with a matching anchor above which the anchors of the model are kept."""
 
 
 def box_sizes(index: Index, image_size: int) -> np.ndarray:

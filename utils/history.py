@@ -26,8 +26,7 @@ COLUMNS = (
     "x/lr1",
     "x/lr2",
 )
-"""Columns of results.csv. The learning rates are of the epoch's last step: biases, weights, norms.
-"""
+"""Columns of results.csv. Learning rates of the epoch's last step: biases, weights, norms."""
 ITERATION_COLUMN = "iteration"
 RAW_MAP_COLUMN = "raw/mAP_0.5:0.95"
 SKIPPED_COLUMN = "skipped"

@@ -15,7 +15,9 @@ MAX_SIZES = 2
 class DetectOptions:
     """The model, the source, the thresholds and the output of a detection run."""
 
-    weights: str = option("yolov5s.pt", "weights file (default: {default})")
+    weights: str = option(
+        "yolov5s.pt", "weights file of this project or YOLOv5 (default: {default})"
+    )
     source: str = option(
         "data/images", "image, video, folder, glob, list.txt, URL or camera (default: {default})"
     )

@@ -17,7 +17,9 @@ class ValOptions:
     """The model, the data set, the thresholds and the output of a validation."""
 
     data: str = option("coco128.yaml", "data-set file (default: {default})")
-    weights: str = option("yolov5s.pt", "weights file (default: {default})")
+    weights: str = option(
+        "yolov5s.pt", "weights file of this project or YOLOv5 (default: {default})"
+    )
     batch_size: int = option(32, "images per batch (default: {default})", minimum=1)
     imgsz: int = option(
         640, "image size in pixels (default: {default})", flags=("--img", "--img-size"), minimum=1

@@ -54,8 +54,7 @@ class ResumePoint:
     replaces: bool
     """Whether the new segment replaces a saved one of which no epoch was trained."""
     ended: bool
-    """Whether all epochs are trained and only the final steps are missing: best.pt, metrics, plots.
-    """
+    """Whether training is over and only the final steps are left: best.pt, metrics, plots."""
     best: DeployCheckpoint | Path | None
     """The weights of the best epoch so far, if the checkpoint itself does not contain them."""
 
