@@ -39,6 +39,8 @@ PLAN = extend_plan(plan_of(base_segment(2, "linear", 0.1)), 2, Extension(3, "hol
 RESUMED = ContinuationRecord(epoch=1, kind="resumed", allowed_changes=[], audit=[], check={})
 FULL = OSError(errno.ENOSPC, "No space left on device")
 Call = tuple[Any, ...]
+MISS_RATE_COLUMN = MISS_RATE_PREFIX + "Reasonable"
+EMA_AT_SEAM, RAW_AT_SEAM = AT_SEAM_PREFIX + EMA_MAP_COLUMN, AT_SEAM_PREFIX + RAW_MAP_COLUMN
 
 
 def row_of(epoch: int, **more: float) -> Row:
@@ -92,12 +94,7 @@ def test_tensorboard_logs_all_metrics_of_an_epoch(
     board: list[Call], tmp_path: Path, background: Background
 ) -> None:
     loggers = loggers_of(tmp_path, background)
-    more = {
-        RAW_MAP_COLUMN: 0.25,
-        SKIPPED_COLUMN: 2.0,
-        MISS_RATE_PREFIX + "Reasonable": 31.5,
-        AT_SEAM_PREFIX + EMA_MAP_COLUMN: 0.5,
-    }
+    more = {RAW_MAP_COLUMN: 0.25, SKIPPED_COLUMN: 2.0, MISS_RATE_COLUMN: 31.5, EMA_AT_SEAM: 0.5}
     loggers.on_begin(state_after(), None)
     loggers.on_epoch(state_after(row_of(0)))
     loggers.on_epoch(state_after(row_of(0), row_of(1), row_of(2, **more)))
@@ -111,7 +108,7 @@ def test_tensorboard_logs_all_metrics_of_an_epoch(
         ("flush",),
         *(("add_scalar", name, row_of(2)[name], 2) for name in columns),
         ("add_scalar", RAW_MAP_COLUMN, 0.25, 2),
-        ("add_scalar", MISS_RATE_PREFIX + "Reasonable", 31.5, 2),
+        ("add_scalar", MISS_RATE_COLUMN, 31.5, 2),
         ("add_scalar", SKIPPED_COLUMN, 2.0, 2),
         ("flush",),
         ("close",),
@@ -122,10 +119,7 @@ def test_tensorboard_logs_all_metrics_of_an_epoch(
     ("measured", "expected"),
     [
         ({}, "EMA weights 1.07000, non-EMA weights not measured."),
-        (
-            {AT_SEAM_PREFIX + EMA_MAP_COLUMN: 0.5, AT_SEAM_PREFIX + RAW_MAP_COLUMN: 0.25},
-            "EMA weights 0.50000, non-EMA weights 0.25000.",
-        ),
+        ({EMA_AT_SEAM: 0.5, RAW_AT_SEAM: 0.25}, "EMA weights 0.50000, non-EMA weights 0.25000."),
         ({EMA_MAP_COLUMN: float("nan")}, "EMA weights not measured, non-EMA weights not measured."),
     ],
 )
@@ -138,11 +132,7 @@ def test_tensorboard_logs_a_seam_at_the_start(
         "Extended at epoch 2 to 5 epochs with `hold`: the learning rate changes from 0.0055 to "
         f"0.0055. mAP50-95 before the seam: {expected}"
     )
-    assert board == [
-        ("open", str(tmp_path), 2),
-        ("add_text", "seam", text, 2),
-        ("flush",),
-    ]
+    assert board == [("open", str(tmp_path), 2), ("add_text", "seam", text, 2), ("flush",)]
 
 
 def test_tensorboard_logs_a_later_seam_when_it_is_reached(
@@ -232,10 +222,8 @@ def test_unwritable_results_file_is_retried(
     loggers.on_epoch(state_after(*rows[:1]))
     loggers.on_epoch(state_after(*rows[:2]))
     background.wait()
-    assert caplog.messages == [
-        f"Cannot write {results}: Is a directory; "
-        "the run continues and retries after the next epoch."
-    ]
+    retry = "the run continues and retries after the next epoch."
+    assert caplog.messages == [f"Cannot write {results}: Is a directory; {retry}"]
     assert (tmp_path / "seams.json").is_file()  # other files are still written
     results.rmdir()
     loggers.on_epoch(state_after(*rows))
@@ -280,9 +268,7 @@ def test_other_exceptions_of_a_logger_are_raised() -> None:
         Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).on_epoch(state_after(row_of(0)))
 
 
-def test_files_are_written_only_after_the_checkpoint(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_files_follow_the_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise UnwritableError(Path("last.pt"), FULL)
 
