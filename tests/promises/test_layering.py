@@ -83,6 +83,7 @@ WITHOUT_TORCH = (
     "utils.runs.plan_preview",
     "utils.solver.continuation",
     "utils.solver.guard",
+    "utils.solver.modes",
     "utils.solver.plan_forensics",
     "utils.solver.preview",
     "utils.solver.recorded_rates",

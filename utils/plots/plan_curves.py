@@ -13,11 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from utils.plots.figure import (
-    BLUE,
-    GREEN,
     INK,
-    ORANGE,
-    PURPLE,
     QUIET,
     new_figure,
     save_figure,
@@ -25,11 +21,11 @@ from utils.plots.figure import (
 )
 from utils.plots.flags import Flag, hoist, place_flags, rows_height
 from utils.plots.run_curves import EPOCH_STEPS
+from utils.solver.modes import RUN, mode_named
 from utils.solver.preview import SMALL, PlanPreview
 from utils.solver.schedule import Plan
 
-COLORS = {"rebase": BLUE, "slope-match": GREEN, "hold": ORANGE, "restart": PURPLE}
-PAST = "#9a9a9a"
+PAST = RUN.color
 PAST_TINT, AHEAD_TINT = "#f4f6f9", "#fdf4e7"
 
 # The figure from top to bottom, in inches; the flags of the seams come on top of the panels.
@@ -142,7 +138,7 @@ def _dots(planned: int) -> dict[str, Any]:
 def _style(preview: PlanPreview) -> dict[str, Any]:
     """A colour for each mode, dashes for modifiers, and a broad line for what is asked for."""
     return {
-        "color": COLORS[preview.mode],
+        "color": mode_named(preview.mode).color,
         "linestyle": "-" if preview.label == preview.mode else "--",
         "linewidth": REQUESTED_LINE if preview.requested else LINE,
     }
