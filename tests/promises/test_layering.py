@@ -84,6 +84,7 @@ WITHOUT_TORCH = (
     "utils.solver.continuation",
     "utils.solver.guard",
     "utils.solver.modes",
+    "utils.solver.optimizers",
     "utils.solver.plan_forensics",
     "utils.solver.preview",
     "utils.solver.recorded_rates",

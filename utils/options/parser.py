@@ -10,6 +10,7 @@ from utils.errors import UserError
 from utils.options.script import OptionParser
 from utils.options.train_options import Continuation, TrainOptions, TrainRequest
 from utils.solver.continuation import SLOPES
+from utils.solver.optimizers import OPTIMIZERS
 from utils.solver.schedule import LAWS, MODES
 
 
@@ -49,7 +50,7 @@ def _add_run_options(group: argparse._ArgumentGroup, default: TrainOptions) -> N
 
 
 def _add_training_options(group: argparse._ArgumentGroup, default: TrainOptions) -> None:
-    group.add_argument("--optimizer", choices=("SGD", "Adam", "AdamW"), help="default SGD")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, help=f"default {default.optimizer}")
     group.add_argument(
         "--nominal-batch-size",
         type=int,

@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from utils.errors import UserError
 from utils.solver.continuation import Extension
+from utils.solver.modes import DEFAULT_MODE
+from utils.solver.optimizers import DEFAULT_OPTIMIZER
 
 FREE_ON_RESUME = frozenset(
     {"device", "compile", "workers", "cache", "patience", "project", "name", "exist_ok"}
@@ -51,7 +53,7 @@ class TrainOptions:
     amp: str = "auto"
     multi_scale: bool = False
     single_cls: bool = False
-    optimizer: str = "SGD"
+    optimizer: str = DEFAULT_OPTIMIZER
     workers: int = 8
     project: str = "runs/train"
     name: str = "exp"
@@ -116,7 +118,7 @@ class Continuation:
     resume: str | None = None
     """None: a new run. Empty: the most recent one. Else a checkpoint or a run folder."""
     extend_epochs: int | None = None
-    lr_continuation: str = "rebase"
+    lr_continuation: str = DEFAULT_MODE
     slope: str = "fit"
     lrf: float | None = None
     peak: float | None = None

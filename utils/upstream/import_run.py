@@ -27,6 +27,7 @@ from utils.checkpoint.format import (
 from utils.errors import UserError
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
+from utils.solver.optimizers import optimizer_of_buffers
 from utils.solver.schedule import LAWS, Plan, WarmUp, base_segment
 from utils.upstream.history import best_epoch
 from utils.upstream.optimizer import NamedGroup, name_optimizer_state
@@ -54,7 +55,6 @@ from utils.upstream.state import (
     stripped_parts,
 )
 
-ADAM_BUFFER = "exp_avg"
 ALWAYS_MISSING = {
     "full precision": "YOLOv5 saves weights and EMA in fp16, off by up to 0.05 % each",
     "data order": "never saved by YOLOv5; drawn from the seed and the epoch here",
@@ -198,8 +198,9 @@ def _options(parts: _Parts, raw: dict[str, Any], wishes: ImportOptions) -> Train
         "epochs": parts.progress.planned,
         "cos_lr": parts.law == "cosine",
     }
-    if any(ADAM_BUFFER in state for group in parts.groups for state in group.state.values()):
-        settled_options["optimizer"] = "AdamW" if raw.get("optimizer") == "AdamW" else "Adam"
+    buffers = {name for group in parts.groups for state in group.state.values() for name in state}
+    if optimizer := optimizer_of_buffers(buffers, raw.get("optimizer")):
+        settled_options["optimizer"] = optimizer
     return train_options(raw, parts.path, **settled_options)
 
 
