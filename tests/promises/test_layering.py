@@ -78,6 +78,7 @@ WITHOUT_TORCH = (
     "utils.options.parser",
     "utils.options.script",
     "utils.options.train_options",
+    "utils.plots.panels",
     "utils.plots.plan_curves",
     "utils.plots.run_curves",
     "utils.runs.plan_preview",
