@@ -20,6 +20,7 @@ if __name__ == "__main__":
 from benchmarks.report import add_common_options, compare
 from benchmarks.timing import MEGABYTE, MILLISECONDS, Measure, Results
 from utils.options.script import OptionParser, run_script
+from utils.solver.optimizers import OPTIMIZERS
 
 ALWAYS = ("--weights", "", "--noplots")
 """Of every training that is measured: from scratch, without pictures."""
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data", default="streets.yaml", help="data-set file (default: streets.yaml)")
     add("--hyp", default="hyp.streets.yaml", help="default: hyp.streets.yaml")
     add("--cfg", default="yolov5n.yaml", help="model file (default: yolov5n.yaml)")
-    add("--optimizer", choices=("SGD", "Adam", "AdamW"), default="AdamW", help="default: AdamW")
+    add("--optimizer", choices=OPTIMIZERS, default="AdamW", help="default: AdamW")
     add("--imgsz", type=int, default=320, help="pixels (default: 320)")
     add("--batch-size", type=int, default=8, help="images (default: 8)")
     add("--workers", type=int, default=2, help="loader processes (default: 2)")

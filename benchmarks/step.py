@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from benchmarks.report import add_common_options, compare
 from benchmarks.timing import MILLISECONDS, Measure, PartTimes, PeakMemory, Results
 from utils.options.script import OptionParser, run_script
+from utils.solver.optimizers import OPTIMIZERS
 
 # What is heavy is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--imgsz", type=int, default=640, help="pixels (default: 640)")
     add("--batch-size", type=int, default=8, help="images (default: 8)")
     add("--boxes", type=int, default=16, help="per image (default: 16)")
-    add("--optimizer", choices=("SGD", "Adam", "AdamW"), default="SGD", help="default: SGD")
+    add("--optimizer", choices=OPTIMIZERS, default="SGD", help="default: SGD")
     add("--amp", choices=("auto", "off", "bf16", "fp16"), default="off", help="default: off")
     add(
         "--channels-last",

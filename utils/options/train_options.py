@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 from utils.errors import UserError
 from utils.options.option import OnResume, Option, check, flag_of, names_of, option, options_of
 from utils.solver.continuation import SLOPES, Extension
+from utils.solver.modes import DEFAULT_MODE
+from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from utils.solver.schedule import LAWS, MODES
 
 FREE, ALLOWABLE = OnResume.FREE, OnResume.ALLOWABLE
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
 MIN_IMAGE_SIZE = 32
 TOO_SMALL = "{flag} {value}: give at least {minimum} pixels."
 NEGATIVE = "--seed, --patience and --freeze cannot be negative."
@@ -53,7 +54,11 @@ class TrainOptions:
     )
 
     optimizer: str = option(
-        "SGD", "default {default}", choices=OPTIMIZERS, group="how to train", resume=ALLOWABLE
+        DEFAULT_OPTIMIZER,
+        "default {default}",
+        choices=OPTIMIZERS,
+        group="how to train",
+        resume=ALLOWABLE,
     )
     nominal_batch_size: int = option(
         64, "sum gradients up to this many images (default {default})", minimum=1, resume=ALLOWABLE
@@ -167,7 +172,7 @@ class Continuation:
     """None: a new run. Empty: the most recent one. Else a checkpoint or a run folder."""
     extend_epochs: int | None = option(None, "epochs to add to the planned total", metavar="X")
     lr_continuation: str = option(
-        "rebase", "learning rate after the seam (default {default})", choices=MODES
+        DEFAULT_MODE, "learning rate after the seam (default {default})", choices=MODES
     )
     slope: str = option(
         "fit", "slope-match: down to the last epoch, or as it was ({default})", choices=SLOPES
