@@ -1,4 +1,4 @@
-"""What saving costs a training: the size of a checkpoint, and how long the training stands still.
+"""Measures what saving costs: the size of a checkpoint, and how long it stalls training.
 
 Usage: python benchmarks/checkpoint.py [--cfg yolov5s.yaml] [--against='--optimizer SGD']
 """
@@ -14,61 +14,64 @@ from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Python looks for modules beside this file; they are imported from the root, as everywhere.
+    # A script starts with its own folder on sys.path; imports need the repository root instead.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MEGABYTE, MILLISECONDS, Measure, Results
+from benchmarks.timing import MEGABYTE, MILLISECONDS, Measure, Measurements
 from utils.options.script import OptionParser, run_script
+from utils.solver.optimizers import OPTIMIZERS
 
 ALWAYS = ("--weights", "", "--noplots")
-"""Of every training that is measured: from scratch, without pictures."""
+"""Options of every run that is measured: from scratch, without plots."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program; the defaults are those of `make demo`."""
+    """Return the parser of this program's options; the defaults are those of `make demo`."""
     parser = OptionParser(
         prog="python benchmarks/checkpoint.py",
-        description="Train in the manner of `make demo`, an epoch to a round, and measure what its "
-        "saves cost.",
+        description="Train with the options of `make demo`, one epoch per round, and measure what "
+        "saving costs.",
     )
     add = parser.add_argument
     add("--data", default="streets.yaml", help="data-set file (default: streets.yaml)")
-    add("--hyp", default="hyp.streets.yaml", help="default: hyp.streets.yaml")
+    add(
+        "--hyp", default="hyp.streets.yaml", help="hyper-parameter file (default: hyp.streets.yaml)"
+    )
     add("--cfg", default="yolov5n.yaml", help="model file (default: yolov5n.yaml)")
-    add("--optimizer", choices=("SGD", "Adam", "AdamW"), default="AdamW", help="default: AdamW")
-    add("--imgsz", type=int, default=320, help="pixels (default: 320)")
-    add("--batch-size", type=int, default=8, help="images (default: 8)")
+    add("--optimizer", choices=OPTIMIZERS, default="AdamW", help="optimizer (default: AdamW)")
+    add("--imgsz", type=int, default=320, help="image size in pixels (default: 320)")
+    add("--batch-size", type=int, default=8, help="batch size (default: 8)")
     add("--workers", type=int, default=2, help="loader processes (default: 2)")
-    add("--device", default="", help="as of train.py (default: first GPU, else cpu)")
+    add("--device", default="", help="device, as for train.py (default: first GPU, else cpu)")
     add_common_options(parser, rounds=3, against="--optimizer SGD")
     return parser
 
 
 def main() -> None:
-    """Measure the variants that the command line asks for."""
+    """Measure the variants of the command line."""
     with tempfile.TemporaryDirectory(prefix="checkpoints-") as folder:
         compare(build_parser(), partial(prepare, folder=Path(folder)))
 
 
 def train_options(args: argparse.Namespace) -> list[str]:
-    """The command line of train.py for a variant."""
-    named = ("data", "hyp", "cfg", "optimizer", "imgsz", "batch_size", "workers", "device")
-    given = {f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in named}
+    """Return the options of train.py for a variant."""
+    names = ("data", "hyp", "cfg", "optimizer", "imgsz", "batch_size", "workers", "device")
+    given = {f"--{name.replace('_', '-')}": str(getattr(args, name)) for name in names}
     given |= {"--nominal-batch-size": given["--batch-size"]}
     given |= {"--epochs": str(args.rounds + args.warm_up)}
     return [*ALWAYS, *(word for option in given.items() for word in option)]
 
 
 def prepare(args: argparse.Namespace, folder: Path) -> Measure:
-    """Build a training; a round is one of its epochs, with validation.
+    """Build a training run; a round is one epoch with validation.
 
     Args:
-        args: of the variant.
-        folder: in which a new one takes the run's files.
+        args: options of the variant.
+        folder: an existing folder; the run's files go into a new folder inside it.
 
     Raises:
-        UserError: an option, the data set or the model is refused.
+        UserError: an option, the data set or the model is invalid.
     """
     import train
     from utils.checkpoint.store import load_checkpoint
@@ -87,9 +90,9 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     training = train.build(run, SINGLE_PROCESS, select_device(run.options.device))
     plan, state, options = training.plan, training.state, training.run.options
     background = Background()
-    place = Path(tempfile.mkdtemp(dir=folder))
-    recorder = RunRecorder(place, plan, training.config, options, SINGLE_PROCESS, background)
-    loggers = build_loggers(place, plan, SINGLE_PROCESS, background)
+    run_folder = Path(tempfile.mkdtemp(dir=folder))
+    recorder = RunRecorder(run_folder, plan, training.config, options, SINGLE_PROCESS, background)
+    loggers = build_loggers(run_folder, plan, SINGLE_PROCESS, background)
     recorder.save_on_begin(state, training.run)
     loggers.on_begin(state, None)
     validator = Validator(training.evaluator, plan, options, SINGLE_PROCESS, Interrupts())
@@ -100,7 +103,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
         on_epoch=(recorder.save_on_epoch, loggers.on_epoch),
     )
 
-    def measure() -> Results:
+    def measure() -> Measurements:
         background.wait()
         times = [time.perf_counter()]
         losses = train_epoch(state, training.context, training.loaders.train, observers)

@@ -1,4 +1,4 @@
-"""What the size of a data set costs: checking its files, opening it again, reading from it. POSIX.
+"""Measures how the cost of indexing and reading a data set depends on its size. POSIX only.
 
 Usage: python benchmarks/dataset.py --data coco128.yaml --images 8192
 """
@@ -16,57 +16,61 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    # Python looks for modules beside this file; they are imported from the root, as everywhere.
+    # A script starts with its own folder on sys.path; imports need the repository root instead.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MILLISECONDS, Measure, PeakMemory, Results
+from benchmarks.timing import MILLISECONDS, Measure, Measurements, PeakMemory
 from utils.errors import UserError
 from utils.options.script import OptionParser, run_script
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Slow modules are imported inside the functions that use them: --help must be fast.
 if TYPE_CHECKING:
     from utils.datasets.index import Index
     from utils.datasets.loader import TrainLoader
 
-CACHES = "*.npz"
-"""Among the labels, where the index is kept."""
+INDEX_CACHE_GLOB = "*.npz"
+"""Cache files of the index, in the label folder."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
+    """Return the parser of this program's options."""
     parser = OptionParser(
         prog="python benchmarks/dataset.py",
-        description="Make a data set of any size out of links to the images and labels of another "
-        "one; tell how long indexing it takes, anew and from the cache, and a training sample, and "
-        "how much memory.",
+        description="Create a data set of any size from links to the images and labels of another "
+        "one; measure the time to index it from scratch and from the cache, the time per training "
+        "sample, and the memory.",
     )
     add = parser.add_argument
-    add("--data", default="coco128.yaml", help="whose images are linked (default: coco128.yaml)")
-    add("--images", type=int, default=128, help="of the new data set (default: 128)")
-    add("--imgsz", type=int, default=640, help="pixels of a sample (default: 640)")
-    add("--batch-size", type=int, default=16, help="samples of a batch (default: 16)")
-    add("--hyp", default="hyp.scratch-low.yaml", help="augmentation (default: scratch-low)")
-    add("--samples", type=int, default=256, help="that make a round, or more (default: 256)")
+    add("--data", default="coco128.yaml", help="data set to link to (default: coco128.yaml)")
+    add("--images", type=int, default=128, help="images in the new data set (default: 128)")
+    add("--imgsz", type=int, default=640, help="image size in pixels (default: 640)")
+    add("--batch-size", type=int, default=16, help="samples per batch (default: 16)")
+    add(
+        "--hyp",
+        default="hyp.scratch-low.yaml",
+        help="hyper-parameter file, for augmentation (default: hyp.scratch-low.yaml)",
+    )
+    add("--samples", type=int, default=256, help="minimum samples per round (default: 256)")
     add_common_options(parser, rounds=3, against="--images 8192")
     return parser
 
 
 def main() -> None:
-    """Measure the variants that the command line asks for."""
+    """Measure the variants of the command line."""
     with tempfile.TemporaryDirectory(prefix="links-") as folder:
         compare(build_parser(), partial(prepare, folder=Path(folder)))
 
 
 def prepare(args: argparse.Namespace, folder: Path) -> Measure:
-    """Make the data set of a variant; a round indexes it twice and reads samples of it.
+    """Create the data set of a variant; a round indexes it twice and reads samples from it.
 
     Args:
-        args: of the variant.
-        folder: in which a new one takes the links.
+        args: options of the variant.
+        folder: an existing folder; the links go into a new folder inside it.
 
     Raises:
-        UserError: an option, the data set or the hyper-parameters are refused.
+        UserError: an option, the data set or the hyper-parameters are invalid.
     """
     import cv2
     import torch
@@ -76,17 +80,18 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     from utils.datasets.loader import build_train_loader
     from utils.hyp import load_hyp
 
-    if min(args.images, args.imgsz, args.batch_size, args.samples) < 1:
-        raise UserError("--images, --imgsz, --batch-size and --samples must be 1 or more.")
-    # As in a worker: a core makes its samples in one thread.
+    for name in ("images", "imgsz", "batch_size", "samples"):
+        if (value := getattr(args, name)) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least 1.")
+    # As in a worker process: one thread per core.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     description = load_description(args.data)
     ensure_available(description, ("train",))
     originals = build_index(description.split("train"), description.names)
-    place = Path(tempfile.mkdtemp(dir=folder))
-    pictures, labels = link_images(originals, args.images, place)
-    open_index = partial(build_index, [pictures], description.names)
+    links = Path(tempfile.mkdtemp(dir=folder))
+    image_folder, label_folder = link_images(originals, args.images, links)
+    open_index = partial(build_index, [image_folder], description.names)
     open_loader = partial(
         build_train_loader,
         image_size=args.imgsz,
@@ -97,8 +102,8 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
         cache=None,
     )
 
-    def measure() -> Results:
-        for cache in labels.glob(CACHES):
+    def measure() -> Measurements:
+        for cache in label_folder.glob(INDEX_CACHE_GLOB):
             cache.unlink()
         memory = PeakMemory(torch.device("cpu"))
         times = [time.perf_counter()]
@@ -108,10 +113,10 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
         times.append(time.perf_counter())
         samples = read_samples(partial(open_loader, index), args.samples)
         times.append(time.perf_counter())
-        require_complete(index, originals, args.images)
-        anew, cached, reading = (b - a for a, b in itertools.pairwise(times))
+        check_complete(index, originals, args.images)
+        scratch, cached, reading = (b - a for a, b in itertools.pairwise(times))
         return {
-            "indexing anew, ms/image": anew / args.images * MILLISECONDS,
+            "indexing anew, ms/image": scratch / args.images * MILLISECONDS,
             "indexing from the cache, ms/image": cached / args.images * MILLISECONDS,
             "training sample, ms": reading / samples * MILLISECONDS,
             "index, bytes/image": index_bytes(index) / args.images,
@@ -122,54 +127,54 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
 
 
 def link_images(originals: Index, count: int, folder: Path) -> tuple[Path, Path]:
-    """Make a data set of symbolic links to images, one after the other and over again.
+    """Create a data set of symbolic links that repeats the original images in order.
 
     Args:
-        originals: the images; their labels are linked too, ignore regions are not.
-        count: images of the new data set.
-        folder: takes its folders.
+        originals: the images to link to; labels are linked too, ignore regions are not.
+        count: number of images in the new data set.
+        folder: an existing folder for the image folder and the label folder.
 
     Returns:
-        The folder of its images, and that of its labels.
+        The image folder and the label folder.
     """
     from utils.datasets.labels import IMAGE_FOLDER, LABEL_FOLDER, find_labels
 
-    pictures, labels = folder / IMAGE_FOLDER, folder / LABEL_FOLDER
-    pictures.mkdir()
-    labels.mkdir()
+    image_folder, label_folder = folder / IMAGE_FOLDER, folder / LABEL_FOLDER
+    image_folder.mkdir()
+    label_folder.mkdir()
     images = list(originals.paths)
     files = [Path(label) for label in find_labels(images)]
     pairs = [(Path(i), f if f.exists() else None) for i, f in zip(images, files, strict=True)]
     for number in range(count):
         image, label = pairs[number % len(pairs)]
         name = f"{number:09d}"
-        (pictures / f"{name}{image.suffix}").symlink_to(image)
+        (image_folder / f"{name}{image.suffix}").symlink_to(image)
         if label is not None:
-            (labels / f"{name}.txt").symlink_to(label)
-    return pictures, labels
+            (label_folder / f"{name}.txt").symlink_to(label)
+    return image_folder, label_folder
 
 
-def read_samples(open_loader: Callable[[], TrainLoader], least: int) -> int:
-    """Read batches until there were `least` samples, and tell how many there were.
+def read_samples(open_loader: Callable[[], TrainLoader], minimum: int) -> int:
+    """Read whole batches up to at least `minimum` samples; return the number of samples.
 
-    Each epoch has a loader of its own, which must decode every image: in a small data set the one
-    of the epoch before would still have some.
+    Each epoch has its own loader, so that every image is decoded: the loader of the previous
+    epoch would still hold some images of a small data set in memory.
     """
     samples = epoch = 0
-    while samples < least:
+    while samples < minimum:
         for batch in open_loader().batches(epoch):
             samples += len(batch.images)
-            if samples >= least:
+            if samples >= minimum:
                 break
         epoch += 1
     return samples
 
 
-def require_complete(index: Index, originals: Index, count: int) -> None:
-    """See to it that what was measured is a data set of `count` images with all their boxes.
+def check_complete(index: Index, originals: Index, count: int) -> None:
+    """Check that the index has `count` images and all their boxes.
 
     Raises:
-        UserError: it is not; the files have changed meanwhile.
+        UserError: it does not, because the original files changed during the measurement.
     """
     import numpy as np
 
@@ -177,12 +182,12 @@ def require_complete(index: Index, originals: Index, count: int) -> None:
     if (len(index), len(index.boxes)) != (count, boxes):
         raise UserError(
             f"the data set of links has {len(index)} images and {len(index.boxes)} boxes instead "
-            f"of {count} and {boxes}; leave the original files alone and start again."
+            f"of {count} and {boxes}; start again and do not change the original files meanwhile."
         )
 
 
 def index_bytes(index: Index) -> int:
-    """Size of the arrays of an index, which every process that loads images holds."""
+    """Return the size in bytes of the arrays of an index; every loader process holds them."""
     packed = (index.paths.content, index.paths.offsets)
     return sum(array.nbytes for array in (*packed, index.sizes, index.boxes, index.offsets))
 

@@ -1,4 +1,4 @@
-"""Kill a training over and over, resume it, and compare it with one that nobody disturbed.
+"""Kills a training run repeatedly, resumes it, and compares it with an uninterrupted run.
 
 Usage: python benchmarks/faults.py --kills 30 [--seed 0] [--epochs 15] [--save-steps 3] [--json]
 """
@@ -13,121 +13,125 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    # Python looks for modules beside this file; they are imported from the root, as everywhere.
+    # A script starts with its own folder on sys.path; imports need the repository root instead.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from utils.options.script import OptionParser, run_script
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Slow modules are imported inside the functions that use them: --help must be fast.
 if TYPE_CHECKING:
-    from benchmarks.kill_campaign import Outcome
+    from benchmarks.kill_campaign import CampaignResult
 
 log = logging.getLogger("yolo")
 
-# Small enough for minutes. The gradients of four batches are summed for a step, so that most saves
-# are of half-made ones.
-RUN = (
+# Small enough to finish in minutes. A step accumulates the gradients of four batches, so that most
+# saves happen between two steps.
+TRAIN_OPTIONS = (
     "--data streets.yaml --hyp hyp.streets.yaml --weights '' --cfg yolov5n.yaml --optimizer AdamW "
     "--imgsz 96 --batch-size 16 --workers 2 --device cpu"
 )
-UNEQUAL = 1  # exit code
-SHOWN = 10  # differences
+EXIT_FAILED = 1
+MAX_DIFFERENCES = 10  # in the report
 
-Figure = int | str | bool | list[str] | dict[str, int]
+Value = int | str | bool | list[str] | dict[str, int]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
+    """Return the parser of this program's options."""
     parser = OptionParser(
         prog="python benchmarks/faults.py",
-        description="Kill a training at random moments, resume it until it is done, and compare it "
-        "with one that nobody disturbed. Trains on the data set that the program draws itself.",
-        epilog="exit code: 0 if every kill was survived and all is equal bit for bit, else 1",
+        description="Kill a training run at random moments, resume it until it finishes, compare "
+        "it with an uninterrupted run. Trains on the synthetic data set streets.yaml.",
+        epilog="exit code: 0 if the run survived every kill and is equal bit for bit, else 1",
     )
-    parser.add_argument("--kills", type=int, default=30, help="how often (default: 30)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--epochs", type=int, default=15, help="of the run (default: 15)")
+    parser.add_argument("--kills", type=int, default=30, help="number of kills (default: 30)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the kills (default: 0)")
+    parser.add_argument("--epochs", type=int, default=15, help="epochs of the run (default: 15)")
     parser.add_argument(
-        "--save-steps", type=int, default=3, help="save every so many batches (default: 3)"
+        "--save-steps", type=int, default=3, help="save after every N batches (default: 3)"
     )
-    parser.add_argument("--threads", type=int, default=1, help="of both runs (default: 1)")
-    parser.add_argument("--json", action="store_true", help="as JSON, and nothing else")
+    parser.add_argument("--threads", type=int, default=1, help="threads per run (default: 1)")
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as JSON, and nothing else"
+    )
     return parser
 
 
 def main() -> None:
-    """Read the command line, let the campaign run, tell what came of it."""
+    """Parse the command line, run the campaign, report the result."""
     from benchmarks.kill_campaign import Campaign
 
     parser = build_parser()
     args = parser.parse_args()
-    if min(args.kills, args.threads) < 1 or args.seed < 0:
-        parser.error("--kills and --threads are at least 1, --seed at least 0")
+    for name, minimum in (("kills", 1), ("threads", 1), ("seed", 0)):
+        if (value := getattr(args, name)) < minimum:
+            parser.error(f"--{name} {value}: must be at least {minimum}")
     if args.json:
         log.setLevel(logging.WARNING)
-    arguments = [*shlex.split(RUN), "--epochs", str(args.epochs)]
+    arguments = [*shlex.split(TRAIN_OPTIONS), "--epochs", str(args.epochs)]
     arguments += ["--save-steps", str(args.save_steps)]
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     environment = {"OMP_NUM_THREADS": str(args.threads), "YOLO_DATASETS_DIR": str(folder / "data")}
-    outcome = Campaign(arguments, folder, environment).run(args.kills, args.seed)
+    result = Campaign(arguments, folder, environment).run(args.kills, args.seed)
 
-    result = {"threads": args.threads, **summary(outcome, args.kills)}
-    log.info("\n%s", table(result))
+    report = {"threads": args.threads, **summary(result, args.kills)}
+    log.info("\n%s", table(report))
     if args.json:
-        sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    if not result["passed"]:
-        sys.stderr.write(f"{outcome.failure}\nThe runs are in {folder}\n")
-        raise SystemExit(UNEQUAL)
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    if not report["passed"]:
+        sys.stderr.write(f"{result.failure}\nThe runs are in {folder}\n")
+        raise SystemExit(EXIT_FAILED)
     shutil.rmtree(folder)
 
 
-def summary(outcome: Outcome, wanted: int) -> dict[str, Figure]:
-    """The figures of a campaign.
+def summary(result: CampaignResult, requested: int) -> dict[str, Value]:
+    """Return the values to report for a campaign.
 
     Args:
-        outcome: what came of it.
-        wanted: kills that were asked for.
+        result: result of the campaign.
+        requested: number of kills that were requested.
     """
-    lost = [kill.lost for kill in outcome.kills]
-    survived = not outcome.failure and not outcome.fatal and len(outcome.kills) == wanted
+    lost = [kill.lost for kill in result.kills]
+    survived = not result.failure and not result.fatal and len(result.kills) == requested
     return {
-        "workers": outcome.settings.workers,
-        "precision": outcome.settings.precision,
-        "epochs": outcome.epochs,
-        "batches per epoch": outcome.batches,
-        "saved every so many batches": outcome.settings.save_steps,
-        "kills": len(outcome.kills),
-        "kills while": dict(Counter(kill.hit.value for kill in outcome.kills)),
-        "resumes": outcome.resumes,
-        "begun anew": outcome.restarts,
+        "workers": result.settings.workers,
+        "precision": result.settings.precision,
+        "epochs": result.epochs,
+        "batches per epoch": result.batches,
+        "saved every so many batches": result.settings.save_steps,
+        "kills": len(result.kills),
+        "kills while": dict(Counter(kill.phase.value for kill in result.kills)),
+        "resumes": result.resumes,
+        "begun anew": result.fresh_starts,
         "batches lost": sum(lost),
         "batches lost at most at once": max(lost, default=0),
-        "last.pt found damaged": len(outcome.damaged),
-        "without a good last_prev.pt": len(outcome.fatal),
-        **{f"{part} equal": not found for part, found in outcome.differences.items()},
-        "first differences": [d for found in outcome.differences.values() for d in found][:SHOWN],
-        "passed": survived and outcome.equal,
+        "last.pt found damaged": len(result.damaged),
+        "without a good last_prev.pt": len(result.fatal),
+        **{f"{part} equal": not found for part, found in result.differences.items()},
+        "first differences": list(chain(*result.differences.values()))[:MAX_DIFFERENCES],
+        "passed": survived and result.equal,
     }
 
 
-def table(result: dict[str, Figure]) -> str:
-    """A line for each figure."""
-    width = max(map(len, result))
-    return "\n".join(f"{name:<{width}}  {_cell(figure)}" for name, figure in result.items())
+def table(report: dict[str, Value]) -> str:
+    """Return a table with a line per value."""
+    width = max(map(len, report))
+    return "\n".join(f"{name:<{width}}  {_cell(value)}" for name, value in report.items())
 
 
-def _cell(figure: Figure) -> str:
-    if isinstance(figure, bool):
-        return "yes" if figure else "no"
-    if isinstance(figure, dict):
-        return ", ".join(f"{name} {count}" for name, count in figure.items())
-    if isinstance(figure, list):
-        return ", ".join(figure) or "none"
-    return str(figure)
+def _cell(value: Value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items())
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return str(value)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Kills at random moments of a training run, each followed by a resume, until the run is done."""
+"""Kills a training run at random moments and resumes it each time, until the run finishes."""
 
 from __future__ import annotations
 
@@ -16,106 +16,106 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.run_files import (
-    ABSENT,
     LAST,
+    MISSING,
     PREVIOUS,
-    Saved,
+    CheckpointStatus,
     Settings,
     compare_runs,
-    inspect,
-    settings_of,
+    inspect_checkpoint,
+    read_settings,
 )
-from benchmarks.watched_run import Phase, Sight, WatchedRun, mean_durations
+from benchmarks.watched_run import FAILED, Observation, Phase, WatchedRun, mean_durations
 from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
-AIMS = (
+TARGET_PHASES = (
     *(Phase.TRAINING, Phase.SAVING, Phase.VALIDATING, Phase.SAVING, Phase.TRAINING),
     *(Phase.SAVING, Phase.STARTING, Phase.VALIDATING, Phase.TRAINING, Phase.ENDING),
 )
-"""Phases to kill in, over and over."""
-ANY_PART = (0.0, 1.0)
-PARTS = {Phase.STARTING: (0.3, 1.0), Phase.SAVING: (0.0, 1.5), Phase.ENDING: (0.0, 0.6)}
-"""Between which parts of a phase to kill: not while Python starts, but when best.pt and the tables
-are written after last.pt, and not when all is over."""
+"""Phases to kill in, repeated in this order."""
+ANY_FRACTION = (0.0, 1.0)
+KILL_WINDOWS = {Phase.STARTING: (0.3, 1.0), Phase.SAVING: (0.0, 1.5), Phase.ENDING: (0.0, 0.6)}
+"""Fractions of a phase's duration between which to kill: not while Python itself starts, not when
+the run is over, and also while best.pt and the tables are written after last.pt."""
 
 
 class Moment(NamedTuple):
-    """When to kill."""
+    """The time of a kill."""
 
     batches: int
-    """Trained since the start of the run; the phase is waited for from then on."""
+    """Batches to train since the start of the run before waiting for the phase."""
     phase: Phase
     wait: float
-    """Part of the phase that passes first."""
+    """Fraction of the phase to wait before the kill."""
 
 
 NEVER = Moment(sys.maxsize, Phase.ENDING, 0.0)
 
 
 class Kill(NamedTuple):
-    """A kill, and what it left."""
+    """A kill, and the checkpoints after it."""
 
-    aimed: Phase
-    hit: Phase
-    reached: int
-    """Batches that had been trained."""
-    last: Saved
-    previous: Saved
+    target: Phase
+    phase: Phase
+    batches: int
+    """Number of batches trained before the kill."""
+    last: CheckpointStatus
+    previous: CheckpointStatus
 
     @property
-    def remaining(self) -> Saved:
-        """The file to go on from."""
-        fall_back = not self.last.whole and self.previous != ABSENT
-        return self.previous if fall_back else self.last
+    def resume_from(self) -> CheckpointStatus:
+        """The checkpoint to resume from."""
+        use_previous = not self.last.intact and self.previous != MISSING
+        return self.previous if use_previous else self.last
 
     @property
     def lost(self) -> int:
-        """Batches to be trained again."""
-        return max(self.reached - self.remaining.iteration, 0)
+        """Number of batches to train again."""
+        return max(self.batches - self.resume_from.iteration, 0)
 
 
 @dataclass
-class Outcome:
-    """What came of a campaign."""
+class CampaignResult:
+    """The result of a campaign."""
 
     settings: Settings
     epochs: int
     batches: int
-    """Of an epoch."""
+    """Number of batches per epoch."""
     kills: list[Kill] = field(default_factory=list)
     resumes: int = 0
-    restarts: int = 0
-    """Kills before anything was saved: the run was begun anew."""
+    fresh_starts: int = 0
+    """Kills before the first save; the run started from scratch."""
     failure: str = ""
-    """What a process that failed said at last; empty if none did."""
+    """The end of the output of a process that failed; empty if none failed."""
     differences: dict[str, list[str]] = field(default_factory=dict)
-    """For each part of what a run leaves, where it is not that of the undisturbed run."""
+    """Differences from the uninterrupted run, for each part of the run's files."""
 
     @property
     def damaged(self) -> list[Kill]:
-        """Kills that left a last.pt that is not whole."""
+        """Kills that left a damaged last.pt."""
         return [kill for kill in self.kills if kill.last.state == "damaged"]
 
     @property
     def fatal(self) -> list[Kill]:
-        """Those of them that left no good last_prev.pt either."""
-        return [kill for kill in self.damaged if not kill.remaining.whole]
+        """Damaging kills that left no intact last_prev.pt either."""
+        return [kill for kill in self.damaged if not kill.resume_from.intact]
 
     @property
     def equal(self) -> bool:
-        """Whether the run came to its end, and is the undisturbed one bit for bit."""
+        """Whether the run finished and equals the uninterrupted run bit for bit."""
         return bool(self.differences) and not any(self.differences.values())
 
 
 class Campaign:
-    """The same run twice: undisturbed, and killed over and over.
+    """Trains the same run twice: uninterrupted, and killed repeatedly.
 
     Args:
-        arguments: of train.py, for both.
-        folder: an empty one, for the runs and what they print.
-        environment: added to that of this process.
+        arguments: command-line arguments of train.py, for both runs.
+        folder: an empty folder for the runs and their output.
+        environment: variables to add to the environment of this process.
     """
 
     def __init__(
@@ -124,98 +124,102 @@ class Campaign:
         self._arguments = arguments
         self._folder = folder
         self._environment = environment
-        self._distributed = 0
+        self._process_count = 0
 
-    def run(self, kills: int, seed: int) -> Outcome:
-        """Train undisturbed, then with kills, and compare.
+    def run(self, kills: int, seed: int) -> CampaignResult:
+        """Train without kills, train with kills, and compare the two runs.
+
+        Args:
+            kills: number of kills.
+            seed: seed of their random moments.
 
         Raises:
-            UserError: the undisturbed run failed.
+            UserError: the uninterrupted run failed.
         """
-        whole, killed = (self._folder / name for name in ("whole", "killed"))
-        with self._start(whole, ABSENT) as undisturbed:
-            undisturbed.reaches(partial(is_due, NEVER))
-        last = whole / "weights" / LAST
-        end = inspect(last)
-        if undisturbed.exit_code != 0 or not end.closed:
-            raise UserError(f"the undisturbed run failed; its last words: {undisturbed.last_words}")
-        outcome = Outcome(settings_of(last), end.epoch, end.iteration // end.epoch)
-        log.info("Undisturbed: %d epochs of %d batches.", outcome.epochs, outcome.batches)
-        moments = draw_moments(
+        reference, killed = (self._folder / name for name in ("reference", "killed"))
+        with self._start(reference, MISSING) as process:
+            process.wait_until(partial(is_due, NEVER))
+        last = reference / "weights" / LAST
+        end = inspect_checkpoint(last)
+        if process.exit_code != 0 or not end.finalized:
+            raise UserError(f"the uninterrupted run {FAILED}\n{process.output_tail}")
+        result = CampaignResult(read_settings(last), end.epoch, end.iteration // end.epoch)
+        log.info("Uninterrupted run: %d epochs of %d batches.", result.epochs, result.batches)
+        moments = sample_moments(
             np.random.default_rng([seed]),
             kills,
-            epochs=outcome.epochs,
-            batches=outcome.batches,
-            save_steps=outcome.settings.save_steps,
+            epochs=result.epochs,
+            batches=result.batches,
+            save_steps=result.settings.save_steps,
         )
-        self._disturb(killed, moments, mean_durations(undisturbed.seen), outcome)
-        if not outcome.failure:
-            outcome.differences = compare_runs(whole, killed)
-        return outcome
+        self._train_with_kills(killed, moments, mean_durations(process.observations), result)
+        if not result.failure:
+            result.differences = compare_runs(reference, killed)
+        return result
 
-    def _disturb(
+    def _train_with_kills(
         self,
         run: Path,
         moments: Sequence[Moment],
         durations: Mapping[Phase, float],
-        outcome: Outcome,
+        result: CampaignResult,
     ) -> None:
-        """Kill the run at each of the moments and go on, then let it come to its end."""
-        saved = ABSENT
+        """Kill the run at each moment and resume it, then let it finish."""
+        start = MISSING
         for moment in (*moments, NEVER):
-            outcome.resumes += saved != ABSENT
-            outcome.restarts += saved == ABSENT and bool(outcome.kills)
-            with self._start(run, saved) as process:
-                killed = process.reaches(partial(is_due, moment))
+            result.resumes += start != MISSING
+            result.fresh_starts += start == MISSING and bool(result.kills)
+            with self._start(run, start) as process:
+                killed = process.wait_until(partial(is_due, moment))
                 if killed:
                     time.sleep(moment.wait * durations[moment.phase])
                     killed = process.kill()
             if not killed and process.exit_code != 0:
-                outcome.failure = process.last_words
+                result.failure = process.output_tail
                 return
-            files = [inspect(run / "weights" / name) for name in (LAST, PREVIOUS)]
-            kill = Kill(moment.phase, *process.look(), *files)
-            saved = kill.remaining
+            files = [inspect_checkpoint(run / "weights" / name) for name in (LAST, PREVIOUS)]
+            kill = Kill(moment.phase, *process.observe(), *files)
+            start = kill.resume_from
             if killed:
-                outcome.kills.append(kill)
-                _tell(len(outcome.kills), kill)
-            if saved.closed:
+                result.kills.append(kill)
+                _log_kill(len(result.kills), kill)
+            if start.finalized:
                 return
 
-    def _start(self, run: Path, saved: Saved) -> WatchedRun:
-        """Go on with a run; begin anew if it was killed before it saved anything."""
-        if saved == ABSENT:
+    def _start(self, run: Path, start: CheckpointStatus) -> WatchedRun:
+        """Resume a run; start from scratch if it was killed before its first save."""
+        if start == MISSING:
             shutil.rmtree(run, ignore_errors=True)
             arguments = [*self._arguments, "--project", str(self._folder), "--name", run.name]
         else:
             arguments = ["--resume", str(run)]
-        self._distributed += 1
-        output = self._folder / f"{run.name}{self._distributed}.txt"
-        return WatchedRun([*arguments, "--noplots"], run, output, self._environment, saved)
+        self._process_count += 1
+        output = self._folder / f"{run.name}{self._process_count}.txt"
+        return WatchedRun([*arguments, "--noplots"], run, output, self._environment, start)
 
 
-def _tell(number: int, kill: Kill) -> None:
+def _log_kill(number: int, kill: Kill) -> None:
     log.info(
-        "Kill %d while %s, after %d batches: last.pt is %s, last_prev.pt %s; batches lost: %d",
-        *(number, kill.hit.value, kill.reached, kill.last.state, kill.previous.state, kill.lost),
+        "Kill %d while %s, after %d batches: last.pt is %s, last_prev.pt is %s; batches lost: %d",
+        *(number, kill.phase.value, kill.batches, kill.last.state, kill.previous.state, kill.lost),
     )
 
 
-def draw_moments(
+def sample_moments(
     rng: np.random.Generator, kills: int, *, epochs: int, batches: int, save_steps: int
 ) -> list[Moment]:
-    """Random moments, in the order in which a run comes by them.
+    """Sample random moments, in the order in which a run reaches them.
 
     Args:
-        rng: for all draws.
+        rng: random generator.
         kills: number of moments.
-        epochs: of the run.
-        batches: of an epoch.
-        save_steps: the run saves after so many batches, 0 for never, and after each epoch.
+        epochs: number of epochs of the run.
+        batches: number of batches per epoch.
+        save_steps: number of batches between saves, 0 for saves after epochs only.
     """
     moments = []
-    for phase in islice(cycle(AIMS), kills):
-        # The first start is no resume's; by the second epoch there should have been a kill.
+    for phase in islice(cycle(TARGET_PHASES), kills):
+        # The start to kill is that of a resume: by the second epoch there should have been a kill.
         earliest = min(1, epochs - 1) if phase is Phase.STARTING else 0
         begin = batches * int(rng.integers(earliest, epochs))
         end = begin + batches
@@ -226,15 +230,17 @@ def draw_moments(
             Phase.ENDING: epochs * batches,
         }
         after = at.get(phase, int(rng.integers(begin, end)))
-        moments.append(Moment(after, phase, float(rng.uniform(*PARTS.get(phase, ANY_PART)))))
+        moments.append(
+            Moment(after, phase, float(rng.uniform(*KILL_WINDOWS.get(phase, ANY_FRACTION))))
+        )
     order = list(Phase)
     return sorted(moments, key=lambda moment: (moment.batches, order.index(moment.phase)))
 
 
-def is_due(moment: Moment, sight: Sight) -> bool:
-    """Whether the phase of a moment has begun, or is over already."""
-    if Phase.STARTING in (moment.phase, sight.phase):
+def is_due(moment: Moment, observation: Observation) -> bool:
+    """Return whether the phase of a moment has started or is already over."""
+    if Phase.STARTING in (moment.phase, observation.phase):
         return moment.phase is Phase.STARTING
-    if sight.batches != moment.batches:
-        return sight.batches > moment.batches
-    return sight.phase is moment.phase
+    if observation.batches != moment.batches:
+        return observation.batches > moment.batches
+    return observation.phase is moment.phase

@@ -1,4 +1,4 @@
-"""How many training samples a core makes in a second, and which stage takes how long.
+"""Measures training samples per second and core, and the time of each stage of the loader.
 
 Usage: python benchmarks/loader.py --data coco128.yaml --imgsz 640 --against='--cache ram'
 """
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    # Python looks for modules beside this file; they are imported from the root, as everywhere.
+    # A script starts with its own folder on sys.path; imports need the repository root instead.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MILLISECONDS, Measure, Results
+from benchmarks.timing import MILLISECONDS, Measure, Measurements
 from utils.options.script import OptionParser, run_script
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Slow modules are imported inside the functions that use them: --help must be fast.
 if TYPE_CHECKING:
     from utils.datasets.loader import TrainLoader
 
@@ -42,41 +42,56 @@ STAGES = {
     "still_visible": "labels",
     "sample_augment_params": "draws",
 }
-"""Functions that the pipeline's files call, by the names that are told."""
-REST = "rest"
-PIPELINE = ("dataset.py", "mosaic.py", "image_cache.py")
-"""Files in utils/datasets whose own functions are looked into, rather than taken for stages."""
-DECODING = "read_image"
+"""Stage by function that the pipeline's files call."""
+REST_STAGE = "rest"
+PIPELINE_FILES = ("dataset.py", "mosaic.py", "image_cache.py")
+"""Files in utils/datasets whose functions are split into stages, rather than being stages."""
+DECODE_FUNCTION = "read_image"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
+    """Return the parser of this program's options."""
     parser = OptionParser(
         prog="python benchmarks/loader.py",
-        description="Training samples per second and core, and milliseconds per sample by stage.",
+        description="Measure training samples per second and core, and milliseconds per sample and "
+        "stage.",
     )
     add = parser.add_argument
     add("--data", default="coco128.yaml", help="data-set file (default: coco128.yaml)")
-    add("--imgsz", type=int, default=640, help="pixels (default: 640)")
-    add("--batch-size", type=int, default=16, help="samples of a batch (default: 16)")
-    add("--hyp", default="hyp.scratch-low.yaml", help="its augmentation (default: scratch-low)")
-    add("--cache", choices=("none", "ram", "disk"), default="none", help="default: none")
-    add("--workers", type=int, default=0, help="processes; 0: this one, with stages (default: 0)")
-    add("--epochs", type=int, default=1, help="that make a round (default: 1)")
+    add("--imgsz", type=int, default=640, help="image size in pixels (default: 640)")
+    add("--batch-size", type=int, default=16, help="samples per batch (default: 16)")
+    add(
+        "--hyp",
+        default="hyp.scratch-low.yaml",
+        help="hyper-parameter file, for augmentation (default: hyp.scratch-low.yaml)",
+    )
+    add(
+        "--cache",
+        choices=("none", "ram", "disk"),
+        default="none",
+        help="image cache (default: none)",
+    )
+    add(
+        "--workers",
+        type=int,
+        default=0,
+        help="loader processes; 0: load in this process and time the stages (default: 0)",
+    )
+    add("--epochs", type=int, default=1, help="epochs per round (default: 1)")
     add_common_options(parser, rounds=5, against="--cache ram")
     return parser
 
 
 def main() -> None:
-    """Measure the variants that the command line asks for."""
+    """Measure the variants of the command line."""
     compare(build_parser(), prepare)
 
 
 def prepare(args: argparse.Namespace) -> Measure:
-    """Build the training loader of a variant; each round reads other epochs.
+    """Build the training loader of a variant; each round reads the next epochs.
 
     Raises:
-        UserError: the data set or the hyper-parameters are refused.
+        UserError: the data set or the hyper-parameters are invalid.
     """
     import cv2
     import torch
@@ -86,7 +101,7 @@ def prepare(args: argparse.Namespace) -> Measure:
     from utils.datasets.loader import build_train_loader
     from utils.hyp import load_hyp
 
-    # As in a worker: samples per core are those that one thread makes.
+    # As in a worker process: one thread per core.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     description = load_description(args.data)
@@ -102,7 +117,7 @@ def prepare(args: argparse.Namespace) -> Measure:
     )
     epoch = 0
 
-    def measure() -> Results:
+    def measure() -> Measurements:
         nonlocal epoch
         epochs = range(epoch, epoch + args.epochs)
         epoch = epochs.stop
@@ -114,10 +129,10 @@ def prepare(args: argparse.Namespace) -> Measure:
     return measure
 
 
-def throughput(loader: TrainLoader, epochs: range, workers: int) -> Results:
-    """Samples per second, and per core: of processor time in this process, else of workers."""
+def throughput(loader: TrainLoader, epochs: range, workers: int) -> Measurements:
+    """Return samples per second, and per core: by CPU time of this process, or by worker."""
     began, cpu_began = time.perf_counter(), time.process_time()
-    samples = read(loader, epochs)
+    samples = read_epochs(loader, epochs)
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     return {
         "samples/s": samples / wall,
@@ -125,46 +140,48 @@ def throughput(loader: TrainLoader, epochs: range, workers: int) -> Results:
     }
 
 
-def read(loader: TrainLoader, epochs: range) -> int:
-    """Read whole epochs; returns the number of samples."""
+def read_epochs(loader: TrainLoader, epochs: range) -> int:
+    """Read whole epochs; return the number of samples."""
     return sum(len(batch.images) for epoch in epochs for batch in loader.batches(epoch))
 
 
-def stage_times(loader: TrainLoader, epochs: range) -> Results:
-    """Milliseconds per sample and share of each stage; the profiler slows them by some percent."""
+def stage_times(loader: TrainLoader, epochs: range) -> Measurements:
+    """Return milliseconds per sample and share of each stage; profiling adds a few percent."""
     profile = Profile()
     profile.enable()
-    samples = read(loader, epochs)
+    samples = read_epochs(loader, epochs)
     profile.disable()
     seconds = stage_seconds(profile)
     whole = sum(seconds.values())
-    decoded = sum(e.callcount for e in profile.getstats() if _function_name(e.code) == DECODING)
+    decoded = sum(
+        e.callcount for e in profile.getstats() if _function_name(e.code) == DECODE_FUNCTION
+    )
     result = {"images decoded/sample": decoded / samples}
     result |= {f"{s}, ms": t / samples * MILLISECONDS for s, t in seconds.items()}
     return result | {f"{s}, % of sample": 100 * t / whole for s, t in seconds.items()}
 
 
 def stage_seconds(profile: Profile) -> dict[str, float]:
-    """Seconds by stage: what the pipeline's files call by the names in `STAGES`, else the rest."""
-    seconds = dict.fromkeys((*STAGES.values(), REST), 0.0)
+    """Return seconds by stage; calls whose name is not in `STAGES` count as `REST_STAGE`."""
+    seconds = dict.fromkeys((*STAGES.values(), REST_STAGE), 0.0)
     for entry in profile.getstats():
         if not _in_pipeline(entry.code):
             continue
-        seconds[REST] += entry.inlinetime
+        seconds[REST_STAGE] += entry.inlinetime
         for callee in entry.calls or ():
             if not _in_pipeline(callee.code):
-                seconds[STAGES.get(_function_name(callee.code), REST)] += callee.totaltime
+                seconds[STAGES.get(_function_name(callee.code), REST_STAGE)] += callee.totaltime
     return {stage: value for stage, value in seconds.items() if value > 0}
 
 
 def _in_pipeline(code: object) -> bool:
-    """Whether a code object, or the name of a built-in function, is of the pipeline's files."""
+    """Return whether a code object comes from the pipeline's files; built-ins do not."""
     path = Path(getattr(code, "co_filename", ""))
-    return path.parts[-3:-1] == ("utils", "datasets") and path.name in PIPELINE
+    return path.parts[-3:-1] == ("utils", "datasets") and path.name in PIPELINE_FILES
 
 
 def _function_name(code: object) -> str:
-    """`resize` of a function's code, or of '<resize>' and '<built-in method cv2.resize>'."""
+    """Return `resize` for that function's code, '<resize>' or '<built-in method cv2.resize>'."""
     name: str = getattr(code, "co_name", str(code).strip("<>").rpartition(" ")[2])
     return name.rpartition(".")[2]
 

@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: options, variants by turns, a table and a JSON file."""
+"""Shared by the benchmarks: options, interleaved variants, a table and a JSON file."""
 
 from __future__ import annotations
 
@@ -15,152 +15,155 @@ from pathlib import Path
 from string import ascii_uppercase
 from types import MappingProxyType
 
-from benchmarks.timing import Measure, Spread, by_turns
+from benchmarks.timing import Measure, Spread, measure_interleaved
 from utils.errors import UserError
 from utils.files.atomic_write import write_text_replacing
 
 log = logging.getLogger("yolo")
 
-BUSY = 0.3
-"""Processes that are already running, per core, from which on figures say little."""
+MAX_IDLE_LOAD = 0.3
+"""Load average per core above which the results are not reliable."""
 
-NOTHING_MORE: Mapping[str, object] = MappingProxyType({})
+NO_EXTRA: Mapping[str, object] = MappingProxyType({})
 
 Results = dict[str, dict[str, Spread]]
-"""By variant and figure."""
+"""Spreads by variant and metric."""
 
 
 def add_common_options(parser: argparse.ArgumentParser, rounds: int, against: str) -> None:
-    """Add what every benchmark that compares variants can be told.
+    """Add the options of every benchmark that compares variants.
 
     Args:
-        parser: of the benchmark.
-        rounds: default number of measurements.
-        against: what is measured by turns with the command line as it is, unless asked otherwise.
+        parser: the benchmark's parser.
+        rounds: default number of rounds.
+        against: default of --against.
     """
     parser.add_argument(
         "--against",
         action="append",
         metavar="OPTIONS",
-        help="measure by turns with a variant, the same command line with these options added, as "
-        f"in --against='{against}', the default; may be repeated, and empty for none",
+        help="also measure a second variant in turns with the first: the same command line plus "
+        f"these options; repeatable, empty for none (default: {against})",
     )
     parser.set_defaults(default_against=against)
     add_round_options(parser, rounds)
 
 
 def add_round_options(parser: argparse.ArgumentParser, rounds: int) -> None:
-    """Add how often to measure, and where to write the result.
+    """Add the number of rounds and the path of the JSON file.
 
     Args:
-        parser: of the benchmark.
-        rounds: default number of measurements.
+        parser: the benchmark's parser.
+        rounds: default number of rounds.
     """
     parser.add_argument(
-        "--rounds", type=int, default=rounds, help=f"of each variant (default: {rounds})"
+        "--rounds", type=int, default=rounds, help=f"rounds per variant (default: {rounds})"
     )
     parser.add_argument(
-        "--warm-up", type=int, default=1, help="rounds that do not count (default: 1)"
+        "--warm-up", type=int, default=1, help="rounds to discard first (default: 1)"
     )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures here too")
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="also write the results to this file"
+    )
 
 
 def compare(
     parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace], Measure]
 ) -> None:
-    """Read the command line, measure its variants by turns, tell the result.
+    """Parse the command line, measure its variants in turns, report the results.
 
     Args:
-        parser: of the benchmark, with the common options.
-        prepare: gets everything ready for one variant.
+        parser: the benchmark's parser, with the common options.
+        prepare: sets up one variant and returns the function that measures a round.
 
     Raises:
-        UserError: there is nothing to measure.
+        UserError: --rounds or --warm-up is out of range, or the JSON file cannot be written.
     """
-    own = sys.argv[1:]
-    args = parser.parse_args(own)
-    wanted = [args.default_against] if args.against is None else args.against
-    meanings = {"A": shlex.join(own) or "the default options"}
+    words = sys.argv[1:]
+    args = parser.parse_args(words)
+    requested = [args.default_against] if args.against is None else args.against
+    descriptions = {"A": shlex.join(words) or "the default options"}
     measures = {"A": prepare(args)}
-    others = [more for more in wanted if more]
-    for name, more in zip(ascii_uppercase[1:], others, strict=False):
-        meanings[name] = f"A {more}"
-        measures[name] = prepare(parser.parse_args(own + shlex.split(more)))
-    measure_and_tell(parser, args, measures, meanings)
+    others = [options for options in requested if options]
+    for name, options in zip(ascii_uppercase[1:], others, strict=False):
+        descriptions[name] = f"A {options}"
+        measures[name] = prepare(parser.parse_args(words + shlex.split(options)))
+    measure_and_report(parser, args, measures, descriptions)
 
 
-def measure_and_tell(
+def measure_and_report(
     parser: argparse.ArgumentParser,
     args: argparse.Namespace,
     measures: Mapping[str, Measure],
-    meanings: Mapping[str, str],
-    more: Mapping[str, object] = NOTHING_MORE,
+    descriptions: Mapping[str, str],
+    extra: Mapping[str, object] = NO_EXTRA,
 ) -> None:
-    """Measure by turns, log the table, write the JSON file.
+    """Measure the variants in turns, log the table, write the JSON file.
 
     Args:
-        parser: of the benchmark, for its name.
+        parser: the benchmark's parser, for its name.
         args: the common options.
-        measures: by variant.
-        meanings: of the variants' names, for those who have not seen the command line.
-        more: plain data for the JSON file.
+        measures: functions that measure one round, by variant.
+        descriptions: options of each variant, for readers who did not see the command line.
+        extra: more entries of the JSON file.
 
     Raises:
-        UserError: there is nothing to measure, or the file cannot be written.
+        UserError: --rounds or --warm-up is out of range, or the JSON file cannot be written.
     """
-    if args.rounds < 1 or args.warm_up < 0:
-        raise UserError("--rounds must be 1 or more, and --warm-up not negative.")
+    for flag, value, minimum in (("--rounds", args.rounds, 1), ("--warm-up", args.warm_up, 0)):
+        if value < minimum:
+            raise UserError(f"{flag} {value}: must be at least {minimum}.")
     load = load_per_core()
-    results = by_turns(measures, args.rounds, args.warm_up)
-    for name, meaning in meanings.items():
-        log.info("%s: %s", name, meaning)
+    results = measure_interleaved(measures, args.rounds, args.warm_up)
+    for name, description in descriptions.items():
+        log.info("%s: %s", name, description)
     log.info("%s", table(results))
-    if load > BUSY:
-        log.warning("The machine was busy before this began: these figures are too slow.")
+    if load > MAX_IDLE_LOAD:
+        log.warning("The machine was busy before the start: expect results that are too slow.")
     if args.json:
         content = {
             "program": parser.prog,
             "machine": describe_machine(),
             "load per core before": round(load, 2),
             "rounds": args.rounds,
-            "variants": dict(meanings),
+            "variants": dict(descriptions),
             "figures": {
-                name: {figure: found._asdict() for figure, found in result.items()}
+                name: {metric: found._asdict() for metric, found in result.items()}
                 for name, result in results.items()
             },
             "ratios": {name: ratios(results, name) for name in list(results)[1:]},
-            **more,
+            **extra,
         }
         text = json.dumps(content, indent=2) + "\n"
         write_text_replacing(args.json, text)
 
 
 def ratios(results: Results, variant: str) -> dict[str, float]:
-    """Medians of a variant over those of the first one, where both have the figure."""
+    """Return the medians of a variant divided by those of the first, for metrics of both."""
     first = next(iter(results.values()))
     return {
-        figure: found.median / first[figure].median
-        for figure, found in results[variant].items()
-        if figure in first and first[figure].median
+        metric: found.median / first[metric].median
+        for metric, found in results[variant].items()
+        if metric in first and first[metric].median
     }
 
 
 def table(results: Results) -> str:
-    """A line for each figure: per variant the median, least and greatest, and ratios to the first.
+    """Return a table with a line per metric: median, minimum, maximum, ratio to the first variant.
 
     Args:
-        results: of at least one variant.
+        results: results of at least one variant.
     """
     first, *others = results
-    header = ["", f"{first}: median (least - most)"]
+    header = ["", f"{first}: median (min - max)"]
     for name in others:
-        header += [f"{name}: median (least - most)", f"{name}/{first}"]
-    result = dict.fromkeys(itertools.chain.from_iterable(results.values()))
-    return aligned([header, *([figure, *_cells(results, figure)] for figure in result)])
+        header += [f"{name}: median (min - max)", f"{name}/{first}"]
+    metrics = dict.fromkeys(itertools.chain.from_iterable(results.values()))
+    return align_columns([header, *([metric, *_cells(results, metric)] for metric in metrics)])
 
 
-def aligned(rows: list[list[str]]) -> str:
-    """Rows of equally many cells as lines, the first column to the left and the others right."""
+def align_columns(rows: list[list[str]]) -> str:
+    """Return the rows as lines of text, the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -171,23 +174,23 @@ def aligned(rows: list[list[str]]) -> str:
     )
 
 
-def _cells(results: Results, figure: str) -> Iterator[str]:
+def _cells(results: Results, metric: str) -> Iterator[str]:
     for number, (name, result) in enumerate(results.items()):
-        found = result.get(figure)
+        found = result.get(metric)
         yield "-" if found is None else "{:.4g} ({:.4g} - {:.4g})".format(*found)
         if number:
-            ratio = ratios(results, name).get(figure)
+            ratio = ratios(results, name).get(metric)
             yield "-" if ratio is None else f"{ratio:.3g}"
 
 
 def load_per_core() -> float:
-    """Processes that ran during the last minute, per core; 0 where the system does not tell."""
+    """Return the load average of the last minute per core; 0 where it is not available."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return load / (os.cpu_count() or 1)
 
 
 def describe_machine() -> dict[str, str | int]:
-    """What figures depend on."""
+    """Return the properties of the machine that affect results."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"

@@ -1,4 +1,4 @@
-"""The answers of benchmarks/scaling.py: the figures of measured points, in order, by question."""
+"""The panels of benchmarks/scaling.py: the results of measured points, in order, by question."""
 
 from __future__ import annotations
 
@@ -9,140 +9,142 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.scaling_points import BATCH, DATA, MODEL, MODEL_BATCH, SIZE, Measured, Point
+from benchmarks.scaling_points import BATCH, DATA, MODEL, MODEL_BATCH, SIZE, Point, PointResults
 from benchmarks.timing import MEGABYTE, Spread
 from models.cost import gflops
 from models.detector import Detector
 from models.spec import load_spec
 
-TIMES = {
+TIME_LABELS = {
     "training sample, ms": "making a training sample",
-    "indexing anew, ms/image": "indexing anew",
+    "indexing anew, ms/image": "indexing from scratch",
     "indexing from the cache, ms/image": "indexing from the cache",
     "step, ms": "training step",
 }
-"""Figures that are drawn, and what they are called."""
-PEAK, INDEX = "peak memory, MB", "index, bytes/image"
+"""Label of each metric that is plotted."""
+PEAK_MEMORY_KEY, INDEX_SIZE_KEY = "peak memory, MB", "index, bytes/image"
 
 
-class Look(NamedTuple):
-    """What is written around the curves of a question."""
+class PanelText(NamedTuple):
+    """The text of a panel."""
 
     title: str
     setting: str
-    """What the points have in common."""
+    """What the points have in common, as a subtitle."""
     axis: str
-    """What the positions are, with the unit."""
+    """Label of the x axis, with the unit."""
 
 
 class Panel(NamedTuple):
-    """The answer to one question, point by point."""
+    """The data of one panel, which answers one question."""
 
     question: str
-    """Its name on the command line."""
-    look: Look
+    """One of `QUESTIONS`."""
+    text: PanelText
     positions: Sequence[float]
-    """Of the points on the axis, ascending."""
+    """x positions of the points, ascending."""
     ticks: Sequence[str]
-    """What stands there."""
+    """Tick labels of the points."""
     times: Mapping[str, Sequence[Spread]]
-    """Milliseconds per image, by what takes them; several are drawn on a logarithmic axis."""
+    """Milliseconds per image, by curve; several curves share a logarithmic axis."""
     memory: Sequence[Spread]
-    """Peak memory of the process, or what was allocated on the GPU; MB."""
+    """Peak memory of the process, or peak allocation on the GPU; MB."""
     note: str = ""
-    """About the memory."""
+    """A remark in the plot of memory."""
 
     @property
-    def doubling(self) -> bool:
-        """Whether equal distances on the axis are equal ratios; else they are equal costs."""
+    def log_scale(self) -> bool:
+        """Whether the x axis is logarithmic; otherwise it is linear in the expected cost."""
         return self.question in (BATCH, DATA)
 
 
-def panels_of(points: Sequence[Point], measured: Measured, args: Namespace) -> list[Panel]:
-    """The questions to which there are measured points.
+def build_panels(points: Sequence[Point], measured: PointResults, args: Namespace) -> list[Panel]:
+    """Return the panels of the questions with measured points.
 
     Args:
-        points: that are asked for.
-        measured: the figures of some of them.
-        args: the command line, for what the points of a question have in common.
+        points: the requested points.
+        measured: results of some of them.
+        args: the command line, for the text of the panels.
     """
-    found = []
-    for question, look in _looks(args).items():
+    panels = []
+    for question, text in _panel_texts(args).items():
         own = [p for p in points if p.question == question and p.command in measured]
         if own:
-            found.append(panel_of(look, own, measured, args.imgsz))
-    return found
+            panels.append(build_panel(text, own, measured, args.imgsz))
+    return panels
 
 
-def _looks(args: Namespace) -> dict[str, Look]:
-    """What is written around the curves, by question."""
+def _panel_texts(args: Namespace) -> dict[str, PanelText]:
+    """Return the text of the panels, by question."""
     model, sides = Path(args.cfg).stem, f"{args.imgsz} px"
     return {
-        SIZE: Look(
+        SIZE: PanelText(
             "What does a larger image cost?",
             f"training step of {model}, batches of {args.batch_size}",
             "side of the images, px (spaced by area)",
         ),
-        BATCH: Look(
+        BATCH: PanelText(
             "What does a larger batch save?",
             f"training step of {model}, {sides}",
-            "images of a batch, doubling",
+            "images per batch",
         ),
-        MODEL: Look(
+        MODEL: PanelText(
             "What does a larger model cost?",
             f"training step, {sides}, batches of {MODEL_BATCH}",
-            "model, and GFLOPs of its forward pass for an image",
+            "model, and GFLOPs of its forward pass per image",
         ),
-        DATA: Look(
+        DATA: PanelText(
             "Does an image cost more in a larger data set?",
             f"images of {Path(args.data).stem}, {sides}, one core",
-            "images of the data set",
+            "images in the data set",
         ),
     }
 
 
-def panel_of(look: Look, points: Sequence[Point], measured: Measured, side: int) -> Panel:
-    """The curves of one question.
+def build_panel(
+    text: PanelText, points: Sequence[Point], measured: PointResults, side: int
+) -> Panel:
+    """Return the panel of one question.
 
     Args:
-        look: what is written around them.
-        points: of the question, measured.
-        measured: their figures.
-        side: of the images for which models are compared, px.
+        text: text of the panel.
+        points: the measured points of the question.
+        measured: their results.
+        side: side of the images for which models are compared, px.
     """
     question = points[0].question
     placed = sorted(((_position(p, side), p) for p in points), key=lambda pair: pair[0])
     result = [measured[point.command] for _, point in placed]
     times = {
         title: [_per_image(f[name], p.images) for f, (_, p) in zip(result, placed, strict=True)]
-        for name, title in TIMES.items()
+        for name, title in TIME_LABELS.items()
         if name in result[0]
     }
     positions = [position for position, _ in placed]
-    memory = [f[PEAK] for f in result]
+    memory = [f[PEAK_MEMORY_KEY] for f in result]
     ticks = [_tick(point, position) for position, point in placed]
     note = ""
     if question == DATA:
-        note = f"index: {result[-1][INDEX].median:,.0f} bytes per image"
+        note = f"index: {result[-1][INDEX_SIZE_KEY].median:,.0f} bytes per image"
         if len(placed) > 1:
-            note += f"; peak: {growth(positions, memory):+,.0f} bytes per image"
-    return Panel(question, look, positions, ticks, times, memory, note)
+            note += f"; peak: {memory_growth(positions, memory):+,.0f} bytes per image"
+    return Panel(question, text, positions, ticks, times, memory, note)
 
 
-def growth(images: Sequence[float], memory: Sequence[Spread]) -> float:
-    """Bytes of peak memory for an image more, between the least and the largest of data sets.
+def memory_growth(images: Sequence[float], memory: Sequence[Spread]) -> float:
+    """Return bytes of peak memory per additional image, from the smallest to the largest data set.
 
     Args:
-        images: of the data sets, ascending, at least two.
-        memory: peaks, MB.
+        images: number of images of each data set, ascending, at least two.
+        memory: peak memory of each, MB.
     """
     return (memory[-1].median - memory[0].median) * MEGABYTE / (images[-1] - images[0])
 
 
 def _position(point: Point, side: int) -> float:
-    """Where a point stands: in proportion to its cost, if the panel begins at 0."""
+    """Return the x position of a point: proportional to its expected cost on a linear axis."""
     if point.question == MODEL:
-        with torch.device("meta"):  # only its shape is of interest
+        with torch.device("meta"):  # only the shapes of its weights are needed
             return gflops(Detector(load_spec(Path(str(point.value)))), side)
     return float(point.value) ** 2 if point.question == SIZE else float(point.value)
 

@@ -1,4 +1,4 @@
-"""The points of benchmarks/scaling.py: which there are, and the file that keeps their figures."""
+"""The points that benchmarks/scaling.py measures, and the file that stores their results."""
 
 from __future__ import annotations
 
@@ -16,46 +16,49 @@ from utils.files.json_file import read_json
 
 SIZE, BATCH, MODEL, DATA = QUESTIONS = ("size", "batch", "model", "data")
 MODEL_BATCH = 4
-"""Images, with which the largest model needs no more memory than the largest batch."""
+"""Batch size for comparing models; the largest then needs no more memory than --batch-sizes."""
 STRIDE = 32
-"""Of the models: sides of images are multiples of it."""
-POINTS = "points"
+"""Maximum stride of the models; image sizes must be multiples of it."""
+POINTS_KEY = "points"
 
-Measured = dict[str, dict[str, Spread]]
-"""By command, the figures of a point by name."""
+PointResults = dict[str, dict[str, Spread]]
+"""The spreads of a point by metric, for each command."""
 
 
 class Point(NamedTuple):
-    """Something to be measured, in a process of its own, since peak memory is that of a process."""
+    """A point to measure, in its own process because peak memory is counted per process."""
 
     question: str
     """One of `QUESTIONS`."""
     value: int | str
-    """Where it stands among the points of its question: px, images, a model file, images."""
+    """Value on the x axis: pixels, images per batch, a model file, or images in a data set."""
     images: int
-    """Among which the time is divided: a batch, or 1 where figures are those of an image."""
+    """Number of images to divide times by: the batch size, or 1 for times of one image."""
     command: str
-    """What measures it, but for the number of rounds; points of the same command are the same."""
+    """Command that measures it, without --rounds; equal commands are the same point."""
 
 
-def wanted_points(args: Namespace) -> list[Point]:
-    """The points that a command line asks for, question by question.
+def requested_points(args: Namespace) -> list[Point]:
+    """Return the points that a command line requests, question by question.
 
     Raises:
-        UserError: a number is refused.
+        UserError: a number is out of range.
     """
-    least = min(*args.batch_sizes, *args.data_sizes, args.batch_size, args.rounds)
-    if least < 1:
-        raise UserError(f"there are no {least} images or rounds to be measured; give 1 or more.")
-    for side in (*args.sizes, args.imgsz):
-        if side < STRIDE or side % STRIDE:
-            raise UserError(f"images of {side} px do not fit; give multiples of {STRIDE}.")
+    counts = {"--batch-sizes": args.batch_sizes, "--data-sizes": args.data_sizes}
+    counts |= {"--batch-size": [args.batch_size], "--rounds": [args.rounds]}
+    for flag, values in counts.items():
+        if min(values) < 1:
+            raise UserError(f"{flag} {min(values)}: must be at least 1.")
+    for flag, sides in {"--sizes": args.sizes, "--imgsz": [args.imgsz]}.items():
+        for side in sides:
+            if side < STRIDE or side % STRIDE:
+                raise UserError(f"{flag} {side}: must be a positive multiple of {STRIDE}.")
 
     def step(model: str, side: int, batch: int) -> str:
         options = f"--imgsz {side} --batch-size {batch} --amp auto --against="
-        return f"benchmarks/step.py --cfg {_from_anywhere(model)} {options}"
+        return f"benchmarks/step.py --cfg {_absolute_name(model)} {options}"
 
-    dataset = f"benchmarks/dataset.py --data {_from_anywhere(args.data)} --imgsz {args.imgsz}"
+    dataset = f"benchmarks/dataset.py --data {_absolute_name(args.data)} --imgsz {args.imgsz}"
     cfg, side, batch = args.cfg, args.imgsz, args.batch_size
     return [
         *(Point(SIZE, n, batch, step(cfg, n, batch)) for n in args.sizes),
@@ -65,67 +68,67 @@ def wanted_points(args: Namespace) -> list[Point]:
     ]
 
 
-def _from_anywhere(name: str) -> str:
-    """The name of a file for a command that runs in another folder, quoted."""
+def _absolute_name(name: str) -> str:
+    """Return a file name that a command in another folder can use, quoted for the shell."""
     path = Path(name)
     return shlex.quote(str(path.resolve()) if path.is_file() else name)
 
 
-def missing(points: Sequence[Point], measured: Collection[str]) -> list[str]:
-    """The commands of points that are not measured, in their order, each once."""
+def missing_commands(points: Sequence[Point], measured: Collection[str]) -> list[str]:
+    """Return the commands of points without results, in order, without duplicates."""
     return [c for c in dict.fromkeys(p.command for p in points) if c not in measured]
 
 
 class PointsFile:
-    """Measured points in a JSON file, that is written anew after each of them.
+    """Results of points in a JSON file, which is rewritten after each point.
 
     Args:
-        path: read, if it is there.
-        origin: the program and the machine, which all figures in the file have in common.
+        path: the file; it is read if it exists.
+        header: the program and the machine, common to all results in the file.
 
     Raises:
-        UserError: the file cannot be read, or is of another program or machine.
+        UserError: the file cannot be read, or belongs to another program or machine.
     """
 
-    def __init__(self, path: Path, resume_point: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, header: Mapping[str, object]) -> None:
         self._path = path
-        self._content: dict[str, Any] = {**resume_point, POINTS: {}}
+        self._content: dict[str, Any] = {**header, POINTS_KEY: {}}
         if path.exists():
             self._content = read_json(path)
-            self._require(resume_point)
+            self._check(header)
 
-    def _require(self, resume_point: Mapping[str, object]) -> None:
-        """Refuse a content that `add` did not write, or for others."""
-        found = self._content if isinstance(self._content, dict) else {}
-        for part, own in resume_point.items():
-            if (other := found.get(part)) != own:
-                text = f"{self._path} is of {part} {other}, not {own}"
+    def _check(self, header: Mapping[str, object]) -> None:
+        """Check that `add` wrote the content, for this program and machine."""
+        content = self._content if isinstance(self._content, dict) else {}
+        for key, expected in header.items():
+            if (found := content.get(key)) != expected:
+                text = f"{self._path} belongs to {key} {found}, not {expected}"
                 raise UserError(f"{text}; choose another --out.")
         try:
             _ = self.measured
         except (AttributeError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self._path}: its points are not as this program writes them; remove the file."
+                f"{self._path} is damaged (its points have an unknown form); remove the file."
             ) from error
 
     @property
-    def measured(self) -> Measured:
-        """The figures of all points."""
+    def measured(self) -> PointResults:
+        """The results of all points, by command."""
         return {
             command: {name: Spread(**spread) for name, spread in point["figures"].items()}
-            for command, point in self._content[POINTS].items()
+            for command, point in self._content[POINTS_KEY].items()
         }
 
     def add(self, command: str, point: Mapping[str, object]) -> None:
-        """Keep a point.
+        """Store a point and write the file.
 
         Args:
-            command: what measured it.
-            point: `result`, as the benchmarks write them, and what else there is to tell.
+            command: the command that measured it.
+            point: `figures`, as the benchmarks write them, and other entries.
 
         Raises:
             UserError: the file cannot be written.
         """
-        self._content[POINTS][command] = point
+        self._content[POINTS_KEY][command] = point
         text = json.dumps(self._content, indent=1) + "\n"
         write_text_replacing(self._path, text)

@@ -1,4 +1,4 @@
-"""How long a training step takes, part by part, and how much of the machine it uses.
+"""Measures each part of a training step, and the GFLOP/s compared with the machine's peak.
 
 Usage: python benchmarks/step.py --batch-size 8 --imgsz 640 --against='--amp bf16'
 """
@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 if __name__ == "__main__":
-    # Python looks for modules beside this file; they are imported from the root, as everywhere.
+    # A script starts with its own folder on sys.path; imports need the repository root instead.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MILLISECONDS, Measure, PartTimes, PeakMemory, Results
+from benchmarks.timing import MILLISECONDS, Measure, Measurements, PartTimes, PeakMemory
 from utils.options.script import OptionParser, run_script
+from utils.solver.optimizers import OPTIMIZERS
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Slow modules are imported inside the functions that use them: --help must be fast.
 if TYPE_CHECKING:
     import torch
 
@@ -33,50 +34,59 @@ if TYPE_CHECKING:
     from utils.training.engine import TrainContext
     from utils.training.state import TrainingState
 
-MATRIX = {"cpu": 2048, "cuda": 8192, "mps": 4096}
-"""By device, the side of matrices that are large enough for its best."""
-PRODUCTS = 5
-BOX_SIDES = 0.05, 0.5  # of the image
+MATRIX_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+"""Side of the square matrices, by device type: large enough to reach peak speed."""
+MATMUL_REPEATS = 5
+BOX_SIDES = 0.05, 0.5  # minimum and maximum, relative to the image
 GIGA = 1e9
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
+    """Return the parser of this program's options."""
     parser = OptionParser(
         prog="python benchmarks/step.py",
-        description="The parts of `train_step` on made-up images, in milliseconds.",
+        description="Measure the parts of `train_step` on random images, in milliseconds.",
     )
     add = parser.add_argument
     add("--cfg", default="yolov5n.yaml", help="model file (default: yolov5n.yaml)")
-    add("--imgsz", type=int, default=640, help="pixels (default: 640)")
-    add("--batch-size", type=int, default=8, help="images (default: 8)")
-    add("--boxes", type=int, default=16, help="per image (default: 16)")
-    add("--optimizer", choices=("SGD", "Adam", "AdamW"), default="SGD", help="default: SGD")
-    add("--amp", choices=("auto", "off", "bf16", "fp16"), default="off", help="default: off")
+    add("--imgsz", type=int, default=640, help="image size in pixels (default: 640)")
+    add("--batch-size", type=int, default=8, help="batch size (default: 8)")
+    add("--boxes", type=int, default=16, help="boxes per image (default: 16)")
+    add("--optimizer", choices=OPTIMIZERS, default="SGD", help="optimizer (default: SGD)")
+    add(
+        "--amp",
+        choices=("auto", "off", "bf16", "fp16"),
+        default="off",
+        help="precision, as for train.py (default: off)",
+    )
     add(
         "--channels-last",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="memory format of weights and images",
+        help="channels-last memory format for weights and images (default: on)",
     )
-    add("--compile", action="store_true", help="torch.compile the model")
-    add("--device", default="", help="as of train.py (default: first GPU, else cpu)")
-    add("--matrix", type=int, help="side of the matrices whose product is the machine's peak")
-    add("--steps", type=int, default=2, help="that make a round (default: 2)")
+    add("--compile", action="store_true", help="compile the model with torch.compile")
+    add("--device", default="", help="device, as for train.py (default: first GPU, else cpu)")
+    add(
+        "--matrix",
+        type=int,
+        help="side of the matrices whose product gives the peak (default: by device)",
+    )
+    add("--steps", type=int, default=2, help="steps per round (default: 2)")
     add_common_options(parser, rounds=5, against="--amp bf16")
     return parser
 
 
 def main() -> None:
-    """Measure the variants that the command line asks for."""
+    """Measure the variants of the command line."""
     compare(build_parser(), prepare)
 
 
 def prepare(args: argparse.Namespace) -> Measure:
-    """Build a training of one variant; a round is some of its steps.
+    """Build the training state of a variant; a round is `--steps` training steps.
 
     Raises:
-        UserError: an option is refused.
+        UserError: an option is invalid.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -84,17 +94,17 @@ def prepare(args: argparse.Namespace) -> Measure:
 
     training = build_training(args)
     state, context, parts = training.state, training.context, training.parts
-    batch = made_up_batch(args.batch_size, args.imgsz, args.boxes, state.model.classes)
-    side = args.matrix or MATRIX[context.device.type]
+    batch = random_batch(args.batch_size, args.imgsz, args.boxes, state.model.classes)
+    side = args.matrix or MATRIX_SIDES[context.device.type]
     with FlopCounterMode(display=False) as counter:
         train_step(state, context, batch, last=True)
     flops = counter.get_total_flops()
     if args.compile:
         training.model.compile()
 
-    def measure() -> Results:
+    def measure() -> Measurements:
         peak = matmul_peak(context.precision, context.device, side)
-        parts.milliseconds()  # forgets the marks of other steps
+        parts.milliseconds()  # discards the marks of earlier steps
         memory = PeakMemory(context.device)
         parts.mark("begin")
         for _ in range(args.steps):
@@ -115,21 +125,21 @@ def prepare(args: argparse.Namespace) -> Measure:
     return measure
 
 
-class WatchedTraining(NamedTuple):
-    """What `train_step` takes, with a mark set after each of its parts."""
+class InstrumentedTraining(NamedTuple):
+    """Arguments of `train_step` that set a mark after each of its parts."""
 
     state: TrainingState
     context: TrainContext
     model: Detector
-    """The one that is trained, without marks."""
+    """The model itself, without marks."""
     parts: PartTimes
 
 
-def build_training(args: argparse.Namespace) -> WatchedTraining:
-    """State and rules of a run as train.py makes them, that steps after every batch.
+def build_training(args: argparse.Namespace) -> InstrumentedTraining:
+    """Build state and context as train.py does, for a run with an optimizer step per batch.
 
     Raises:
-        UserError: an option is refused.
+        UserError: an option is invalid.
     """
     import torch
 
@@ -153,48 +163,50 @@ def build_training(args: argparse.Namespace) -> WatchedTraining:
     torch.manual_seed(0)
     model = Detector(load_spec(Path(args.cfg))).to(device).to(memory_format=memory_format)
     if args.imgsz % model.max_stride:
-        raise UserError(f"--imgsz {args.imgsz}: give a multiple of the stride {model.max_stride}.")
+        raise UserError(
+            f"--imgsz {args.imgsz}: must be a multiple of the stride {model.max_stride}."
+        )
     plan = plan_of(run, batches_per_epoch=1000)
     state = build_state(run, model.train(), plan, precision, SINGLE_PROCESS)
     loss = build_loss(model, run.hyp, image_size=args.imgsz, label_smoothing=0.0)
     context = build_context(run.options, model, plan, loss, precision, SINGLE_PROCESS)
     parts = PartTimes(device)
-    return WatchedTraining(*watched(state, context, parts, memory_format), model, parts)
+    return InstrumentedTraining(*add_marks(state, context, parts, memory_format), model, parts)
 
 
-def watched(
+def add_marks(
     state: TrainingState,
     context: TrainContext,
     parts: PartTimes,
     memory_format: torch.memory_format,
 ) -> tuple[TrainingState, TrainContext]:
-    """State and rules with which `train_step` marks its parts when they have ended.
+    """Return a state and a context with which `train_step` marks the end of each part.
 
     Args:
-        state: of the run; its optimizer is watched in place.
-        context: of the run.
-        parts: takes the marks.
-        memory_format: given to the images.
+        state: state of the run; hooks are registered on its optimizer in place.
+        context: context of the run.
+        parts: receives the marks.
+        memory_format: memory format to convert the images to.
     """
-    evaluator: Callable[..., DetectionLosses] = context.loss
+    compute_loss: Callable[..., DetectionLosses] = context.loss
 
     def loss(*args: object, **kwargs: object) -> DetectionLosses:
-        losses = evaluator(*args, **kwargs)
+        losses = compute_loss(*args, **kwargs)
         parts.mark("loss")
         return losses
 
     state.optimizer.register_step_pre_hook(lambda *_: parts.mark("gradient norm"))
     state.optimizer.register_step_post_hook(lambda *_: parts.mark("optimizer"))
-    model: Any = WatchedModel(state.model, parts, memory_format)
-    statistics: Any = WatchedStatistics(context.statistics, parts)
+    model: Any = InstrumentedModel(state.model, parts, memory_format)
+    statistics: Any = InstrumentedBatchNormStats(context.statistics, parts)
     return (
         dataclasses.replace(state, model=model),
         dataclasses.replace(context, loss=cast("DetectionLoss", loss), statistics=statistics),
     )
 
 
-class WatchedModel:
-    """A model that marks the beginning and the end of its forward pass; else it is that model."""
+class InstrumentedModel:
+    """Wraps a model: marks the start and the end of its forward pass, delegates all else."""
 
     def __init__(
         self, model: Detector, parts: PartTimes, memory_format: torch.memory_format
@@ -207,7 +219,7 @@ class WatchedModel:
         return getattr(self._model, name)
 
     def __call__(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """As `Detector.forward`."""
+        """Run `Detector.forward`."""
         images = images.contiguous(memory_format=self._memory_format)
         self._parts.mark("to device")
         raw: list[torch.Tensor] = self._model(images)
@@ -215,8 +227,8 @@ class WatchedModel:
         return raw
 
 
-class WatchedStatistics:
-    """Statistics of norms, which are averaged right after the backward pass, and mark its end."""
+class InstrumentedBatchNormStats:
+    """Wraps `BatchNormStats`: `average`, called right after the backward pass, marks its end."""
 
     def __init__(self, statistics: BatchNormStats, parts: PartTimes) -> None:
         self._statistics = statistics
@@ -226,19 +238,19 @@ class WatchedStatistics:
         return getattr(self._statistics, name)
 
     def average(self, distributed: Distributed) -> None:
-        """As `NormStatistics.average`."""
+        """Run `BatchNormStats.average`."""
         self._parts.mark("backward")
         self._statistics.average(distributed)
 
 
-def made_up_batch(images: int, size: int, boxes: int, classes: int) -> Batch:
-    """Noise with boxes of all sizes in it.
+def random_batch(images: int, size: int, boxes: int, classes: int) -> Batch:
+    """Return a batch of noise images with random boxes.
 
     Args:
-        images: in the batch.
-        size: their side, px.
-        boxes: in each image.
-        classes: of the boxes.
+        images: number of images.
+        size: side of the images, px.
+        boxes: number of boxes per image.
+        classes: number of classes.
     """
     import numpy as np
     import torch
@@ -265,14 +277,20 @@ def made_up_batch(images: int, size: int, boxes: int, classes: int) -> Batch:
 
 
 def matmul_peak(precision: Precision, device: torch.device, side: int) -> float:
-    """GFLOP/s of the best of several products of square matrices in a step's number format."""
+    """Return the GFLOP/s of the fastest of `MATMUL_REPEATS` square matrix products.
+
+    Args:
+        precision: precision of the training step; gives the dtype.
+        device: where to compute.
+        side: side of the matrices.
+    """
     import torch
 
-    formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    matrix = torch.rand(side, side, device=device).to(formats[precision.name])
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    matrix = torch.rand(side, side, device=device).to(dtypes[precision.name])
     parts = PartTimes(device)
     best = float("inf")
-    for _ in range(PRODUCTS):
+    for _ in range(MATMUL_REPEATS):
         parts.mark("begin")
         torch.mm(matrix, matrix)
         parts.mark("product")

@@ -1,4 +1,4 @@
-"""Measuring several variants by turns, and the parts of a piece of work on a CPU or a GPU."""
+"""Interleaved measurements of several variants; times of the parts of a task on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-Results = dict[str, float]
-"""What one measurement gave, by name; the name says the unit."""
-Measure = Callable[[], Results]
+Measurements = dict[str, float]
+"""The results of one round, by metric; the name of a metric includes its unit."""
+
+Measure = Callable[[], Measurements]
 
 MILLISECONDS = 1000.0
 MEGABYTE = 1e6
-FORGET_PEAK = "5"
-"""Written to Linux' clear_refs: the greatest resident size is counted anew, proc_pid_clear_refs(5).
-"""
+RESET_PEAK_RSS = "5"
+"""Written to /proc/self/clear_refs on Linux, it resets the peak RSS: proc_pid_clear_refs(5)."""
 
 
 class Spread(NamedTuple):
-    """A figure over all rounds."""
+    """The values of one metric over all rounds."""
 
     median: float
     least: float
     most: float
 
 
-def by_turns(
+def measure_interleaved(
     variants: Mapping[str, Measure], rounds: int, warm_up: int
 ) -> dict[str, dict[str, Spread]]:
-    """Measure the variants A B A B ..., so that what slows the machine down slows all of them.
+    """Measure the variants in the order A B A B ..., so that a slow machine slows all of them.
 
     Args:
-        variants: what to measure, by name.
-        rounds: measurements of each variant that count.
-        warm_up: measurements of each before those.
+        variants: functions that measure one round, by variant.
+        rounds: rounds of each variant that count.
+        warm_up: rounds of each variant before those; they are discarded.
 
     Returns:
-        By variant and name of the figure. A figure that a round lacks is not counted in it.
+        The spread by variant and metric. Rounds without a metric do not count for that metric.
     """
     found: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
     for turn in range(-warm_up, rounds):
         for name, measure in variants.items():
-            for figure, value in measure().items():
+            for metric, value in measure().items():
                 if turn >= 0:
-                    found[name].setdefault(figure, []).append(value)
+                    found[name].setdefault(metric, []).append(value)
     return {
-        name: {figure: spread(values) for figure, values in result.items()}
+        name: {metric: spread(values) for metric, values in result.items()}
         for name, result in found.items()
     }
 
 
 def spread(values: list[float]) -> Spread:
-    """Median, least and greatest of at least one value."""
+    """Return the median, minimum and maximum of at least one value."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 class PartTimes:
-    """Times the parts of a piece of work that come one after the other, by a mark after each.
+    """Measures the consecutive parts of a task, with a mark at the end of each part.
 
-    On a GPU the marks are events in its queue: nothing waits for it before `milliseconds` does.
+    On a GPU the marks are CUDA events: only `milliseconds` waits for the GPU.
 
     Args:
-        device: that does the work.
+        device: the device that does the work.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -75,7 +75,7 @@ class PartTimes:
         self._marks: list[tuple[str, float | torch.cuda.Event]] = []
 
     def mark(self, part: str) -> None:
-        """Note that `part` has ended; the first mark is the beginning, whatever its name."""
+        """Record the end of `part`; the first mark is the start, and its name is ignored."""
         if self._device.type == "cuda":
             import torch
 
@@ -85,14 +85,14 @@ class PartTimes:
         else:
             self._marks.append((part, time.perf_counter()))
 
-    def milliseconds(self) -> Results:
-        """The parts since the first mark, parts of the same name summed up; then begin anew."""
+    def milliseconds(self) -> Measurements:
+        """Return the time by part since the first mark, summed over equal names; then reset."""
         marks, self._marks = self._marks, []
         if self._device.type == "cuda":
             import torch
 
             torch.cuda.synchronize(self._device)
-        found: Results = {}
+        found: Measurements = {}
         for (_, begin), (part, end) in itertools.pairwise(marks):
             if isinstance(begin, float) and isinstance(end, float):
                 passed = (end - begin) * MILLISECONDS
@@ -103,12 +103,12 @@ class PartTimes:
 
 
 class PeakMemory:
-    """The greatest memory in use since this was made: of the GPU, or of this process on a CPU.
+    """Peak memory since this object was created: allocated on the GPU, or RSS of this process.
 
-    Only Linux can count a process's anew; elsewhere it is the greatest since the process began.
+    Only Linux can reset the peak RSS; elsewhere it is the peak since the process started.
 
     Args:
-        device: whose memory it is.
+        device: a GPU, or the CPU for the RSS.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -117,11 +117,11 @@ class PeakMemory:
             import torch
 
             torch.cuda.reset_peak_memory_stats(device)
-        elif (forget := Path("/proc/self/clear_refs")).exists():
-            forget.write_text(FORGET_PEAK, encoding="ascii")
+        elif (clear_refs := Path("/proc/self/clear_refs")).exists():
+            clear_refs.write_text(RESET_PEAK_RSS, encoding="ascii")
 
     def megabytes(self) -> float:
-        """So far."""
+        """Return the peak so far, in MB (1e6 bytes)."""
         if self._device.type == "cuda":
             import torch
 

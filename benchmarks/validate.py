@@ -1,4 +1,4 @@
-"""How long validation takes, stage by stage.
+"""Measures the time of each stage of validation.
 
 Usage: python benchmarks/validate.py --weights yolov5n.pt --data coco128.yaml --batch-size 16
 """
@@ -13,44 +13,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    # Python looks for modules beside this file; they are imported from the root, as everywhere.
+    # A script starts with its own folder on sys.path; imports need the repository root instead.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MILLISECONDS, Measure, PeakMemory, Results
+from benchmarks.timing import MILLISECONDS, Measure, Measurements, PeakMemory
 from utils.options.script import OptionParser, run_script
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Slow modules are imported inside the functions that use them: --help must be fast.
 if TYPE_CHECKING:
     from utils.datasets.dataset import Batch
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
+    """Return the parser of this program's options."""
     parser = OptionParser(
         prog="python benchmarks/validate.py",
-        description="The stages of utils.evaluation.evaluate, in milliseconds per image.",
+        description="Measure the stages of utils.evaluation.evaluate, in milliseconds per image.",
     )
     add = parser.add_argument
     add("--weights", default="yolov5n.pt", help="weights file (default: yolov5n.pt)")
     add("--data", default="coco128.yaml", help="data-set file (default: coco128.yaml)")
-    add("--imgsz", type=int, default=640, help="pixels (default: 640)")
-    add("--batch-size", type=int, default=16, help="images (default: 16)")
+    add("--imgsz", type=int, default=640, help="image size in pixels (default: 640)")
+    add("--batch-size", type=int, default=16, help="batch size (default: 16)")
     add("--workers", type=int, default=0, help="loader processes (default: 0)")
-    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
+    add(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="precision (default: fp32)",
+    )
     add(
         "--fuse",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="fold batch norms into convolutions",
+        help="fold batch norms into convolutions (default: on)",
     )
-    add("--device", default="", help="as of val.py (default: first GPU, else cpu)")
+    add("--device", default="", help="device, as for val.py (default: first GPU, else cpu)")
     add_common_options(parser, rounds=3, against="--precision bf16")
     return parser
 
 
 def main() -> None:
-    """Measure the variants that the command line asks for."""
+    """Measure the variants of the command line."""
     compare(build_parser(), prepare)
 
 
@@ -58,7 +63,7 @@ def prepare(args: argparse.Namespace) -> Measure:
     """Load the weights and the data of a variant; a round validates once.
 
     Raises:
-        UserError: an option, the weights or the data set are refused.
+        UserError: an option, the weights or the data set are invalid.
     """
     from models.detector import fuse
     from utils.datasets.description import ensure_available, load_description
@@ -79,27 +84,27 @@ def prepare(args: argparse.Namespace) -> Measure:
         index, image_size=args.imgsz, batch_size=args.batch_size, workers=args.workers
     )
 
-    def measure() -> Results:
+    def measure() -> Measurements:
         memory = PeakMemory(device)
-        batches = WaitedFor(loader)
+        batches = TimedBatches(loader)
         began = time.perf_counter()
-        found = evaluate(
+        result = evaluate(
             model,
             batches,
             names=description.names,
             device=device,
             settings=EvalSettings(precision=args.precision),
         )
-        whole = (time.perf_counter() - began) * MILLISECONDS / found.images
-        waiting = batches.seconds * MILLISECONDS / found.images
+        whole = (time.perf_counter() - began) * MILLISECONDS / result.images
+        waiting = batches.seconds * MILLISECONDS / result.images
         return {
             "loading, ms/image": waiting,
-            **dict(zip(STAGES, found.speed_ms, strict=True)),
-            "metrics, ms/image": whole - waiting - sum(found.speed_ms),
+            **dict(zip(STAGES, result.speed_ms, strict=True)),
+            "metrics, ms/image": whole - waiting - sum(result.speed_ms),
             "whole, ms/image": whole,
             "images/s": MILLISECONDS / whole,
-            "mAP50": found.map50,
-            "mAP50-95": found.map50_95,
+            "mAP50": result.map50,
+            "mAP50-95": result.map50_95,
             "peak memory, MB": memory.megabytes(),
         }
 
@@ -107,14 +112,14 @@ def prepare(args: argparse.Namespace) -> Measure:
 
 
 STAGES = ("pre-process, ms/image", "inference, ms/image", "NMS, ms/image")
-"""Which `Evaluation.speed_ms` tells."""
+"""Names of the entries of `speed_ms`."""
 
 
-class WaitedFor:
-    """Batches, and how long those who take them have to wait.
+class TimedBatches:
+    """Iterates over batches and adds up the time spent waiting for them, in `seconds`.
 
     Args:
-        batches: of a loader.
+        batches: a loader's batches.
     """
 
     def __init__(self, batches: Iterable[Batch]) -> None:

@@ -1,4 +1,4 @@
-"""The kill campaign of benchmarks/faults.py: a short campaign, and detection of faults."""
+"""The kill campaign of benchmarks/faults.py: a short campaign, and the detection of faults."""
 
 import subprocess
 import sys
@@ -11,25 +11,32 @@ import pytest
 import torch
 
 from benchmarks.faults import summary, table
-from benchmarks.kill_campaign import Campaign, Kill, Moment, Outcome, draw_moments, is_due
-from benchmarks.run_files import ABSENT, Saved, Settings, compare_runs, differences, inspect
-from benchmarks.watched_run import Phase, Sight, mean_durations
+from benchmarks.kill_campaign import Campaign, CampaignResult, Kill, Moment, is_due, sample_moments
+from benchmarks.run_files import (
+    MISSING,
+    CheckpointStatus,
+    Settings,
+    compare_runs,
+    find_differences,
+    inspect_checkpoint,
+)
+from benchmarks.watched_run import Observation, Phase, mean_durations
 from tests.paths import ROOT
 from tests.toy import toy_arguments
 from utils.errors import UserError
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 EQUAL: dict[str, list[str]] = {"weights": [], "results.csv": []}
-WHOLE = Saved("whole", epoch=1, iteration=9)
-DAMAGED = Saved("damaged")
+INTACT = CheckpointStatus("intact", epoch=1, iteration=9)
+DAMAGED = CheckpointStatus("damaged")
 
 
 def test_run_killed_at_random_moments_equals_uninterrupted_run(tmp_path: Path) -> None:
-    # This seed kills in the first of six epochs, so that a late kill still finds a running process.
+    # This seed selects the first epochs of six, so that the run still exists if a kill is late.
     arguments = toy_arguments(tmp_path / "toy", "--epochs 6 --save-steps 2 --multi-scale")
-    outcome = Campaign(arguments, tmp_path, ONE_THREAD).run(kills=2, seed=102)
-    assert outcome.failure == ""
-    assert outcome.differences == {
+    result = Campaign(arguments, tmp_path, ONE_THREAD).run(kills=2, seed=102)
+    assert result.failure == ""
+    assert result.differences == {
         "weights": [],
         "EMA": [],
         "momentum": [],
@@ -37,21 +44,21 @@ def test_run_killed_at_random_moments_equals_uninterrupted_run(tmp_path: Path) -
         "best.pt": [],
         "results.csv": [],
     }
-    assert (outcome.epochs, outcome.batches, outcome.settings.save_steps) == (6, 3, 2)
-    assert len(outcome.kills) == outcome.resumes == 2
-    assert [kill.last.state for kill in outcome.kills] == ["whole"] * 2
-    # A save starts after the previous one is done, so at most two periods are lost.
-    assert all(kill.reached > 0 and kill.lost <= 2 * 2 for kill in outcome.kills)
-    assert summary(outcome, 2)["passed"] is True
+    assert (result.epochs, result.batches, result.settings.save_steps) == (6, 3, 2)
+    assert len(result.kills) == result.resumes == 2
+    assert [kill.last.state for kill in result.kills] == ["intact"] * 2
+    # A save starts when the previous one is done, so at most two save intervals are lost.
+    assert all(kill.batches > 0 and kill.lost <= 2 * 2 for kill in result.kills)
+    assert summary(result, 2)["passed"] is True
 
 
-def test_failing_training_command_is_an_error(tmp_path: Path) -> None:
+def test_failing_uninterrupted_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unrecognized arguments: --no-such-option"):
         Campaign(["--no-such-option"], tmp_path, ONE_THREAD).run(kills=1, seed=0)
 
 
-def test_kill_moments_are_sorted() -> None:
-    moments = draw_moments(np.random.default_rng([0]), 40, epochs=4, batches=5, save_steps=2)
+def test_moments_are_sorted_in_the_order_of_a_run() -> None:
+    moments = sample_moments(np.random.default_rng([0]), 40, epochs=4, batches=5, save_steps=2)
     assert [m.batches for m in moments] == sorted(m.batches for m in moments)
     at = {phase: {m.batches for m in moments if m.phase is phase} for phase in Phase}
     assert {phase: sum(m.phase is phase for m in moments) for phase in Phase} == {
@@ -69,31 +76,31 @@ def test_kill_moments_are_sorted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "sight", "due"),
+    ("moment", "observation", "due"),
     [
         ((7, Phase.SAVING), (Phase.TRAINING, 6), False),
         ((7, Phase.SAVING), (Phase.SAVING, 6), False),
         ((7, Phase.SAVING), (Phase.TRAINING, 7), False),
         ((7, Phase.SAVING), (Phase.SAVING, 7), True),
         ((7, Phase.SAVING), (Phase.TRAINING, 8), True),  # missed
-        ((7, Phase.SAVING), (Phase.STARTING, 8), False),  # but not before training starts again
+        ((7, Phase.SAVING), (Phase.STARTING, 8), False),  # but not until it trains again
         ((7, Phase.STARTING), (Phase.STARTING, 3), True),
         ((7, Phase.STARTING), (Phase.TRAINING, 3), True),  # missed
     ],
 )
 def test_kill_is_due_in_its_phase_or_right_after_it(
-    moment: tuple[int, Phase], sight: tuple[Phase, int], due: bool
+    moment: tuple[int, Phase], observation: tuple[Phase, int], due: bool
 ) -> None:
-    assert is_due(Moment(*moment, wait=0.5), Sight(*sight)) == due
+    assert is_due(Moment(*moment, wait=0.5), Observation(*observation)) == due
 
 
-def test_durations_are_means() -> None:
+def test_mean_durations_by_phase() -> None:
     seen = [
-        (0.0, Sight(Phase.STARTING, 0)),
-        (4.0, Sight(Phase.TRAINING, 0)),
-        (5.0, Sight(Phase.TRAINING, 1)),
-        (7.0, Sight(Phase.SAVING, 1)),
-        (7.5, Sight(Phase.VALIDATING, 2)),
+        (0.0, Observation(Phase.STARTING, 0)),
+        (4.0, Observation(Phase.TRAINING, 0)),
+        (5.0, Observation(Phase.TRAINING, 1)),
+        (7.0, Observation(Phase.SAVING, 1)),
+        (7.5, Observation(Phase.VALIDATING, 2)),
     ]
     assert mean_durations(seen) == {
         Phase.STARTING: 4.0,
@@ -104,7 +111,7 @@ def test_durations_are_means() -> None:
     }
 
 
-def flipped(data: bytes) -> bytes:
+def with_flipped_bit(data: bytes) -> bytes:
     middle = data.index(b"\x11" * 400) + 200
     return data[:middle] + b"\x10" + data[middle + 1 :]
 
@@ -112,22 +119,22 @@ def flipped(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda data: data, Saved("whole", epoch=2, iteration=7, closed=False)),
+        (lambda data: data, CheckpointStatus("intact", epoch=2, iteration=7, finalized=False)),
         (lambda data: data[: len(data) // 2], DAMAGED),
         (lambda _: b"", DAMAGED),
-        (flipped, DAMAGED),
+        (with_flipped_bit, DAMAGED),
     ],
 )
-def test_damaged_file_is_detected(
-    tmp_path: Path, change: Callable[[bytes], bytes], found: Saved
+def test_damaged_checkpoint_is_detected(
+    tmp_path: Path, change: Callable[[bytes], bytes], found: CheckpointStatus
 ) -> None:
     file = tmp_path / "last.pt"
-    assert inspect(file) == ABSENT
+    assert inspect_checkpoint(file) == MISSING
     weights = torch.full((1000,), 0x11, dtype=torch.uint8)
     position = {"epoch": 2, "iteration": 7}
     torch.save({"position": position, "closed": False, "weights": weights}, file)
     file.write_bytes(change(file.read_bytes()))
-    assert inspect(file) == found
+    assert inspect_checkpoint(file) == found
 
 
 @pytest.mark.parametrize(
@@ -145,12 +152,12 @@ def test_damaged_file_is_detected(
         ({"a": 1}, {"b": 1}, ["x"]),
     ],
 )
-def test_differences_are_bit_exact(one: object, two: object, found: list[str]) -> None:
-    assert differences(one, two, "x") == found
+def test_find_differences_compares_every_bit(one: object, two: object, found: list[str]) -> None:
+    assert find_differences(one, two, "x") == found
 
 
-def run_files(folder: Path, **changed: Any) -> Path:
-    """Write the files of a run that are compared, with minimal content."""
+def write_run(folder: Path, **changed: Any) -> Path:
+    """Write the files of a run that are compared, with minimal content; return its folder."""
     run = folder / ("one" if not changed else "two")
     last = {
         "model": {"w": torch.zeros(2)},
@@ -170,7 +177,7 @@ def run_files(folder: Path, **changed: Any) -> Path:
 @pytest.mark.parametrize(
     ("changed", "part"),
     [
-        ({"resumed": True}, None),  # records that differ between any two runs
+        ({"resumed": True}, None),  # runs differ in this
         ({"last": {"model": {"w": torch.ones(2)}}}, "weights"),
         ({"last": {"ema": {"weights": {"w": torch.zeros(2)}, "updates": 4}}}, "EMA"),
         ({"last": {"optimizer": {"buffers": {}}}}, "momentum"),
@@ -179,55 +186,57 @@ def run_files(folder: Path, **changed: Any) -> Path:
         ({"results": "epoch\n0\n0\n"}, "results.csv"),
     ],
 )
-def test_difference_is_reported_by_part(
+def test_difference_is_reported_for_its_part(
     tmp_path: Path, changed: dict[str, Any], part: str | None
 ) -> None:
-    found = compare_runs(run_files(tmp_path), run_files(tmp_path, **changed))
+    found = compare_runs(write_run(tmp_path), write_run(tmp_path, **changed))
     assert [name for name, where in found.items() if where] == ([part] if part else [])
 
 
 @pytest.mark.parametrize(
     ("last", "previous", "remaining", "lost"),
     [
-        (WHOLE, ABSENT, WHOLE, 2),
-        (DAMAGED, WHOLE, WHOLE, 2),
-        (ABSENT, WHOLE, WHOLE, 2),
-        (DAMAGED, ABSENT, DAMAGED, 11),  # the run exists but cannot be resumed
-        (ABSENT, ABSENT, ABSENT, 11),
+        (INTACT, MISSING, INTACT, 2),
+        (DAMAGED, INTACT, INTACT, 2),
+        (MISSING, INTACT, INTACT, 2),
+        (DAMAGED, MISSING, DAMAGED, 11),  # the run exists and cannot resume
+        (MISSING, MISSING, MISSING, 11),
     ],
 )
-def test_remaining_checkpoint_is_resumed(
-    last: Saved, previous: Saved, remaining: Saved, lost: int
+def test_run_resumes_from_last_else_from_previous(
+    last: CheckpointStatus, previous: CheckpointStatus, remaining: CheckpointStatus, lost: int
 ) -> None:
-    kill = Kill(Phase.SAVING, Phase.SAVING, reached=11, last=last, previous=previous)
-    assert (kill.remaining, kill.lost) == (remaining, lost)
+    kill = Kill(Phase.SAVING, Phase.SAVING, batches=11, last=last, previous=previous)
+    assert (kill.resume_from, kill.lost) == (remaining, lost)
 
 
-def outcome_of(last: Saved, previous: Saved, **more: Any) -> Outcome:
-    kill = Kill(Phase.SAVING, Phase.TRAINING, reached=11, last=last, previous=previous)
+def result_of(last: CheckpointStatus, previous: CheckpointStatus, **more: Any) -> CampaignResult:
+    kill = Kill(Phase.SAVING, Phase.TRAINING, batches=11, last=last, previous=previous)
     settings = Settings(save_steps=2, workers=1, precision="fp32")
-    return Outcome(settings, epochs=3, batches=9, kills=[kill], resumes=1, **more)
+    return CampaignResult(settings, epochs=3, batches=9, kills=[kill], resumes=1, **more)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "wanted", "passed"),
+    ("result", "requested", "passed"),
     [
-        (outcome_of(WHOLE, WHOLE, differences=EQUAL), 1, True),
-        (outcome_of(DAMAGED, WHOLE, differences=EQUAL), 1, True),
-        (outcome_of(DAMAGED, DAMAGED, differences=EQUAL), 1, False),
-        (outcome_of(WHOLE, WHOLE, differences=EQUAL), 2, False),
-        (outcome_of(WHOLE, WHOLE, differences=EQUAL | {"EMA": ["ema/w"]}), 1, False),
-        (outcome_of(WHOLE, WHOLE, failure="error: no space"), 1, False),
+        (result_of(INTACT, INTACT, differences=EQUAL), 1, True),
+        (result_of(DAMAGED, INTACT, differences=EQUAL), 1, True),
+        (result_of(DAMAGED, DAMAGED, differences=EQUAL), 1, False),
+        (result_of(INTACT, INTACT, differences=EQUAL), 2, False),
+        (result_of(INTACT, INTACT, differences=EQUAL | {"EMA": ["ema/w"]}), 1, False),
+        (result_of(INTACT, INTACT, failure="error: no space"), 1, False),
     ],
 )
-def test_campaign_passes_only_without_faults(outcome: Outcome, wanted: int, passed: bool) -> None:
-    assert summary(outcome, wanted)["passed"] is passed
+def test_campaign_passes_only_without_faults(
+    result: CampaignResult, requested: int, passed: bool
+) -> None:
+    assert summary(result, requested)["passed"] is passed
 
 
-def test_table_contains_all_results() -> None:
+def test_table_lists_all_values() -> None:
     different = {"weights": ["model/w"], "results.csv": []}
-    figures = summary(outcome_of(DAMAGED, WHOLE, differences=different), 1)
-    assert table(figures).splitlines() == [
+    report = summary(result_of(DAMAGED, INTACT, differences=different), 1)
+    assert table(report).splitlines() == [
         "workers                       1",
         "precision                     fp32",
         "epochs                        3",
@@ -248,7 +257,7 @@ def test_table_contains_all_results() -> None:
     ]
 
 
-def test_script_runs_from_any_folder(tmp_path: Path) -> None:
+def test_program_runs_as_a_file(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--kills", "0"],
         cwd=tmp_path,
@@ -257,4 +266,4 @@ def test_script_runs_from_any_folder(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "--kills and --threads are at least 1" in done.stderr
+    assert "--kills 0: must be at least 1" in done.stderr

@@ -1,4 +1,4 @@
-"""Each program runs on toy input and writes all its figures; how long things take is not judged."""
+"""Each program runs on toy input and writes all its metrics; their values are not tested."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ import benchmarks.loader
 import benchmarks.startup
 import benchmarks.step
 import benchmarks.validate
-from benchmarks.startup import import_table, packages
+from benchmarks.startup import import_table, parse_import_times
 from models.detector import Detector
 from models.spec import load_spec
 from tests.checkpoints import save_checkpoint
@@ -25,6 +25,10 @@ from tests.toy import make_toy, make_toy_model, toy_arguments
 from utils.checkpoint.format import FORMAT, VERSION
 from utils.errors import UserError
 
+FAILED_COMMAND = (
+    r"val.py --no-such failed; fix the error at the end of its output:\n"
+    r"[\s\S]*unrecognized arguments"
+)
 ONCE = ["--rounds", "1", "--warm-up", "0"]
 PROGRAMS = {
     "loader": benchmarks.loader.main,
@@ -43,7 +47,7 @@ def toy(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _same_threads() -> Any:
-    """The loader's benchmark takes one thread, which must not outlive the test."""
+    """Restore the number of threads, which the loader benchmark sets to one."""
     import cv2
 
     threads, opencv = torch.get_num_threads(), cv2.getNumThreads()
@@ -52,11 +56,11 @@ def _same_threads() -> Any:
     cv2.setNumThreads(opencv)
 
 
-def figures(
+def run_program(
     program: str, options: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
-    """Runs a program with options and returns what it wrote."""
-    file = tmp_path / "figures.json"
+    """Run a program with options and return the content of its JSON file."""
+    file = tmp_path / "results.json"
     words = [*map(str, options), *ONCE, "--json", str(file)]
     monkeypatch.setattr("sys.argv", [program, *words])
     PROGRAMS[program]()
@@ -64,10 +68,10 @@ def figures(
 
 
 def test_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_toy(tmp_path, images=72)  # more than are kept in memory
+    make_toy(tmp_path, images=72)  # more than the loader keeps in memory
     options = ["--data", tmp_path / "toy.yaml", "--imgsz", 96, "--batch-size", 2, "--epochs", 2]
     variants = ["--against=--cache ram", "--against=--workers 1"]
-    written = figures("loader", [*options, *variants], tmp_path, monkeypatch)
+    written = run_program("loader", [*options, *variants], tmp_path, monkeypatch)
     stages = ("decode", "resize", "stretch", "HSV", "places", "labels", "draws", "rest")
     found = written["figures"]["A"]
     assert {f"{stage}, ms" for stage in stages} <= found.keys()
@@ -83,7 +87,7 @@ def test_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--cfg", make_toy_model(tmp_path), "--imgsz", 64, "--batch-size", 2, "--boxes", 2]
     more = ["--matrix", 32, "--device", "cpu", "--against=--amp bf16 --no-channels-last"]
-    written = figures("step", [*options, *more], tmp_path, monkeypatch)
+    written = run_program("step", [*options, *more], tmp_path, monkeypatch)
     parts = ("to device", "forward", "loss", "backward", "gradient norm", "optimizer", "EMA")
     for variant in "AB":
         found = written["figures"][variant]
@@ -111,7 +115,7 @@ def test_validate(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         weights,
     )
     options = ["--weights", weights, "--data", toy, "--imgsz", 64, "--batch-size", 2]
-    written = figures("validate", [*options, "--device", "cpu"], tmp_path, monkeypatch)
+    written = run_program("validate", [*options, "--device", "cpu"], tmp_path, monkeypatch)
     found = written["figures"]["A"]
     stages = ("loading", "pre-process", "inference", "NMS", "metrics")
     parts = [found[f"{stage}, ms/image"]["median"] for stage in stages]
@@ -122,13 +126,13 @@ def test_validate(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_checkpoint(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--data", toy, "--cfg", make_toy_model(tmp_path), "--imgsz", 64, "--batch-size", 2]
-    written = figures(
+    written = run_program(
         "checkpoint", [*options, "--workers", 0, "--device", "cpu"], tmp_path, monkeypatch
     )
     adamw, sgd = (written["figures"][name] for name in "AB")
     assert 0 < adamw["stall, % of epoch"]["median"] < 100
     assert adamw["loading, ms"]["median"] > 0
-    # weights, EMA and two moments to weights, EMA and one
+    # AdamW: weights, EMA, two moments; SGD: weights, EMA, one momentum
     assert written["ratios"]["B"]["last.pt, MB"] == pytest.approx(3 / 4, abs=0.1)
     assert sgd.keys() == adamw.keys()
 
@@ -136,7 +140,7 @@ def test_checkpoint(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_startup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = shlex.join(toy_arguments(tmp_path, "--epochs 1"))
     options = ["train.py --help", f"--training={training}"]
-    written = figures("startup", options, tmp_path, monkeypatch)
+    written = run_program("startup", options, tmp_path, monkeypatch)
     assert written["figures"]["A"].keys() == {
         "wall, s",
         "processor, s",
@@ -148,13 +152,13 @@ def test_startup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "torch" in written["imports, ms"]["B"]
 
 
-def test_a_command_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"val.py --no-such failed: [\s\S]*unrecognized arguments"):
-        figures("startup", ["val.py --no-such", "--training="], tmp_path, monkeypatch)
+def test_failing_command_raises_its_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=FAILED_COMMAND):
+        run_program("startup", ["val.py --no-such", "--training="], tmp_path, monkeypatch)
 
 
-def test_imports_are_summed_up_by_package() -> None:
-    found = packages(
+def test_import_times_are_summed_by_package() -> None:
+    found = parse_import_times(
         "import time: self [us] | cumulative | imported package\n"
         "import time:      1500 |       1500 |     torch.nn.modules\n"
         "Epoch 0 import time:      2500 |       4000 |   torch\n"
@@ -171,8 +175,8 @@ def test_imports_are_summed_up_by_package() -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_help_is_quick_to_import(program: str, tmp_path: Path) -> None:
-    """Run as a file from anywhere, and without torch."""
+def test_help_does_not_import_torch(program: str, tmp_path: Path) -> None:
+    """Run the program as a file from another folder."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / "benchmarks" / f"{program}.py"), "--help"],
         cwd=tmp_path,

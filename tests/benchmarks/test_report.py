@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import add_common_options, compare, table
-from benchmarks.timing import Measure, Results, Spread
+from benchmarks.timing import Measure, Measurements, Spread
 from utils.errors import UserError
 
 RESULTS = {
@@ -15,9 +15,9 @@ RESULTS = {
 }
 
 
-def test_a_table_has_a_line_for_each_figure() -> None:
+def test_table_has_a_line_for_each_metric() -> None:
     assert [" ".join(line.split()) for line in table(RESULTS).splitlines()] == [
-        "A: median (least - most) B: median (least - most) B/A",
+        "A: median (min - max) B: median (min - max) B/A",
         "work, ms 2 (1 - 3) 3 (3 - 3) 1.5",
         "waste, ms 0 (0 - 0) - -",
         "images/s - 1235 (1 - 2e+06) -",
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def prepare(args: argparse.Namespace) -> Measure:
-    def measure() -> Results:
+    def measure() -> Measurements:
         return {"work, ms": args.work}
 
     return measure
@@ -54,7 +54,7 @@ def prepare(args: argparse.Namespace) -> Measure:
         ),
     ],
 )
-def test_variants_are_the_command_line_with_options_added(
+def test_variants_add_options_to_the_command_line(
     options: list[str],
     variants: dict[str, str],
     ratios: dict[str, dict[str, float]],
@@ -63,7 +63,7 @@ def test_variants_are_the_command_line_with_options_added(
 ) -> None:
     file = tmp_path / "toy.json"
     monkeypatch.setattr("sys.argv", ["toy.py", *options])
-    # the file is named by a default, so that it does not come into the variants' description
+    # --json is set as a default, so that it is not part of the description of the variants
     monkeypatch.setattr("benchmarks.report.load_per_core", lambda: 0.0)
     program = parser()
     program.set_defaults(json=file)
@@ -76,17 +76,17 @@ def test_variants_are_the_command_line_with_options_added(
     assert written["machine"]["cores"] >= 1
 
 
-def test_a_busy_machine_is_told(
+def test_busy_machine_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("sys.argv", ["toy.py"])
     monkeypatch.setattr("benchmarks.report.load_per_core", lambda: 0.31)
     monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
     compare(parser(), prepare)
-    assert "The machine was busy" in caplog.text
+    assert "The machine was busy before the start: expect results that are too slow." in caplog.text
 
 
-def test_no_rounds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero_rounds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["toy.py", "--rounds", "0"])
-    with pytest.raises(UserError, match="--rounds must be 1 or more"):
+    with pytest.raises(UserError, match=r"^--rounds 0: must be at least 1\.$"):
         compare(parser(), prepare)

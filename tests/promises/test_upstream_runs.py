@@ -41,7 +41,7 @@ def command(checkpoint: Path, data: Path, how: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("version", "planned"), [("v7", 4), ("v5.0", 3)])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["rebase", "slope-match", "hold", "restart"])
 def test_every_mode_is_planned_from_the_rate_that_was_reached(
     data: Path, version: str, planned: int, mode: str
 ) -> None:
@@ -140,7 +140,7 @@ def test_its_plan_can_be_looked_at(
     folder = show_plan(parse_request(command(LEGACY / "v7" / "epoch1.pt", data, how)))
     assert folder == Path()
     plans = json.loads((tmp_path / "lr_plan.json").read_text())
-    assert set(plans) == {"rebase", "slope-match", "hold", "restart"}
+    assert set(plans) == set(MODES)
     assert plans["hold"] == pytest.approx([1, 0.7525, *[0.7525] * 4])
 
 

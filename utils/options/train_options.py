@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 from utils.errors import UserError
 from utils.options.option import OnResume, Option, check, flag_of, option, option_names, options_of
 from utils.solver.continuation import SLOPES, Extension
+from utils.solver.modes import DEFAULT_MODE
+from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from utils.solver.schedule import LAWS, MODES
 
 FREE, ALLOWABLE, NOT_INHERITED = OnResume.FREE, OnResume.ALLOWABLE, OnResume.NOT_INHERITED
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
 MIN_IMAGE_SIZE = 32
 
 
@@ -46,7 +47,7 @@ class TrainOptions:
     seed: int = option(0, "random seed (default: {default})", minimum=0, resume=ALLOWABLE)
 
     optimizer: str = option(
-        "SGD",
+        DEFAULT_OPTIMIZER,
         "optimizer (default: {default})",
         choices=OPTIMIZERS,
         group="training",
@@ -188,7 +189,7 @@ class Continuation:
     """None: start a new run. Empty: the latest run. Otherwise a checkpoint or a run folder."""
     extend_epochs: int | None = option(None, "epochs to add to the planned total", metavar="X")
     lr_continuation: str = option(
-        "rebase", "learning rate after the seam (default: {default})", choices=MODES
+        DEFAULT_MODE, "learning rate after the seam (default: {default})", choices=MODES
     )
     slope: str = option(
         "fit",

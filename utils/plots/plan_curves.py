@@ -4,56 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from utils.plots.figure import (
-    BLUE,
-    GREEN,
-    INK,
-    ORANGE,
-    PURPLE,
-    QUIET,
-    new_figure,
-    save_figure,
-    style_axes,
+from utils.plots.figure import INK, QUIET, save_figure
+from utils.plots.flags import hoist, place_flags, rows_height
+from utils.plots.panels import (
+    GAP,
+    HEADROOM,
+    LEFT,
+    LOG_MARGIN,
+    PANEL_WIDTH,
+    WIDTH,
+    Panel,
+    dot_size,
+    shade,
+    stack_panels,
+    write_title,
 )
-from utils.plots.flags import Flag, hoist, place_flags, rows_height
-from utils.plots.run_curves import EPOCH_STEPS
+from utils.solver.modes import RUN, mode_named
 from utils.solver.preview import SMALL, PlanPreview
 from utils.solver.schedule import Plan
 
-COLORS = {"rebase": BLUE, "slope-match": GREEN, "hold": ORANGE, "restart": PURPLE}
-PAST = "#9a9a9a"
-PAST_TINT, AHEAD_TINT = "#f4f6f9", "#fdf4e7"
-
+PAST = RUN.color
 # The figure from top to bottom, in inches; the flags of the seams come on top of the panels.
-WIDTH, LEFT, RIGHT = 12.0, 1.1, 0.3
-AXIS_NAME = 0.8  # left of the panels, clear of rates with five decimals
-TITLE, LINEAR, GAP, LOGARITHMIC, AXIS = 0.7, 2.9, 0.25, 2.9, 0.75
+LINEAR, LOGARITHMIC, AXIS = 2.9, 2.9, 0.75
 KEY_ROW, FOOT = 0.24, 0.2
-HEADROOM = 1.08
-LOG_MARGIN = 1.5
 LOG_RANGE = 1e5  # decades below this would squash those that matter
-DOT_BUDGET = 600.0  # points of marker width for all epochs together
-DOT_LIMITS = (1.8, 5.0)  # points
 DOTS_UP_TO = 100  # epochs; beyond, markers would only thicken the lines
 LINE, REQUESTED_LINE = 1.8, 3.2  # points
 # Columns of the key below the panels: inches from their left edge, and what to write.
 SAMPLE = 0.45
 NAME = 0.6
 COLUMNS = ((8.3, "after the seam"), (9.3, "final rate"), (10.6, "sum, % of past"))
-
-
-class _Panels(NamedTuple):
-    figure: Figure
-    linear: Axes
-    logarithmic: Axes
 
 
 def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], path: Path) -> None:
@@ -66,7 +53,6 @@ def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], pa
         path: The picture to write.
     """
     planned = max(preview.plan.total_epochs for preview in previews)
-    panel_width = WIDTH - LEFT - RIGHT
     earlier = [segment for segment in plan.seams if segment.start < completed]
     seams = [segment.start for segment in earlier]
     names = [f"epoch {s.start}: {s.mode}" for s in earlier] + [f"epoch {completed}: to be extended"]
@@ -74,24 +60,32 @@ def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], pa
     steps = [_step_text(plan, seam) for seam in seams] + [f"{before:.3g} up to here"]
     upper, lower = (
         place_flags(
-            [(e / planned, t) for e, t in zip([*seams, completed], texts, strict=True)], panel_width
+            [(e / planned, t) for e, t in zip([*seams, completed], texts, strict=True)], PANEL_WIDTH
         )
         for texts in (names, steps)
     )
-    panels = _lay_out(planned, upper, lower, len(previews))
-    _write_title(panels.figure, completed, planned)
+    between = rows_height(lower) + GAP
+    figure, (linear, logarithmic) = stack_panels(
+        [
+            Panel("learning rate", LINEAR, rows_height(upper)),
+            Panel("learning rate (log scale)", LOGARITHMIC, between),
+        ],
+        planned,
+        FOOT + KEY_ROW * (len(previews) + 1) + AXIS,
+    )
+    story = f"{completed} epochs trained, {planned} planned with the extension"
+    write_title(figure, "Learning-rate plan", story)
+    shade([linear, logarithmic], [0, completed, planned])
     past = [plan.lr0 * plan.factor(epoch) for epoch in range(completed)]
-    for axes in (panels.linear, panels.logarithmic):
-        axes.axvspan(-0.5, completed - 0.5, color=PAST_TINT, lw=0, zorder=0)
-        axes.axvspan(completed - 0.5, planned - 0.5, color=AHEAD_TINT, lw=0, zorder=0)
+    for axes in (linear, logarithmic):
         axes.plot(past, color=PAST, linewidth=LINE, **_dots(planned))
         for preview in previews:
             _draw(axes, preview, completed)
-    _scale(panels, previews)
-    hoist(panels.linear, upper)
-    hoist(panels.logarithmic, lower, pole_top=rows_height(lower) + GAP)
-    _write_key(panels.figure, previews)
-    save_figure(panels.figure, path)
+    _scale(linear, logarithmic, previews)
+    hoist(linear, upper)
+    hoist(logarithmic, lower, pole_top=between)
+    _write_key(figure, previews)
+    save_figure(figure, path)
 
 
 def _step_text(plan: Plan, seam: int) -> str:
@@ -99,50 +93,17 @@ def _step_text(plan: Plan, seam: int) -> str:
     return f"{plan.lr0 * plan.factor(seam - 1):.3g} → {plan.lr0 * plan.factor(seam):.3g}"
 
 
-def _lay_out(planned: int, upper: Sequence[Flag], lower: Sequence[Flag], rows: int) -> _Panels:
-    """Place title, flags, panels and room for the key one above the other."""
-    foot = FOOT + KEY_ROW * (rows + 1) + AXIS
-    between = rows_height(lower) + GAP
-    height = TITLE + rows_height(upper) + LINEAR + between + LOGARITHMIC + foot
-    figure = new_figure(WIDTH, height)
-    left, width = LEFT / WIDTH, (WIDTH - LEFT - RIGHT) / WIDTH
-    logarithmic = figure.add_axes((left, foot / height, width, LOGARITHMIC / height))
-    linear = figure.add_axes(
-        (left, (foot + LOGARITHMIC + between) / height, width, LINEAR / height), sharex=logarithmic
-    )
-    for axes, label in ((linear, "learning rate"), (logarithmic, "learning rate (log scale)")):
-        style_axes(axes)
-        axes.set_ylabel(label, fontsize=10.5, color=INK)
-        axes.yaxis.set_label_coords(-AXIS_NAME / (WIDTH * width), 0.5)
-        axes.tick_params(which="minor", colors=INK, labelsize=9, length=2)
-    linear.tick_params(labelbottom=False)
-    logarithmic.set_xlabel("epoch", fontsize=10.5, color=INK)
-    logarithmic.set_xlim(-0.5, planned - 0.5)
-    logarithmic.xaxis.set_major_locator(MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True))
-    return _Panels(figure, linear, logarithmic)
-
-
-def _write_title(figure: Figure, completed: int, planned: int) -> None:
-    """Name the picture at the upper left and the extension at the upper right."""
-    y = 1 - TITLE / 2 / figure.get_figheight()
-    left, right = LEFT / WIDTH, 1 - RIGHT / WIDTH
-    figure.text(left, y, "Learning-rate plan", fontsize=15, weight="bold", color=INK, va="center")
-    story = f"{completed} epochs trained, {planned} planned with the extension"
-    figure.text(right, y, story, fontsize=10, color=QUIET, va="center", ha="right")
-
-
 def _dots(planned: int) -> dict[str, Any]:
     """Markers, where epochs are few enough to be told apart."""
     if planned > DOTS_UP_TO:
         return {}
-    size = float(np.clip(DOT_BUDGET / planned, *DOT_LIMITS))
-    return {"marker": "o", "markersize": size, "markeredgewidth": 0}
+    return {"marker": "o", "markersize": dot_size(planned), "markeredgewidth": 0}
 
 
 def _style(preview: PlanPreview) -> dict[str, Any]:
     """A colour for each mode, dashes for modifiers, and a broad line for what is asked for."""
     return {
-        "color": COLORS[preview.mode],
+        "color": mode_named(preview.mode).color,
         "linestyle": "-" if preview.label == preview.mode else "--",
         "linewidth": REQUESTED_LINE if preview.requested else LINE,
     }
@@ -156,18 +117,19 @@ def _draw(axes: Axes, preview: PlanPreview, completed: int) -> None:
     axes.plot(epochs, rates, **_style(preview), **_dots(plan.total_epochs))
 
 
-def _scale(panels: _Panels, previews: Sequence[PlanPreview]) -> None:
+def _scale(linear: Axes, logarithmic: Axes, previews: Sequence[PlanPreview]) -> None:
     """Scale both panels to all rates; a rate of 0 leaves the logarithmic one at its bottom."""
     rates = np.array([o.plan.lr0 * np.array(o.plan.factors()) for o in previews])
     top, lowest = rates.max(), rates[rates > 0].min()
-    panels.linear.set_ylim(0, HEADROOM * top)
-    panels.linear.ticklabel_format(axis="y", style="plain")
-    panels.logarithmic.set_yscale("log", nonpositive="clip")
-    panels.logarithmic.set_ylim(max(lowest, top / LOG_RANGE) / LOG_MARGIN, top * LOG_MARGIN)
+    linear.set_ylim(0, HEADROOM * top)
+    linear.ticklabel_format(axis="y", style="plain")
+    logarithmic.tick_params(which="minor", colors=INK, labelsize=9, length=2)
+    logarithmic.set_yscale("log", nonpositive="clip")
+    logarithmic.set_ylim(max(lowest, top / LOG_RANGE) / LOG_MARGIN, top * LOG_MARGIN)
     small = SMALL * previews[0].plan.lr0
-    if panels.logarithmic.get_ylim()[0] < small:
-        panels.logarithmic.axhline(small, color=QUIET, linewidth=1, linestyle=":")
-        panels.logarithmic.annotate(
+    if logarithmic.get_ylim()[0] < small:
+        logarithmic.axhline(small, color=QUIET, linewidth=1, linestyle=":")
+        logarithmic.annotate(
             "1 % of lr0",
             (0, small),
             xycoords=("axes fraction", "data"),

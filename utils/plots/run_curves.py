@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +19,28 @@ from utils.plots.figure import (
     INK,
     ORANGE,
     PURPLE,
-    QUIET,
     VERMILION,
     new_figure,
     save_figure,
     style_axes,
 )
-from utils.plots.flags import POLE_ORDER, Flag, hoist, place_flags, rows_height
+from utils.plots.flags import POLE_ORDER, hoist, place_flags, rows_height
+from utils.plots.panels import (
+    DOT_LIMITS,
+    GAP,
+    HEADROOM,
+    LEFT,
+    METRICS,
+    PANEL_WIDTH,
+    RATES,
+    WIDTH,
+    Panel,
+    dot_size,
+    scale_rates,
+    shade,
+    stack_panels,
+    write_title,
+)
 from utils.plots.series import Row, column, smoothed
 
 PANELS = (
@@ -90,28 +104,11 @@ class SeamMark(NamedTuple):
     """What the seam cost, in a few words."""
 
 
-class _Panels(NamedTuple):
-    """The figure of lr_map.png and its two panels."""
-
-    figure: Figure
-    metrics: Axes
-    rates: Axes
-
-
-# The figure from top to bottom, in inches; the flags of the seams come on top of each panel.
-WIDTH, LEFT, RIGHT = 12.0, 1.1, 0.3
-AXIS_NAME = 0.8  # left of the panels, clear of rates with five decimals
-TITLE, METRICS, GAP, RATES, FOOT = 0.7, 3.1, 0.25, 2.7, 1.2
+FOOT = 1.2  # inches below the panels
 LEGEND_TOP, LEGEND_STEP = 0.45, 0.25
-TINTS = ("#f4f6f9", "#fdf4e7")
-HEADROOM = 1.08
 # A segment that stays below a twentieth of a linear axis would be a flat line on its floor.
 LOG_SCALE_BELOW = 0.05
-LOG_MARGIN = 1.5
-DOT_BUDGET = 600.0  # points of marker width for all epochs together
-DOT_LIMITS = (1.8, 5.0)  # points
 RAW_SIZE = 3.5  # points, at least: those few epochs must be seen in a long run
-EPOCH_STEPS = (1, 2, 5, 10)  # ticks at round numbers, as planned totals are
 
 
 def save_lr_map(
@@ -129,9 +126,8 @@ def save_lr_map(
         path: The picture to write.
     """
     seams, planned = sorted(seams), len(plan_rates)
-    panel_width = WIDTH - LEFT - RIGHT
     modes, steps = (
-        place_flags([(seam.epoch / planned, text(seam)) for seam in seams], panel_width)
+        place_flags([(seam.epoch / planned, text(seam)) for seam in seams], PANEL_WIDTH)
         for text in (
             lambda seam: (
                 f"epoch {seam.epoch}: {seam.mode}" + (f", {seam.note}" if seam.note else "")
@@ -139,18 +135,23 @@ def save_lr_map(
             lambda seam: _step_text(plan_rates, seam.epoch),
         )
     )
-    panels = _lay_out(planned, modes, steps)
-    _write_title(panels, len(rows), planned, len(seams))
-    _shade_segments(panels, [seam.epoch for seam in seams], planned)
-    curves = (
-        _draw_metrics(panels.metrics, rows, planned),
-        _draw_rates(panels.rates, rows, plan_rates),
-    )
-    _scale_rates(panels.rates, rows, plan_rates, [seam.epoch for seam in seams])
-    hoist(panels.metrics, modes)
-    hoist(panels.rates, steps, pole_top=rows_height(steps) + GAP)
-    _write_legends(panels, curves)
-    save_figure(panels.figure, path)
+    between = rows_height(steps) + GAP
+    stack = [Panel("validation mAP", METRICS, rows_height(modes)), Panel("", RATES, between)]
+    figure, (metrics, rates) = stack_panels(stack, planned, FOOT)
+    write_title(figure, "Learning-rate map", _story(len(rows), planned, len(seams)))
+    shade([metrics, rates], [0, *(seam.epoch for seam in seams), planned])
+    curves = (_draw_metrics(metrics, rows, planned), _draw_rates(rates, rows, plan_rates))
+    _scale_rates(rates, rows, plan_rates, [seam.epoch for seam in seams])
+    hoist(metrics, modes)
+    hoist(rates, steps, pole_top=between)
+    _write_legends(figure, curves)
+    save_figure(figure, path)
+
+
+def _story(trained: int, planned: int, seams: int) -> str:
+    """The run's length and how often it was extended."""
+    told = f"{seams} seam{'s' if seams > 1 else ''}" if seams else "no seam"
+    return f"{trained} of {planned} epochs trained, {told}"
 
 
 def _step_text(plan_rates: Sequence[float], epoch: int) -> str:
@@ -162,45 +163,11 @@ def _step_text(plan_rates: Sequence[float], epoch: int) -> str:
     return f"{before:.3g} → {after:.3g}{ratio}"
 
 
-def _lay_out(planned: int, modes: Sequence[Flag], steps: Sequence[Flag]) -> _Panels:
-    """Place title, flags, panels and room for the legend one above the other."""
-    between = rows_height(steps) + GAP
-    height = TITLE + rows_height(modes) + METRICS + between + RATES + FOOT
-    figure = new_figure(WIDTH, height)
-    left, width = LEFT / WIDTH, (WIDTH - LEFT - RIGHT) / WIDTH
-    rates = figure.add_axes((left, FOOT / height, width, RATES / height))
-    metrics = figure.add_axes(
-        (left, (FOOT + RATES + between) / height, width, METRICS / height), sharex=rates
-    )
-    for axes, label in ((metrics, "validation mAP"), (rates, "learning rate")):
-        style_axes(axes)
-        axes.set_ylabel(label, fontsize=10.5, color=INK)
-        axes.yaxis.set_label_coords(-AXIS_NAME / (WIDTH * width), 0.5)
-    metrics.tick_params(labelbottom=False)
-    rates.set_xlabel("epoch", fontsize=10.5, color=INK)
-    rates.set_xlim(-0.5, planned - 0.5)
-    rates.xaxis.set_major_locator(MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True))
-    return _Panels(figure, metrics, rates)
-
-
-def _write_title(panels: _Panels, trained: int, planned: int, seams: int) -> None:
-    """Name the picture at the upper left and the run's length at the upper right."""
-    y = 1 - TITLE / 2 / panels.figure.get_figheight()
-    left, right = LEFT / WIDTH, 1 - RIGHT / WIDTH
-    panels.figure.text(
-        left, y, "Learning-rate map", fontsize=15, weight="bold", color=INK, va="center"
-    )
-    story = f"{trained} of {planned} epochs trained, " + (
-        f"{seams} seam{'s' if seams > 1 else ''}" if seams else "no seam"
-    )
-    panels.figure.text(right, y, story, fontsize=10, color=QUIET, va="center", ha="right")
-
-
-def _write_legends(panels: _Panels, curves: Sequence[Sequence[Line2D]]) -> None:
+def _write_legends(figure: Figure, curves: Sequence[Sequence[Line2D]]) -> None:
     """Explain the curves below the panels, one line for each panel."""
-    height = panels.figure.get_figheight()
+    height = figure.get_figheight()
     for number, handles in enumerate(curves):
-        legend = panels.figure.legend(
+        legend = figure.legend(
             handles=handles,
             loc="center left",
             bbox_to_anchor=(LEFT / WIDTH, (LEGEND_TOP - number * LEGEND_STEP) / height),
@@ -216,25 +183,13 @@ def _write_legends(panels: _Panels, curves: Sequence[Sequence[Line2D]]) -> None:
                 handle.set_markersize(max(handle.get_markersize(), DOT_LIMITS[1]))
 
 
-def _shade_segments(panels: _Panels, seams: Sequence[int], planned: int) -> None:
-    """Tint the segments in turn."""
-    edges = [0, *seams, planned]
-    for number, (start, end) in enumerate(pairwise(edges)):
-        for axes in (panels.metrics, panels.rates):
-            axes.axvspan(start - 0.5, end - 0.5, color=TINTS[number % len(TINTS)], lw=0, zorder=0)
-
-
-def _dot_size(epochs: int) -> float:
-    return float(np.clip(DOT_BUDGET / max(epochs, 1), *DOT_LIMITS))
-
-
 def _draw_metrics(axes: Axes, rows: Sequence[Row], planned: int) -> list[Line2D]:
     """Draw both mAPs and the best epoch; returns the legend's entries."""
     epochs = column(rows, "epoch")
     map50, map50_95 = column(rows, "metrics/mAP_0.5"), column(rows, "metrics/mAP_0.5:0.95")
     known = np.isfinite(map50) & np.isfinite(map50_95)
     epochs, map50, map50_95 = epochs[known], map50[known], map50_95[known]
-    size = _dot_size(planned)
+    size = dot_size(planned)
     handles = [
         *axes.plot(epochs, map50, "o-", color=ORANGE, lw=1.4, ms=size, mew=0, label="mAP50"),
         *axes.plot(epochs, map50_95, "o-", color=BLUE, lw=1.4, ms=size, mew=0, label="mAP50-95"),
@@ -266,7 +221,7 @@ def _draw_rates(axes: Axes, rows: Sequence[Row], plan_rates: Sequence[float]) ->
     """Draw planned and applied rates; returns the legend's entries."""
     epochs = column(rows, "epoch")
     bias, weights, norms = (column(rows, name) for name in ("x/lr0", "x/lr1", "x/lr2"))
-    size = _dot_size(len(plan_rates))
+    size = dot_size(len(plan_rates))
     peak = bias[np.isfinite(bias)].max(initial=0)
     start = f", from {peak:.2g} in warm-up" if peak > max(plan_rates) else ""
     biases = axes.plot(epochs, bias, "--", color=PURPLE, lw=1.2, label=f"biases (x/lr0{start})")
@@ -288,12 +243,5 @@ def _scale_rates(
     """
     applied = np.concatenate([column(rows, "x/lr1"), column(rows, "x/lr2")])
     shown = np.concatenate([plan_rates, applied[np.isfinite(applied)]])
-    top = shown.max(initial=0)
     peaks = [max(part) for part in np.split(np.array(plan_rates), seams) if len(part)]
-    if min(peaks, default=0) < LOG_SCALE_BELOW * top:
-        axes.set_yscale("log")
-        axes.set_ylim(shown[shown > 0].min() / LOG_MARGIN, top * LOG_MARGIN)
-        axes.set_ylabel("learning rate (log scale)")
-    else:
-        axes.set_ylim(0, HEADROOM * top or 1)
-        axes.ticklabel_format(axis="y", style="plain")
+    scale_rates(axes, shown, peaks, LOG_SCALE_BELOW, "learning rate")

@@ -1,4 +1,4 @@
-"""Extending a run: the segment that goes on from a seam, in one of four modes; imports no torch."""
+"""Extending a run: the segment that goes on from a seam, in one of the modes; no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from utils.errors import UserError
+from utils.solver.modes import DEFAULT_MODE, JUMPING, SLOPED, mode_named
 from utils.solver.schedule import MODES, Plan, Segment
 
 SLOPES = ("fit", "original")
@@ -20,16 +21,16 @@ class Extension:
 
     epochs: int
     """Added to the planned total."""
-    mode: str = "rebase"
+    mode: str = DEFAULT_MODE
     """One of `MODES`."""
     slope: str = "fit"
-    """slope-match: `fit` comes down to the last epoch, `original` keeps the old slope as it is."""
+    """Of a line: `fit` comes down to the last epoch, `original` keeps the old slope as it is."""
     lrf: float | None = None
     """Final fraction in the extension; the run's own when None."""
     peak: float | None = None
     """Start from this factor, a fraction of lr0, instead of the seam's; reached by a ramp."""
     rewarm_epochs: int = 0
-    """Length of the ramp up to the peak, or to the rate of `restart`."""
+    """Length of the ramp up to the peak, or to the rate of a mode that may jump."""
     cooldown_epochs: int = 0
     """Length of a straight descent to the final fraction at the end."""
 
@@ -40,8 +41,9 @@ class Extension:
             raise UserError(f"--extend-epochs {self.epochs}: give the epochs to add, at least 1.")
         if self.slope not in SLOPES:
             raise UserError(f"--slope {self.slope}: choose one of {', '.join(SLOPES)}.")
-        if self.slope == "original" and self.mode != "slope-match":
-            raise UserError(f"--slope original belongs to slope-match; {self.mode} has no slope.")
+        if self.slope == "original" and self.mode not in SLOPED:
+            sloped = " and ".join(SLOPED)
+            raise UserError(f"--slope original belongs to {sloped}; {self.mode} has no slope.")
         if self.lrf is not None and not 0 <= self.lrf <= 1:
             raise UserError(f"--lrf {self.lrf}: give a fraction from 0 to 1.")
         if self.rewarm_epochs < 0 or self.cooldown_epochs < 0:
@@ -50,18 +52,18 @@ class Extension:
 
     def _check_ramp(self) -> None:
         if self.peak is not None:
-            if self.mode == "restart":
+            if self.mode in JUMPING:
                 raise UserError(
-                    "--peak does not go with restart, whose rate is that of the new plan."
+                    f"--peak does not go with {self.mode}, whose rate is that of the new plan."
                 )
             if not 0 < self.peak <= 1:
                 raise UserError(f"--peak {self.peak}: give a fraction of lr0 above 0, at most 1.")
             if self.rewarm_epochs == 0:
                 raise UserError("--peak needs --rewarm-epochs K, or the rate would jump to it.")
-        elif self.rewarm_epochs and self.mode != "restart":
+        elif self.rewarm_epochs and self.mode not in JUMPING:
             raise UserError(
                 f"--rewarm-epochs: {self.mode} goes on at the seam's rate, there is nothing to "
-                "warm up to; add --peak, or use restart."
+                f"warm up to; add --peak, or use {' or '.join(JUMPING)}."
             )
 
 
@@ -107,62 +109,32 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
         ramp=extension.rewarm_epochs,
         cooldown=extension.cooldown_epochs,
     )
-    if segment.mode == "rebase" and base.law == "linear-v5.0":
-        segment = dataclasses.replace(segment, law="linear")  # a new law has no old run to match
-    if segment.mode == "slope-match":
-        observed = mean_decline(last, completed)
-        segment = _with_slope(segment, observed, extension.slope, finished=completed >= planned)
+    mode = mode_named(segment.mode)
+    segment = mode.shape(segment, last, extension.slope == "original")
+    if mode.seamless and segment.cooldown:  # one that jumps does not go by the level
         _refuse_rising_cooldown(segment)
     return dataclasses.replace(plan, segments=(*trained, segment))
 
 
-def mean_decline(before: Segment, seam: int) -> float:
-    """`S0`: decline per epoch of the segment before a seam, 0 if that is a single epoch."""
-    last = seam - 1
-    if last == before.start:
-        return 0.0
-    return (before.factor(before.start) - before.factor(last)) / (last - before.start)
-
-
-def _with_slope(segment: Segment, observed: float, slope: str, *, finished: bool) -> Segment:
-    """The line of slope-match.
-
-    `fit`: the old slope, or the steepest one that still comes down all the way to the last epoch,
-    `min(S0, (L - floor) / N)`. `original`: the old slope read literally, flat from `L * lrf` on.
-    Never negative: an extension of this mode must not rise.
-    """
-    if slope == "original":
-        return dataclasses.replace(
-            segment, slope=max(observed, 0.0), floor=segment.level * segment.lrf
-        )
-    floor = 0.0 if finished else segment.lrf
-    room = (segment.level - floor) / (segment.epochs - segment.ramp)
-    return dataclasses.replace(segment, slope=max(min(observed, room), 0.0))
-
-
 def _refuse_rising_cooldown(segment: Segment) -> None:
-    """Refuse a cooldown that ends above where slope-match has come down to when it begins.
-
-    No other mode comes below `level * lrf`, where the cooldown ends.
+    """Refuse a cooldown that ends above where its mode has come down to when it begins.
 
     Raises:
         UserError: it does.
     """
-    if not segment.cooldown:
-        return
     top = dataclasses.replace(segment, cooldown=0).factor(segment.stop - segment.cooldown)
     if top < segment.level * segment.lrf:
         highest = math.floor(top / segment.level * LRF_STEPS) / LRF_STEPS
         raise UserError(
             f"--cooldown-epochs {segment.cooldown} would raise the rate: it ends at lrf "
-            f"{segment.lrf:g} of the starting level, and slope-match has come down to "
+            f"{segment.lrf:g} of the starting level, and {segment.mode} has come down to "
             f"{top / segment.level:.3g} of it by then; leave it out, or give --lrf {highest:g}."
         )
 
 
 def flat_from(segment: Segment) -> int | None:
-    """The epoch in which the line of a slope-match reaches its floor and goes flat, if it does."""
-    if segment.mode != "slope-match" or not segment.level:
+    """The epoch in which a line with a slope reaches its floor and goes flat, if it does."""
+    if segment.mode not in SLOPED or not segment.level:
         return None
     epochs = range(segment.start + segment.ramp, segment.stop)
     return next((epoch for epoch in epochs if segment.factor(epoch) <= segment.floor), None)

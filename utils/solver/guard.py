@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from utils.errors import UserError
+from utils.solver.modes import JUMPING
 from utils.solver.plan_forensics import described, likely_cause
 from utils.solver.recorded_rates import (
     EXACT,
@@ -53,7 +54,7 @@ def check_past(plan: Plan, history: Sequence[Mapping[str, float]]) -> None:
 def check_future(plan: Plan, completed: int) -> None:
     """Look for a jump of the rate, in the epochs to come, that no segment declares.
 
-    Declared are the first epoch of a `restart`, a ramp, and the epoch right after it.
+    Declared are the first epoch of a mode that may jump, a ramp, and the epoch right after it.
 
     Args:
         plan: the plan to go on with.
@@ -71,7 +72,7 @@ def check_future(plan: Plan, completed: int) -> None:
                 f"the learning rate would rise from {plan.lr0 * before:.6g} in epoch {epoch - 1} "
                 f"to {plan.lr0 * after:.6g} in epoch {epoch} ({ratio}), and nothing declares this: "
                 f"{_cause_of_rise(plan, epoch)}. {REMEDY}, or ask for a rise with "
-                "--extend-epochs and restart or --peak."
+                f"--extend-epochs and {' or '.join(JUMPING)} or --peak."
             )
 
 
@@ -121,7 +122,7 @@ def _difference(plan: Plan, record: RecordedRates, whose: str) -> str:
 def _is_declared(plan: Plan, epoch: int) -> bool:
     segment = plan.segment_at(epoch)
     since = epoch - segment.start
-    if segment.mode == "restart" and since == 0:
+    if segment.mode in JUMPING and since == 0:
         return True
     return 0 < segment.ramp >= since
 

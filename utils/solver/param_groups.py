@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from utils.errors import UserError
+from utils.solver.optimizers import optimizer_kind
 from utils.solver.schedule import StepSettings
 
 NORM_LAYERS = (nn.BatchNorm2d, nn.SyncBatchNorm)
-ADAM_BETA2 = 0.999
 HIDDEN_FROM_COMPILER = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
@@ -53,10 +53,10 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
 def build_optimizer(
     groups: ParameterGroups, name: str, *, lr: float, momentum: float, weight_decay: float
 ) -> Optimizer:
-    """SGD with Nesterov momentum, Adam or AdamW over the three groups; decay on the weights only.
+    """The optimizer of that name over the three groups; decay on the weights only.
 
     Raises:
-        UserError: no parameter is left to train.
+        UserError: no parameter is left to train, or the name is unknown.
     """
     if not groups.names:
         raise UserError("--freeze leaves no parameter to train; freeze fewer layers.")
@@ -65,10 +65,9 @@ def build_optimizer(
         {"params": list(groups.weight.values()), "weight_decay": weight_decay},
         {"params": list(groups.norm.values()), "weight_decay": 0.0},
     ]
-    if name == "SGD":
-        return without_compiler(SGD)(members, lr=lr, momentum=momentum, nesterov=momentum > 0)
-    kind = without_compiler(Adam if name == "Adam" else AdamW)
-    return kind(members, lr=lr, betas=(momentum, ADAM_BETA2))
+    kind = optimizer_kind(name)
+    build = without_compiler(kind.torch_class())
+    return build(members, lr=lr, **kind.momentum(momentum), **kind.extra(momentum))
 
 
 def without_compiler(kind: type[Optimizer]) -> Callable[..., Optimizer]:
@@ -85,12 +84,9 @@ def without_compiler(kind: type[Optimizer]) -> Callable[..., Optimizer]:
 
 def apply_settings(optimizer: Optimizer, settings: StepSettings) -> None:
     """Write rates and momentum of a position into the optimizer; the only place that does."""
+    momentum = optimizer_kind(type(optimizer).__name__).momentum(settings.momentum)
     for group, rate in zip(optimizer.param_groups, settings.rates, strict=True):
-        group["lr"] = rate
-        if "momentum" in group:
-            group["momentum"] = settings.momentum
-        else:
-            group["betas"] = (settings.momentum, ADAM_BETA2)
+        group.update(momentum, lr=rate)
 
 
 def optimizer_buffers(optimizer: Optimizer, names: list[str]) -> dict[str, dict[str, Tensor]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan, flat_from
 from utils.solver.guard import jumps
+from utils.solver.modes import JUMPING
 from utils.solver.schedule import MODES, Plan
 
 SMALL = 0.01
@@ -55,7 +56,7 @@ class PlanPreview:
 
 
 def plan_previews(plan: Plan, completed: int, extension: Extension) -> list[PlanPreview]:
-    """The four plain modes; then, if modifiers are asked for, every mode that they change.
+    """The plain modes; then, if modifiers are asked for, every mode that they change.
 
     A modifier that a mode cannot have is left out for that mode: `--peak 0.3 --rewarm-epochs 3` is
     compared with `restart --rewarm-epochs 3`; so is a mode in which the cooldown would go up. What
@@ -128,16 +129,16 @@ def _goes_flat(preview: PlanPreview, epoch: int) -> str:
 
 def _way_out(choices: Sequence[PlanPreview]) -> str:
     """What helps: a higher rate where that is enough, else more epochs."""
-    restart = next(preview for preview in choices if preview.mode == "restart")
-    if restart.lr_sum_percent < BARELY:
-        segment = restart.plan.segments[-1]
+    jumping = next(preview for preview in choices if preview.mode in JUMPING)
+    if jumping.lr_sum_percent < BARELY:
+        segment = jumping.plan.segments[-1]
         return (
             f"{segment.epochs} epochs are few after {segment.start}: add more with "
             "--extend-epochs, or go higher with --peak P --rewarm-epochs K."
         )
     return (
         "To learn more, start from a higher rate with --peak P --rewarm-epochs K, "
-        "or use --lr-continuation restart --rewarm-epochs K."
+        f"or use --lr-continuation {jumping.mode} --rewarm-epochs K."
     )
 
 
@@ -149,12 +150,12 @@ def _adapted(extension: Extension, mode: str) -> Extension:
     """The same wish in another mode, without the modifiers that the mode cannot have."""
     if mode == extension.mode:
         return extension
-    peak = None if mode == "restart" else extension.peak
-    ramped = peak is not None or mode == "restart"
+    peak = None if mode in JUMPING else extension.peak
+    ramped = peak is not None or mode in JUMPING
     return dataclasses.replace(
         extension,
         mode=mode,
-        slope="fit",  # only slope-match has a slope, and asks for it itself
+        slope="fit",  # a slope is kept only in the mode that is asked for
         peak=peak,
         rewarm_epochs=extension.rewarm_epochs if ramped else 0,
     )

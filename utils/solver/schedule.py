@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from utils.solver.modes import CONTINUATIONS, RUN, mode_named
+
 LAWS = ("linear", "cosine", "linear-v5.0")
-MODES = ("rebase", "slope-match", "hold", "restart")
-BASE = "base"
+MODES = tuple(mode.name for mode in CONTINUATIONS)
+BASE = RUN.name
 MINIMUM_WARMUP_ITERATIONS = 100
 
 
@@ -51,7 +53,7 @@ class Segment:
     """
 
     mode: str
-    """`base` for the first segment of a run, else the continuation mode that made it."""
+    """`BASE` for the first segment of a run, else the one of `MODES` that made it."""
     start: int
     """First epoch of the segment; for any but the base segment this is a seam."""
     epochs: int
@@ -84,28 +86,19 @@ class Segment:
         Raises:
             ValueError: unknown mode.
         """
+        rule = mode_named(self.mode).rule
         since = epoch - self.start
         cooling = since - (self.epochs - self.cooldown)  # `j`
         if since < self.ramp:
-            return self.before + (self._rule(self.ramp) - self.before) * since / self.ramp
+            return self.before + (rule(self, self.ramp) - self.before) * since / self.ramp
         if cooling >= 0 and self.cooldown:
-            top = self._rule(self.epochs - self.cooldown)
+            top = rule(self, self.epochs - self.cooldown)
             return top + (self.level * self.lrf - top) * (cooling + 1) / self.cooldown
-        return self._rule(since)
+        return rule(self, since)
 
-    def _rule(self, since: int) -> float:
-        """What the mode alone gives, `since` epochs after the start of the segment."""
-        after_ramp = since - self.ramp
-        if self.mode in (BASE, "restart"):
-            return law_factor(self.law, self.start + since, self.stop, self.lrf)
-        if self.mode == "rebase":
-            horizon = self.epochs - self.ramp
-            return self.level * law_factor(self.law, after_ramp, horizon, self.lrf)
-        if self.mode == "slope-match":
-            return max(self.level - self.slope * after_ramp, self.floor)
-        if self.mode == "hold":
-            return self.level
-        raise ValueError(f"unknown continuation mode {self.mode!r}; known are {', '.join(MODES)}")
+    def law_at(self, epoch: int, horizon: int) -> float:
+        """The segment's law in an epoch, were it spread over so many epochs."""
+        return law_factor(self.law, epoch, horizon, self.lrf)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from utils.checkpoint.format import (
 from utils.errors import UserError
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
+from utils.solver.optimizers import optimizer_of_buffers
 from utils.solver.schedule import LAWS, Plan, WarmUp, accumulation, base_segment
 from utils.upstream.best import convert_best
 from utils.upstream.history import best_epoch
@@ -57,7 +58,6 @@ from utils.upstream.state import (
     stripped_parts,
 )
 
-ADAM_BUFFER = "exp_avg"
 ALWAYS_MISSING = {
     "full precision": "YOLOv5 saves weights and EMA in fp16, off by up to 0.05 % each",
     "data order": "never saved by YOLOv5; drawn from the seed and the epoch here",
@@ -224,8 +224,9 @@ def _options(parts: _Parts, raw: Mapping[str, object], how: ImportOptions) -> Tr
         "epochs": parts.progress.planned,
         "cos_lr": parts.law == "cosine",
     }
-    if any(ADAM_BUFFER in state for group in parts.groups for state in group.state.values()):
-        decided["optimizer"] = "AdamW" if raw.get("optimizer") == "AdamW" else "Adam"
+    buffers = {name for group in parts.groups for state in group.state.values() for name in state}
+    if optimizer := optimizer_of_buffers(buffers, raw.get("optimizer")):
+        decided["optimizer"] = optimizer
     return train_options(raw, parts.path, **decided)
 
 

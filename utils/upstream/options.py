@@ -11,6 +11,7 @@ from utils.errors import UserError
 from utils.files.yaml_file import read_yaml
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
+from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS, optimizer_of_flags
 from utils.upstream.reader import UpstreamCheckpoint
 
 RENAMED = {
@@ -22,7 +23,6 @@ RENAMED = {
 """Options of v5.0 under their later names."""
 WITHOUT_COUNTERPART = ("image_weights", "quad")
 """Options that changed the training and that this program does not have."""
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
 CACHES = {True: "ram", "ram": "ram", "disk": "disk"}
 DEFAULT_LRF = {"v5.0": 0.2, "v6.0": 0.1}
 """Final fraction in the default hyper-parameters of the versions that differ from ours."""
@@ -116,8 +116,8 @@ def train_options(raw: Mapping[str, object], checkpoint: Path, **settled: object
             f"{checkpoint} was trained with AutoBatch; write the batch size that it chose, which "
             "the run's console shows, as `batch_size` into opt.yaml beside it."
         )
-    if raw.get("adam"):
-        values["optimizer"] = "Adam"
+    if flagged := optimizer_of_flags(raw):
+        values["optimizer"] = flagged
     values["hyp"] = str(file_beside(checkpoint, "hyp.yaml") or checkpoint)
     sizes = values.get("imgsz")
     if isinstance(sizes, list | tuple) and sizes:
@@ -128,7 +128,7 @@ def train_options(raw: Mapping[str, object], checkpoint: Path, **settled: object
     if "," in str(values.get("device", "")):
         values["device"] = ""  # several GPUs
     values |= settled
-    if values.get("optimizer", "SGD") not in OPTIMIZERS:
+    if values.get("optimizer", DEFAULT_OPTIMIZER) not in OPTIMIZERS:
         raise UserError(f"{checkpoint} was trained with {values['optimizer']}, which is not known.")
     return TrainOptions(**_checked(values, checkpoint))
 

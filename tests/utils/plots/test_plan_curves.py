@@ -56,6 +56,7 @@ def test_the_past_is_grey_and_every_mode_has_its_colour(tmp_path: Path) -> None:
     assert {"#9A9A9A", "#0072B2", "#009E73", "#E69F00", "#CC79A7"} <= found
 
 
+@pytest.mark.usefixtures("four_modes")
 def test_modifiers_add_lines_to_the_key(tmp_path: Path) -> None:
     plain = cv2.imread(str(drawn(base(9), 9, Extension(9), tmp_path / "plain.png")))
     wish = Extension(9, cooldown_epochs=2)

@@ -12,7 +12,11 @@ from utils.errors import UserError
 from utils.runs.plan_preview import report_plan, table
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.preview import plan_previews
-from utils.solver.schedule import MODES, base_segment
+from utils.solver.schedule import base_segment
+
+MODES = ("rebase", "slope-match", "hold", "restart")
+
+pytestmark = pytest.mark.usefixtures("four_modes")
 
 PLAN = plan_of(base_segment(300, "linear", 0.01))
 

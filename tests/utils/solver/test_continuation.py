@@ -8,9 +8,10 @@ from tests.paths import GOLDENS, requires_shared
 from tests.utils.solver.test_schedule import plan_of
 from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan, flat_from
+from utils.solver.modes import JUMPING, SLOPED
 from utils.solver.schedule import MODES, Plan, base_segment
 
-SEAMLESS = ("rebase", "slope-match", "hold")
+SEAMLESS = tuple(mode for mode in MODES if mode not in JUMPING)
 
 
 def base(epochs: int, law: str = "linear", lrf: float = 0.2) -> Plan:
@@ -151,7 +152,10 @@ def test_nothing_before_the_seam_changes(mode: str) -> None:
         ({"epochs": 0}, "--extend-epochs 0: give the epochs to add, at least 1"),
         ({"mode": "jump"}, "--lr-continuation jump: choose one of rebase"),
         ({"slope": "steep"}, "--slope steep: choose one of fit, original"),
-        ({"slope": "original"}, "--slope original belongs to slope-match; rebase has no slope"),
+        (
+            {"slope": "original"},
+            f"--slope original belongs to {' and '.join(SLOPED)}; rebase has no slope",
+        ),
         ({"lrf": 1.5}, "--lrf 1.5: give a fraction"),
         ({"peak": 0.5}, "--peak needs --rewarm-epochs K"),
         ({"peak": 0.0, "rewarm_epochs": 1}, "--peak 0.0: give a fraction of lr0"),

@@ -11,6 +11,7 @@ from tests.utils.solver.test_schedule import LAWS, plan_of
 from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.guard import check_applied, check_future, check_past
+from utils.solver.modes import JUMPING, SLOPED
 from utils.solver.recorded_rates import RATES
 from utils.solver.schedule import MODES, Plan, Segment, base_segment
 
@@ -95,8 +96,8 @@ def test_no_false_alarm_for_the_goldens_resumed_at_every_epoch() -> None:
 def wishes(mode: str) -> list[Extension]:
     """Extensions of a mode, with every modifier that it can have."""
     ramps: list[dict[str, Any]] = [{}]
-    ramps += [{"rewarm_epochs": 2}] if mode == "restart" else [{"peak": 0.7, "rewarm_epochs": 2}]
-    slopes = ("fit", "original") if mode == "slope-match" else ("fit",)
+    ramps += [{"rewarm_epochs": 2}] if mode in JUMPING else [{"peak": 0.7, "rewarm_epochs": 2}]
+    slopes = ("fit", "original") if mode in SLOPED else ("fit",)
     return [
         Extension(9, mode, slope=slope, lrf=lrf, cooldown_epochs=cooldown, **ramp)
         for ramp, slope, lrf, cooldown in product(ramps, slopes, (None, 0.5), (0, 4))
@@ -316,7 +317,7 @@ def test_a_declared_restart_may_rise_and_an_undeclared_one_not() -> None:
         "0.01, lrf 0.2), from then on 60 epochs (linear over 30, lr0 0.01, lrf 0.2; hold from 30), "
         "and the level of its hold was edited to 0.6 of lr0. Go on from a checkpoint as the run "
         "wrote it, such as weights/last_prev.pt, or ask for a rise with --extend-epochs and "
-        "restart or --peak."
+        f"{' or '.join(JUMPING)} or --peak."
     )
 
 

@@ -9,6 +9,7 @@ from models.detector import Detector
 from models.spec import load_spec
 from tests.paths import GOLDENS, requires_shared
 from utils.errors import UserError
+from utils.solver.optimizers import OPTIMIZERS
 from utils.solver.param_groups import (
     apply_settings,
     build_optimizer,
@@ -60,7 +61,7 @@ def test_settings_reach_every_group(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps_are_those_of_torchs_own_optimizer(name: str) -> None:
     model, twin = tiny(), tiny()
     ours = optimizer_of(model, name)
@@ -84,7 +85,7 @@ def test_steps_are_those_of_torchs_own_optimizer(name: str) -> None:
     assert not any(p.isnan().any() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_buffers_go_by_name_and_a_restored_optimizer_steps_alike(name: str) -> None:
     model, twin = tiny(), tiny()
     one, two = optimizer_of(model, name), optimizer_of(twin, name)

@@ -4,7 +4,11 @@ from tests.utils.solver.test_schedule import plan_of
 from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.preview import PlanPreview, plan_previews, preview_warnings
-from utils.solver.schedule import MODES, Plan, base_segment
+from utils.solver.schedule import Plan, base_segment
+
+MODES = ("rebase", "slope-match", "hold", "restart")
+
+pytestmark = pytest.mark.usefixtures("four_modes")
 
 
 def base(epochs: int, lrf: float = 0.2, law: str = "linear") -> Plan:

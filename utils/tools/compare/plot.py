@@ -12,32 +12,24 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from utils.plots.figure import (
-    BLUE,
-    GREEN,
-    INK,
-    ORANGE,
-    PURPLE,
-    new_figure,
-    save_figure,
-    style_axes,
-)
+from utils.plots.figure import BLUE, GREEN, INK, ORANGE, PURPLE, save_figure
 from utils.plots.flags import POLE_ORDER, Flag, hoist, place_flags, rows_height
-from utils.plots.run_curves import (
-    AXIS_NAME,
-    EPOCH_STEPS,
+from utils.plots.panels import (
     GAP,
     HEADROOM,
     LEFT,
-    LOG_MARGIN,
     METRICS,
+    PANEL_WIDTH,
     RATES,
     RIGHT,
     TINTS,
-    TITLE,
     WIDTH,
+    Panel,
+    epoch_ticks,
+    scale_rates,
+    stack_panels,
+    write_title,
 )
 from utils.plots.series import Floats, column
 from utils.tools.compare.branches import MAP50, MAP50_95, RunCurves, best_epoch, shared_rows
@@ -106,7 +98,7 @@ def save_comparison(runs: Sequence[RunCurves], path: Path) -> None:
     ends = [int(run.epochs[-1]) + 1 for run in runs if run.rows]
     epochs = max([1, *ends, *(seam.epoch for run in runs for seam in run.seams)])
     shared = [[shared_rows(run.rows, other.rows) for other in runs] for run in runs]
-    flags = place_flags(_marks(runs, epochs), WIDTH - LEFT - RIGHT)
+    flags = place_flags(_marks(runs, epochs), PANEL_WIDTH)
     own = [
         max(common[:number] + common[number + 1 :], default=0)
         for number, common in enumerate(shared)
@@ -142,31 +134,17 @@ def _marks(runs: Sequence[RunCurves], epochs: int) -> list[tuple[float, str]]:
 def _lay_out(runs: int, epochs: int, flags: Sequence[Flag], *, enlarge: bool) -> _Panels:
     """Place title, flags, panels and table one above the other."""
     table_height = LINE * (runs + LINES_MORE)
-    between = GAP + METRICS + GAP if enlarge else GAP
-    foot = table_height + AXIS_FOOT
-    height = TITLE + rows_height(flags) + METRICS + between + RATES + foot
-    figure = new_figure(WIDTH, height)
-    left, width = LEFT / WIDTH, (WIDTH - LEFT - RIGHT) / WIDTH
-
-    def panel(bottom: float, tall: float, label: str, below: Axes | None = None) -> Axes:
-        axes = figure.add_axes((left, bottom / height, width, tall / height), sharex=below)
-        style_axes(axes)
+    stack = [Panel("validation mAP", METRICS, rows_height(flags)), Panel("", RATES, GAP)]
+    if enlarge:
+        stack.insert(1, Panel("mAP50-95, enlarged", METRICS, GAP))
+    figure, curves = stack_panels(stack, epochs, table_height + AXIS_FOOT)
+    for axes in curves:
         axes.set_facecolor(TINTS[0])
-        axes.set_ylabel(label, fontsize=10.5, color=INK)
-        axes.yaxis.set_label_coords(-AXIS_NAME / (WIDTH * width), 0.5)
-        axes.tick_params(labelbottom=below is None)
-        return axes
-
-    rates = panel(foot, RATES, "")
-    metrics = panel(foot + RATES + between, METRICS, "validation mAP", rates)
-    enlarged = panel(foot + RATES + GAP, METRICS, "mAP50-95, enlarged", rates) if enlarge else None
-    rates.set_xlabel("epoch", fontsize=10.5, color=INK)
-    rates.set_xlim(-0.5, epochs - 0.5)
-    rates.xaxis.set_major_locator(
-        MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True, min_n_ticks=1)
-    )
-    table = figure.add_axes((left, 0, width, table_height / height))
-    return _Panels(figure, metrics, enlarged, rates, table)
+    metrics, *between, rates = curves
+    rates.xaxis.set_major_locator(epoch_ticks(least=1))
+    height = table_height / figure.get_figheight()
+    table = figure.add_axes((LEFT / WIDTH, 0, PANEL_WIDTH / WIDTH, height))
+    return _Panels(figure, metrics, between[0] if enlarge else None, rates, table)
 
 
 def _style(number: int, runs: int, epochs: int) -> _Style:
@@ -257,28 +235,19 @@ def _scale_rates(axes: Axes, runs: Sequence[RunCurves]) -> None:
     planned = "planned " if all(run.plan_rates for run in runs) else ""
     shown = np.concatenate([run.rates for run in runs])
     shown = shown[np.isfinite(shown)]
-    top = shown.max(initial=0)
     peaks = [
         np.nanmax(part, initial=0)
         for run in runs
         for part in np.split(run.rates, [seam.epoch for seam in run.seams])
         if np.isfinite(part).any()
     ]
-    if min(peaks, default=0) < LOG_SCALE_BELOW * top:
-        axes.set_yscale("log")
-        axes.set_ylim(shown[shown > 0].min() / LOG_MARGIN, top * LOG_MARGIN)
-        axes.set_ylabel(f"{planned}learning rate (log scale)")
-    else:
-        axes.set_ylabel(f"{planned}learning rate")
-        axes.set_ylim(0, HEADROOM * top or 1)
-        axes.ticklabel_format(axis="y", style="plain")
+    scale_rates(axes, shown, peaks, LOG_SCALE_BELOW, f"{planned}learning rate")
 
 
 def _write_title(panels: _Panels, runs: Sequence[RunCurves]) -> None:
     """Name the picture at the upper left, and what the lines mean at the upper right."""
-    y = 1 - TITLE / 2 / panels.figure.get_figheight()
     title = f"{len(runs)} runs compared" if len(runs) > 1 else runs[0].label
-    panels.figure.text(LEFT / WIDTH, y, title, fontsize=15, weight="bold", color=INK, va="center")
+    y = write_title(panels.figure, title)
     handles = [
         Line2D([], [], color=INK, lw=LINE_WIDTH, label="mAP50-95"),
         Line2D([], [], color=_pale(INK), lw=LINE_WIDTH, label="mAP50"),

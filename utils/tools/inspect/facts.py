@@ -12,6 +12,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from utils.checkpoint.pickle_records import require_type
+from utils.solver.optimizers import DEFAULT_OPTIMIZER, optimizer_of_buffers
 from utils.upstream.history import parse_text_results
 from utils.upstream.reader import UpstreamCheckpoint
 
@@ -21,7 +22,6 @@ WIDTH = 11
 UNKNOWN = "not in the file"
 MAX_CLASSES = 10
 UPSTREAM = "YOLOv5"
-ADAM_BUFFER = "exp_avg"
 
 
 class UnderWay(TypedDict):
@@ -263,9 +263,9 @@ def _upstream_optimizer(
         return None
     states = require_type(content.optimizer["state"], dict).values()
     buffers = [[name for name, value in s.items() if isinstance(value, Tensor)] for s in states]
-    adam = any(ADAM_BUFFER in names for names in buffers)
+    likely = optimizer_of_buffers({name for names in buffers for name in names})
     return OptimizerFacts(
-        name=str(options.get("optimizer", "Adam" if adam else "SGD")),
+        name=str(options.get("optimizer", likely or DEFAULT_OPTIMIZER)),
         buffers=sum(map(len, buffers)),
         parameters=sum(map(bool, buffers)),
     )

@@ -1,4 +1,4 @@
-"""The picture of how cost grows: for each question, milliseconds per image above, memory below."""
+"""The plot of benchmarks/scaling.py: for each question, ms per image above, peak memory below."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
-from benchmarks.scaling_panels import Look, Panel
+from benchmarks.scaling_panels import Panel, PanelText
 from benchmarks.timing import Spread
 from utils.plots.figure import (
     BLUE,
@@ -25,62 +25,62 @@ from utils.plots.figure import (
 )
 
 COLUMNS = 2
-# The figure in inches: a title above all panels, and each panel from top to bottom.
+# Layout in inches: the title above all panels, and each panel from top to bottom.
 WIDTH, TITLE = 12.0, 0.75
 LEFT, RIGHT = 0.95, 0.35  # beside the curves of a panel
 QUESTION, SETTING, TIME, GAP, MEMORY, FOOT = 0.3, 0.35, 2.1, 0.18, 1.35, 0.95
 PANEL = QUESTION + SETTING + TIME + GAP + MEMORY + FOOT
 AXIS_NAME = 0.68  # left of the curves, clear of numbers with five digits
 TIME_COLOURS, MEMORY_COLOUR = (BLUE, GREEN, PURPLE), VERMILION
-HEADROOM = 1.25  # for the numbers at the points
+HEADROOM = 1.25  # room for the numbers at the points
 LOG_MARGIN = 4.0
-MARGIN = 0.08  # of the axis, beside the points
-LONE_POINT = 1.5  # ratio of the axis' ends to it
+MARGIN = 0.08  # beside the points, relative to the axis
+SINGLE_POINT_RATIO = 1.5  # of the axis limits to the position of a single point
 LINE, MARKER, CAP = 1.8, 5.0, 3.0  # points
-NOTE = 0.025, 0.08  # shares of the memory's axes, from the lower left corner
-APART, BESIDE = 6, 20  # points between a curve, or the number of its first point, and its text
-WITHOUT_DECIMALS = 100
+NOTE = 0.025, 0.08  # position in the memory axes, relative to the lower left corner
+APART, BESIDE = 6, 20  # points from a curve to its text: vertical and horizontal
+WITHOUT_DECIMALS = 100  # from here on
 
 
-def save_scaling(panels: Sequence[Panel], story: str, path: Path) -> None:
-    """Draw the panels two by two.
+def save_scaling_plot(panels: Sequence[Panel], setup: str, path: Path) -> None:
+    """Plot the panels in two columns.
 
     Args:
-        panels: at least one.
-        story: where it was measured.
-        path: the picture to write.
+        panels: at least one panel.
+        setup: the machine, for the subtitle.
+        path: the PNG file to write.
     """
     height = TITLE + ceil(len(panels) / COLUMNS) * PANEL
     figure = new_figure(WIDTH, height)
     y, left, right = 1 - TITLE / 2 / height, LEFT / WIDTH, 1 - RIGHT / WIDTH
     figure.text(left, y, "How cost grows", fontsize=15, weight="bold", color=INK, va="center")
-    text = f"medians, bars from least to most · {story}"
+    text = f"medians, bars from minimum to maximum · {setup}"
     figure.text(right, y, text, fontsize=10, color=QUIET, va="center", ha="right")
     for number, panel in enumerate(panels):
         row, column = divmod(number, COLUMNS)
         corner = column * WIDTH / COLUMNS + LEFT, height - TITLE - row * PANEL
-        times, memory = _lay_out(figure, panel.look, corner)
+        times, memory = _lay_out(figure, panel.text, corner)
         _draw_times(times, panel)
         _draw_memory(memory, panel)
         _scale_positions(memory, panel)
     save_figure(figure, path)
 
 
-def _lay_out(figure: Figure, look: Look, corner: tuple[float, float]) -> tuple[Axes, Axes]:
-    """What is written around a panel, and its axes for times and for memory.
+def _lay_out(figure: Figure, text: PanelText, corner: tuple[float, float]) -> tuple[Axes, Axes]:
+    """Add the text of a panel; return its axes for times and for memory.
 
     Args:
-        figure: of all panels.
-        look: what is written.
-        corner: the upper left one, in inches from the lower left one of the figure.
+        figure: figure of all panels.
+        text: text of the panel.
+        corner: upper left corner of the panel, in inches from the lower left of the figure.
     """
     height = figure.get_figheight()
     left, top = corner[0] / WIDTH, corner[1]
     width = (WIDTH / COLUMNS - LEFT - RIGHT) / WIDTH
     y = (top - QUESTION / 2) / height
-    figure.text(left, y, look.title, fontsize=12, weight="bold", color=INK, va="center")
+    figure.text(left, y, text.title, fontsize=12, weight="bold", color=INK, va="center")
     y = (top - QUESTION - SETTING / 3) / height
-    figure.text(left, y, look.setting, fontsize=9, color=QUIET, va="center").set_parse_math(False)
+    figure.text(left, y, text.setting, fontsize=9, color=QUIET, va="center").set_parse_math(False)
     upper = top - QUESTION - SETTING - TIME
     lower = upper - GAP - MEMORY
     memory = figure.add_axes((left, lower / height, width, MEMORY / height))
@@ -90,18 +90,18 @@ def _lay_out(figure: Figure, look: Look, corner: tuple[float, float]) -> tuple[A
         axes.set_ylabel(name, fontsize=10.5, color=INK)
         axes.yaxis.set_label_coords(-AXIS_NAME / (WIDTH * width), 0.5)
     times.tick_params(labelbottom=False)
-    memory.set_xlabel(look.axis, fontsize=10.5, color=INK)
+    memory.set_xlabel(text.axis, fontsize=10.5, color=INK)
     return times, memory
 
 
 def _draw_times(axes: Axes, panel: Panel) -> None:
-    """One curve from 0 on, or several on a logarithmic axis, each with its name."""
+    """Plot one curve from 0 upwards, or several labelled curves on a logarithmic axis."""
     spreads = [spread for curve in panel.times.values() for spread in curve]
     most = max(spread.most for spread in spreads)
     for (name, curve), colour in zip(panel.times.items(), TIME_COLOURS, strict=False):
         _draw(axes, panel.positions, curve, colour, marker="o")
         if len(panel.times) > 1:
-            # The name reaches from the first point to the second.
+            # The label extends from the first point to the second.
             place = panel.positions[0], min(spread.least for spread in curve[:2])
             _write(axes, name, place, -APART, colour)
     if len(panel.times) > 1:
@@ -113,7 +113,7 @@ def _draw_times(axes: Axes, panel: Panel) -> None:
 
 
 def _draw_memory(axes: Axes, panel: Panel) -> None:
-    """One curve from 0 on, and what there is to say about it."""
+    """Plot one curve from 0 upwards, and its note."""
     _draw(axes, panel.positions, panel.memory, MEMORY_COLOUR, marker="s")
     axes.set_ylim(0, HEADROOM * max(spread.most for spread in panel.memory))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -123,7 +123,7 @@ def _draw_memory(axes: Axes, panel: Panel) -> None:
 def _draw(
     axes: Axes, positions: Sequence[float], curve: Sequence[Spread], colour: str, marker: str
 ) -> None:
-    """Medians with their numbers, and bars from least to most."""
+    """Plot the medians with their values, and error bars from minimum to maximum."""
     medians = [spread.median for spread in curve]
     below = [max(spread.median - spread.least, 0.0) for spread in curve]
     above = [max(spread.most - spread.median, 0.0) for spread in curve]
@@ -142,14 +142,14 @@ def _draw(
 
 
 def _write(axes: Axes, text: str, place: tuple[float, float], points: int, colour: str) -> None:
-    """Write in the middle above a place, or from the place on below it.
+    """Write text centred above a point, or below it and to its right.
 
     Args:
-        axes: of the curve.
-        text: what to write.
-        place: on the curve, in its units.
-        points: how far above; negative for below.
-        colour: of the text.
+        axes: axes of the curve.
+        text: text to write.
+        place: position on the curve, in data coordinates.
+        points: distance above in points; negative for below.
+        colour: colour of the text.
     """
     axes.annotate(
         text,
@@ -168,10 +168,10 @@ def _number(value: float) -> str:
 
 
 def _scale_positions(axes: Axes, panel: Panel) -> None:
-    """From 0 on, or by ratios; a tick for each point and for nothing else."""
+    """Set the x axis: from 0, or logarithmic; with a tick for each point and no other ticks."""
     first, last = panel.positions[0], panel.positions[-1]
-    if panel.doubling:
-        margin = (last / first) ** MARGIN if last > first else LONE_POINT
+    if panel.log_scale:
+        margin = (last / first) ** MARGIN if last > first else SINGLE_POINT_RATIO
         axes.set_xscale("log")
         axes.set_xlim(first / margin, last * margin)
     else:
