@@ -116,7 +116,7 @@ FAULTS = {
     "truncated JPEG": Fault(truncated(".jpg"), "corrupt image (image file is truncated"),
     "truncated PNG": Fault(truncated(".png"), "corrupt image ("),
     "of 0 bytes": Fault(lambda image, _: image.write_bytes(b""), "corrupt image ("),
-    "1 px wide": Fault(of_size(1, 40), "image of 1x40 px; 10 is the least side"),
+    "1 px wide": Fault(of_size(1, 40), "image is 1x40 px; sides must be at least 10 px"),
     "too many pixels": Fault(
         lambda image, _: image.write_bytes(
             image.read_bytes()[:16] + b"\0\0\x9c\x40" * 2 + image.read_bytes()[24:]
@@ -140,20 +140,20 @@ FAULTS = {
     "duplicate rows": Fault(label_of(f"{BOX}\n{BOX}"), None),
     "box without area": Fault(label_of("0 .5 .5 0 .5"), None, boxes=0),
     # labels that are broken
-    "4 columns": Fault(label_of("0 .5 .5 .5"), "row 1 has 4 columns"),
-    "6 columns": Fault(label_of(f"{BOX}\n{BOX} .9"), "row 2 has 6 columns"),
-    "NaN": Fault(label_of("0 .5 nan .5 .5"), "row 1 holds a value that is not finite"),
-    "negative": Fault(label_of("0 -.1 .5 .5 .5"), "row 1 has a coordinate outside 0 … 1"),
-    "above 1": Fault(label_of("0 .5 .5 1.5 .5"), "row 1 has a coordinate outside 0 … 1"),
-    "negative class": Fault(label_of("-1 .5 .5 .5 .5"), "row 1 has class -1"),
-    "gigantic class": Fault(label_of("1e300 .5 .5 .5 .5"), "row 1 has class 1e300"),
-    "words": Fault(label_of("person .5 .5 .5 .5"), "row 1 is not made of numbers"),
+    "4 columns": Fault(label_of("0 .5 .5 .5"), "line 1 has 4 columns"),
+    "6 columns": Fault(label_of(f"{BOX}\n{BOX} .9"), "line 2 has 6 columns"),
+    "NaN": Fault(label_of("0 .5 nan .5 .5"), "line 1 has a value that is not finite"),
+    "negative": Fault(label_of("0 -.1 .5 .5 .5"), "line 1 has a coordinate outside 0 to 1"),
+    "above 1": Fault(label_of("0 .5 .5 1.5 .5"), "line 1 has a coordinate outside 0 to 1"),
+    "negative class": Fault(label_of("-1 .5 .5 .5 .5"), "line 1 has class -1"),
+    "gigantic class": Fault(label_of("1e300 .5 .5 .5 .5"), "line 1 has class 1e300"),
+    "words": Fault(label_of("person .5 .5 .5 .5"), "line 1 has a value that is not a number"),
     "not UTF-8": Fault(label_of(b"0 .5 \xff .5 .5"), "it is not UTF-8 text (invalid start byte"),
     "UTF-16": Fault(label_of(BOX.encode("utf-16")), "it is not UTF-8 text (invalid start byte"),
     "half a million rows": Fault(
-        label_of("0 1 1 1 1\n" * 500_000), "it has 500000 rows; 100000 are"
+        label_of("0 1 1 1 1\n" * 500_000), "it has 500000 lines; the maximum is"
     ),
-    "a million rows": Fault(label_of(f"{BOX}\n" * 1_000_000), "it has more than 8 MiB"),
+    "a million rows": Fault(label_of(f"{BOX}\n" * 1_000_000), "it is larger than 8 MiB"),
     "label is a folder": Fault(instead(Path.mkdir, label=True), "it cannot be read (Is a dir"),
     "label is a pipe": Fault(instead(os.mkfifo, label=True), "it cannot be read (Not a regular"),
     "label is a device": Fault(
@@ -162,7 +162,7 @@ FAULTS = {
     ),
     "label is a dangling link": Fault(
         instead(lambda path: path.symlink_to("gone"), label=True),
-        "it is a link to what does not exist",
+        "it is a link to a file that does not exist",
     ),
 }
 
@@ -204,8 +204,8 @@ def test_an_odd_file_trains_or_is_left_out_by_name(tmp_path: Path, name: str) ->
         assert [Path(path).name for path in index.paths] == ["good.png"]
         (message,) = index.messages
         assert message.startswith(f"{tmp_path}/images/odd")
-        assert f" left out: {fault.reason}" in message or (
-            f" left out: {tmp_path}/labels/odd.txt: {fault.reason}" in message
+        assert f" is skipped: {fault.reason}" in message or (
+            f" is skipped: {tmp_path}/labels/odd.txt: {fault.reason}" in message
         )
     load_everything(index)
     again = build_index([tmp_path / "images"], ["thing"])  # from the cache
@@ -217,18 +217,20 @@ def test_a_label_taken_in_another_case_is_told(tmp_path: Path) -> None:
     planted(tmp_path, FAULTS["label of another case"])
     (message,) = build_index([tmp_path / "images"], ["thing"]).messages
     image, label = tmp_path / "images" / "ODD.PNG", tmp_path / "labels" / "odd.txt"
-    assert message == f"{label}: taken for {image}, for want of ODD.txt."
+    assert message == f"{label}: used for {image}, because ODD.txt does not exist."
 
 
 def test_a_class_that_does_not_exist_stops_by_name(tmp_path: Path) -> None:
     planted(tmp_path, Fault(label_of("7 .5 .5 .5 .5"), None))
-    with pytest.raises(UserError, match=r"labels/odd\.txt names class 7, but the data set has 2"):
+    with pytest.raises(
+        UserError, match=r"labels/odd\.txt: class 7 is out of range \(classes are 0 to 1\)"
+    ):
         build_index([tmp_path / "images"], ["a", "b"])
 
 
 def test_only_backgrounds_stop_by_name(tmp_path: Path) -> None:
     planted(tmp_path, FAULTS["empty label"])
-    with pytest.raises(UserError, match=r"has a box; the labels of .*odd\.png are looked for in"):
+    with pytest.raises(UserError, match=r"images has no boxes; .* for example .*labels/odd\.txt"):
         build_index([tmp_path / "images"], ["a"])
 
 
@@ -257,7 +259,7 @@ def test_a_file_that_breaks_after_it_was_indexed_is_named(tmp_path: Path, damage
     planted(tmp_path, FAULTS["polygon"])
     index = build_index([tmp_path / "images"], ["a"])
     (tmp_path / "images" / "odd.png").write_bytes(damage)
-    with pytest.raises(UserError, match=r"image .*/odd\.png is not usable any more: .*; restore"):
+    with pytest.raises(UserError, match=r"/odd\.png changed during the run \(.*; restore"):
         load_everything(index)
 
 

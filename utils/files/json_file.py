@@ -1,4 +1,4 @@
-"""Reading the JSON files of benchmarks."""
+"""Read the JSON files of benchmark data sets."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from utils.errors import UserError
 from utils.files.regular_file import open_regular
 
 JsonObject = dict[str, Any]
-"""Whatever a file holds; its readers check what they use."""
+"""A JSON object of unknown content; readers check the keys they use."""
 
 LIMIT = 2.0**53
-"""Up to here float64 holds every whole number, image ids among them."""
+"""float64 represents every integer below this one; image ids are integers."""
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 -- whatever is in the file
-    """The content of a JSON file.
+def read_json(path: Path) -> Any:  # noqa: ANN401 -- a file can contain anything
+    """Read a JSON file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read or is not JSON.
     """
     try:
         with open_regular(path) as stream:
             return json.loads(stream.read())
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give a JSON file.") from error
+        raise UserError(f"cannot read {path}: {error.strerror}; give a JSON file.") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); make it anew.") from error
+        raise UserError(f"{path} is damaged ({error}); give a JSON file.") from error
 
 
 def number_column(rows: Sequence[JsonObject], key: str, origin: str, width: int = 0) -> np.ndarray:
-    """One field of every row, as numbers.
+    """Return one field of all rows as an array.
 
     Args:
-        rows: from a JSON file.
-        key: the field's name; each row must have it.
-        origin: the file and list, for messages.
-        width: numbers in each field; 0 for a plain number.
+        rows: objects of a JSON file.
+        key: name of the field, which each row must have.
+        origin: the file and the list, for messages.
+        width: length of the field if it is a list of numbers; 0 for a single number.
 
     Returns:
         float64 [rows], or [rows, width].
 
     Raises:
-        UserError: a row lacks the field, or it is something else; the first such row is named.
+        UserError: a row has no such field, or it is not finite numbers; names the first such row.
     """
     shape = (len(rows), width) if width else (len(rows),)
     if not rows:
@@ -59,13 +59,13 @@ def number_column(rows: Sequence[JsonObject], key: str, origin: str, width: int 
         if numeric and (np.abs(values.astype(np.float64)) < LIMIT).all():
             return values.astype(np.float64)
     except (KeyError, TypeError, ValueError):
-        pass  # which row it was is found below
+        pass  # find the row below
     bad = next(i for i, row in enumerate(rows) if not _fits(row, key, width))
     if not isinstance(rows[bad], dict) or key not in rows[bad]:
-        raise UserError(f"{origin}[{bad}] has no {key!r}; every entry must have it.")
+        raise UserError(f"{origin}[{bad}] has no key {key!r}; add it.")
     kind = f"a list of {width} finite numbers" if width else "a finite number"
     found = shortened(rows[bad][key])
-    raise UserError(f"{origin}[{bad}] has {key!r} {found}; it must be {kind}.")
+    raise UserError(f"{origin}[{bad}]: {key!r} is {found}; it must be {kind}.")
 
 
 def _fits(row: object, key: str, width: int) -> bool:

@@ -9,7 +9,7 @@ from data.streets import make as synthetic
 from data.streets.camera import Camera
 from data.streets.canvas import OVERSAMPLING, Air, Canvas, Pen
 from data.streets.cars import Car, random_car
-from data.streets.cast import CAR, PEDESTRIAN, Item
+from data.streets.items import CAR, PEDESTRIAN, Item
 from data.streets.make import SEED, label_text, make_streets
 from data.streets.pedestrians import Pedestrian, random_pedestrian
 from data.streets.rng import Rng
@@ -29,7 +29,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def digest(painting: Painting) -> str:
-    content = painting.picture.tobytes() + label_text(painting).encode()
+    content = painting.image.tobytes() + label_text(painting).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -65,7 +65,7 @@ def test_a_figure_is_boxed_by_the_pixels_it_changed() -> None:
         figure.paint(Pen(canvas, (80.3, 110.6), 40.0))
         extent = canvas.extent(7)
         assert extent is not None
-        rows, columns = np.nonzero(canvas.picture().any(axis=2))
+        rows, columns = np.nonzero(canvas.image().any(axis=2))
         assert columns.min() == int(extent.left)
         assert rows.min() == int(extent.top)
         assert columns.max() == int(np.ceil(extent.right)) - 1
@@ -121,7 +121,7 @@ def test_scenes_are_varied_and_have_all_classes() -> None:
     assert min(counts) >= 3
     assert max(counts) <= 11
     assert {box.label for painting in paintings for box in painting.labels} == {0, 1, 2}
-    levels = [int(painting.picture.mean()) for painting in paintings]
+    levels = [int(painting.image.mean()) for painting in paintings]
     assert min(levels) < 70  # by night
     assert max(levels) > 130
     for box in (box for painting in paintings for box in painting.labels):
@@ -136,10 +136,10 @@ def test_weathers_tell_night_from_day() -> None:
 def test_dice() -> None:
     """Values pinned: they are what the pixels hang on."""
     rng = Rng(20, 1)
-    assert [rng.whole(1, 6) for _ in range(10)] == [3, 5, 6, 1, 5, 4, 5, 4, 2, 3]
-    assert 2.0 <= rng.real(2.0, 3.0) < 3.0
-    assert {Rng(7, i).whole(0, 2) for i in range(40)} == {0, 1, 2}
-    assert {Rng(7, i).chance(0.5) for i in range(40)} == {True, False}
+    assert [rng.integer(1, 6) for _ in range(10)] == [3, 5, 6, 1, 5, 4, 5, 4, 2, 3]
+    assert 2.0 <= rng.uniform(2.0, 3.0) < 3.0
+    assert {Rng(7, i).integer(0, 2) for i in range(40)} == {0, 1, 2}
+    assert {Rng(7, i).bernoulli(0.5) for i in range(40)} == {True, False}
 
 
 def test_label_text() -> None:
@@ -163,7 +163,7 @@ def test_set_is_written_and_then_left_alone(tmp_path: Path) -> None:
     painting = paint_scene(SEED, 1, 0)
     stored = cv2.imread(str(root / "images/val/street_000.png"))
     assert stored is not None
-    assert np.array_equal(stored[..., ::-1], painting.picture)
+    assert np.array_equal(stored[..., ::-1], painting.image)
     assert (root / "labels/val/street_000.txt").read_text() == label_text(painting)
     assert [path.name for path in root.parent.iterdir()] == ["streets"]  # nothing is left beside it
 
@@ -180,7 +180,7 @@ def test_an_empty_folder_is_filled_and_a_full_one_refused(tmp_path: Path) -> Non
     assert (empty / "images" / "val" / "street_000.png").is_file()
 
     (full / "images").mkdir(parents=True)
-    with pytest.raises(UserError, match="full is not a complete streets data set: remove it"):
+    with pytest.raises(UserError, match="full is not a complete streets data set; remove it"):
         make_streets(full)
     assert list(full.rglob("*")) == [full / "images"]
 
@@ -216,5 +216,5 @@ def test_a_maker_that_is_killed_leaves_nothing(
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot make the streets data set at"):
+    with pytest.raises(UserError, match=r"cannot write .*/file/streets: "):
         make_streets(tmp_path / "file" / "streets")

@@ -82,19 +82,21 @@ def test_offline_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         acquire(root, [Archive(url)])
     sentence = str(caught.value)
-    assert sentence.startswith(
-        f"the data set my-set is not at {root} and {url} cannot be downloaded ("
-    )
+    assert sentence.startswith(f"data set {root} does not exist and {url} cannot be downloaded (")
     assert sentence.endswith(
-        "; put it there, or set YOLO_DATASETS_DIR to the folder that holds my-set/."
+        "; put it there, or set YOLO_DATASETS_DIR to the folder that contains my-set/."
     )
     assert "\n" not in sentence
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match=r"\); ask the makers; if you have it, put it there, or"):
+    with pytest.raises(
+        UserError, match=r"\); ask the makers; if you already have it, put it there, or"
+    ):
         acquire(root, [Archive(url)], "ask the makers")
 
 
 def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"is not at .* and cannot be made \(.*; put it there, or"):
+    with pytest.raises(
+        UserError, match=r"does not exist and the folder cannot be written \(.*; put it there, or"
+    ):
         acquire(tmp_path / "file" / "my-set", [Archive("http://localhost/a.zip")])

@@ -155,7 +155,7 @@ def test_what_is_stretched_onto_what(
     shift: float,
     expected: tuple[float, ...] | None,
 ) -> None:
-    found = stretch(place, pixels, 20, scale=scale, shift=shift, picture=10)
+    found = stretch(place, pixels, 20, scale=scale, shift=shift, output=10)
     assert found == (None if expected is None else pytest.approx(expected))
 
 

@@ -35,5 +35,5 @@ def test_the_first_place_that_takes_the_file(tmp_path: Path) -> None:
     places = [tmp_path / "file" / "x", tmp_path / "b" / "x", tmp_path / "c" / "x"]
     assert write_first_writable(places, lambda part: None) == places[1]
     assert not places[2].exists()
-    with pytest.raises(UserError, match=r"no place can be written to .*; set XDG_CACHE_HOME"):
+    with pytest.raises(UserError, match=r"cannot write a cache file: .*; set XDG_CACHE_HOME"):
         write_first_writable(places[:1], lambda part: None)

@@ -272,4 +272,6 @@ def test_a_changed_image_is_a_failure_in_the_users_words(index: Index) -> None:
     path = Path(str(index.paths[0]))
     cv2.imwrite(str(path), np.zeros((50, 50, 3), np.uint8))
     failure = train_set(index, None)[BatchRequest(0, [1, 0], np.empty(0, np.int64))]
-    assert failure == Failure(f"image {path} has changed while it was in use; start again.")
+    assert failure == Failure(
+        f"{path} changed during the run (its size is different); restore the file and restart."
+    )

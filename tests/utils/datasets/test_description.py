@@ -98,7 +98,8 @@ def test_scripts_are_not_run_and_not_needed(tmp_path: Path) -> None:
         description = described(tmp_path, text)
         assert description.scripted
         with pytest.raises(
-            UserError, match=r"`download:` of .*mine\.yaml is a script, which is never run; read"
+            UserError,
+            match=r"the `download:` entry of .*mine\.yaml is a script, .* never run; read the",
         ):
             ensure_available(description)
 
@@ -113,30 +114,48 @@ def test_folders_of_files_made_by_labelling_services(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2", "is not readable YAML"),
-        ("- a\n- b", "must hold `train:`, `val:` and `names:` lines"),
-        ("!!python/object/apply:os.abort []", "is not readable YAML"),
-        ("names: [a]", "names no images"),
-        ("train: a\nnames: [[a]]", "an entry of `names:` is not one name but a list or a map"),
-        ("train: a\nnames: [a]\ndownload: 'http://[x'", "has no usable address"),
+        ("[1, 2", r"is damaged \(while parsing"),
+        ("- a\n- b", "has no keys; add `train:`, `val:` and `names:`"),
+        ("!!python/object/apply:os.abort []", r"is damaged \(could not determine"),
+        ("names: [a]", "has no `train:` and no `val:` line"),
+        ("train: a\nnames: [[a]]", "an entry of `names:` is a list or a map; it must be one name"),
+        ("train: a\nnames: [a]\ndownload: 'http://[x'", r"has the invalid URL http://\[x "),
         (f"path: {'x' * 300}\ntrain: a\nnames: [a]", "File name too long"),
         (f"train: {'x' * 300}\nnames: [a]", "File name too long"),
-        ("path: ~no-such-user/x\ntrain: a\nnames: [a]", "the home folder of nobody here"),
+        (
+            "path: ~no-such-user/x\ntrain: a\nnames: [a]",
+            "the home folder of `path: ~no-such-user/x` does not exist",
+        ),
         ("train: 3\nnames: [a]", "train is 3; it must be a path or a list of paths"),
         ("train: [a, '']\nnames: [a]", "it must be a path or a list of paths"),
-        ("path: [a]\ntrain: a\nnames: [a]", r"`path:` is \['a'\]; it must be a text"),
-        ("train: a\nnames: [a]\nobtain: [a]", r"`obtain:` is \['a'\]; it must be a text"),
-        ("train: a", "must have `names:`"),
-        ("train: a\nnames: []", "must have `names:`"),
-        ("train: a\nnames: person", "must have `names:`"),
+        ("path: [a]\ntrain: a\nnames: [a]", r"`path:` is \['a'\]; it must be a string"),
+        ("train: a\nnames: [a]\nobtain: [a]", r"`obtain:` is \['a'\]; it must be a string"),
+        ("train: a", "has no class names; add `names:`"),
+        ("train: a\nnames: []", "has no class names; add `names:`"),
+        ("train: a\nnames: person", "has no class names; add `names:`"),
         ("train: a\nnames: {0: a, 2: b}", "keys of `names:` must be 0, 1, 2"),
         ("train: a\nnames: {a: 0}", "keys of `names:` must be 0, 1, 2"),
-        ("train: a\nnc: 3\nnames: [a, b]", "nc is 3, but names has 2 entries"),
-        ("train: a\nnames: [a]\nembedded: rivers", "no data set 'rivers' is embedded"),
-        ("train: a\nnames: [a]\ndownload: 7", "a `download:` entry is an address, or a map"),
-        ("train: a\nnames: [a]\ndownload: [{folder: x}]", "a `download:` entry is an address"),
-        ("train: a\nnames: [a]\ndownload: [{url: x, to: y}]", "a `download:` entry is an address"),
-        ("train: a\nnames: [a]\ndownload: ['file:///x']", r"needs http\(s\) addresses and folders"),
+        ("train: a\nnc: 3\nnames: [a, b]", "`nc:` is 3, but `names:` has 2 entries"),
+        (
+            "train: a\nnames: [a]\nembedded: rivers",
+            "`embedded: 'rivers'` is unknown; the only value is streets",
+        ),
+        (
+            "train: a\nnames: [a]\ndownload: 7",
+            "`download:` has the entry 7; it must be a URL, or a map",
+        ),
+        (
+            "train: a\nnames: [a]\ndownload: [{folder: x}]",
+            "has the entry {'folder': 'x'}; it must be a URL",
+        ),
+        (
+            "train: a\nnames: [a]\ndownload: [{url: x, to: y}]",
+            "has the entry {.*}; it must be a URL",
+        ),
+        (
+            "train: a\nnames: [a]\ndownload: ['file:///x']",
+            r"it must have http\(s\) URLs and folders",
+        ),
         (
             "train: a\nnames: [a]\ndownload: [{url: 'http://x/y', folder: ../z}]",
             "folders inside the data set",
@@ -179,7 +198,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     description = described(tmp_path, "train: images\nval: images\ntest: none\nnames: [a]")
     ensure_available(description)
-    with pytest.raises(UserError, match=r"/none is not there; complete it"):
+    with pytest.raises(UserError, match=r"/none does not exist, .*; add the missing files"):
         ensure_available(description, ["test"])
 
 
@@ -187,22 +206,22 @@ def test_a_split_without_a_line(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     description = described(tmp_path, "train: images\nnames: [a]")
     ensure_available(description, ["train"])
-    with pytest.raises(UserError, match="has no `val:` images"):
+    with pytest.raises(UserError, match="has no `val:` line"):
         ensure_available(description)
 
 
 @pytest.mark.parametrize(
     ("lines", "half"),
     [
-        ("", "and its file has no address to download it from; "),
+        ("", "{file} has no download address; "),
         (
             "obtain: ask the makers",
-            "and its file has no address to download it from; ask the makers; if you have it, ",
+            "{file} has no download address; ask the makers; if you already have it, ",
         ),
         (
             "download: bash get.sh\nobtain: ask the makers",
-            "and the `download:` of {file} is a script, which is never run; ask the makers; "
-            "if you have it, ",
+            "the `download:` entry of {file} is a script, which is never run; ask the makers; "
+            "if you already have it, ",
         ),
     ],
 )
@@ -212,8 +231,8 @@ def test_what_has_to_be_got_by_hand(lines: str, half: str, tmp_path: Path, datas
         with pytest.raises(UserError) as caught:
             refuse(description)
         assert str(caught.value) == (
-            f"the data set mine is not at {datasets}/mine {half.format(file=description.path)}"
-            "put it there, or set YOLO_DATASETS_DIR to the folder that holds mine/."
+            f"data set {datasets}/mine does not exist and {half.format(file=description.path)}"
+            "put it there, or set YOLO_DATASETS_DIR to the folder that contains mine/."
         )
 
 
@@ -223,10 +242,15 @@ def test_an_incomplete_data_set_tells_how_it_is_had(tmp_path: Path, datasets: Pa
     require_obtainable(described(tmp_path, text), ["train"])
     for way, remedy in (
         ("obtain: ask the makers", "ask the makers"),
-        ("", "complete it"),
-        ("download: https://an.address/mine.zip", "complete it, or move it away to get it anew"),
+        ("", "add the missing files"),
+        (
+            "download: https://an.address/mine.zip",
+            "add the missing files, or move it away to download it again",
+        ),
     ):
-        sentence = rf"mine is incomplete, .*/b is not there; {remedy}, or correct "
+        sentence = (
+            rf"/b does not exist, so the data set .*/mine is incomplete; {remedy}, or correct "
+        )
         with pytest.raises(UserError, match=sentence):
             require_obtainable(described(tmp_path, f"{text}\n{way}"))
 
@@ -247,7 +271,9 @@ def test_what_is_missing_is_downloaded(tmp_path: Path, datasets: Path) -> None:
         description = described(tmp_path, text)
         ensure_available(description, ["train"])
     assert (datasets / "mine" / "images" / "1.jpg").is_file()
-    with pytest.raises(UserError, match=r"at .*/mine is incomplete, .*/other is not there"):
+    with pytest.raises(
+        UserError, match=r"/other does not exist, so the data set .*/mine is incomplete"
+    ):
         ensure_available(description, ["val"])
 
 
@@ -257,7 +283,9 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
         archive.writestr("readme.txt", b"")
     with serving(tmp_path / "site") as address:
         text = f"path: mine\ntrain: images\nnames: [a]\ndownload: {address}/mine.zip"
-        with pytest.raises(UserError, match="is not there even after getting the data set"):
+        with pytest.raises(
+            UserError, match="does not exist, although the data set was downloaded; correct"
+        ):
             ensure_available(described(tmp_path, text), ["train"])
 
 

@@ -66,7 +66,7 @@ def test_regions_without_area_are_left_out(tmp_path: Path, images: list[str]) ->
 @pytest.mark.parametrize("text", ["0 0.5 0.5 0.1 0.1", "a b c d", "0.5 0.5 2 1", "nan 0 0 0", "1"])
 def test_anything_else_is_refused(tmp_path: Path, images: list[str], text: str) -> None:
     write(tmp_path, "a/1.txt", text)
-    with pytest.raises(UserError, match=r"a/1\.txt must have rows `x y w h`"):
+    with pytest.raises(UserError, match=r"a/1\.txt is damaged .*; write rows `x y w h`"):
         load_ignore_regions(images)
 
 

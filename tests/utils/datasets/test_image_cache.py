@@ -127,8 +127,8 @@ def test_a_read_only_data_set_is_cached_elsewhere(index: Index, cache_home: Path
 @pytest.mark.parametrize(
     ("cache", "measure", "reason"),
     [
-        ("ram", "available_memory", "memory has 0.0 GiB free"),
-        ("disk", "free_disk", "no place can be written to"),
+        ("ram", "available_memory", "0.0 GiB of memory are free"),
+        ("disk", "free_disk", "cannot write a cache file"),
     ],
 )
 def test_without_room_images_are_decoded_every_time(

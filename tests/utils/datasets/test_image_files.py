@@ -94,11 +94,15 @@ def shortened(name: str, keep: float) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("name", "save", "reason"),
     [
-        ("empty.jpg", lambda folder: (folder / "empty.jpg").touch(), "corrupt image (of no kind"),
+        (
+            "empty.jpg",
+            lambda folder: (folder / "empty.jpg").touch(),
+            "corrupt image (unknown image format",
+        ),
         (
             "text.jpg",
             lambda folder: (folder / "text.jpg").write_text("hello"),
-            "corrupt image (of no kind",
+            "corrupt image (unknown image format",
         ),
         ("half.jpg", shortened("half.jpg", 0.5), "corrupt image (image file is truncated"),
         ("tail.jpg", shortened("tail.jpg", 0.99), "corrupt image (image file is truncated"),
@@ -109,7 +113,7 @@ def shortened(name: str, keep: float) -> Callable[[Path], None]:
         (
             "tiny.png",
             lambda folder: Image.new("RGB", (9, 40)).save(folder / "tiny.png"),
-            "image of 9x40 px; 10 is the least side",
+            "image is 9x40 px; sides must be at least 10 px",
         ),
     ],
 )
@@ -164,10 +168,17 @@ def test_list_files_take_absolute_paths(tmp_path: Path) -> None:
     assert list_images([tmp_path / "list.txt"]) == [f"{tmp_path}/1.jpg", "/gone/2.jpg"]
 
 
-@pytest.mark.parametrize("content", [b"1.jpg\n\xff.jpg", b"1.jpg\na\0b.jpg", b"x" * 5000])
-def test_files_that_are_no_lists(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"1.jpg\n\xff.jpg", r"damaged \('utf-8' codec"),
+        (b"1.jpg\na\0b.jpg", r"not a list of images \(it has the line"),
+        (b"x" * 5000, r"not a list of images \(it has the line"),
+    ],
+)
+def test_invalid_list_files(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(UserError, match=r"/list\.txt is not a list of images"):
+    with pytest.raises(UserError, match=rf"/list\.txt is {reason}"):
         list_images([tmp_path / "list.txt"])
 
 
@@ -218,7 +229,7 @@ def test_sources_that_give_nothing_are_errors(tmp_path: Path) -> None:
     (tmp_path / "table.csv").touch()
     with pytest.raises(UserError, match=r"/absent does not exist"):
         list_images([tmp_path / "absent"])
-    with pytest.raises(UserError, match=r"/empty holds no images \(\.avif, "):
+    with pytest.raises(UserError, match=r"/empty has no images; add some \(\.avif, "):
         list_images([tmp_path / "empty"])
-    with pytest.raises(UserError, match=r"neither a folder of images nor a \.txt list"):
+    with pytest.raises(UserError, match=r"is neither a folder nor a \.txt file; give a folder"):
         list_images([tmp_path / "table.csv"])

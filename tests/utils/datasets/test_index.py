@@ -84,7 +84,7 @@ def test_ignore_regions(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_refused_file_of_regions_stops_the_run(folder: Path) -> None:
     add_regions(folder.parent, "0", "0 .5 .5 .5 .5")
-    with pytest.raises(UserError, match=r"ignore/0\.txt must have rows `x y w h`"):
+    with pytest.raises(UserError, match=r"ignore/0\.txt is damaged .*; write rows `x y w h`"):
         build_index([folder], NAMES)
 
 
@@ -99,8 +99,10 @@ def test_what_is_unusable_is_left_out_and_named(
         index = build_index([folder], NAMES)
     assert list(index.paths) == [str(folder / "2.png")]
     broken, wrong, repaired = index.messages
-    assert broken.startswith(f"{folder / '0.png'} left out: corrupt image (")
-    assert wrong == f"{folder / '1.png'} left out: {label}: row 1 has a coordinate outside 0 … 1."
+    assert broken.startswith(f"{folder / '0.png'} is skipped: corrupt image (")
+    assert (
+        wrong == f"{folder / '1.png'} is skipped: {label}: line 1 has a coordinate outside 0 to 1."
+    )
     assert repaired == f"{label.with_name('2.txt')}: 1 duplicate row(s) removed."
     assert caplog.messages == list(index.messages)
 
@@ -114,19 +116,21 @@ def test_a_label_that_is_no_text_leaves_the_image_out(folder: Path) -> None:
 
 def test_an_unknown_class_stops_the_run(folder: Path) -> None:
     (folder.parent / "labels" / "2.txt").write_text("0 .5 .5 .5 .5\n2 .5 .5 .5 .5")
-    with pytest.raises(UserError, match=r"labels/2\.txt names class 2, but .* has 2 \(0 to 1\)"):
+    with pytest.raises(
+        UserError, match=r"labels/2\.txt: class 2 is out of range \(classes are 0 to 1\)"
+    ):
         build_index([folder], NAMES)
 
 
 def test_a_set_without_boxes_stops_the_run(tmp_path: Path) -> None:
     draw(tmp_path, "0", (20, 20), [])
-    with pytest.raises(UserError, match=r"has a box; the labels of .*0\.png are looked for in .*"):
+    with pytest.raises(UserError, match=r"images has no boxes; .* for example .*labels/0\.txt"):
         build_index([tmp_path / "images"], NAMES)
 
 
 def test_a_set_without_usable_images_stops_the_run(tmp_path: Path) -> None:
     draw(tmp_path, "0", (9, 9), [(0, 0, 9, 9)])
-    with pytest.raises(UserError, match=r"no image of .* is usable; the first: .*9x9 px"):
+    with pytest.raises(UserError, match=r"images has no usable images; .* First error: .*9x9 px"):
         build_index([tmp_path / "images"], NAMES)
 
 
@@ -143,7 +147,7 @@ def test_the_cache_gives_the_same_index_without_opening_images(
     monkeypatch.setattr("utils.datasets.index.probe_size", None)
     again = build_index([folder], NAMES)
     assert same(first, again)
-    assert again.messages[0].startswith(f"{folder / '2.png'} left out")
+    assert again.messages[0].startswith(f"{folder / '2.png'} is skipped")
 
 
 def touch_later(path: Path) -> None:
@@ -229,7 +233,7 @@ def test_no_place_for_a_cache_is_no_obstacle(
 ) -> None:
     monkeypatch.setattr("utils.datasets.cache_files.writable", lambda folder: False)
     assert len(build_index([folder], NAMES)) == 3
-    assert "The index is made anew every time: no place can be written to" in caplog.text
+    assert "The index is rebuilt at every start: cannot write a cache file" in caplog.text
 
 
 def test_an_index_holds_no_object_per_image(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_label_files_are_read_up_to_a_limit(tmp_path: Path) -> None:
     label.write_bytes(b" " * MAX_BYTES)
     assert len(read_labels(label).rows) == 0
     label.write_bytes(b" " * (MAX_BYTES + 1))
-    with pytest.raises(LabelError, match="it has more than 8 MiB, too much for one image"):
+    with pytest.raises(LabelError, match="it is larger than 8 MiB"):
         read_labels(label)
     with pytest.raises(FileNotFoundError):
         read_labels(tmp_path / "absent.txt")
@@ -70,7 +70,7 @@ def test_label_files_are_read_up_to_a_limit(tmp_path: Path) -> None:
 
 def test_rows_are_limited() -> None:
     assert parse_labels("\n" * MAX_ROWS).rows.shape == (0, 5)
-    with pytest.raises(LabelError, match="it has 100001 rows; 100000 are the most for one image"):
+    with pytest.raises(LabelError, match="it has 100001 lines; the maximum is 100000"):
         parse_labels("\n" * (MAX_ROWS + 1))
 
 
@@ -114,20 +114,20 @@ def test_rows(text: str, rows: list[list[float]], notes: tuple[str, ...]) -> Non
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("0 .5 .5 .5", "row 1 has 4 columns; a box has 5, a polygon an odd number from 7"),
-        ("0 .5 .5 .5 .5\n0 .5 .5 .5 .5 .9", "row 2 has 6 columns"),
-        ("0 .1 .1 .2 .2 .3 .3 .4", "row 1 has 8 columns"),
-        ("person .5 .5 .5 .5", "row 1 is not made of numbers"),
-        ("0 .5 nan .5 .5", "row 1 holds a value that is not finite"),
-        ("0 .5 inf .5 .5", "row 1 holds a value that is not finite"),
-        ("1.5 .5 .5 .5 .5", "row 1 has class 1.5"),
-        ("-1 .5 .5 .5 .5", "row 1 has class -1"),
-        ("1e300 .5 .5 .5 .5", "row 1 has class 1e300"),
-        ("16777216 .5 .5 .5 .5", "row 1 has class 16777216"),  # the next is not in float32
-        ("0 .5 .5 .5 1.01", "row 1 has a coordinate outside 0 … 1"),
-        ("0 -.1 .5 .5 .5", "row 1 has a coordinate outside 0 … 1"),
+        ("0 .5 .5 .5", "line 1 has 4 columns; a box has 5, a polygon an odd number from 7"),
+        ("0 .5 .5 .5 .5\n0 .5 .5 .5 .5 .9", "line 2 has 6 columns"),
+        ("0 .1 .1 .2 .2 .3 .3 .4", "line 1 has 8 columns"),
+        ("person .5 .5 .5 .5", "line 1 has a value that is not a number"),
+        ("0 .5 nan .5 .5", "line 1 has a value that is not finite"),
+        ("0 .5 inf .5 .5", "line 1 has a value that is not finite"),
+        ("1.5 .5 .5 .5 .5", "line 1 has class 1.5"),
+        ("-1 .5 .5 .5 .5", "line 1 has class -1"),
+        ("1e300 .5 .5 .5 .5", "line 1 has class 1e300"),
+        ("16777216 .5 .5 .5 .5", "line 1 has class 16777216"),  # the next is not in float32
+        ("0 .5 .5 .5 1.01", "line 1 has a coordinate outside 0 to 1"),
+        ("0 -.1 .5 .5 .5", "line 1 has a coordinate outside 0 to 1"),
         # its bounding box alone would pass: centre 0.2, width 0.8
-        ("0 -.2 .1 .6 .1 .6 .9", "row 1 has a coordinate outside 0 … 1"),
+        ("0 -.2 .1 .6 .1 .6 .9", "line 1 has a coordinate outside 0 to 1"),
     ],
 )
 def test_refused_rows(text: str, reason: str) -> None:

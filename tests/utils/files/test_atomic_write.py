@@ -75,12 +75,12 @@ def write_new(part: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (errno.ENOSPC, "No space left on device; what was there before is untouched; free some"),
-        (errno.EDQUOT, "free some space, then go on."),
-        (errno.EROFS, "Read-only file system; .* is untouched; make its folder writable."),
-        (errno.EACCES, "Permission denied; .* is untouched; make its folder writable."),
-        (errno.EFBIG, "choose a place that takes files of this size."),
-        (errno.EIO, "is untouched; choose another place."),
+        (errno.ENOSPC, "No space left on device \\(an existing file is unchanged\\); free disk"),
+        (errno.EDQUOT, "free disk space and run again."),
+        (errno.EROFS, "Read-only file system .* is unchanged.; make its folder writable."),
+        (errno.EACCES, "Permission denied .* is unchanged.; make its folder writable."),
+        (errno.EFBIG, "use a file system that supports files of this size."),
+        (errno.EIO, "is unchanged.; choose another folder."),
     ],
 )
 @pytest.mark.parametrize("where", ["making", "writing", "flushing", "renaming"])

@@ -46,7 +46,7 @@ def test_an_unreachable_address(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/a.zip", "/etc/passwd"])
 def test_only_the_web_is_fetched_from(tmp_path: Path, url: str) -> None:
-    with pytest.raises(UserError, match=rf"^{url} is not an http\(s\) address"):
+    with pytest.raises(UserError, match=rf"^{url} is not an http\(s\) URL"):
         fetch(url, tmp_path / "a.zip")
     assert not list(tmp_path.iterdir())
 
@@ -55,7 +55,7 @@ def test_only_the_web_is_fetched_from(tmp_path: Path, url: str) -> None:
 def test_redirections_that_leave_the_web_are_refused(tmp_path: Path, target: str) -> None:
     with (
         serving(tmp_path) as address,
-        pytest.raises(UserError, match=r"cannot be downloaded \(.*(leads to ftp:|not allowed)"),
+        pytest.raises(UserError, match=r"cannot be downloaded \(.*(redirects to ftp:|not allowed)"),
     ):
         fetch(f"{address}/redirect?{target}", tmp_path / "target" / "a.zip")
     assert not list((tmp_path / "target").iterdir())
@@ -77,7 +77,7 @@ def test_a_download_that_the_disk_has_no_room_for(
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(0, 0, (64 << 20) + 1000))
     with (
         serving(tmp_path) as address,
-        pytest.raises(UserError, match=r"at least \d+ bytes, but there is room for 1000"),
+        pytest.raises(UserError, match=r"needs \d+ bytes, but only 1000 are free"),
     ):
         fetch(f"{address}/{name}", tmp_path / "target" / "a.zip")
     assert not list((tmp_path / "target").iterdir())
@@ -103,7 +103,9 @@ def test_unpack(tmp_path: Path) -> None:
 )
 def test_entries_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     archive = archive_of(tmp_path / "a.zip", {"good.txt": b"", name: b"evil"})
-    with pytest.raises(UserError, match=r"a\.zip is refused: its entry .* leads out"):
+    with pytest.raises(
+        UserError, match=r"a\.zip is not safe: its entry .* is outside of the folder"
+    ):
         unpack(archive, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())  # not even the good one
 
@@ -121,14 +123,14 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
 def test_unusual_compression_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a", b"content")
-    with pytest.raises(UserError, match="its entry 'a' is compressed unusually"):
+    with pytest.raises(UserError, match="its entry 'a' has an unusual compression method"):
         unpack(tmp_path / "a.zip", tmp_path / "out")
 
 
 def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("utils.files.download.MAX_ENTRIES", 2)
     archive = archive_of(tmp_path / "a.zip", {"a": b"", "b": b"", "c": b""})
-    with pytest.raises(UserError, match=r"a\.zip is refused: it has 3 entries"):
+    with pytest.raises(UserError, match=r"a\.zip has 3 entries, more than 2"):
         unpack(archive, tmp_path / "out")
 
 
@@ -138,14 +140,14 @@ def test_an_entry_that_is_larger_than_it_says_is_cut_off_and_refused(tmp_path: P
     size = content.rfind(b"PK\x01\x02") + 24  # in the directory at the end of a zip
     content[size : size + 4] = (1000).to_bytes(4, "little")
     archive.write_bytes(content)
-    with pytest.raises(UserError, match=r"not a usable zip archive .*Bad CRC-32"):
+    with pytest.raises(UserError, match=r"a\.zip is damaged .*Bad CRC-32"):
         unpack(archive, tmp_path / "out")
     assert (tmp_path / "out" / "zeros").stat().st_size <= 1000
 
 
 def test_bombs_are_refused(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"zeros": bytes(1 << 20)})
-    with pytest.raises(UserError, match="grow more than 100-fold to 1048576 bytes"):
+    with pytest.raises(UserError, match="unpacks to 1048576 bytes, more than 100 times its size"):
         unpack(archive, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
@@ -162,13 +164,13 @@ def test_damaged_archives(tmp_path: Path, damage: object) -> None:
     archive = archive_of(tmp_path / "a.zip", {"a": b"abc" * 99})
     assert callable(damage)
     archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(UserError, match=r"a\.zip is not a usable zip archive .* delete it"):
+    with pytest.raises(UserError, match=r"a\.zip is damaged .* delete it"):
         unpack(archive, tmp_path / "out")
 
 
 def test_an_archive_that_cannot_be_written(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"a": b"abc", "a/b": b"abc"})
-    with pytest.raises(UserError, match=r"a\.zip cannot be unpacked into .*/out \("):
+    with pytest.raises(UserError, match=r"cannot write .*/out: .*; unpack .*/a\.zip yourself"):
         unpack(archive, tmp_path / "out")
 
 

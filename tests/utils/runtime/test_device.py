@@ -54,8 +54,8 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, text: str, gpus: int, device: 
     ("text", "message"),
     [
         ("1", "--device 1: this machine has 1 CUDA devices; use --device cpu"),
-        ("0,1", "--device 0,1: give one device"),
-        ("tpu", "--device tpu: give one device"),
+        ("0,1", "--device 0,1: choose one of cpu, mps or the index of a GPU"),
+        ("tpu", "--device tpu: choose one of cpu, mps or the index of a GPU"),
     ],
 )
 def test_devices_that_are_not_there(
@@ -191,7 +191,7 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     monkeypatch.setattr(torch, "compile", refused)
     with pytest.raises(
-        UserError, match=r"--compile .*\(.*No working C\+\+ compiler found\): install a C\+\+"
+        UserError, match=r"--compile: .*\(.*No working C\+\+ compiler found\); install a C\+\+"
     ) as told:
         compile_forward(model, CPU, any_shape=False)
     assert "TORCH_LOGS" not in str(told.value)

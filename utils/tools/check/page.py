@@ -1,4 +1,4 @@
-"""A data set on one page: its figures, what is wrong with it, and panels that show its boxes."""
+"""A page about a data set: statistics, findings, and plots of its boxes and images."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from utils.tools.check.report import figure_rows
 if TYPE_CHECKING:
     from utils.tools.check.report import Survey
 
-WIDTH, HEIGHT = 14.0, 14.6  # inches, as all lengths here
+WIDTH, HEIGHT = 14.0, 14.6  # inches, like all lengths here
 LEFT, RIGHT = 0.7, 13.7
-TITLE = 14.2  # from below, as the others
+TITLE = 14.2  # distance from the bottom, like the positions below
 TABLE_TOP, TABLE_HEIGHT = 13.35, 3.4
 CLASSES_BOTTOM, CLASSES_HEIGHT = 7.65, 1.85
 PANEL_BOTTOMS, PANEL_HEIGHT = (4.05, 0.65), 2.5
 PANEL_GAP = 0.75
 TABLE_WIDTH = 6.4
-TITLES_WIDTH = 2.5  # of the table
+TITLES_WIDTH = 2.5  # width of the table's first column
 FINDINGS_GAP = 0.5
-LINE = 0.225  # from one line of text to the next
+LINE = 0.225  # distance between lines of text
 FINDINGS_SHOWN = 15  # lines
-CHARACTERS = 76  # of such a line
-LEVEL_SHARE = 0.13  # of its width, for the level
-TWO = 2  # splits; with more, cells are written smaller
+CHARACTERS = 76  # per line of a finding
+LEVEL_SHARE = 0.13  # fraction of a line's width for the level
+TWO = 2  # splits; with more, cells have a smaller font
 TEXT_SIZES = {False: 9.5, True: 7.5}
 LEVEL_COLOURS = {STOP: VERMILION, WARNING: ORANGE, NOTE: QUIET}
 
 
 def save_dataset_page(survey: Survey, path: Path) -> None:
-    """Draw a data set of which at least one split could be read.
+    """Save the page of a data set with at least one readable split.
 
     Args:
-        survey: what is known of it.
-        path: the picture to write.
+        survey: the checked data set.
+        path: the image file to write.
     """
     figure = new_figure(WIDTH, HEIGHT)
     _write_title(figure, survey)
@@ -72,12 +72,12 @@ def save_dataset_page(survey: Survey, path: Path) -> None:
 
 
 def _place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches."""
+    """Add axes at a position in inches."""
     return figure.add_axes((left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT))
 
 
 def _panels(figure: Figure, bottom: float) -> list[Axes]:
-    """A row of three."""
+    """Add a row of three axes."""
     width = (RIGHT - LEFT - 2 * PANEL_GAP) / 3
     starts = [LEFT + column * (width + PANEL_GAP) for column in range(3)]
     return [_place(figure, start, bottom, width, PANEL_HEIGHT) for start in starts]
@@ -95,7 +95,7 @@ def _write_title(figure: Figure, survey: Survey) -> None:
 
 
 def _write_table(axes: Axes, rows: Sequence[Sequence[str]]) -> None:
-    """A line per row, a column per split in the split's colour."""
+    """Write the table: one line per row, one column per split with a header in its colour."""
     _make_lines(axes, TABLE_WIDTH)
     step = (TABLE_WIDTH - TITLES_WIDTH) / (len(rows[0]) - 1)
     for number, (title, *cells) in enumerate(rows):
@@ -114,7 +114,7 @@ def _write_table(axes: Axes, rows: Sequence[Sequence[str]]) -> None:
 
 
 def _write_findings(axes: Axes, survey: Survey) -> None:
-    """What was found, the gravest first; files are in the JSON file."""
+    """Write the findings, most severe first; the files are listed in the JSON file."""
     _make_lines(axes, 1.0)
     lines = [
         (finding.level if first else "", line)
@@ -123,19 +123,19 @@ def _write_findings(axes: Axes, survey: Survey) -> None:
     ]
     if len(lines) > FINDINGS_SHOWN:
         lines = [*lines[: FINDINGS_SHOWN - 1], ("", "… and more in the JSON file")]
-    for number, (level, line) in enumerate(lines or [("", "Nothing remarkable was found.")]):
+    for number, (level, line) in enumerate(lines or [("", "No findings.")]):
         colour = LEVEL_COLOURS.get(level, INK)
         axes.text(0, number, level, fontsize=9.5, weight="bold", color=colour, va="center")
         axes.text(LEVEL_SHARE, number, line, fontsize=9.5, color=INK, va="center")
 
 
 def _wrapped(text: str) -> list[tuple[bool, str]]:
-    """The lines of a text, and whether each is the first."""
+    """Wrap a text; return whether each line is the first, and the line."""
     return [(number == 0, line) for number, line in enumerate(textwrap.wrap(text, CHARACTERS))]
 
 
 def _make_lines(axes: Axes, width: float) -> None:
-    """Empty axes whose y counts lines from above."""
+    """Hide the axes and set y to line numbers from the top."""
     axes.set_axis_off()
     axes.set_xlim(0, width)
     axes.set_ylim(TABLE_HEIGHT / LINE - 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""What was found, as lines of text and as plain data."""
+"""The report about a data set, as lines of text and as plain data."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CLASSES_SHOWN = 80
 SIZES_KEPT = 20
 LINE = 120  # characters
 NOTHING = "-"
-MIN_WHOLE = 1000.0  # values above it are written in full, without a fraction
+MIN_WHOLE = 1000.0  # values from here on are rounded to integers
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """All that is known of a data set."""
+    """The checked data set: statistics and findings."""
 
     file: Path
     """The data-set file."""
@@ -37,15 +37,15 @@ class Survey:
     names: tuple[str, ...]
     measures: tuple[Measures, ...]
     findings: tuple[Finding, ...]
-    """By descending weight."""
+    """By descending severity."""
     recalls: Mapping[str, float]
-    """By split: the share of boxes that an anchor fits; of splits with boxes of 2 px or more."""
+    """Best possible recall of the anchors by split; only splits with boxes of 2 px or more."""
     anchors: np.ndarray
-    """float [k, 2]: width and height, px, of all levels."""
+    """float [k, 2]: width and height of the anchors of all levels, px."""
     cell: int
-    """Px of the finest level's cells."""
+    """Size of a grid cell of the finest level, px."""
     image_size: int
-    """Px of the longer side of an image in training."""
+    """Longer side of an image in training, px."""
 
     @property
     def can_start(self) -> bool:
@@ -54,30 +54,30 @@ class Survey:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The result in one sentence."""
         stops, warnings = (
             sum(finding.level == level for finding in self.findings) for level in (STOP, WARNING)
         )
         if stops:
             reasons = f"{count(stops, 'reason')}, {count(warnings, 'warning')}"
-            return f"Training cannot start, or would leave files out: {reasons}."
+            return f"Training cannot start, or would skip files: {reasons}."
         return f"Training can start; {count(warnings, 'warning')}."
 
     def shorten(self, text: str) -> str:
-        """A text with paths relative to the data set's folder, and printable."""
+        """Make the paths in a text printable and relative to the data set's folder."""
         printable = os.fsencode(text).decode(errors="backslashreplace")
         return printable.replace(f"{self.root}{os.sep}", "")
 
 
 def figure_rows(survey: Survey) -> list[list[str]]:
-    """A table: a title and a cell per split in each row, the first of which is the header."""
+    """Return the table: rows of a title and one cell per split; the first row is the header."""
     columns = [_column(survey, measures) for measures in survey.measures]
     titles = list(columns[0]) if columns else []
     return [[title, *(column[title] for column in columns)] for title in titles]
 
 
 def _column(survey: Survey, measures: Measures) -> dict[str, str]:
-    """The cells of a split by their titles."""
+    """Return the cells of a split by row title."""
     boxes = len(measures.sides)
     used = int((measures.per_class > 0).sum())
     sizes = by_size(measures)
@@ -106,7 +106,7 @@ def _column(survey: Survey, measures: Measures) -> dict[str, str]:
 
 
 def _span(values: np.ndarray) -> str:
-    """Least, median and greatest value."""
+    """Format minimum, median and maximum."""
     if not len(values):
         return NOTHING
     found = [float(np.quantile(values, at)) for at in (0, 0.5, 1)]
@@ -121,7 +121,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def text_lines(survey: Survey) -> list[str]:
-    """The report for the terminal."""
+    """Return the lines of the report for the terminal."""
     size = f"{count(len(survey.names), 'class')}, at {survey.image_size} px"
     lines = [f"{survey.file}: {survey.root}, {size}", ""]
     rows = figure_rows(survey)
@@ -140,7 +140,7 @@ def text_lines(survey: Survey) -> list[str]:
 
 
 def _class_lines(survey: Survey) -> list[str]:
-    """Boxes per class of the first split, most frequent first."""
+    """Return the number of boxes per class of the first split, most frequent first."""
     measures = survey.measures[0]
     order = np.argsort(-measures.per_class, kind="stable")
     parts = [f"{survey.names[i]} {measures.per_class[i]:,}" for i in order[:CLASSES_SHOWN]]
@@ -150,7 +150,7 @@ def _class_lines(survey: Survey) -> list[str]:
 
 
 def record(survey: Survey) -> dict[str, object]:
-    """Everything as plain data for JSON, with all files that findings name."""
+    """Return the whole report as plain data for JSON, with all files of the findings."""
     return {
         "data": str(survey.file),
         "root": str(survey.root),

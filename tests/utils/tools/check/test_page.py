@@ -73,7 +73,7 @@ def test_shows_figures_findings_and_panels(tmp_path: Path, monkeypatch: pytest.M
     figure, texts = drawn(survey(tmp_path, findings=findings), monkeypatch, path)
     assert {
         f"{tmp_path.name} at 640 px",
-        "Training cannot start, or would leave files out: 1 reason, 0 warnings.",
+        "Training cannot start, or would skip files: 1 reason, 0 warnings.",
     } < {*texts}
     assert {"stop", "train: no light.", "note", "much fog."} < {*texts}
     assert {"boxes", "train", "val", "2 of 3", "best possible recall", "1.0000", "-"} < {*texts}
@@ -109,7 +109,7 @@ def test_one_split_of_a_single_background_is_drawn(
     object.__setattr__(empty, "per_class", np.zeros(3, np.int64))
     object.__setattr__(one, "measures", (empty,))
     _, texts = drawn(one, monkeypatch, tmp_path / "page.png")
-    assert "Nothing remarkable was found." in texts
+    assert "No findings." in texts
 
 
 def heights(panel: matplotlib.axes.Axes) -> list[float]:

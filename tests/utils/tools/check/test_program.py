@@ -114,30 +114,32 @@ def test_names_every_planted_fault(tmp_path: Path) -> None:
     assert looked.code == 1
     assert (
         looked.record["verdict"]
-        == "Training cannot start, or would leave files out: 3 reasons, 7 warnings."
+        == "Training cannot start, or would skip files: 3 reasons, 7 warnings."
     )
-    broken = "images/train/broken.png left out: corrupt image (of no kind that is known)"
-    (case,) = looked.cases("stop", "train: 1 image that cannot be used")
+    broken = "images/train/broken.png is skipped: corrupt image (unknown image format)"
+    (case,) = looked.cases("stop", "train: 1 image with an unusable image or label file")
     assert case.startswith(broken)
-    assert looked.cases("stop", "val: 2 images that cannot be used") == [
-        "images/val/0.png left out: labels/val/0.txt: row 1 has a coordinate outside 0 … 1.",
-        "images/val/2.png left out: labels/val/2.txt: row 1 is not made of numbers.",
+    assert looked.cases("stop", "val: 2 images with an unusable image or label file") == [
+        "images/val/0.png is skipped: labels/val/0.txt: line 1 has a coordinate outside 0 to 1.",
+        "images/val/2.png is skipped: labels/val/2.txt: line 1 has a value that is not a number.",
     ]
-    assert looked.cases("stop", "train: 1 box of a class beyond the last, 1") == [
-        "labels/train/2.txt names class 80"
+    assert looked.cases("stop", "train: 1 box with a class out of range") == [
+        "labels/train/2.txt: class 80"
     ]
-    assert looked.cases("warning", "train: 1 image there more than once") == [
+    assert looked.cases("warning", "train: 1 duplicate image") == [
         "images/train/1.png = images/train/twin.png, but their labels differ"
     ]
     assert looked.cases("warning", "train, val: 1 image of val also in train") == [
         "images/train/0.png = images/val/leak.png, but their labels differ"
     ]
-    assert looked.cases("warning", "val: 1 box out of its image") == ["labels/val/1.txt: 1 box"]
+    assert looked.cases("warning", "val: 1 box beyond the image") == ["labels/val/1.txt: 1 box"]
     assert looked.cases("warning", "val: 1 box with a side below 2 px") == [
         "labels/val/leak.txt: 1 box"
     ]
     assert looked.cases("warning", "1 label file without an image") == ["labels/train/stray.txt"]
-    assert looked.cases("warning", "val: 1 label file of several images") == ["labels/val/3.txt"]
+    assert looked.cases("warning", "val: 1 label file used by several images") == [
+        "labels/val/3.txt"
+    ]
     assert "labels/val/3.txt: 1 box(es) without area removed." in looked.cases("warning", "repair")
     assert looked.cases("note", "train: 2 images without a box") == [
         "images/train/0.png: no label file",
@@ -151,7 +153,7 @@ def test_an_unreadable_image_stops_but_not_in_the_test_split(tmp_path: Path) -> 
     (tmp_path / "images/test/1.png").write_bytes(b"broken")
     looked = look(file, tmp_path / "out")
     assert looked.code == 0
-    assert len(looked.cases("warning", "test: 1 image that cannot be used")) == 1
+    assert len(looked.cases("warning", "test: 1 image with an unusable image or label file")) == 1
     assert looked.record["splits"]["test"]["images"] == 1
 
 
@@ -181,7 +183,7 @@ def test_a_split_without_boxes_stops(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "labels/val")
     looked = look(file, tmp_path / "out")
     assert looked.code == 1
-    assert looked.cases("stop", "has a box; the labels of") == []
+    assert looked.cases("stop", "images/val has no boxes") == []
 
 
 def test_a_data_set_that_is_nowhere_stops(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_a_data_set_that_is_nowhere_stops(tmp_path: Path) -> None:
 def test_validating_on_the_training_images_is_warned_of_once(tmp_path: Path) -> None:
     looked = look(make(tmp_path, val="images/train"), tmp_path / "out")
     assert looked.code == 0
-    assert looked.cases("warning", "train, val: all 4 images of val are in train too") == []
+    assert looked.cases("warning", "train, val: all 4 images of val are also in train") == []
     assert len(looked.record["findings"]) == 1
 
 
@@ -298,10 +300,10 @@ def test_the_terminal_shows_it_in_order_of_weight(
     assert ["images", "4", "4"] in [line.split() for line in lines]
     assert ["boxes", "4", "4"] in [line.split() for line in lines]
     assert "classes of train: cat 2, dog 1" in lines
-    start = lines.index("STOP  train: 1 box of a class beyond the last, 1.")
+    start = lines.index("STOP  train: 1 box with a class out of range (classes are 0 to 1).")
     assert lines[start:-1] == [
-        "STOP  train: 1 box of a class beyond the last, 1.",
-        "    labels/train/1.txt names class 7",
+        "STOP  train: 1 box with a class out of range (classes are 0 to 1).",
+        "    labels/train/1.txt: class 7",
         "",
         "WARNING  7 label files without an image.",
         *(f"    labels/train/stray{number}.txt" for number in range(5)),
@@ -310,7 +312,7 @@ def test_the_terminal_shows_it_in_order_of_weight(
         "NOTE  train: 1 image without a box, background.",
         "    images/train/0.png: a label file without boxes",
         "",
-        "Training cannot start, or would leave files out: 1 reason, 1 warning.",
+        "Training cannot start, or would skip files: 1 reason, 1 warning.",
     ]
 
 
@@ -343,5 +345,5 @@ def test_help_tells_the_exit_codes_and_loads_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "1  it cannot, or it would leave files out" in done.stdout
+    assert "1  training cannot start or would skip files" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"

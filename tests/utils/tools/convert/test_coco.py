@@ -115,16 +115,19 @@ def test_annotations_elsewhere_are_linked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is not JSON"),
-        ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ("[]", "needs lists of images, annotations and categories"),
-        ({"images": []}, "needs lists of images, annotations and categories"),
-        (instances(images=[7]), "needs lists of images, annotations and categories"),
+        ("", "is damaged ."),
+        ("{", "is damaged ."),
+        ("[" * 100_000, "is damaged ."),
+        ("[]", "has no lists of objects `images`, `annotations` and `categories`"),
+        ({"images": []}, "has no lists of objects `images`, `annotations` and `categories`"),
+        (instances(images=[7]), "has no lists of objects `images`, `annotations` and `categories`"),
         (instances(images=[]), "has no images or no categories"),
         (instances(categories=[]), "has no images or no categories"),
         (instances(categories=[{"id": "1", "name": "a"}]), "a category has id '1'"),
-        (instances(categories=[{"id": 1}]), "a category has name None; it must be a text"),
+        (
+            instances(categories=[{"id": 1}]),
+            "a category has name None; it must be a non-empty string",
+        ),
         (instances(categories=CATEGORIES * 2), "two categories with the same id"),
         (instances(images=instances()["images"] * 2), "two images with the same id"),
     ],
@@ -139,11 +142,11 @@ def test_other_files(tmp_path: Path, content: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"file_name": "../a.jpg"}, r"'\.\./a\.jpg' leads out of its folder"),
+        ({"file_name": "../a.jpg"}, r"'\.\./a\.jpg' is outside of its folder"),
         ({"file_name": None}, "an image has file_name None"),
-        ({"file_name": "b.jpg"}, r"b\.jpg and b\.png would share the label file b\.txt"),
-        ({"width": 0}, r"image a\.png has width 0; it must be 1 px or more"),
-        ({"height": 10**400}, r"image a\.png has height 10+; it must be 1 px or more"),
+        ({"file_name": "b.jpg"}, r"b\.jpg and b\.png have the same label file b\.txt"),
+        ({"width": 0}, r"image a\.png has width 0; it must be 1 to 1000000"),
+        ({"height": 10**400}, r"image a\.png has height 10+; it must be 1 to 1000000"),
         ({"height": "20"}, r"image a\.png has height '20'"),
         ({"id": 1.5}, "an image has id 1.5"),
     ],
@@ -158,8 +161,8 @@ def test_other_images(tmp_path: Path, change: dict[str, Any], message: str) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 8}, "annotation 4 is of image 8, which is not among the images"),
-        ({"category_id": 12}, "annotation 4 is of category 12, which is not in the file"),
+        ({"image_id": 8}, "annotation 4 has unknown image_id 8"),
+        ({"category_id": 12}, "annotation 4 has unknown category_id 12"),
         ({"bbox": [1, 2, 3]}, r"annotation 4 has bbox \[1, 2, 3\]; it must be four numbers"),
         ({"bbox": [1, 2, 3, float("nan")]}, "it must be four numbers"),
         ({"bbox": [1, 2, 3, 10**400]}, "it must be four numbers"),
@@ -174,13 +177,18 @@ def test_other_annotations(tmp_path: Path, change: dict[str, Any], message: str)
 
 
 def test_splits(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"annotations holds no instances_\*\.json; put COCO's"):
+    with pytest.raises(UserError, match=r"annotations has no instances_\*\.json; put COCO's"):
         read_coco(tmp_path, tmp_path)
     write(tmp_path, instances(), "half")
-    with pytest.raises(UserError, match="is of split 'half'; let it begin with train, val or test"):
+    with pytest.raises(
+        UserError,
+        match=r"has the unknown split 'half'; rename the file .* begins with train, val or test",
+    ):
         read_coco(tmp_path, tmp_path)
     (tmp_path / "annotations/instances_half.json").unlink()
     write(tmp_path, instances(), "train")
     write(tmp_path, instances(categories=CATEGORIES[:2], annotations=[]), "val")
-    with pytest.raises(UserError, match=r"instances_val\.json has other categories than .*_train"):
+    with pytest.raises(
+        UserError, match=r"instances_val\.json has different categories from .*_train"
+    ):
         read_coco(tmp_path, tmp_path)

@@ -49,7 +49,7 @@ def test_a_source_that_is_no_folder(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: {tmp_path / 'absent'} is no folder; name the one that holds the annotations.\n"
+        f"error: {tmp_path / 'absent'} is not a folder; give the folder of the annotations.\n"
     )
 
 
@@ -68,7 +68,7 @@ def test_without_out_it_goes_where_the_data_set_file_looks(
         "<a><size><width>9</width><height>9</height></size><object><name>dog</name><bndbox>"
         "<xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></a>"
     )
-    with pytest.raises(UserError, match="1 of 1 images are not there"):
+    with pytest.raises(UserError, match="a\\.jpg does not exist \\(1 of 1 images are missing\\)"):
         main(["voc", str(tmp_path / "voc")])
     main(["voc", str(tmp_path / "voc"), "--allow-missing-images"])
     assert (tmp_path / "sets/VOC/labels/val/a.txt").is_file()

@@ -154,7 +154,7 @@ def test_what_others_made_is_left_alone(tmp_path: Path, place: str) -> None:
     own = tmp_path / "out" / place
     own.parent.mkdir(parents=True)
     own.write_text("mine")
-    with pytest.raises(UserError, match=r"was not made by a conversion; move it away, or give"):
+    with pytest.raises(UserError, match=r"was not written by a conversion; move it away, or give"):
         write_dataset(conversion(tmp_path / "source"), tmp_path / "out", allow_missing_images=False)
     assert files_below(tmp_path / "out") == {place: "mine"}
 
@@ -164,12 +164,12 @@ def test_missing_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     asked.splits[0].images[1].file.unlink()
     out = tmp_path / "out"
     with pytest.raises(
-        UserError, match=r"^2 of 4 images are not there, the first is .*/city/2.png"
+        UserError, match=r"/city/2.png does not exist \(2 of 4 images are missing\); "
     ):
         write_dataset(asked, out, allow_missing_images=False)
     assert not out.exists()
     write_dataset(asked, out, allow_missing_images=True)
-    assert "1 of 2 images of val are missing: there are labels only." in caplog.messages
+    assert "1 of 2 images of val are missing; only their labels are written." in caplog.messages
     assert sorted(path.name for path in (out / "images").rglob("*.png")) == ["1.png", "1.png"]
 
 
@@ -179,7 +179,7 @@ def test_images_without_annotations_are_told(
     extra = draw(tmp_path / "out", "train/3", (20, 40), [])
     (tmp_path / "out" / "labels").rename(tmp_path / "labels")  # which drawing made
     write_dataset(conversion(tmp_path / "source"), tmp_path / "out", allow_missing_images=False)
-    assert any(f"{extra.parent} holds 1 images without" in line for line in caplog.messages)
+    assert any(f"{extra.parent} has 1 images without" in line for line in caplog.messages)
     assert extra.is_file()
 
 
@@ -206,7 +206,7 @@ def test_links_are_made_anew_and_files_are_not(tmp_path: Path) -> None:
     assert target.read_text() == "o"
     target.unlink()
     target.write_text("mine")
-    with pytest.raises(UserError, match=r"target is another file than .*source; remove it"):
+    with pytest.raises(UserError, match=r"target exists and is not .*source; remove it"):
         link(source, target)
     assert target.read_text() == "mine"
     link(target, target)  # left in place
@@ -226,11 +226,14 @@ def test_hard_links_where_there_are_no_symbolic_ones(
     assert not (tmp_path / "target").is_symlink()
     assert (tmp_path / "source").samefile(tmp_path / "target")
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    with pytest.raises(UserError, match=r"\(a required .*, a required .*\); let --out be"):
+    with pytest.raises(
+        UserError,
+        match=r"third as a link to .*: a required .*, a required .*; give a folder on the same",
+    ):
         link(tmp_path / "source", tmp_path / "third")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot write into .*/out \(.*\); give another folder"):
+    with pytest.raises(UserError, match=r"cannot write .*/out: .*; give another folder"):
         write_dataset(conversion(tmp_path / "source"), tmp_path / "out", allow_missing_images=False)
