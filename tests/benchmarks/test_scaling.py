@@ -214,7 +214,7 @@ def test_a_file_of_points_goes_on(tmp_path: Path) -> None:
         ("[]", "is of program None"),
         (json.dumps(MACHINE), "its points are not as this program writes them"),
         (json.dumps({**MACHINE, "points": {"a": {"figures": {"b": 3}}}}), "its points are not as"),
-        ("{", "is not JSON"),
+        ("{", r"is damaged \("),
     ],
 )
 def test_a_file_of_others_is_refused(content: str, message: str, tmp_path: Path) -> None:

@@ -62,10 +62,10 @@ def number_column(rows: Sequence[JsonObject], key: str, origin: str, width: int 
         pass  # find the row below
     bad = next(i for i, row in enumerate(rows) if not _fits(row, key, width))
     if not isinstance(rows[bad], dict) or key not in rows[bad]:
-        raise UserError(f"{origin}[{bad}] has no key {key!r}; add it.")
+        raise UserError(f"{origin}[{bad}] has no {key!r}; every entry must have it.")
     kind = f"a list of {width} finite numbers" if width else "a finite number"
     found = shortened(rows[bad][key])
-    raise UserError(f"{origin}[{bad}]: {key!r} is {found}; it must be {kind}.")
+    raise UserError(f"{origin}[{bad}] has {key!r} {found}; it must be {kind}.")
 
 
 def _fits(row: object, key: str, width: int) -> bool:
