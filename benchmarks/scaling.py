@@ -21,7 +21,7 @@ if __name__ == "__main__":
 from benchmarks.report import BUSY, aligned, describe_machine, load_per_core
 from benchmarks.scaling_points import MODEL_BATCH, QUESTIONS, PointsFile, missing, wanted_points
 from benchmarks.startup import whole_process
-from utils.files.atomic_write import write_replacing
+from utils.files.atomic_write import atomic_write
 from utils.files.json_file import read_json
 from utils.options.script import OptionParser, run_script
 
@@ -98,7 +98,7 @@ def main() -> None:
     panels = panels_of(points, file.measured, args)
     log.info("%s", table(panels))
     picture = args.out / PICTURE
-    write_replacing(picture, lambda part: save_scaling(panels, told(machine), part))
+    atomic_write(picture, lambda part: save_scaling(panels, told(machine), part))
     log.info("Written: %s and %s", args.out / FIGURES, picture)
 
 

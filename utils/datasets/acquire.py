@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from utils.datasets.cache_files import source_key
 from utils.datasets.locate import DATASETS_VARIABLE
 from utils.errors import UserError
-from utils.files.download import fetch, unpack
+from utils.files.download import download_file, extract_zip
 
 CONTENT_FOLDERS = frozenset({"images", "labels"})
 MAC_FORKS = "__MACOSX"
@@ -31,7 +31,7 @@ class Archive(NamedTuple):
     folder: str = "."
 
 
-def acquire(root: Path, archives: Sequence[Archive], obtain: str = "") -> None:
+def download_dataset(root: Path, archives: Sequence[Archive], obtain: str = "") -> None:
     """Download and unpack the archives of a data set.
 
     Args:
@@ -49,10 +49,12 @@ def acquire(root: Path, archives: Sequence[Archive], obtain: str = "") -> None:
             _download_all(root, archives, staging, obtain)
             staging.replace(root)
     except OSError as error:
-        raise absence(root, f"the folder cannot be written ({error})", obtain) from error
+        raise missing_dataset_error(
+            root, f"the folder cannot be written ({error})", obtain
+        ) from error
 
 
-def absence(root: Path, why: str, obtain: str) -> UserError:
+def missing_dataset_error(root: Path, why: str, obtain: str) -> UserError:
     """Build the error for a missing data set.
 
     Args:
@@ -74,11 +76,11 @@ def _download_all(root: Path, archives: Sequence[Archive], staging: Path, obtain
         file = kept / f"{source_key([archive.url])}-{name}"
         if not file.is_file():
             try:
-                fetch(archive.url, file)
+                download_file(archive.url, file)
             except UserError as error:
                 with suppress(OSError):  # fails if the folder holds an archive, which is wanted
                     kept.rmdir()
-                raise absence(root, str(error), obtain) from error
+                raise missing_dataset_error(root, str(error), obtain) from error
         _unpack_into(file, staging, archive.folder)
     shutil.rmtree(kept)
 
@@ -90,7 +92,7 @@ def _unpack_into(file: Path, staging: Path, folder: str) -> None:
     that case the content of this folder is used. A single `images` or `labels` folder is kept.
     """
     with tempfile.TemporaryDirectory(dir=staging.parent) as scratch:
-        unpack(file, Path(scratch))
+        extract_zip(file, Path(scratch))
         content = Path(scratch)
         top = [entry for entry in content.iterdir() if entry.name != MAC_FORKS]
         whole_set = PurePosixPath(folder) == PurePosixPath(".")

@@ -15,9 +15,9 @@ import numpy as np
 from utils.datasets.letterbox import PADDING_GREY
 
 MIN_SIDE = 2.0  # px; thinner boxes show nothing recognisable
-MIN_AREA_LEFT = 0.1
+MIN_AREA_RATIO = 0.1
 """Minimum fraction of an object's area that must remain in the output image."""
-GREATEST_ASPECT = 100.0
+MAX_ASPECT_RATIO = 100.0
 PIXEL_CENTRE = 0.5
 CORNERS = [[0, 1], [2, 1], [2, 3], [0, 3]]  # column indices into x1, y1, x2, y2
 
@@ -36,12 +36,12 @@ class Warp(NamedTuple):
     """Where the centre of the source goes: x and y as fractions of the output."""
 
     @property
-    def is_straight(self) -> bool:
+    def is_axis_aligned(self) -> bool:
         """Whether the transform only scales and translates."""
         return not (self.angle or any(self.shear) or any(self.perspective))
 
 
-class Stretch(NamedTuple):
+class AxisResize(NamedTuple):
     """How a range of image pixels is resized to a range of output pixels, along one axis."""
 
     first: int
@@ -57,9 +57,9 @@ class Stretch(NamedTuple):
     """Canvas coordinate `c` maps to the output coordinate `c * scale + shift`."""
 
 
-def stretch(
+def resize_along_axis(
     place: tuple[int, int], pixels: int, canvas: int, *, scale: float, shift: float, output: int
-) -> Stretch | None:
+) -> AxisResize | None:
     """Map an image on a canvas to the output image, along one axis.
 
     The edges of the image on the canvas are rounded to whole output pixels, so images that touch on
@@ -90,12 +90,14 @@ def stretch(
     first = min(round(left + (start - low) * per_pixel), math.ceil(right) - 1)
     last = max(round(right - (high - stop) * per_pixel), first + 1)
     got = (stop - start) / (last - first)  # output px per image px
-    return Stretch(
+    return AxisResize(
         first, last, start, stop, got * ratio, start - first * got - place[0] * got * ratio
     )
 
 
-def stretch_image(image: np.ndarray, across: Stretch, down: Stretch, output: np.ndarray) -> None:
+def resize_into(
+    image: np.ndarray, across: AxisResize, down: AxisResize, output: np.ndarray
+) -> None:
     """Resize the visible part of `image` into `output`; both are uint8 [height, width, 3]."""
     part = image[down.first : down.last, across.first : across.last]
     target = output[down.start : down.stop, across.start : across.stop]
@@ -125,7 +127,7 @@ def warp_matrix(warp: Warp, source: tuple[int, int], target: tuple[int, int]) ->
     return translation @ shear @ rotation @ perspective @ center
 
 
-def seen_window(
+def visible_window(
     matrix: np.ndarray, source: tuple[int, int], target: tuple[int, int]
 ) -> tuple[int, int, int, int]:
     """Return the part of the source that is visible in the target.
@@ -204,6 +206,6 @@ def still_visible(before: np.ndarray, after: np.ndarray, scale: float) -> np.nda
     shorter, longer = np.minimum(width, height), np.maximum(width, height)
     return (
         (shorter > MIN_SIDE)
-        & (width * height > MIN_AREA_LEFT * full_area)
-        & (longer < GREATEST_ASPECT * shorter)
+        & (width * height > MIN_AREA_RATIO * full_area)
+        & (longer < MAX_ASPECT_RATIO * shorter)
     )

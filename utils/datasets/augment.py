@@ -19,42 +19,42 @@ ROUND_DOWN = 0.499
 0.5, so that products which are whole numbers stay unchanged."""
 STRIP_PIXELS = 32_000
 BOTH_AXES = -1  # flip code of cv2.flip
-IGNORED = -1
+IGNORE_CLASS = -1
 """Class value that marks an ignore region, in which objects are not labelled.
 
 As a row among the boxes, a region is transformed exactly like a box.
 """
 
 
-class Picture(NamedTuple):
+class LabeledImage(NamedTuple):
     """An image with its boxes and ignore regions."""
 
     image: np.ndarray
     """uint8 [height, width, 3], RGB."""
     classes: np.ndarray
-    """[k]: class of each box; IGNORED for an ignore region."""
+    """[k]: class of each box; IGNORE_CLASS for an ignore region."""
     boxes: np.ndarray
     """float64 [k, 4]: corners x1, y1, x2, y2, px."""
 
 
-def fit(
+def letterbox_with_labels(
     image: np.ndarray, labels: np.ndarray, shape: tuple[int, int], *, scale_up: bool
-) -> Picture:
+) -> LabeledImage:
     """Letterbox an image together with its labels.
 
     Args:
         image: uint8 [height, width, 3].
-        labels: [k, 5]: class or IGNORED, cx, cy, w, h, normalised.
+        labels: [k, 5]: class or IGNORE_CLASS, cx, cy, w, h, normalised.
         shape: (height, width) of the result, px.
         scale_up: also enlarge images that are smaller than `shape`.
     """
     boxed = letterbox(image, shape, scale_up=scale_up)
     inner = scaled_size(image.shape[:2], boxed.ratio[0])
     boxes = to_pixels(labels, inner, border_offset(boxed.pad))
-    return Picture(boxed.image, labels[:, 0], boxes)
+    return LabeledImage(boxed.image, labels[:, 0], boxes)
 
 
-def blended(first: Picture, second: Picture, weight: float) -> Picture:
+def apply_mixup(first: LabeledImage, second: LabeledImage, weight: float) -> LabeledImage:
     """Blend two images and concatenate their labels (mixup, Zhang 2018).
 
     Args:
@@ -64,14 +64,14 @@ def blended(first: Picture, second: Picture, weight: float) -> Picture:
     """
     image = first.image
     cv2.addWeighted(image, weight, second.image, 1 - weight, 0, dst=image)
-    return Picture(
+    return LabeledImage(
         image,
         np.concatenate([first.classes, second.classes]),
         np.concatenate([first.boxes, second.boxes]),
     )
 
 
-def shift_colours(image: np.ndarray, gains: tuple[float, float, float]) -> None:
+def apply_hsv_gains(image: np.ndarray, gains: tuple[float, float, float]) -> None:
     """Multiply hue, saturation and value by `gains`, rounded down, in place.
 
     The image is processed in strips that fit into the processor's cache.
@@ -105,7 +105,7 @@ def _multiplication(gains: tuple[float, float, float]) -> Callable[..., np.ndarr
     return partial(cv2.LUT, lut=table.clip(0, LEVELS - 1).astype(np.uint8)[None])
 
 
-def flipped(picture: Picture, *, up_down: bool, left_right: bool) -> Picture:
+def apply_flips(picture: LabeledImage, *, up_down: bool, left_right: bool) -> LabeledImage:
     """Flip an image and its boxes about either or both axes; the pixels are flipped in place."""
     if not (up_down or left_right):
         return picture

@@ -10,7 +10,7 @@ import numpy as np
 from utils.datasets.affine import Warp
 
 MOSAIC_TILES = 4
-MIXUP_SHAPE = 32.0
+MIXUP_BETA = 32.0
 """Both parameters of mixup's Beta distribution; its weights are 0.5 ± 0.06."""
 MIN_SCALE = 0.05  # otherwise a hyp.scale of 1 or more could shrink an image to nothing
 
@@ -48,10 +48,10 @@ class MosaicSpec(NamedTuple):
 class AugmentParams:
     """All random parameters of one sample."""
 
-    scenes: tuple[MosaicSpec, ...]
+    mosaics: tuple[MosaicSpec, ...]
     """One, or two for mixup."""
     blend: float
-    """Mixup weight of the first of two scenes."""
+    """Mixup weight of the first of two mosaics."""
     colour_gains: tuple[float, float, float]
     """Factors for hue, saturation and value."""
     flip_up_down: bool
@@ -77,17 +77,17 @@ def sample_augment_params(
         side: side of the output, px.
     """
     if rng.random() < ranges.mosaic:
-        scenes = [_sample_mosaic(rng, ranges, index=index, neighbours=neighbours, side=side)]
+        mosaics = [_sample_mosaic(rng, ranges, index=index, neighbours=neighbours, side=side)]
         if rng.random() < ranges.mixup:
             partner = rng.choice(neighbours)
             second = _sample_mosaic(rng, ranges, index=partner, neighbours=neighbours, side=side)
-            scenes.append(second)
+            mosaics.append(second)
     else:
-        scenes = [MosaicSpec((index,), (0, 0), _sample_warp(rng, ranges))]
+        mosaics = [MosaicSpec((index,), (0, 0), _sample_warp(rng, ranges))]
     hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (ranges.hsv_h, ranges.hsv_s, ranges.hsv_v)
     return AugmentParams(
-        scenes=tuple(scenes),
-        blend=float(rng.beta(MIXUP_SHAPE, MIXUP_SHAPE)),
+        mosaics=tuple(mosaics),
+        blend=float(rng.beta(MIXUP_BETA, MIXUP_BETA)),
         colour_gains=(float(hue), float(saturation), float(value)),
         flip_up_down=bool(rng.random() < ranges.flipud),
         flip_left_right=bool(rng.random() < ranges.fliplr),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files.atomic_write import write_replacing
+from utils.files.atomic_write import atomic_write
 
 APPLICATION = "yolov5-extend"
 ANY_WRITE_BIT = 0o222
@@ -25,7 +25,7 @@ def cache_home() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / APPLICATION
 
 
-def writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Whether files can be created in `folder`, or in its nearest existing parent.
 
     A folder without any write bit was made read-only on purpose. It counts as not writable even for
@@ -59,12 +59,12 @@ def files_digest(paths: Iterable[str | Path], version: str) -> str:
     return digest.hexdigest()
 
 
-def cache_places(folder: Path, name: str) -> tuple[Path, Path]:
+def cache_paths(folder: Path, name: str) -> tuple[Path, Path]:
     """Return the paths to look for a cache file: in `folder`, then in the user's cache folder."""
     return folder / name, cache_home() / name
 
 
-def write_first_writable(places: Sequence[Path], write: Callable[[Path], None]) -> Path:
+def write_to_first_writable(places: Sequence[Path], write: Callable[[Path], None]) -> Path:
     """Write to the first writable path of `places` and return that path.
 
     Raises:
@@ -72,10 +72,10 @@ def write_first_writable(places: Sequence[Path], write: Callable[[Path], None]) 
     """
     reason = "they are read-only or full"
     for place in places:
-        if not writable(place.parent):
+        if not is_writable(place.parent):
             continue
         try:
-            write_replacing(place, write)
+            atomic_write(place, write)
         except OSError as error:
             reason = str(error)
             continue

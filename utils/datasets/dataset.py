@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from utils.datasets.augment import IGNORED, Picture, blended, fit, flipped, shift_colours
+from utils.datasets.augment import (
+    IGNORE_CLASS,
+    LabeledImage,
+    apply_flips,
+    apply_hsv_gains,
+    apply_mixup,
+    letterbox_with_labels,
+)
 from utils.datasets.augment_params import (
     AugmentParams,
     AugmentRanges,
@@ -25,7 +32,7 @@ from utils.datasets.letterbox import letterbox, scaled_size
 from utils.datasets.mosaic import Tile, compose, letterbox_layout, mosaic_layout
 from utils.errors import UserError
 
-NOWHERE = torch.empty(0, BOX_COLUMNS)
+NO_IGNORE_REGIONS = torch.empty(0, BOX_COLUMNS)
 """`Batch.ignored` of images without ignore regions."""
 
 
@@ -65,18 +72,18 @@ class Batch(NamedTuple):
     """int64 [B]: data-set indices of the images. Empty in a process that has no image of this batch
     and gets a placeholder."""
     frames: tuple[Frame, ...]
-    ignored: Tensor = NOWHERE
+    ignored: Tensor = NO_IGNORE_REGIONS
     """float32 [m, 5]: index of the image in the batch, cx, cy, w, h of the ignore regions,
     normalised."""
 
 
-class Failure(NamedTuple):
+class LoadFailure(NamedTuple):
     """Returned by a worker instead of a batch when a user's file is unusable.
 
     If the worker raised the error instead, torch would wrap its message into a traceback.
     """
 
-    sentence: str
+    message: str
 
 
 class BatchRequest(NamedTuple):
@@ -89,7 +96,7 @@ class BatchRequest(NamedTuple):
     """int64: data-set indices from which mosaics sample their other images."""
 
 
-class TrainSet(Dataset["Batch | Failure"]):
+class TrainDataset(Dataset["Batch | LoadFailure"]):
     """Training samples, augmented. A batch depends only on the seed and the request.
 
     The `Frame` of a sample names its image. Its ratio is 1 and its pad 0, because augmented boxes
@@ -121,7 +128,7 @@ class TrainSet(Dataset["Batch | Failure"]):
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, request: BatchRequest) -> Batch | Failure:
+    def __getitem__(self, request: BatchRequest) -> Batch | LoadFailure:
         """Return the requested batch; all its images must have the same shape."""
 
         def sample(i: int, out: np.ndarray) -> Sample:
@@ -132,7 +139,9 @@ class TrainSet(Dataset["Batch | Failure"]):
     def sample(self, epoch: int, i: int, neighbours: np.ndarray, out: np.ndarray) -> Sample:
         """Return the sample of image `i`. Its pixels are written to `out`, uint8 [H, W, 3]."""
         if self._ranges is None:
-            boxed = fit(self._images.load(i), self._rows(i), out.shape[:2], scale_up=False)
+            boxed = letterbox_with_labels(
+                self._images.load(i), self._rows(i), out.shape[:2], scale_up=False
+            )
             out[:] = boxed.image
             labelled = boxed._replace(image=out)
         else:
@@ -141,19 +150,19 @@ class TrainSet(Dataset["Batch | Failure"]):
             params = sample_augment_params(
                 rng, self._ranges, index=i, neighbours=neighbours, side=side
             )
-            labelled = self._augmented(params, out)
+            labelled = self._augment(params, out)
         frame = Frame(self._index.paths[i], _pair(self._index.sizes[i]), (1.0, 1.0), (0.0, 0.0))
         return _sample(labelled, frame)
 
-    def _augmented(self, params: AugmentParams, out: np.ndarray) -> Picture:
-        first, *others = params.scenes
-        labelled = self._composed(first, out)
+    def _augment(self, params: AugmentParams, out: np.ndarray) -> LabeledImage:
+        first, *others = params.mosaics
+        labelled = self._compose(first, out)
         for spec in others:
-            labelled = blended(labelled, self._composed(spec, np.empty_like(out)), params.blend)
-        shift_colours(labelled.image, params.colour_gains)
-        return flipped(labelled, up_down=params.flip_up_down, left_right=params.flip_left_right)
+            labelled = apply_mixup(labelled, self._compose(spec, np.empty_like(out)), params.blend)
+        apply_hsv_gains(labelled.image, params.colour_gains)
+        return apply_flips(labelled, up_down=params.flip_up_down, left_right=params.flip_left_right)
 
-    def _composed(self, spec: MosaicSpec, out: np.ndarray) -> Picture:
+    def _compose(self, spec: MosaicSpec, out: np.ndarray) -> LabeledImage:
         tiles = [Tile(i, self._images.size(i), self._rows(i)) for i in spec.tiles]
         if len(tiles) == 1:
             layout = letterbox_layout(tiles[0], out.shape[:2])
@@ -162,10 +171,10 @@ class TrainSet(Dataset["Batch | Failure"]):
         return compose(layout, spec.warp, self._images.load, out)
 
     def _rows(self, i: int) -> np.ndarray:
-        return _marked(self._index, i)
+        return _labels_and_regions(self._index, i)
 
 
-class EvalSet(Dataset["Batch | Failure"]):
+class EvalDataset(Dataset["Batch | LoadFailure"]):
     """Letterboxed images, with the values needed to map boxes back to the original images.
 
     Args:
@@ -182,7 +191,7 @@ class EvalSet(Dataset["Batch | Failure"]):
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch | Failure:
+    def __getitem__(self, indices: Sequence[int]) -> Batch | LoadFailure:
         """Return the batch of these data-set indices; all its images must have the same shape."""
         return make_batch(indices, _pair(self._shapes[indices[0]]), self.sample)
 
@@ -193,8 +202,8 @@ class EvalSet(Dataset["Batch | Failure"]):
         boxed = letterbox(image, out.shape[:2], scale_up=False)
         out[:] = boxed.image
         inner = scaled_size(image.shape[:2], boxed.ratio[0])
-        rows = _marked(self._index, i)
-        labelled = Picture(out, rows[:, 0], to_pixels(rows, inner, boxed.pad))
+        rows = _labels_and_regions(self._index, i)
+        labelled = LabeledImage(out, rows[:, 0], to_pixels(rows, inner, boxed.pad))
         ratio = inner[0] / original[0], inner[1] / original[1]
         frame = Frame(self._index.paths[i], original, ratio, boxed.pad)
         return _sample(labelled, frame)
@@ -204,7 +213,7 @@ def make_batch(
     indices: Sequence[int],
     shape: tuple[int, int],
     sample: Callable[[int, np.ndarray], Sample],
-) -> Batch | Failure:
+) -> Batch | LoadFailure:
     """Build a batch; every sample is written directly into the batch's image tensor.
 
     In a loader worker the tensor is in shared memory, so the main process receives it without a
@@ -216,7 +225,7 @@ def make_batch(
         sample: takes a data-set index and the array to write the image to, and returns the sample.
 
     Returns:
-        The batch, or a `Failure` if a sample raises `UserError`.
+        The batch, or a `LoadFailure` if a sample raises `UserError`.
     """
     images = torch.empty((len(indices), *shape, CHANNELS), dtype=torch.uint8)
     if get_worker_info() is not None:
@@ -224,38 +233,38 @@ def make_batch(
     try:
         samples = [sample(i, out) for i, out in zip(indices, images.numpy(), strict=True)]
     except UserError as error:
-        return Failure(str(error))
+        return LoadFailure(str(error))
     return Batch(
         images=images.permute(0, 3, 1, 2),
-        targets=_numbered([sample.labels for sample in samples]),
+        targets=_with_image_index([sample.labels for sample in samples]),
         indices=torch.tensor(indices),
         frames=tuple(sample.frame for sample in samples),
-        ignored=_numbered([sample.ignored for sample in samples]),
+        ignored=_with_image_index([sample.ignored for sample in samples]),
     )
 
 
-def _numbered(parts: Sequence[np.ndarray]) -> Tensor:
+def _with_image_index(parts: Sequence[np.ndarray]) -> Tensor:
     """Concatenate parts [k, c] to rows [n, 1 + c]; the first column is the index of the part."""
     numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     rows = np.concatenate(parts)
     return torch.from_numpy(np.column_stack([numbers.astype(rows.dtype), rows]))
 
 
-def _marked(index: Index, i: int) -> np.ndarray:
-    """Return boxes and ignore regions: [k, 5], class or IGNORED, cx, cy, w, h, normalised."""
+def _labels_and_regions(index: Index, i: int) -> np.ndarray:
+    """Return boxes and ignore regions: [k, 5], class or IGNORE_CLASS, cx, cy, w, h, normalised."""
     labels, regions = index.labels(i), index.regions(i)
     if not len(regions):
         return labels
-    rows = np.full((len(labels) + len(regions), BOX_COLUMNS), IGNORED, np.float32)
+    rows = np.full((len(labels) + len(regions), BOX_COLUMNS), IGNORE_CLASS, np.float32)
     rows[: len(labels)] = labels
     rows[len(labels) :, 1:] = regions
     return rows
 
 
-def _sample(labelled: Picture, frame: Frame) -> Sample:
+def _sample(labelled: LabeledImage, frame: Frame) -> Sample:
     """Convert a labelled image to a sample, separating boxes and ignore regions."""
     rows = from_pixels(labelled.classes, labelled.boxes, labelled.image.shape[:2])
-    ignored = rows[:, 0] == IGNORED
+    ignored = rows[:, 0] == IGNORE_CLASS
     return Sample(labelled.image, rows[~ignored], rows[ignored, 1:], frame)
 
 

@@ -8,19 +8,19 @@ from pathlib import Path, PurePosixPath
 from reprlib import repr as shortened
 from urllib.parse import urlsplit
 
-from utils.datasets.acquire import Archive, absence, acquire
+from utils.datasets.acquire import Archive, download_dataset, missing_dataset_error
 from utils.datasets.locate import find_root
 from utils.errors import UserError
-from utils.files.download import is_address
+from utils.files.download import is_url
 from utils.files.yaml_file import read_yaml
 
 DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
 SPLITS = ("train", "val", "test")
 STREETS = "streets"
 """Value of `embedded:` for the generated street scenes, the only such data set."""
-MISS_RATE = "miss_rate_gt"
+MISS_RATE_KEY = "miss_rate_gt"
 """Key of the val split's ground truth in CityPersons format."""
-COCO = "annotations"
+COCO_KEY = "annotations"
 """Key of the val split's ground truth in COCO format."""
 
 
@@ -117,13 +117,13 @@ def ensure_available(
     """
     if _missing(description, splits) is None:
         return
-    require_obtainable(description, splits)
+    check_obtainable(description, splits)
     if description.embedded:
         from data.streets.make import make_streets
 
         make_streets(description.root)
     else:
-        acquire(description.root, description.download, description.obtain)
+        download_dataset(description.root, description.download, description.obtain)
     missing = _missing(description, splits)
     if missing is not None:
         raise UserError(
@@ -132,7 +132,7 @@ def ensure_available(
         )
 
 
-def require_obtainable(
+def check_obtainable(
     description: DatasetDescription, splits: Sequence[str] = ("train", "val")
 ) -> None:
     """Check that the data set exists or can be downloaded. Downloads nothing.
@@ -155,9 +155,9 @@ def require_obtainable(
         )
     if description.scripted:
         why = f"the `download:` entry of {description.path} is a script, which is never run"
-        raise absence(root, why, obtain or "read the script and get the data by hand")
+        raise missing_dataset_error(root, why, obtain or "read the script and get the data by hand")
     if not description.embedded and not description.download:
-        raise absence(root, f"{description.path} has no download address", obtain)
+        raise missing_dataset_error(root, f"{description.path} has no download address", obtain)
 
 
 def _missing(description: DatasetDescription, splits: Sequence[str]) -> Path | None:
@@ -234,7 +234,7 @@ def _archives(entry: object, path: Path) -> tuple[Archive, ...]:
 
 def _is_script(entry: object) -> bool:
     """Whether a `download:` entry is a string other than a URL."""
-    return isinstance(entry, str) and not is_address(entry)
+    return isinstance(entry, str) and not is_url(entry)
 
 
 def _archive(item: object, path: Path) -> Archive:
@@ -253,7 +253,7 @@ def _archive(item: object, path: Path) -> Archive:
         raise UserError(
             f"{path}: `download:` has the invalid URL {archive.url} ({error}); correct it."
         ) from error
-    if not is_address(archive.url) or folder.is_absolute() or ".." in folder.parts:
+    if not is_url(archive.url) or folder.is_absolute() or ".." in folder.parts:
         raise UserError(
             f"{path}: `download:` has the URL {archive.url} and the folder {archive.folder}; "
             "it must have http(s) URLs and folders inside the data set."

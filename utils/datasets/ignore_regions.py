@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.datasets.labels import LABEL_FOLDER, label_path
 from utils.errors import UserError
-from utils.files.regular_file import open_regular
+from utils.files.regular_file import open_regular_file
 
 IGNORE_FOLDER = "ignore"
 COLUMNS = 4
@@ -88,7 +88,7 @@ def _read(path: Path) -> np.ndarray:
     """Read the regions of a file, clipped to the image, without empty ones: float32 [k, 4]."""
     remedy = "write rows `x y w h` of numbers from 0 to 1, or remove the file."
     try:
-        with open_regular(path) as stream:
+        with open_regular_file(path) as stream:
             text = stream.read().decode("utf-8-sig")
         rows = [[float(field) for field in line.split()] for line in text.splitlines()]
     except OSError as error:

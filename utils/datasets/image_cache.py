@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils.datasets.cache_files import cache_places, files_digest, write_first_writable
+from utils.datasets.cache_files import cache_paths, files_digest, write_to_first_writable
 from utils.datasets.image_files import ImageError, read_image
 from utils.datasets.index import Index
 from utils.errors import UserError
@@ -31,7 +31,7 @@ CHANNELS = 3
 CHUNK = 16
 """Images per task of the thread pool; more than one keeps the overhead of a task small."""
 GIB = 1 << 30
-SHARE_TO_USE = 0.8
+MAX_USED_FRACTION = 0.8
 """Of the free memory or disk; the rest is for the model, the loaders and the checkpoints."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- used only to query its free space
 FORMAT = "images 1"
@@ -63,7 +63,7 @@ class FileImages:
     index: Index
     side: int
     """Length of the longer side, px."""
-    shrinking: int
+    shrink_interpolation: int
     """OpenCV interpolation for downscaling; upscaling is always linear."""
 
     def size(self, i: int) -> tuple[int, int]:
@@ -89,7 +89,7 @@ class FileImages:
             )
         if before == size:
             return image
-        interpolation = self.shrinking if max(size) < max(before) else cv2.INTER_LINEAR
+        interpolation = self.shrink_interpolation if max(size) < max(before) else cv2.INTER_LINEAR
         return cv2.resize(image, size[::-1], interpolation=interpolation)
 
 
@@ -121,20 +121,20 @@ class PackedImages:
         return packed.reshape(*self._sizes[i], CHANNELS)
 
 
-def open_images(
-    index: Index, side: int, *, shrinking: int, cache: CacheKind | None, threads: int
+def open_image_store(
+    index: Index, side: int, *, shrink_interpolation: int, cache: CacheKind | None, threads: int
 ) -> ImageStore:
     """Return the image store of a data set, with the longer side of the images resized to `side`.
 
     Args:
         index: index of the data set.
         side: length of the longer side, px.
-        shrinking: OpenCV interpolation for downscaling.
+        shrink_interpolation: OpenCV interpolation for downscaling.
         cache: `ram` or `disk` to decode all images now, if there is enough space; None to decode
             on every load.
         threads: number of threads that fill the cache.
     """
-    files = FileImages(index, side, shrinking)
+    files = FileImages(index, side, shrink_interpolation)
     if cache is None:
         return files
     sizes = np.array([files.size(i) for i in range(len(index))], np.int64)
@@ -150,7 +150,7 @@ def _pack_in_memory(files: FileImages, offsets: np.ndarray, threads: int) -> tor
     room = available_memory()
     if SHARED_MEMORY.is_dir():
         room = min(room, free_disk(SHARED_MEMORY))
-    if size > SHARE_TO_USE * room:
+    if size > MAX_USED_FRACTION * room:
         _warn_no_room(size, f"{room / GIB:.1f} GiB of memory are free.")
         return None
     pixels = torch.empty(size, dtype=torch.uint8).share_memory_()
@@ -165,10 +165,10 @@ def _pack_in_file(files: FileImages, offsets: np.ndarray, threads: int) -> Path 
     location is writable and has enough free space.
     """
     index, size = files.index, int(offsets[-1])
-    recipe = f"{FORMAT}, long side {files.side}, interpolation {files.shrinking}"
+    recipe = f"{FORMAT}, long side {files.side}, interpolation {files.shrink_interpolation}"
     digest = np.frombuffer(files_digest(index.paths, recipe).encode(), np.uint8)
-    name = f"yolo-images-{index.key}-{files.side}-{files.shrinking}.npy"
-    places = cache_places(Path(index.paths[0]).parent, name)
+    name = f"yolo-images-{index.key}-{files.side}-{files.shrink_interpolation}.npy"
+    places = cache_paths(Path(index.paths[0]).parent, name)
 
     def write(part: Path) -> None:
         shape = (size + DIGEST_LENGTH,)
@@ -180,9 +180,9 @@ def _pack_in_file(files: FileImages, offsets: np.ndarray, threads: int) -> Path 
     ready = next((place for place in places if _holds(place, size, digest)), None)
     if ready is not None:
         return ready
-    roomy = [place for place in places if SHARE_TO_USE * free_disk(place.parent) > size]
+    roomy = [place for place in places if MAX_USED_FRACTION * free_disk(place.parent) > size]
     try:
-        return write_first_writable(roomy, write)
+        return write_to_first_writable(roomy, write)
     except UserError as error:
         _warn_no_room(size, str(error))
         return None

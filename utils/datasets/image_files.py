@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import UserError
-from utils.files.regular_file import open_regular
+from utils.files.regular_file import open_regular_file
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
@@ -23,9 +23,9 @@ MIN_SIDE = 10
 JPEG_END = b"\xff\xd9"
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
 UPRIGHT = 1
-ENTRIES_TRIED = 10
+MAX_ENTRIES_TRIED = 10
 MAX_ENTRY_LENGTH = 4096  # characters; maximum length of a path on Linux
-SHOWN = 40  # characters of a quoted line
+MAX_QUOTED = 40  # characters of a quoted line
 
 # Exceptions that Pillow, and struct and zlib below it, raise for broken files.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
@@ -102,11 +102,11 @@ def _images_in_list(file: Path) -> list[str]:
     )
     if wrong is not None:
         raise UserError(
-            f"{file} is not a list of images (it has the line {wrong[:SHOWN]!r}); "
+            f"{file} is not a list of images (it has the line {wrong[:MAX_QUOTED]!r}); "
             "write one path per line."
         )
     for folder in file.parents:
-        if any(_exists(folder / entry) for entry in entries[:ENTRIES_TRIED]):
+        if any(_exists(folder / entry) for entry in entries[:MAX_ENTRIES_TRIED]):
             return [str(folder / entry) for entry in entries]
     return [str(file.parent / entry) for entry in entries]
 
@@ -129,7 +129,7 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         ImageError: neither library can decode the file.
     """
-    require_unicode_name(path)
+    check_unicode_name(path)
     try:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:  # for example a header with more pixels than OpenCV accepts
@@ -143,7 +143,7 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ImageError(f"it cannot be decoded ({error})") from error
 
 
-def require_unicode_name(path: str | Path) -> None:
+def check_unicode_name(path: str | Path) -> None:
     """Check that a file name is UTF-8.
 
     Python represents other bytes as surrogates, which make OpenCV crash.
@@ -170,9 +170,9 @@ def probe_size(path: str | Path) -> tuple[int, int]:
     Raises:
         ImageError: the file is not an image, is truncated, or has a side below 10 px.
     """
-    require_unicode_name(path)
+    check_unicode_name(path)
     try:
-        with open_regular(path) as stream:
+        with open_regular_file(path) as stream:
             size = _size_from_header(stream)
     except UnidentifiedImageError as error:
         raise ImageError("corrupt image (unknown image format)") from error

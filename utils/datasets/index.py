@@ -16,10 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.datasets.cache_files import (
-    cache_places,
+    cache_paths,
     files_digest,
     source_key,
-    write_first_writable,
+    write_to_first_writable,
 )
 from utils.datasets.ignore_regions import (
     NO_REGIONS,
@@ -45,7 +45,7 @@ FORMAT = "index 3"
 """Part of every cache's digest; increase the number when the content of the arrays changes."""
 CHUNK = 64
 """Images per task of the thread pool; a task takes milliseconds, far more than its overhead."""
-MESSAGES_LOGGED = 20
+MAX_MESSAGES_LOGGED = 20
 NO_BOXES = np.empty((0, BOX_COLUMNS), np.float32)
 # Exceptions that np.load raises for truncated files and for other file formats or versions.
 CACHE_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -82,7 +82,7 @@ class Index:
         return NO_REGIONS if self.ignored is None else self.ignored.of(i)
 
 
-class _Record(NamedTuple):
+class _CheckedImage(NamedTuple):
     """Result of checking one image; an image without a size is skipped."""
 
     path: str
@@ -114,15 +114,15 @@ def build_index(
     labels = find_labels(images)
     key = source_key(sources)
     digest = files_digest(itertools.chain(images, labels, _ignore_files(images)), FORMAT)
-    places = cache_places(Path(labels[0]).parent, f"yolo-index-{key}.npz")
+    places = cache_paths(Path(labels[0]).parent, f"yolo-index-{key}.npz")
 
     index = next(filter(None, (_read_cache(place, digest) for place in places)), None)
     if index is None:
-        index = _pack(_examine_all(images, labels, max(workers, 1)))
+        index = _pack(_check_all(images, labels, max(workers, 1)))
         index = replace(index, ignored=load_ignore_regions(index.paths))
         _write_cache(places, index, digest)
     index = replace(index, key=key)
-    _report(index, sources)
+    _log_summary(index, sources)
     _require_boxes(index, sources)
     if single_class:
         boxes = index.boxes.copy()
@@ -139,36 +139,36 @@ def _ignore_files(images: Sequence[str]) -> list[str]:
     return sorted(str(file) for folder in beside if folder.is_dir() for file in folder.iterdir())
 
 
-def _examine_all(images: Sequence[str], labels: Sequence[str], threads: int) -> list[_Record]:
+def _check_all(images: Sequence[str], labels: Sequence[str], threads: int) -> list[_CheckedImage]:
     """Check every image and its labels, in order, with a progress bar."""
 
-    def examine_chunk(start: int) -> list[_Record]:
+    def check_chunk(start: int) -> list[_CheckedImage]:
         chosen = slice(start, start + CHUNK)
-        return list(map(_examine, images[chosen], labels[chosen]))
+        return list(map(_check_image, images[chosen], labels[chosen]))
 
-    records: list[_Record] = []
+    records: list[_CheckedImage] = []
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=len(images), desc="Checking images", unit="img", disable=None) as progress,
     ):
-        for chunk in pool.map(examine_chunk, range(0, len(images), CHUNK)):
+        for chunk in pool.map(check_chunk, range(0, len(images), CHUNK)):
             records += chunk
             progress.update(len(chunk))
     return records
 
 
-def _examine(image: str, label: str) -> _Record:
+def _check_image(image: str, label: str) -> _CheckedImage:
     try:
         size = probe_size(image)
         rows, notes = _read_labels(label)
     except ImageError as error:
-        return _Record(image, None, NO_BOXES, (f"{_printable(image)} is skipped: {error}.",))
+        return _CheckedImage(image, None, NO_BOXES, (f"{_printable(image)} is skipped: {error}.",))
     except LabelError as error:
-        return _Record(image, None, NO_BOXES, (f"{image} is skipped: {label}: {error}.",))
+        return _CheckedImage(image, None, NO_BOXES, (f"{image} is skipped: {label}: {error}.",))
     expected = label_path(image)
     if label != str(expected):
         notes = (f"used for {image}, because {expected.name} does not exist", *notes)
-    return _Record(image, size, rows, tuple(f"{label}: {note}." for note in notes))
+    return _CheckedImage(image, size, rows, tuple(f"{label}: {note}." for note in notes))
 
 
 def _read_labels(label: str) -> ParsedLabels:
@@ -192,7 +192,7 @@ def _printable(path: str) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def _pack(records: Sequence[_Record]) -> Index:
+def _pack(records: Sequence[_CheckedImage]) -> Index:
     kept = [record for record in records if record.size is not None]
     counts = [len(record.rows) for record in kept]
     return Index(
@@ -247,16 +247,16 @@ def _write_cache(places: Sequence[Path], index: Index, digest: str) -> None:
         np.savez(part, allow_pickle=False, **arrays)
 
     try:
-        write_first_writable(places, write)
+        write_to_first_writable(places, write)
     except UserError as error:
         log.warning("The index is rebuilt at every start: %s", error)
 
 
-def _report(index: Index, sources: Sequence[Path]) -> None:
-    for message in index.messages[:MESSAGES_LOGGED]:
+def _log_summary(index: Index, sources: Sequence[Path]) -> None:
+    for message in index.messages[:MAX_MESSAGES_LOGGED]:
         log.warning("%s", message)
-    if len(index.messages) > MESSAGES_LOGGED:
-        log.warning("… and %d more messages.", len(index.messages) - MESSAGES_LOGGED)
+    if len(index.messages) > MAX_MESSAGES_LOGGED:
+        log.warning("… and %d more messages.", len(index.messages) - MAX_MESSAGES_LOGGED)
     background = int((np.diff(index.offsets) == 0).sum())
     log.info(
         "%s: %d images, %d of them background, %d boxes%s",

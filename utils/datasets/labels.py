@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.files.regular_file import open_regular
+from utils.files.regular_file import open_regular_file
 
 BOX_COLUMNS = 5
 MIN_POLYGON_COLUMNS = 7  # class and three points
@@ -67,8 +67,8 @@ def find_labels(images: Sequence[str]) -> list[str]:
     folders = {path.rpartition(os.sep)[0] for path in wanted}
     present = {f"{folder}{os.sep}{name}" for folder in folders for name in _names_in(folder)}
     unclaimed = sorted(present.difference(wanted), reverse=True)  # keeps the first of several
-    by_any_case = {_any_case(path): path for path in unclaimed}
-    return [p if p in present else by_any_case.get(_any_case(p), p) for p in wanted]
+    by_any_case = {_case_folded(path): path for path in unclaimed}
+    return [p if p in present else by_any_case.get(_case_folded(p), p) for p in wanted]
 
 
 @lru_cache(maxsize=1024)
@@ -94,7 +94,7 @@ def _names_in(folder: str) -> list[str]:
         return []
 
 
-def _any_case(path: str) -> tuple[str, str]:
+def _case_folded(path: str) -> tuple[str, str]:
     folder, _, name = path.rpartition(os.sep)
     return folder, name.casefold()
 
@@ -106,7 +106,7 @@ def read_labels(path: str | Path) -> ParsedLabels:
         OSError: the file does not exist or cannot be read.
         LabelError: the file is too large, is not UTF-8, or has an invalid row.
     """
-    with open_regular(path) as stream:
+    with open_regular_file(path) as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise LabelError(f"it is larger than {MAX_BYTES >> 20} MiB")

@@ -39,7 +39,7 @@ def scaled_size(size: tuple[int, int], ratio: float) -> tuple[int, int]:
     return max(round(size[0] * ratio), 1), max(round(size[1] * ratio), 1)
 
 
-def fitting_ratio(size: tuple[int, int], target: tuple[int, int], *, scale_up: bool) -> float:
+def resize_ratio(size: tuple[int, int], target: tuple[int, int], *, scale_up: bool) -> float:
     """Return the scale factor that fits an image into a target shape.
 
     Args:
@@ -72,7 +72,7 @@ def letterbox(
     """
     height, width = image.shape[:2]
     target = (new_shape, new_shape) if isinstance(new_shape, int) else new_shape
-    ratio = fitting_ratio((height, width), target, scale_up=scale_up)
+    ratio = resize_ratio((height, width), target, scale_up=scale_up)
     inner = scaled_size((height, width), ratio)
     spare_y, spare_x = target[0] - inner[0], target[1] - inner[1]
     if auto:

@@ -16,32 +16,38 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from utils.datasets.augment_params import MOSAIC_TILES, AugmentRanges
-from utils.datasets.dataset import Batch, BatchRequest, EvalSet, Failure, TrainSet
-from utils.datasets.image_cache import CHANNELS, CacheKind, FileImages, RecentImages, open_images
+from utils.datasets.dataset import Batch, BatchRequest, EvalDataset, LoadFailure, TrainDataset
+from utils.datasets.image_cache import (
+    CHANNELS,
+    CacheKind,
+    FileImages,
+    RecentImages,
+    open_image_store,
+)
 from utils.datasets.index import Index
 from utils.datasets.rect_batches import rectangular_batches, square_batches
-from utils.datasets.workers import signals_held, start_worker, usable_workers
+from utils.datasets.workers import signals_blocked, start_worker, usable_workers
 from utils.errors import UserError
 from utils.hyp import Hyp
 
 log = logging.getLogger("yolo")
 
-ORDER_TAG = 1 << 31
+ORDER_STREAM = 1 << 31
 """Seed for the order of an epoch, in the place of a sample's index. It is larger than any index, so
 this random stream differs from those of the samples."""
-NEIGHBOURHOOD = 64
+MIN_NEIGHBOURHOOD = 64
 """Minimum number of consecutive images of an epoch from which mosaics sample their images."""
-RECENT_BYTES = 256_000_000
+MAX_RECENT_BYTES = 256_000_000
 """Maximum size of the image cache that each process keeps for mosaics: 208 images of 640 px."""
-NICENESS = 5
+WORKER_NICENESS = 5
 """Niceness of the workers when training runs on the same CPUs, so that training has priority."""
 
 
 class Shard(NamedTuple):
-    """The images of every batch that belong to this process: `batch[rank::of]`."""
+    """The images of every batch that belong to this process: `batch[rank::num_shards]`."""
 
     rank: int = 0
-    of: int = 1
+    num_shards: int = 1
 
 
 WHOLE_SHARD = Shard()
@@ -62,11 +68,11 @@ class EpochSampler(Sampler[BatchRequest]):
     Args:
         batches: data-set indices of each batch, before shuffling; all but the last of equal size.
         seed: random seed of the run.
-        keep_together: shuffle whole batches instead of images, because batches differ in shape.
+        shuffle_batches: shuffle whole batches instead of images, because batches differ in shape.
         neighbourhood: size of a neighbourhood, a multiple of the batch size; 0 without mosaics.
         shard: this process's shard of every batch. If a batch has fewer images than there are
             processes, each process without an image gets the batch's first image as a placeholder;
-            see `counts`.
+            see `has_own_images`.
     """
 
     def __init__(
@@ -74,15 +80,15 @@ class EpochSampler(Sampler[BatchRequest]):
         batches: Sequence[np.ndarray],
         *,
         seed: int,
-        keep_together: bool,
+        shuffle_batches: bool,
         neighbourhood: int = 0,
         shard: Shard = WHOLE_SHARD,
     ) -> None:
         self._batches = batches
         self._seed = seed
-        self._keep_together = keep_together
+        self._keep_together = shuffle_batches
         self._neighbourhood = neighbourhood
-        self._part = shard
+        self._shard = shard
         self._epoch = 0
         self._start = 0
 
@@ -95,21 +101,21 @@ class EpochSampler(Sampler[BatchRequest]):
         self._start = start
 
     def __iter__(self) -> Iterator[BatchRequest]:
-        batches = self.order()
+        batches = self.epoch_batches()
         images = np.concatenate(batches)
         for number, batch in enumerate(batches[self._start :], self._start):
-            own = batch[self._part.rank :: self._part.of]
+            own = batch[self._shard.rank :: self._shard.num_shards]
             indices = own if len(own) else batch[:1]
             neighbours = self._neighbours(images, number * len(batches[0]))
             yield BatchRequest(self._epoch, indices.tolist(), neighbours)
 
-    def counts(self) -> list[bool]:
+    def has_own_images(self) -> list[bool]:
         """Return, for each batch of the next iteration, whether it has images of this process."""
-        return [len(batch) > self._part.rank for batch in self.order()[self._start :]]
+        return [len(batch) > self._shard.rank for batch in self.epoch_batches()[self._start :]]
 
-    def order(self) -> list[np.ndarray]:
+    def epoch_batches(self) -> list[np.ndarray]:
         """Return the data-set indices of the epoch's batches, of all processes together."""
-        rng = np.random.default_rng(np.random.SeedSequence([self._seed, self._epoch, ORDER_TAG]))
+        rng = np.random.default_rng(np.random.SeedSequence([self._seed, self._epoch, ORDER_STREAM]))
         batches = self._batches
         if self._keep_together:
             return [batches[i] for i in rng.permutation(len(batches))]
@@ -123,7 +129,7 @@ class EpochSampler(Sampler[BatchRequest]):
         return images[first : first + size]
 
 
-class BatchLoader(DataLoader["Batch | Failure"]):
+class BatchLoader(DataLoader["Batch | LoadFailure"]):
     """A DataLoader of batches that raises the failures reported by its workers.
 
     Raises:
@@ -131,21 +137,21 @@ class BatchLoader(DataLoader["Batch | Failure"]):
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # no failures
-        with signals_held():  # workers inherit the block, until `start_worker` handles signals
+        with signals_blocked():  # workers inherit the block, until `start_worker` handles signals
             batches = super().__iter__()
         for batch in batches:
-            if isinstance(batch, Failure):
-                raise UserError(batch.sentence)
+            if isinstance(batch, LoadFailure):
+                raise UserError(batch.message)
             yield batch
 
 
 class TrainLoader:
     """Yields the batches of any epoch, from any batch on; its workers persist between epochs."""
 
-    def __init__(self, dataset: TrainSet, sampler: EpochSampler, *, workers: int) -> None:
+    def __init__(self, dataset: TrainDataset, sampler: EpochSampler, *, workers: int) -> None:
         self.dataset = dataset
         self._sampler = sampler
-        niceness = 0 if torch.cuda.is_available() else NICENESS
+        niceness = 0 if torch.cuda.is_available() else WORKER_NICENESS
         self._loader = _batch_loader(dataset, sampler, workers, niceness)
 
     def __len__(self) -> int:
@@ -159,8 +165,8 @@ class TrainLoader:
         ends it.
         """
         self._sampler.seek(epoch, start)
-        for batch, counts in zip(self._loader, self._sampler.counts(), strict=True):
-            if counts:
+        for batch, has_images in zip(self._loader, self._sampler.has_own_images(), strict=True):
+            if has_images:
                 yield batch
             else:
                 yield batch._replace(
@@ -209,18 +215,20 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     ranges = augment_ranges(hyp) if augment else None
     if ranges is not None and rect:
         ranges = dataclasses.replace(ranges, mosaic=0.0)
-    shrinking = cv2.INTER_LINEAR if augment else cv2.INTER_AREA
+    shrink_interpolation = cv2.INTER_LINEAR if augment else cv2.INTER_AREA
     workers = usable_workers(workers, len(plan.batches))
-    images = open_images(index, image_size, shrinking=shrinking, cache=cache, threads=workers)
+    images = open_image_store(
+        index, image_size, shrink_interpolation=shrink_interpolation, cache=cache, threads=workers
+    )
     neighbourhood = 0
     if ranges is not None and ranges.mosaic > 0:
-        neighbourhood = math.ceil(NEIGHBOURHOOD / batch_size) * batch_size
+        neighbourhood = math.ceil(MIN_NEIGHBOURHOOD / batch_size) * batch_size
         if isinstance(images, FileImages):
-            room = RECENT_BYTES // (CHANNELS * image_size**2)
+            room = MAX_RECENT_BYTES // (CHANNELS * image_size**2)
             images = RecentImages(images, min(neighbourhood, max(room, MOSAIC_TILES)))
-    dataset = TrainSet(index, images, plan.shapes, seed=seed, ranges=ranges)
+    dataset = TrainDataset(index, images, plan.shapes, seed=seed, ranges=ranges)
     sampler = EpochSampler(
-        plan.batches, seed=seed, keep_together=rect, neighbourhood=neighbourhood, shard=shard
+        plan.batches, seed=seed, shuffle_batches=rect, neighbourhood=neighbourhood, shard=shard
     )
     return TrainLoader(dataset, sampler, workers=workers)
 
@@ -254,9 +262,11 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
     else:
         plan = square_batches(len(index), batch_size, image_size)
     workers = usable_workers(workers, len(plan.batches))
-    images = open_images(index, image_size, shrinking=cv2.INTER_AREA, cache=cache, threads=workers)
+    images = open_image_store(
+        index, image_size, shrink_interpolation=cv2.INTER_AREA, cache=cache, threads=workers
+    )
     batches = [batch.tolist() for batch in plan.batches]
-    return _batch_loader(EvalSet(index, images, plan.shapes), batches, workers)
+    return _batch_loader(EvalDataset(index, images, plan.shapes), batches, workers)
 
 
 def augment_ranges(hyp: Hyp) -> AugmentRanges:
@@ -267,7 +277,7 @@ def augment_ranges(hyp: Hyp) -> AugmentRanges:
 
 
 def _batch_loader(
-    dataset: TrainSet | EvalSet,
+    dataset: TrainDataset | EvalDataset,
     batches: EpochSampler | list[list[int]],
     workers: int,
     niceness: int = 0,
@@ -277,7 +287,7 @@ def _batch_loader(
         dataset,
         sampler=batches,
         batch_size=None,  # the data set returns whole batches
-        collate_fn=_as_it_is,  # type: ignore[arg-type] # takes a batch, not a list of samples
+        collate_fn=_identity,  # type: ignore[arg-type] # takes a batch, not a list of samples
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=partial(start_worker, niceness=niceness),
@@ -285,5 +295,5 @@ def _batch_loader(
     )
 
 
-def _as_it_is(batch: Batch | Failure) -> Batch | Failure:
+def _identity(batch: Batch | LoadFailure) -> Batch | LoadFailure:
     return batch

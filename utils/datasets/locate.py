@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from utils.datasets.cache_files import cache_home, writable
+from utils.datasets.cache_files import cache_home, is_writable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATASETS_VARIABLE = "YOLO_DATASETS_DIR"
@@ -47,7 +47,7 @@ def find_root(entry: str, beside: Path) -> Path:
     ]
     found = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if found is None:
-        found = next((home for home in homes if writable(home)), homes[-1]) / name
+        found = next((home for home in homes if is_writable(home)), homes[-1]) / name
     return found.resolve()
 
 

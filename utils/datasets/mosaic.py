@@ -14,21 +14,21 @@ import cv2
 import numpy as np
 
 from utils.datasets.affine import (
-    Stretch,
+    AxisResize,
     Warp,
-    seen_window,
+    resize_along_axis,
+    resize_into,
     still_visible,
-    stretch,
-    stretch_image,
+    visible_window,
     warp_boxes,
     warp_image,
     warp_matrix,
 )
-from utils.datasets.augment import IGNORED, Picture
+from utils.datasets.augment import IGNORE_CLASS, LabeledImage
 from utils.datasets.labels import to_pixels
-from utils.datasets.letterbox import PADDING_GREY, border_offset, fitting_ratio, scaled_size
+from utils.datasets.letterbox import PADDING_GREY, border_offset, resize_ratio, scaled_size
 
-Load = Callable[[int], np.ndarray]
+LoadImage = Callable[[int], np.ndarray]
 """Loads an image by its data-set index: uint8 [height, width, 3], RGB, read-only."""
 
 
@@ -40,7 +40,7 @@ class Tile(NamedTuple):
     size: tuple[int, int]
     """(height, width) of the image, px."""
     rows: np.ndarray
-    """[k, 5]: class or IGNORED, cx, cy, w, h, normalised to the image."""
+    """[k, 5]: class or IGNORE_CLASS, cx, cy, w, h, normalised to the image."""
 
 
 class Place(NamedTuple):
@@ -66,7 +66,7 @@ class _Objects(NamedTuple):
     """The labels of one tile, on the canvas and in the output."""
 
     classes: np.ndarray
-    """[k]: class of each box; IGNORED for an ignore region."""
+    """[k]: class of each box; IGNORE_CLASS for an ignore region."""
     before: np.ndarray
     """float64 [k, 4]: corners, px of the canvas, clipped to it."""
     after: np.ndarray
@@ -96,12 +96,12 @@ def mosaic_layout(tiles: Sequence[Tile], centre: tuple[int, int], side: int) -> 
 
 def letterbox_layout(tile: Tile, shape: tuple[int, int]) -> Layout:
     """Lay out one image, scaled to fit, in the middle of a canvas of `shape` (height, width)."""
-    height, width = scaled_size(tile.size, fitting_ratio(tile.size, shape, scale_up=True))
+    height, width = scaled_size(tile.size, resize_ratio(tile.size, shape, scale_up=True))
     left, top = border_offset(((shape[1] - width) / 2, (shape[0] - height) / 2))
     return Layout([tile], [Place((left, left + width), (top, top + height))], shape)
 
 
-def compose(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> Picture:
+def compose(layout: Layout, warp: Warp, load: LoadImage, out: np.ndarray) -> LabeledImage:
     """Warp the canvas into `out`, and drop the boxes that are no longer usable.
 
     Ignore regions are kept as long as any part is visible, because even a small part may show half
@@ -113,23 +113,25 @@ def compose(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> Picture:
         load: loads an image.
         out: uint8 [height, width, 3], overwritten with the output image.
     """
-    paint = _paint_straight if warp.is_straight else _paint_warped
-    objects = [_NOTHING, *paint(layout, warp, load, out)]
+    compose_tiles = _compose_by_resizing if warp.is_axis_aligned else _compose_by_warping
+    objects = [_NOTHING, *compose_tiles(layout, warp, load, out)]
     classes, before, after = (np.concatenate(part) for part in zip(*objects, strict=True))
     after = after.clip(0, out.shape[1::-1] * 2)
     keep = np.where(
-        classes == IGNORED,
+        classes == IGNORE_CLASS,
         (after[:, 2:] > after[:, :2]).all(axis=1),
         still_visible(before, after, warp.scale),
     )
-    return Picture(out, classes[keep], after[keep])
+    return LabeledImage(out, classes[keep], after[keep])
 
 
-def _paint_straight(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> list[_Objects]:
+def _compose_by_resizing(
+    layout: Layout, warp: Warp, load: LoadImage, out: np.ndarray
+) -> list[_Objects]:
     """Resize each tile into its rectangle of the output, and map its boxes the same way."""
-    seen: list[tuple[int, Stretch, Stretch]] = []
+    seen: list[tuple[int, AxisResize, AxisResize]] = []
     for number in range(len(layout.tiles)):
-        across, down = (_along(axis, layout, number, warp, out) for axis in (0, 1))
+        across, down = (_resize_along(axis, layout, number, warp, out) for axis in (0, 1))
         if across and down:
             seen.append((number, across, down))
     covered = sum((x.stop - x.start) * (y.stop - y.start) for _, x, y in seen)
@@ -138,7 +140,7 @@ def _paint_straight(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> 
     objects = []
     for number, across, down in seen:
         tile = layout.tiles[number]
-        stretch_image(load(tile.image), across, down, out)
+        resize_into(load(tile.image), across, down, out)
         if len(tile.rows):
             before = _on_canvas(layout, number)
             after = before * ((across.scale, down.scale) * 2) + (across.shift, down.shift) * 2
@@ -146,10 +148,12 @@ def _paint_straight(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> 
     return objects
 
 
-def _along(axis: int, layout: Layout, number: int, warp: Warp, out: np.ndarray) -> Stretch | None:
+def _resize_along(
+    axis: int, layout: Layout, number: int, warp: Warp, out: np.ndarray
+) -> AxisResize | None:
     """Map a tile to the output along an axis: 0 is x, 1 is y."""
     output, canvas = out.shape[1 - axis], layout.canvas[1 - axis]
-    return stretch(
+    return resize_along_axis(
         layout.places[number][axis],
         layout.tiles[number].size[1 - axis],
         canvas,
@@ -159,10 +163,12 @@ def _along(axis: int, layout: Layout, number: int, warp: Warp, out: np.ndarray) 
     )
 
 
-def _paint_warped(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> list[_Objects]:
+def _compose_by_warping(
+    layout: Layout, warp: Warp, load: LoadImage, out: np.ndarray
+) -> list[_Objects]:
     """Render the visible part of the canvas, and warp it into the output."""
     matrix = warp_matrix(warp, layout.canvas, out.shape[:2])
-    left, top, right, bottom = seen_window(matrix, layout.canvas, out.shape[:2])
+    left, top, right, bottom = visible_window(matrix, layout.canvas, out.shape[:2])
     if right <= left or bottom <= top:
         out[:] = PADDING_GREY
         return []

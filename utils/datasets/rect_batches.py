@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-def whole_strides(side: int, stride: int) -> int:
+def round_up_to_stride(side: int, stride: int) -> int:
     """Round a side up to a multiple of the network's stride, px."""
     return math.ceil(side / stride) * stride
 

@@ -18,7 +18,7 @@ def usable_workers(wanted: int, batches: int) -> int:
 
 
 @contextmanager
-def signals_held() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Block SIGINT and SIGTERM in this process and in processes started within the context."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -49,10 +49,10 @@ def start_worker(worker: int, *, niceness: int) -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows, where SIGTERM ends workers
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_obey_parent_alone, daemon=True).start()
+        threading.Thread(target=_exit_on_parent_sigterm, daemon=True).start()
 
 
-def _obey_parent_alone() -> None:
+def _exit_on_parent_sigterm() -> None:
     """Exit when the parent process sends SIGTERM, as multiprocessing does to clean up."""
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
         pass

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 
-PART = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")
+TEMPORARY_FILE = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space and run again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make its folder writable"),
@@ -40,7 +40,7 @@ class UnwritableError(UserError, OSError):
         )
 
 
-def write_replacing(target: Path, write: Callable[[Path], None]) -> None:
+def atomic_write(target: Path, write: Callable[[Path], None]) -> None:
     """Write a file atomically: write a temporary file beside it, flush it and rename it.
 
     Args:
@@ -50,8 +50,8 @@ def write_replacing(target: Path, write: Callable[[Path], None]) -> None:
     Raises:
         UnwritableError: the folder cannot be created or written, or the disk is full.
     """
-    part = _part_of(target)
-    with _sentence(target):
+    part = _temporary_path(target)
+    with _unwritable_reported(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.touch(exist_ok=False)
@@ -66,55 +66,55 @@ def write_replacing(target: Path, write: Callable[[Path], None]) -> None:
     _sync_folder(target.parent)
 
 
-def write_text_replacing(target: Path, text: str) -> None:
+def atomic_write_text(target: Path, text: str) -> None:
     """Write a UTF-8 text file atomically.
 
     Raises:
-        UnwritableError: as for `write_replacing`.
+        UnwritableError: as for `atomic_write`.
     """
-    write_replacing(target, lambda part: _write_text(part, text))
+    atomic_write(target, lambda part: _write_text(part, text))
 
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def clear_parts(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Delete the temporary files that killed processes left in a folder."""
     for file in folder.glob(".*"):
-        if PART.fullmatch(file.name) and file.is_file():
+        if TEMPORARY_FILE.fullmatch(file.name) and file.is_file():
             file.unlink()
 
 
-def copy_replacing(source: Path, target: Path) -> None:
+def atomic_copy(source: Path, target: Path) -> None:
     """Copy `source` to `target` atomically.
 
     Raises:
-        UnwritableError: as for `write_replacing`.
+        UnwritableError: as for `atomic_write`.
     """
-    write_replacing(target, lambda part: _copy(source, part))
+    atomic_write(target, lambda part: _copy(source, part))
 
 
 def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def link_replacing(source: Path, target: Path) -> None:
+def atomic_link(source: Path, target: Path) -> None:
     """Make `target` a hard link to `source`, atomically and without copying.
 
     Use it to keep a `source` that is about to be replaced. If the file system does not support hard
     links, the content is copied.
 
     Raises:
-        UnwritableError: as for `write_replacing`.
+        UnwritableError: as for `atomic_write`.
     """
-    part = _part_of(target)
+    part = _temporary_path(target)
     try:
         os.link(source, part)
     except OSError:
-        copy_replacing(source, target)
+        atomic_copy(source, target)
         return
-    with _sentence(target):
+    with _unwritable_reported(target):
         try:
             part.replace(target)
         finally:  # POSIX renames nothing if both names already are the same file
@@ -122,13 +122,13 @@ def link_replacing(source: Path, target: Path) -> None:
     _sync_folder(target.parent)
 
 
-def _part_of(target: Path) -> Path:
+def _temporary_path(target: Path) -> Path:
     """Return a unique, hidden file name beside the target, with the same suffix."""
     return target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}{target.suffix}")
 
 
 @contextlib.contextmanager
-def _sentence(target: Path) -> Iterator[None]:
+def _unwritable_reported(target: Path) -> Iterator[None]:
     """Convert file-system errors to `UnwritableError`; network errors pass unchanged."""
     try:
         yield

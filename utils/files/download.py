@@ -19,21 +19,21 @@ from typing import IO
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files.atomic_write import write_replacing
+from utils.files.atomic_write import atomic_write
 
 log = logging.getLogger("yolo")
 
-BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 30
-KEPT_FREE = 64 << 20
+MIN_FREE_BYTES = 64 << 20
 """Bytes of disk space that a download leaves free."""
 MAX_EXPANSION = 100
 """Unpacked size over archive size. Images are about 1, label text 5, a zip bomb 1000."""
 MAX_ENTRIES = 1_000_000
 """Files in an archive. COCO's largest has 123,000. Each file needs memory and an inode."""
 FILE_MODE_SHIFT = 16  # on Unix, the upper half of a zip entry's external_attr is the file mode
-PLAIN_KINDS = frozenset({0, stat.S_IFREG, stat.S_IFDIR})  # 0: made on a system without modes
-USUAL_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+ALLOWED_FILE_TYPES = frozenset({0, stat.S_IFREG, stat.S_IFDIR})  # 0: made on a system without modes
+ALLOWED_COMPRESSION = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """Other compression methods may need gigabytes of memory to decompress."""
 # Exceptions that zipfile raises for files that are not zip archives, damaged or encrypted.
 ARCHIVE_ERRORS = (
@@ -42,60 +42,60 @@ ARCHIVE_ERRORS = (
 )
 
 
-def is_address(text: str) -> bool:
-    """Whether `text` is an http(s) URL, as `fetch` requires."""
+def is_url(text: str) -> bool:
+    """Whether `text` is an http(s) URL, as `download_file` requires."""
     return text.lower().startswith(("http://", "https://"))
 
 
-def fetch(url: str, target: Path) -> None:
+def download_file(url: str, target: Path) -> None:
     """Download `url` to the file `target`, with a progress bar. Leave no file on failure.
 
     Raises:
         UserError: the URL is not http(s), cannot be reached or redirects to another protocol; the
             connection is lost; or the disk has too little free space.
     """
-    if not is_address(url):
+    if not is_url(url):
         raise UserError(f"{url} is not an http(s) URL; correct it.")
     log.info("Downloading %s to %s", url, target)
     try:
-        write_replacing(target, lambda part: _download(url, part))
+        atomic_write(target, lambda part: _download(url, part))
     # URLError is an OSError; malformed URLs raise ValueError.
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"{url} cannot be downloaded ({reason})") from error
 
 
-def open_address(url: str) -> http.client.HTTPResponse:
+def open_url(url: str) -> http.client.HTTPResponse:
     """Open an http(s) URL; follow redirections to http(s) URLs only.
 
     Raises:
         OSError, HTTPException, ValueError: the URL cannot be reached or is malformed, or the
             connection is lost.
     """
-    if not is_address(url):
+    if not is_url(url):
         raise ValueError("not an http(s) URL")
     request = urllib.request.Request(url, headers={"User-Agent": "yolov5-extend"})
-    response: http.client.HTTPResponse = urllib.request.build_opener(_WebOnly).open(
+    response: http.client.HTTPResponse = urllib.request.build_opener(_HttpRedirectHandler).open(
         request, timeout=TIMEOUT_S
     )
     return response
 
 
 def _download(url: str, part: Path) -> None:
-    with open_address(url) as response, part.open("wb") as file:
+    with open_url(url) as response, part.open("wb") as file:
         expected = int(response.headers.get("Content-Length", 0))
-        room = shutil.disk_usage(part.parent).free - KEPT_FREE
-        _require_at_most(room, expected)
+        room = shutil.disk_usage(part.parent).free - MIN_FREE_BYTES
+        _check_free_space(room, expected)
         with tqdm(total=expected, unit="B", unit_scale=True, disable=None) as progress:
-            while block := response.read(BLOCK):
-                _require_at_most(room, file.tell() + len(block))
+            while block := response.read(BLOCK_BYTES):
+                _check_free_space(room, file.tell() + len(block))
                 file.write(block)
                 progress.update(len(block))
         if expected and file.tell() != expected:
             raise http.client.IncompleteRead(b"", expected - file.tell())
 
 
-class _WebOnly(urllib.request.HTTPRedirectHandler):
+class _HttpRedirectHandler(urllib.request.HTTPRedirectHandler):
     """Follows redirections to http(s) only; the library's handler also allows ftp."""
 
     def redirect_request(
@@ -108,17 +108,17 @@ class _WebOnly(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         """Return the request for the new URL."""
-        if not is_address(newurl):
+        if not is_url(newurl):
             raise urllib.error.URLError(f"it redirects to {newurl}, which is not an http(s) URL")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _require_at_most(room: int, size: int) -> None:
+def _check_free_space(room: int, size: int) -> None:
     if size > room:
         raise OSError(errno.ENOSPC, f"needs {size} bytes, but only {max(room, 0)} are free")
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def extract_zip(archive: Path, folder: Path) -> None:
     """Unpack a zip archive into `folder`, which is created.
 
     Raises:
@@ -137,9 +137,9 @@ def unpack(archive: Path, folder: Path) -> None:
                     "unpack it yourself if you trust it."
                 )
             for entry in entries:
-                _require_harmless(entry, archive)
+                _check_entry(entry, archive)
             # zipfile reports entries that are larger than declared as damaged.
-            _require_room(sum(entry.file_size for entry in entries), archive, folder)
+            _check_unpacked_size(sum(entry.file_size for entry in entries), archive, folder)
             for entry in tqdm(entries, desc=f"Unpacking {archive.name}", disable=None):
                 content.extract(entry, folder)
     except ARCHIVE_ERRORS as error:
@@ -152,25 +152,25 @@ def unpack(archive: Path, folder: Path) -> None:
         ) from error
 
 
-def _require_harmless(entry: zipfile.ZipInfo, archive: Path) -> None:
+def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
     name = entry.filename
     absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor
     if not name or absolute or "\\" in name or ".." in PurePosixPath(name).parts:
         raise UserError(
             f"{archive} is not safe: its entry {name!r} is outside of the folder; delete it."
         )
-    if stat.S_IFMT(entry.external_attr >> FILE_MODE_SHIFT) not in PLAIN_KINDS:
+    if stat.S_IFMT(entry.external_attr >> FILE_MODE_SHIFT) not in ALLOWED_FILE_TYPES:
         raise UserError(
             f"{archive} is not safe: its entry {name!r} is a link or a device; delete it."
         )
-    if entry.compress_type not in USUAL_METHODS:
+    if entry.compress_type not in ALLOWED_COMPRESSION:
         raise UserError(
             f"{archive} is not safe: its entry {name!r} has an unusual compression method; "
             "delete it."
         )
 
 
-def _require_room(size: int, archive: Path, folder: Path) -> None:
+def _check_unpacked_size(size: int, archive: Path, folder: Path) -> None:
     if size > MAX_EXPANSION * archive.stat().st_size:
         raise UserError(
             f"{archive} is not safe: it unpacks to {size} bytes, more than {MAX_EXPANSION} times "

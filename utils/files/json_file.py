@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files.regular_file import open_regular
+from utils.files.regular_file import open_regular_file
 
 JsonObject = dict[str, Any]
 """A JSON object of unknown content; readers check the keys they use."""
 
-LIMIT = 2.0**53
+MAX_INTEGER = 2.0**53
 """float64 represents every integer below this one; image ids are integers."""
 
 
@@ -27,7 +27,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 -- a file can contain anything
         UserError: the file cannot be read or is not JSON.
     """
     try:
-        with open_regular(path) as stream:
+        with open_regular_file(path) as stream:
             return json.loads(stream.read())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give a JSON file.") from error
@@ -56,7 +56,7 @@ def number_column(rows: Sequence[JsonObject], key: str, origin: str, width: int 
     try:
         values = np.array([row[key] for row in rows])
         numeric = values.shape == shape and values.dtype.kind in "iufb"
-        if numeric and (np.abs(values.astype(np.float64)) < LIMIT).all():
+        if numeric and (np.abs(values.astype(np.float64)) < MAX_INTEGER).all():
             return values.astype(np.float64)
     except (KeyError, TypeError, ValueError):
         pass  # find the row below
@@ -76,4 +76,4 @@ def _fits(row: object, key: str, width: int) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) < LIMIT
+    return isinstance(value, int | float) and abs(value) < MAX_INTEGER

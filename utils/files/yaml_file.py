@@ -8,12 +8,12 @@ from pathlib import Path
 import yaml
 
 from utils.errors import UserError
-from utils.files.atomic_write import write_text_replacing
+from utils.files.atomic_write import atomic_write_text
 
 MAX_BYTES = 1 << 20
 """About 30,000 class names; parsing this much takes seconds."""
 MAX_DEPTH = 20
-SHOWN = 40  # characters of a quoted value
+MAX_QUOTED = 40  # characters of a quoted value
 MAX_ALIASES = 10
 """With this many aliases a file can expand at most 39-fold, even if they are nested."""
 MAX_DIGITS = 1000
@@ -37,7 +37,7 @@ def read_yaml(path: Path) -> object:
                 f"{path} is larger than {MAX_BYTES >> 20} MiB; give a smaller YAML file."
             )
         text = content.decode("utf-8-sig")
-        _require_harmless(text, path)
+        _check_structure(text, path)
         return yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give a YAML file.") from error
@@ -50,13 +50,13 @@ def write_yaml(data: Mapping[str, object], path: Path) -> None:
     """Write plain data to a YAML file atomically, in the order of its keys.
 
     Raises:
-        UnwritableError: as for `write_replacing`.
+        UnwritableError: as for `atomic_write`.
     """
     text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
-    write_text_replacing(path, text)
+    atomic_write_text(path, text)
 
 
-def _require_harmless(text: str, path: Path) -> None:
+def _check_structure(text: str, path: Path) -> None:
     """Check the structure before any objects are built; parsing events needs no recursion."""
     depth = aliases = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -67,7 +67,7 @@ def _require_harmless(text: str, path: Path) -> None:
         elif isinstance(event, yaml.AliasEvent):
             aliases += 1
         elif isinstance(event, yaml.ScalarEvent):
-            _require_harmless_value(event, path)
+            _check_value(event, path)
         if depth > MAX_DEPTH or aliases > MAX_ALIASES:
             raise UserError(
                 f"{path} is nested more than {MAX_DEPTH} levels deep or has more than "
@@ -75,10 +75,12 @@ def _require_harmless(text: str, path: Path) -> None:
             )
 
 
-def _require_harmless_value(event: yaml.ScalarEvent, path: Path) -> None:
+def _check_value(event: yaml.ScalarEvent, path: Path) -> None:
     """Check a value for a NUL, for half of a surrogate pair, and for the length of a number."""
     if "\0" in event.value or any("\ud800" <= c <= "\udfff" for c in event.value):
-        raise UserError(f"{path} has an invalid character in {event.value[:SHOWN]!a}; remove it.")
+        raise UserError(
+            f"{path} has an invalid character in {event.value[:MAX_QUOTED]!a}; remove it."
+        )
     if len(event.value) > MAX_DIGITS and event.value.lstrip("+-.")[:1].isdigit():
         raise UserError(
             f"{path} has a number of {len(event.value)} digits, more than {MAX_DIGITS}; shorten it."

@@ -7,14 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 
-class Background:
+class BackgroundWorker:
     """Runs jobs in order, in one thread. Leaving the context waits for the last job."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
         self._running: Future[None] | None = None
 
-    def __enter__(self) -> Background:
+    def __enter__(self) -> BackgroundWorker:
         """Return the object itself; the thread starts with the first job."""
         return self
 
@@ -29,7 +29,7 @@ class Background:
         if error is None:
             self.wait()
 
-    def do(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Callable[[], None]) -> None:
         """Wait for the previous job, then start this one.
 
         Args:
@@ -41,10 +41,10 @@ class Background:
         self.wait()
         self._running = self._thread.submit(job)
 
-    def then(self, job: Callable[[], None]) -> None:
+    def enqueue(self, job: Callable[[], None]) -> None:
         """Queue a job behind the previous one, without waiting.
 
-        If the previous job raises, this job does not run, and `do` or `wait` raises the error.
+        If the previous job raises, this job does not run, and `submit` or `wait` raises the error.
 
         Args:
             job: the function to call; it must not read anything that changes in the meantime.

@@ -74,7 +74,7 @@ class Precision:
         return self.name == "fp16"
 
     @property
-    def for_evaluation(self) -> str:
+    def eval_precision(self) -> str:
         """The precision for evaluation: fp16 if a GPU trains in bf16 or fp16, otherwise fp32.
 
         The 8 bits of bf16 are enough for training, but evaluation uses IoU thresholds up to 0.95:
@@ -101,13 +101,13 @@ def choose_precision(amp: str, device: torch.device) -> Precision:
         UserError: `--amp fp16` on a CPU.
     """
     if amp == "auto":
-        amp = _native_format(device)
+        amp = _native_precision(device)
     if amp == "fp16" and device.type == "cpu":
         raise UserError("--amp fp16 needs a GPU; on a CPU use --amp bf16 or --amp off.")
     return Precision("fp32" if amp == "off" else amp, device.type)
 
 
-def _native_format(device: torch.device) -> str:
+def _native_precision(device: torch.device) -> str:
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         return "bf16" if major >= BF16_CUDA_CAPABILITY else "fp16"
@@ -171,7 +171,7 @@ def keep_freed_memory(device: torch.device) -> bool:
     return bool(mallopt(TRIM_THRESHOLD, NEVER) and mallopt(MMAP_MAX, NONE))
 
 
-def compile_forward(model: nn.Module, device: torch.device, *, any_shape: bool) -> None:
+def compile_forward(model: nn.Module, device: torch.device, *, dynamic: bool) -> None:
     """Compile the forward pass of a model, in place, at its next call.
 
     Parameters keep their names. Copies of the model, such as the EMA model and the model that is
@@ -180,14 +180,14 @@ def compile_forward(model: nn.Module, device: torch.device, *, any_shape: bool) 
     Args:
         model: the model.
         device: device of the model.
-        any_shape: compile once for all image shapes, based on the first one, instead of once per
+        dynamic: compile once for all image shapes, based on the first one, instead of once per
             shape. One version per shape does not depend on the shapes seen before.
 
     Raises:
         UserError: torch cannot compile on this machine.
     """
     _try_to_compile(device)
-    model.compile(dynamic=any_shape)
+    model.compile(dynamic=dynamic)
 
 
 def _try_to_compile(device: torch.device) -> None:

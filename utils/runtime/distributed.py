@@ -16,12 +16,12 @@ from torch import Tensor
 
 from utils.errors import UserError
 
-PATIENCE = timedelta(days=7)
+GLOO_TIMEOUT = timedelta(days=7)
 """Timeout of gloo collectives; it is long because the other processes wait while the main process
 evaluates."""
-GPU_PATIENCE = timedelta(minutes=10)
+NCCL_TIMEOUT = timedelta(minutes=10)
 """Timeout of NCCL collectives, which wait for the other GPUs within a step."""
-STARTED = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 Value = TypeVar("Value")
 
@@ -53,7 +53,7 @@ class Distributed:
         if self.world_size == 1:
             return tensor
         summed = tensor.detach().clone()
-        with peer_failures_reported():
+        with peer_failures_as_user_errors():
             dist.all_reduce(summed)
         return summed
 
@@ -70,7 +70,7 @@ class Distributed:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         gradients = [p.grad for p in parameters if p.grad is not None]
         message = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        with peer_failures_reported():
+        with peer_failures_as_user_errors():
             dist.all_reduce(message)
         parts = message.split([gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
@@ -85,7 +85,7 @@ class Distributed:
         if self.world_size == 1:
             return number
         shared = torch.tensor(number)
-        with peer_failures_reported():
+        with peer_failures_as_user_errors():
             dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=_gloo_group())
         return int(shared.item())
 
@@ -98,7 +98,7 @@ class Distributed:
         if self.world_size == 1:
             return value
         shared = [value]
-        with peer_failures_reported():
+        with peer_failures_as_user_errors():
             dist.broadcast_object_list(shared, src=0, group=_gloo_group())
         return shared[0]
 
@@ -124,13 +124,13 @@ def distributed_from_environment() -> Distributed:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return SINGLE_PROCESS
-    missing = [name for name in STARTED if name not in os.environ]
+    missing = [name for name in TORCHRUN_VARIABLES if name not in os.environ]
     if missing:
         raise UserError(
             f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start the processes with "
             "torchrun, or unset WORLD_SIZE."
         )
-    rank, local_rank, local_world_size = (int(os.environ[name]) for name in STARTED)
+    rank, local_rank, local_world_size = (int(os.environ[name]) for name in TORCHRUN_VARIABLES)
     return Distributed(rank, count, local_rank, local_world_size)
 
 
@@ -155,9 +155,9 @@ def process_group(distributed: Distributed, device: torch.device) -> Iterator[No
         )
     if device.type == "cuda":
         torch.cuda.set_device(device)  # otherwise every process would also use the first GPU
-        dist.init_process_group("nccl", device_id=device, timeout=GPU_PATIENCE)
+        dist.init_process_group("nccl", device_id=device, timeout=NCCL_TIMEOUT)
     else:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        dist.init_process_group("gloo", timeout=GLOO_TIMEOUT)
     _gloo_group()  # all processes must create it together
     try:
         yield
@@ -171,13 +171,13 @@ def _gloo_group() -> dist.ProcessGroup | None:
     """Return the gloo group beside NCCL; None if the default group is gloo."""
     if dist.get_backend() == "gloo":
         return None
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    group = dist.new_group(backend="gloo", timeout=GLOO_TIMEOUT)
     assert isinstance(group, dist.ProcessGroup)  # every process is in it; for the type checker
     return group
 
 
 @contextmanager
-def peer_failures_reported() -> Iterator[None]:
+def peer_failures_as_user_errors() -> Iterator[None]:
     """Convert errors of collectives to `UserError`.
 
     Raises:

@@ -19,11 +19,11 @@ EXIT_CODES = {
     )
     if hasattr(signal, name)
 }
-SAME_PRESS = 1.0
+SIGINT_DEBOUNCE_S = 1.0
 """Seconds within which SIGINTs count as one: the terminal and torchrun both forward Ctrl-C."""
 
 
-class Interrupts:
+class SignalHandler:
     """Context in which SIGTERM, SIGINT and SIGUSR1 are recorded instead of ending the process.
 
     A SIGINT after another signal raises KeyboardInterrupt immediately. Outside the main thread
@@ -36,16 +36,16 @@ class Interrupts:
 
     def __init__(self, distributed: Distributed = SINGLE_PROCESS) -> None:
         self._distributed = distributed
-        self._noted: str | None = None
-        self._noted_at = 0.0
+        self._received: str | None = None
+        self._received_at = 0.0
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> SignalHandler:
         """Install the signal handlers."""
         if threading.current_thread() is threading.main_thread():
             for name in EXIT_CODES:
                 number = signal.Signals[name]
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -59,12 +59,12 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type] # as signal.signal returned it
         self._before.clear()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         now = time.monotonic()
-        if self._noted is None:
-            self._noted, self._noted_at = name, now
-        elif name == "SIGINT" and now - self._noted_at > SAME_PRESS:
+        if self._received is None:
+            self._received, self._received_at = name, now
+        elif name == "SIGINT" and now - self._received_at > SIGINT_DEBOUNCE_S:
             raise KeyboardInterrupt
 
     def check(self, *_: object) -> None:
@@ -74,7 +74,7 @@ class Interrupts:
             RunInterruptedError: a process received a signal.
         """
         names = list(EXIT_CODES)
-        own = 0 if self._noted is None else names.index(self._noted) + 1
+        own = 0 if self._received is None else names.index(self._received) + 1
         agreed = self._distributed.all_reduce_max(own)
         if agreed:
             raise _interruption(names[agreed - 1])
@@ -85,8 +85,8 @@ class Interrupts:
         Raises:
             RunInterruptedError: this process received a signal.
         """
-        if self._noted is not None:
-            raise _interruption(self._noted)
+        if self._received is not None:
+            raise _interruption(self._received)
 
 
 def _interruption(name: str) -> RunInterruptedError:

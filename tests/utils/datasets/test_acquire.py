@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.utils.datasets.web import closed_address, serving
-from utils.datasets.acquire import Archive, acquire
+from utils.datasets.acquire import Archive, download_dataset
 from utils.errors import UserError
 
 
@@ -46,7 +46,7 @@ def test_archives_come_to_their_places(
 ) -> None:
     root = tmp_path / "data" / "my-set"
     with serving(site) as address:
-        acquire(root, [Archive(f"{address}/{name}", folder) for name, folder in archives])
+        download_dataset(root, [Archive(f"{address}/{name}", folder) for name, folder in archives])
     assert files_in(root) == files
     assert list(root.parent.iterdir()) == [root]  # neither archives nor scratch folders remain
 
@@ -56,14 +56,14 @@ def test_until_all_is_there_nothing_is(site: Path, tmp_path: Path) -> None:
     with serving(site) as address:
         archives = [Archive(f"{address}/whole.zip"), Archive(f"{address}/late.zip", "images")]
         with pytest.raises(UserError, match=r"late\.zip cannot be downloaded"):
-            acquire(root, archives)
+            download_dataset(root, archives)
         assert not root.exists()
         (kept,) = root.parent.iterdir()  # what is fetched need not be fetched again
         assert [path.name.split("-")[1] for path in kept.iterdir()] == ["whole.zip"]
 
         shutil.move(site / "part.zip", site / "late.zip")
         (site / "whole.zip").unlink()
-        acquire(root, archives)
+        download_dataset(root, archives)
     assert "images/val/2.jpg" in files_in(root)
     assert list(root.parent.iterdir()) == [root]
 
@@ -72,7 +72,7 @@ def test_an_empty_folder_does_not_stand_in_the_way(site: Path, tmp_path: Path) -
     root = tmp_path / "my-set"
     root.mkdir()
     with serving(site) as address:
-        acquire(root, [Archive(f"{address}/bare.zip")])
+        download_dataset(root, [Archive(f"{address}/bare.zip")])
     assert len(files_in(root)) == 2
 
 
@@ -80,7 +80,7 @@ def test_offline_it_says_what_to_do(tmp_path: Path) -> None:
     root = tmp_path / "my-set"
     url = f"{closed_address()}/my-set.zip"
     with pytest.raises(UserError) as caught:
-        acquire(root, [Archive(url)])
+        download_dataset(root, [Archive(url)])
     sentence = str(caught.value)
     assert sentence.startswith(f"data set {root} does not exist and {url} cannot be downloaded (")
     assert sentence.endswith(
@@ -91,7 +91,7 @@ def test_offline_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"\); ask the makers; if you already have it, put it there, or"
     ):
-        acquire(root, [Archive(url)], "ask the makers")
+        download_dataset(root, [Archive(url)], "ask the makers")
 
 
 def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
@@ -99,4 +99,4 @@ def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"does not exist and the folder cannot be written \(.*; put it there, or"
     ):
-        acquire(tmp_path / "file" / "my-set", [Archive("http://localhost/a.zip")])
+        download_dataset(tmp_path / "file" / "my-set", [Archive("http://localhost/a.zip")])

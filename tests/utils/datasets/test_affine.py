@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from utils.datasets.affine import (
-    Stretch,
+    AxisResize,
     Warp,
-    seen_window,
+    resize_along_axis,
+    resize_into,
     still_visible,
-    stretch,
-    stretch_image,
+    visible_window,
     warp_boxes,
     warp_image,
     warp_matrix,
@@ -122,9 +122,9 @@ def test_what_counts_as_visible(
 
 
 def test_which_warps_are_straight() -> None:
-    assert Warp(scale=0.5, centre=(0.2, 0.9)).is_straight
+    assert Warp(scale=0.5, centre=(0.2, 0.9)).is_axis_aligned
     for warp in (Warp(angle=1), Warp(shear=(0, 1)), Warp(perspective=(1e-4, 0))):
-        assert not warp.is_straight
+        assert not warp.is_axis_aligned
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_what_is_stretched_onto_what(
     shift: float,
     expected: tuple[float, ...] | None,
 ) -> None:
-    found = stretch(place, pixels, 20, scale=scale, shift=shift, output=10)
+    found = resize_along_axis(place, pixels, 20, scale=scale, shift=shift, output=10)
     assert found == (None if expected is None else pytest.approx(expected))
 
 
 def test_a_stretch_draws_what_it_says() -> None:
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     picture = np.zeros((5, 8, 3), np.uint8)
-    stretch_image(image, Stretch(2, 5, 1, 7, 2, -3), Stretch(1, 3, 3, 5, 1, 2), picture)
+    resize_into(image, AxisResize(2, 5, 1, 7, 2, -3), AxisResize(1, 3, 3, 5, 1, 2), picture)
     expected = np.zeros((5, 8), int)
     # Red is 18 * row + 3 * column; between the centres of pixels lie quarters.
     expected[3, 1:7] = [24, 25, 26, 28, 29, 30]
@@ -175,7 +175,7 @@ def test_the_window_is_what_is_seen_and_a_pixel_around_it() -> None:
     source, target = (100, 200), (20, 40)
 
     def window(warp: Warp) -> tuple[int, int, int, int]:
-        return seen_window(warp_matrix(warp, source, target), source, target)
+        return visible_window(warp_matrix(warp, source, target), source, target)
 
     assert window(Warp()) == (79, 39, 121, 61)
     assert window(Warp(scale=0.5)) == (59, 29, 141, 71)

@@ -11,11 +11,11 @@ from utils.datasets.augment_params import AugmentRanges
 from utils.datasets.dataset import (
     Batch,
     BatchRequest,
-    EvalSet,
-    Failure,
+    EvalDataset,
     Frame,
+    LoadFailure,
     Sample,
-    TrainSet,
+    TrainDataset,
     make_batch,
 )
 from utils.datasets.ignore_regions import IgnoreRegions
@@ -28,12 +28,12 @@ SIDE = 96
 SIZES = [(96, 96), (64, 96), (96, 48), (80, 96), (96, 72), (96, 60)]
 
 
-def train_set(index: Index, ranges: AugmentRanges | None, seed: int = 0) -> TrainSet:
+def train_set(index: Index, ranges: AugmentRanges | None, seed: int = 0) -> TrainDataset:
     images = FileImages(index, SIDE, cv2.INTER_LINEAR)
-    return TrainSet(index, images, np.full((len(index), 2), SIDE), seed=seed, ranges=ranges)
+    return TrainDataset(index, images, np.full((len(index), 2), SIDE), seed=seed, ranges=ranges)
 
 
-def train_sample(dataset: TrainSet, epoch: int, i: int) -> Sample:
+def train_sample(dataset: TrainDataset, epoch: int, i: int) -> Sample:
     """The sample of an image among all the others."""
     out = np.zeros((SIDE, SIDE, 3), np.uint8)
     return dataset.sample(epoch, i, np.arange(len(dataset)), out)
@@ -41,7 +41,7 @@ def train_sample(dataset: TrainSet, epoch: int, i: int) -> Sample:
 
 def eval_sample(index: Index, shape: tuple[int, int]) -> Sample:
     """The sample of the first image."""
-    dataset = EvalSet(index, FileImages(index, SIDE, cv2.INTER_AREA), np.array([shape]))
+    dataset = EvalDataset(index, FileImages(index, SIDE, cv2.INTER_AREA), np.array([shape]))
     return dataset.sample(0, np.zeros((*shape, 3), np.uint8))
 
 
@@ -272,6 +272,6 @@ def test_a_changed_image_is_a_failure_in_the_users_words(index: Index) -> None:
     path = Path(str(index.paths[0]))
     cv2.imwrite(str(path), np.zeros((50, 50, 3), np.uint8))
     failure = train_set(index, None)[BatchRequest(0, [1, 0], np.empty(0, np.int64))]
-    assert failure == Failure(
+    assert failure == LoadFailure(
         f"{path} changed during the run (its size is different); restore the file and restart."
     )

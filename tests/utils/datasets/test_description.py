@@ -9,13 +9,13 @@ from tests.paths import GOLDENS, requires_shared
 from tests.utils.datasets.web import serving
 from utils.datasets.acquire import Archive
 from utils.datasets.description import (
-    COCO,
+    COCO_KEY,
     DATA_FOLDER,
-    MISS_RATE,
+    MISS_RATE_KEY,
     DatasetDescription,
+    check_obtainable,
     ensure_available,
     load_description,
-    require_obtainable,
     truth_file,
 )
 from utils.errors import UserError
@@ -227,7 +227,7 @@ def test_a_split_without_a_line(tmp_path: Path) -> None:
 )
 def test_what_has_to_be_got_by_hand(lines: str, half: str, tmp_path: Path, datasets: Path) -> None:
     description = described(tmp_path, f"path: mine\ntrain: a\nval: b\nnames: [a]\n{lines}")
-    for refuse in (ensure_available, require_obtainable):
+    for refuse in (ensure_available, check_obtainable):
         with pytest.raises(UserError) as caught:
             refuse(description)
         assert str(caught.value) == (
@@ -239,7 +239,7 @@ def test_what_has_to_be_got_by_hand(lines: str, half: str, tmp_path: Path, datas
 def test_an_incomplete_data_set_tells_how_it_is_had(tmp_path: Path, datasets: Path) -> None:
     (datasets / "mine" / "a").mkdir(parents=True)
     text = "path: mine\ntrain: a\nval: b\nnames: [a]"
-    require_obtainable(described(tmp_path, text), ["train"])
+    check_obtainable(described(tmp_path, text), ["train"])
     for way, remedy in (
         ("obtain: ask the makers", "ask the makers"),
         ("", "add the missing files"),
@@ -252,13 +252,13 @@ def test_an_incomplete_data_set_tells_how_it_is_had(tmp_path: Path, datasets: Pa
             rf"/b does not exist, so the data set .*/mine is incomplete; {remedy}, or correct "
         )
         with pytest.raises(UserError, match=sentence):
-            require_obtainable(described(tmp_path, f"{text}\n{way}"))
+            check_obtainable(described(tmp_path, f"{text}\n{way}"))
 
 
 def test_what_can_be_had_is_not_refused_and_not_fetched(tmp_path: Path, datasets: Path) -> None:
     for way in ("embedded: streets", "download: http://localhost/mine.zip"):
         text = f"path: mine\ntrain: a\nval: b\nnames: [a]\n{way}"
-        require_obtainable(described(tmp_path, text))
+        check_obtainable(described(tmp_path, text))
     assert list(datasets.iterdir()) == []
 
 
@@ -313,11 +313,11 @@ def naming_truth(folder: Path, line: str) -> DatasetDescription:
 
 def test_files_are_below_the_data_sets_root(tmp_path: Path) -> None:
     description = naming_truth(tmp_path, "miss_rate_gt: annotations/val_gt.json")
-    assert truth_file(description, MISS_RATE) == tmp_path / "root/annotations/val_gt.json"
-    assert truth_file(description, COCO) is None
+    assert truth_file(description, MISS_RATE_KEY) == tmp_path / "root/annotations/val_gt.json"
+    assert truth_file(description, COCO_KEY) is None
 
 
 @pytest.mark.parametrize("line", ["annotations: 3", "annotations: [a]", "annotations: ''"])
 def test_anything_but_a_path_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(UserError, match=r"data.yaml: `annotations:` must be a path below"):
-        truth_file(naming_truth(tmp_path, line), COCO)
+        truth_file(naming_truth(tmp_path, line), COCO_KEY)

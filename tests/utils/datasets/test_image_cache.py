@@ -14,7 +14,7 @@ from utils.datasets.image_cache import (
     RecentImages,
     available_memory,
     free_disk,
-    open_images,
+    open_image_store,
 )
 from utils.datasets.image_files import read_image
 from utils.datasets.index import Index
@@ -61,8 +61,14 @@ def test_interpolation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_caches_hold_the_same_images(index: Index, cache: str) -> None:
-    files = open_images(index, 48, shrinking=cv2.INTER_AREA, cache=None, threads=1)
-    packed = open_images(index, 48, shrinking=cv2.INTER_AREA, cache=cache, threads=2)  # type: ignore[arg-type]
+    files = open_image_store(index, 48, shrink_interpolation=cv2.INTER_AREA, cache=None, threads=1)
+    packed = open_image_store(
+        index,
+        48,
+        shrink_interpolation=cv2.INTER_AREA,
+        cache=cache,  # type: ignore[arg-type]
+        threads=2,
+    )
     assert isinstance(files, FileImages)
     assert isinstance(packed, PackedImages)
     assert equal(images_of(files), images_of(packed))
@@ -75,7 +81,9 @@ def image_caches(index: Index) -> list[Path]:
 
 
 def test_a_mapped_file_is_pickled_by_name(index: Index) -> None:
-    packed = open_images(index, 48, shrinking=cv2.INTER_AREA, cache="disk", threads=1)
+    packed = open_image_store(
+        index, 48, shrink_interpolation=cv2.INTER_AREA, cache="disk", threads=1
+    )
     assert isinstance(packed, PackedImages)
     pickled = pickle.dumps(packed)
     assert len(pickled) < 2000
@@ -93,14 +101,16 @@ def test_a_file_cache_is_used_again_until_an_image_changes(
 
     monkeypatch.setattr("utils.datasets.image_cache.read_image", decode)
 
-    def reopened(side: int = 48, shrinking: int = cv2.INTER_AREA) -> int:
+    def reopened(side: int = 48, shrink_interpolation: int = cv2.INTER_AREA) -> int:
         decoded.clear()
-        open_images(index, side, shrinking=shrinking, cache="disk", threads=1)
+        open_image_store(
+            index, side, shrink_interpolation=shrink_interpolation, cache="disk", threads=1
+        )
         return len(decoded)
 
     assert reopened() == 4
     assert reopened() == 0
-    assert reopened(shrinking=cv2.INTER_LINEAR) == 4
+    assert reopened(shrink_interpolation=cv2.INTER_LINEAR) == 4
     assert reopened(side=32) == 4
     assert len(image_caches(index)) == 3
     assert reopened() == 0
@@ -116,7 +126,9 @@ def test_a_read_only_data_set_is_cached_elsewhere(index: Index, cache_home: Path
     folder = Path(str(index.paths[0])).parent
     folder.chmod(0o555)
     try:
-        packed = open_images(index, 48, shrinking=cv2.INTER_AREA, cache="disk", threads=1)
+        packed = open_image_store(
+            index, 48, shrink_interpolation=cv2.INTER_AREA, cache="disk", threads=1
+        )
     finally:
         folder.chmod(0o755)
     assert isinstance(packed, PackedImages)
@@ -142,12 +154,18 @@ def test_without_room_images_are_decoded_every_time(
     # 32 * 48 + 48 * 32 + 48 * 48 + 16 * 48 px of 3 bytes are 18,432; four fifths of 23,000 are less
     monkeypatch.setattr(f"utils.datasets.image_cache.{measure}", lambda *_: 23_000)
     with caplog.at_level(logging.WARNING, "yolo"):
-        store = open_images(index, 48, shrinking=cv2.INTER_AREA, cache=cache, threads=1)  # type: ignore[arg-type]
+        store = open_image_store(
+            index,
+            48,
+            shrink_interpolation=cv2.INTER_AREA,
+            cache=cache,  # type: ignore[arg-type]
+            threads=1,
+        )
     assert isinstance(store, FileImages)
     assert reason in caplog.text
     monkeypatch.setattr(f"utils.datasets.image_cache.{measure}", lambda *_: 24_000)
     assert isinstance(
-        open_images(index, 48, shrinking=cv2.INTER_AREA, cache=cache, threads=1),  # type: ignore[arg-type]
+        open_image_store(index, 48, shrink_interpolation=cv2.INTER_AREA, cache=cache, threads=1),  # type: ignore[arg-type]
         PackedImages,
     )
 

@@ -231,7 +231,7 @@ def test_a_read_only_data_set_is_cached_elsewhere(folder: Path, cache_home: Path
 def test_no_place_for_a_cache_is_no_obstacle(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("utils.datasets.cache_files.writable", lambda folder: False)
+    monkeypatch.setattr("utils.datasets.cache_files.is_writable", lambda folder: False)
     assert len(build_index([folder], NAMES)) == 3
     assert "The index is rebuilt at every start: cannot write a cache file" in caplog.text
 

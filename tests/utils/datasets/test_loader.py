@@ -194,7 +194,7 @@ def requests(
 ) -> list[BatchRequest]:
     batches = square_batches(count, batch_size, 64).batches
     sampler = EpochSampler(
-        batches, seed=0, keep_together=False, neighbourhood=neighbourhood, **changes
+        batches, seed=0, shuffle_batches=False, neighbourhood=neighbourhood, **changes
     )
     sampler.seek(2, 0)
     return list(sampler)
@@ -233,7 +233,7 @@ def test_neighbourhoods_depend_neither_on_processes_nor_on_the_start() -> None:
     for shard in (Shard(0, 2), Shard(1, 2), Shard(3, 4)):
         assert [r.neighbours.tolist() for r in requests(21, 3, 9, shard=shard)] == whole
     sampler = EpochSampler(
-        square_batches(21, 3, 64).batches, seed=0, keep_together=False, neighbourhood=9
+        square_batches(21, 3, 64).batches, seed=0, shuffle_batches=False, neighbourhood=9
     )
     sampler.seek(2, 4)
     assert [request.neighbours.tolist() for request in sampler] == whole[4:]

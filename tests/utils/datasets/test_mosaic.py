@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from utils.datasets.affine import Warp
-from utils.datasets.augment import IGNORED, Picture
+from utils.datasets.augment import IGNORE_CLASS, LabeledImage
 from utils.datasets.mosaic import Layout, Place, Tile, compose, letterbox_layout, mosaic_layout
 
 TURNED = 1e-7
@@ -20,14 +20,14 @@ def tiles_of(images: list[np.ndarray], rows: list[np.ndarray]) -> list[Tile]:
 
 def composed(
     layout: Layout, images: list[np.ndarray], warp: Warp, shape: tuple[int, int]
-) -> Picture:
+) -> LabeledImage:
     out = np.zeros((*shape, 3), np.uint8)
     picture = compose(layout, warp, images.__getitem__, out)
     assert picture.image is out
     return picture
 
 
-def canvas_of(layout: Layout, images: list[np.ndarray], warp: Warp = Warp()) -> Picture:  # noqa: B008
+def canvas_of(layout: Layout, images: list[np.ndarray], warp: Warp = Warp()) -> LabeledImage:  # noqa: B008
     """The whole canvas as a picture."""
     return composed(layout, images, warp, layout.canvas)
 
@@ -106,11 +106,11 @@ def test_of_an_ignore_region_all_that_is_visible_stays(warp: Warp) -> None:
             [16.0, 16.0, 24.0, 24.0],  # all
         ]
     )
-    layout = one_tile((40, 40), corners, np.full(4, IGNORED))
+    layout = one_tile((40, 40), corners, np.full(4, IGNORE_CLASS))
     middle = composed(layout, [plain(40, 40, 0)], warp, (20, 20))  # 10 … 30 of both axes
     boxes = np.array([[0, 0, 1, 20], [0, 19.75, 20, 20], [6, 6, 14, 14]])
     np.testing.assert_allclose(middle.boxes, boxes, atol=1e-6)
-    assert middle.classes.tolist() == [IGNORED] * 3
+    assert middle.classes.tolist() == [IGNORE_CLASS] * 3
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_is_not_seen_is_not_loaded(
     centre: tuple[float, float], straight: list[int], turned: list[int]
 ) -> None:
     images = [plain(8, 8, level) for level in (10, 20, 30, 40)]
-    whole = np.array([[IGNORED, 0.5, 0.5, 1, 1]])
+    whole = np.array([[IGNORE_CLASS, 0.5, 0.5, 1, 1]])
     layout = mosaic_layout(tiles_of(images, [whole] * 4), (8, 8), 8)
     loaded: list[int] = []
 
@@ -186,7 +186,7 @@ def test_the_straight_way_leads_where_the_other_does(
 def test_boxes_lie_exactly_on_what_the_straight_way_draws(scale: float) -> None:
     """White images are boxes themselves; their edges are whole pixels of the picture."""
     images = [plain(48, 37, 255), plain(41, 48, 250), plain(48, 48, 245), plain(33, 48, 240)]
-    whole = np.array([[IGNORED, 0.5, 0.5, 1, 1]])  # which stays, however little is left
+    whole = np.array([[IGNORE_CLASS, 0.5, 0.5, 1, 1]])  # which stays, however little is left
     layout = mosaic_layout(tiles_of(images, [whole] * 4), (47, 50), 48)
     found = 0
     for centre in ((0.5, 0.5), (0.44, 0.53), (0.57, 0.41)):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.files.atomic_write import clear_parts, copy_replacing, link_replacing, write_replacing
+from utils.files.atomic_write import atomic_copy, atomic_link, atomic_write, remove_temporary_files
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -23,9 +23,9 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         part.write_text("half")
         raise KeyboardInterrupt
 
-    write_replacing(target, succeed)
+    atomic_write(target, succeed)
     with pytest.raises(KeyboardInterrupt):
-        write_replacing(target, fail)
+        atomic_write(target, fail)
     assert target.read_text() == "first"
     assert list(target.parent.iterdir()) == [target]
 
@@ -33,11 +33,11 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
     plain, target = tmp_path / "plain", tmp_path / "target"
     plain.touch()
-    write_replacing(target, Path.touch)
+    atomic_write(target, Path.touch)
     assert target.stat().st_mode == plain.stat().st_mode
 
 
-@pytest.mark.parametrize("replacing", [copy_replacing, link_replacing])
+@pytest.mark.parametrize("replacing", [atomic_copy, atomic_link])
 @pytest.mark.parametrize("links", [True, False])
 def test_a_copy_takes_the_place_of_what_was_there(
     tmp_path: Path,
@@ -56,14 +56,14 @@ def test_a_copy_takes_the_place_of_what_was_there(
     replacing(source, target)
     assert target.read_text() == "new"
     assert sorted(tmp_path.iterdir()) == [source, target]
-    write_replacing(source, Path.touch)
+    atomic_write(source, Path.touch)
     assert target.read_text() == "new"  # a file is replaced, never written into
 
 
 def test_a_copy_is_a_file_of_its_own(tmp_path: Path) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_text("mine")
-    copy_replacing(source, target)
+    atomic_copy(source, target)
     target.write_text("yours")
     assert source.read_text() == "mine"
 
@@ -100,7 +100,7 @@ def test_what_cannot_be_written_is_a_sentence_and_the_old_file_stays(
         elif where == "renaming":
             patch.setattr(Path, "replace", fail)
         with pytest.raises(UserError, match=f"cannot write .*results.csv: .*{sentence}") as refusal:
-            write_replacing(target, fail if where == "writing" else write_new)
+            atomic_write(target, fail if where == "writing" else write_new)
     assert isinstance(refusal.value, OSError)  # for those who can go on without the file
     assert refusal.value.errno == number
     assert target.read_text() == "old"
@@ -110,10 +110,10 @@ def test_what_cannot_be_written_is_a_sentence_and_the_old_file_stays(
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/x: File exists"):
-        write_replacing(tmp_path / "file" / "x", write_new)
+        atomic_write(tmp_path / "file" / "x", write_new)
     (tmp_path / "folder" / "full").mkdir(parents=True)
     with pytest.raises(UserError, match=r"cannot write .*folder: Is a directory"):
-        write_replacing(tmp_path / "folder", write_new)
+        atomic_write(tmp_path / "folder", write_new)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "folder"]
 
 
@@ -125,7 +125,7 @@ def test_an_error_of_the_network_stays_what_it_is(tmp_path: Path, error: OSError
         raise error
 
     with pytest.raises(type(error)) as raised:
-        write_replacing(tmp_path / "x", download)
+        atomic_write(tmp_path / "x", download)
     assert not isinstance(raised.value, UserError)
     assert list(tmp_path.iterdir()) == []
 
@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_flushed_takes_nothing_back(
 
     target = tmp_path / "x"
     monkeypatch.setattr(os, "fsync", flush)
-    write_replacing(target, write_new)
+    atomic_write(target, write_new)
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -169,7 +169,7 @@ def test_the_order_is_write_flush_rename_flush_the_folder(
 
     monkeypatch.setattr(os, "fsync", flush)
     monkeypatch.setattr(Path, "replace", rename)
-    write_replacing(tmp_path / "x", write)
+    atomic_write(tmp_path / "x", write)
     assert done == ["write", "flush file", "rename", "flush folder"]
 
 
@@ -177,7 +177,7 @@ def test_linking_what_is_linked_already_leaves_nothing_behind(tmp_path: Path) ->
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_text("same")
     for _ in range(2):
-        link_replacing(source, target)
+        atomic_link(source, target)
     assert target.samefile(source)
     assert sorted(tmp_path.iterdir()) == [source, target]
 
@@ -187,9 +187,9 @@ def test_two_who_write_one_file_do_not_meet(tmp_path: Path) -> None:
 
     def outer(part: Path) -> None:
         parts.append(part)
-        write_replacing(tmp_path / "x.csv", parts.append)
+        atomic_write(tmp_path / "x.csv", parts.append)
 
-    write_replacing(tmp_path / "x.csv", outer)
+    atomic_write(tmp_path / "x.csv", outer)
     assert len(set(parts)) == 2
     assert {part.suffix for part in parts} == {".csv"}
 
@@ -206,7 +206,7 @@ def test_parts_that_a_killed_process_left_are_cleared(tmp_path: Path) -> None:
 
     (tmp_path / ".hidden.csv").write_text("mine")
     with pytest.raises(KilledError):
-        write_replacing(tmp_path / "results.csv", die)
+        atomic_write(tmp_path / "results.csv", die)
     assert len(list(tmp_path.iterdir())) == 2
-    clear_parts(tmp_path)
+    remove_temporary_files(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [".hidden.csv"]

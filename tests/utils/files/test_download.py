@@ -8,14 +8,14 @@ import pytest
 
 from tests.utils.datasets.web import closed_address, serving
 from utils.errors import UserError
-from utils.files.download import fetch, is_address, unpack
+from utils.files.download import download_file, extract_zip, is_url
 
 
 def test_addresses() -> None:
-    assert is_address("https://example.org/a.zip")
-    assert is_address("http://example.org/a.zip")
-    assert not is_address("file:///etc/passwd")
-    assert not is_address("import os")
+    assert is_url("https://example.org/a.zip")
+    assert is_url("http://example.org/a.zip")
+    assert not is_url("file:///etc/passwd")
+    assert not is_url("import os")
 
 
 def test_fetch(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_fetch(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "a.zip").write_bytes(content)
     with serving(tmp_path / "site") as address:
-        fetch(f"{address}/a.zip", tmp_path / "new" / "b.zip")
+        download_file(f"{address}/a.zip", tmp_path / "new" / "b.zip")
     assert (tmp_path / "new" / "b.zip").read_bytes() == content
 
 
@@ -35,19 +35,19 @@ def test_a_failed_download_leaves_nothing(tmp_path: Path, name: str, reason: str
         serving(tmp_path) as address,
         pytest.raises(UserError, match=rf"^{address}/{name} cannot be downloaded \({reason}"),
     ):
-        fetch(f"{address}/{name}", tmp_path / "target" / "b.zip")
+        download_file(f"{address}/{name}", tmp_path / "target" / "b.zip")
     assert not list((tmp_path / "target").iterdir())
 
 
 def test_an_unreachable_address(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be downloaded \(.*refused"):
-        fetch(f"{closed_address()}/a.zip", tmp_path / "b.zip")
+        download_file(f"{closed_address()}/a.zip", tmp_path / "b.zip")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/a.zip", "/etc/passwd"])
 def test_only_the_web_is_fetched_from(tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match=rf"^{url} is not an http\(s\) URL"):
-        fetch(url, tmp_path / "a.zip")
+        download_file(url, tmp_path / "a.zip")
     assert not list(tmp_path.iterdir())
 
 
@@ -57,14 +57,14 @@ def test_redirections_that_leave_the_web_are_refused(tmp_path: Path, target: str
         serving(tmp_path) as address,
         pytest.raises(UserError, match=r"cannot be downloaded \(.*(redirects to ftp:|not allowed)"),
     ):
-        fetch(f"{address}/redirect?{target}", tmp_path / "target" / "a.zip")
+        download_file(f"{address}/redirect?{target}", tmp_path / "target" / "a.zip")
     assert not list((tmp_path / "target").iterdir())
 
 
 @pytest.mark.parametrize("url", ["http://[bad/a.zip", "http://localhost/ü", "http://a b/c"])
 def test_malformed_addresses(tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match="cannot be downloaded"):
-        fetch(url, tmp_path / "a.zip")
+        download_file(url, tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize("name", ["a.zip", "endless"])
@@ -79,7 +79,7 @@ def test_a_download_that_the_disk_has_no_room_for(
         serving(tmp_path) as address,
         pytest.raises(UserError, match=r"needs \d+ bytes, but only 1000 are free"),
     ):
-        fetch(f"{address}/{name}", tmp_path / "target" / "a.zip")
+        download_file(f"{address}/{name}", tmp_path / "target" / "a.zip")
     assert not list((tmp_path / "target").iterdir())
 
 
@@ -92,7 +92,7 @@ def archive_of(path: Path, entries: dict[str, bytes]) -> Path:
 
 def test_unpack(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"coco/": b"", "coco/a/1.txt": b"one", "2..txt": b"2"})
-    unpack(archive, tmp_path / "out")
+    extract_zip(archive, tmp_path / "out")
     assert (tmp_path / "out" / "coco" / "a" / "1.txt").read_bytes() == b"one"
     assert (tmp_path / "out" / "2..txt").read_bytes() == b"2"
 
@@ -106,7 +106,7 @@ def test_entries_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> N
     with pytest.raises(
         UserError, match=r"a\.zip is not safe: its entry .* is outside of the folder"
     ):
-        unpack(archive, tmp_path / "out")
+        extract_zip(archive, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())  # not even the good one
 
 
@@ -117,21 +117,21 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc")
     with pytest.raises(UserError, match="its entry 'odd' is a link or a device"):
-        unpack(tmp_path / "a.zip", tmp_path / "out")
+        extract_zip(tmp_path / "a.zip", tmp_path / "out")
 
 
 def test_unusual_compression_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a", b"content")
     with pytest.raises(UserError, match="its entry 'a' has an unusual compression method"):
-        unpack(tmp_path / "a.zip", tmp_path / "out")
+        extract_zip(tmp_path / "a.zip", tmp_path / "out")
 
 
 def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("utils.files.download.MAX_ENTRIES", 2)
     archive = archive_of(tmp_path / "a.zip", {"a": b"", "b": b"", "c": b""})
     with pytest.raises(UserError, match=r"a\.zip has 3 entries, more than 2"):
-        unpack(archive, tmp_path / "out")
+        extract_zip(archive, tmp_path / "out")
 
 
 def test_an_entry_that_is_larger_than_it_says_is_cut_off_and_refused(tmp_path: Path) -> None:
@@ -141,14 +141,14 @@ def test_an_entry_that_is_larger_than_it_says_is_cut_off_and_refused(tmp_path: P
     content[size : size + 4] = (1000).to_bytes(4, "little")
     archive.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.zip is damaged .*Bad CRC-32"):
-        unpack(archive, tmp_path / "out")
+        extract_zip(archive, tmp_path / "out")
     assert (tmp_path / "out" / "zeros").stat().st_size <= 1000
 
 
 def test_bombs_are_refused(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"zeros": bytes(1 << 20)})
     with pytest.raises(UserError, match="unpacks to 1048576 bytes, more than 100 times its size"):
-        unpack(archive, tmp_path / "out")
+        extract_zip(archive, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -156,7 +156,7 @@ def test_too_large_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100, 98, 2))
     with pytest.raises(UserError, match="unpacks to 3 bytes, but only 2 are free"):
-        unpack(archive_of(tmp_path / "a.zip", {"a": b"abc"}), tmp_path / "out")
+        extract_zip(archive_of(tmp_path / "a.zip", {"a": b"abc"}), tmp_path / "out")
 
 
 @pytest.mark.parametrize("damage", [lambda _: b"no zip", lambda content: content[:-30]])
@@ -165,13 +165,13 @@ def test_damaged_archives(tmp_path: Path, damage: object) -> None:
     assert callable(damage)
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(UserError, match=r"a\.zip is damaged .* delete it"):
-        unpack(archive, tmp_path / "out")
+        extract_zip(archive, tmp_path / "out")
 
 
 def test_an_archive_that_cannot_be_written(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"a": b"abc", "a/b": b"abc"})
     with pytest.raises(UserError, match=r"cannot write .*/out: .*; unpack .*/a\.zip yourself"):
-        unpack(archive, tmp_path / "out")
+        extract_zip(archive, tmp_path / "out")
 
 
 def test_any_damage_is_refused_or_harmless(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_any_damage_is_refused_or_harmless(tmp_path: Path) -> None:
             content[place] = rng.integers(256)
         archive.write_bytes(content[: rng.integers(len(content) // 2, 3 * len(content))])
         try:
-            unpack(archive, tmp_path / "out")
+            extract_zip(archive, tmp_path / "out")
         except UserError:
             refused += 1
     assert refused > 100

@@ -118,7 +118,7 @@ def test_images_become_fractions_channels_last() -> None:
     [("bf16", "cpu", "fp32"), ("fp32", "cuda", "fp32"), ("bf16", "cuda", "fp16")],
 )
 def test_boxes_are_judged_more_finely_than_bf16(name: str, device: str, evaluated: str) -> None:
-    assert Precision(name, device).for_evaluation == evaluated
+    assert Precision(name, device).eval_precision == evaluated
 
 
 FAULTS = """
@@ -177,7 +177,7 @@ def uncompiled_steps() -> Iterator[None]:
 def test_names_stay_and_copies_are_not_compiled() -> None:
     model = tiny()
     names = list(model.state_dict())
-    compile_forward(model, CPU, any_shape=False)
+    compile_forward(model, CPU, dynamic=False)
     assert is_compiled(model)
     assert list(model.state_dict()) == names
     for twin in (copy.deepcopy(model), fuse(model), ModelEma(model).model):
@@ -193,7 +193,7 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         UserError, match=r"--compile: .*\(.*No working C\+\+ compiler found\); install a C\+\+"
     ) as told:
-        compile_forward(model, CPU, any_shape=False)
+        compile_forward(model, CPU, dynamic=False)
     assert "TORCH_LOGS" not in str(told.value)
     assert not is_compiled(model)
 
@@ -221,7 +221,7 @@ def test_a_compiled_run_goes_on_compiled_until_it_is_told_not_to(tmp_path: Path)
 def test_compiled_steps_differ_by_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     model, twin = tiny(), tiny()
-    compile_forward(model, CPU, any_shape=False)
+    compile_forward(model, CPU, dynamic=False)
     for one in (model, twin):
         sum(level.square().mean() for level in one(IMAGES)).backward()
     for name, parameter in twin.named_parameters():

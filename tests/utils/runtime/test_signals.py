@@ -4,12 +4,12 @@ import threading
 import pytest
 
 from utils.errors import RunInterruptedError
-from utils.runtime.signals import Interrupts
+from utils.runtime.signals import SignalHandler
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 85)])
 def test_a_signal_is_obeyed_when_asked(name: str, code: int) -> None:
-    with Interrupts() as interrupts:
+    with SignalHandler() as interrupts:
         interrupts.check()
         interrupts.check_own()
         signal.raise_signal(signal.Signals[name])
@@ -25,7 +25,7 @@ def test_a_second_ctrl_c_stops_at_once_but_not_the_same_one_twice(
 ) -> None:
     seconds = iter([10.0, 10.2, 12.0])
     monkeypatch.setattr("utils.runtime.signals.time.monotonic", lambda: next(seconds))
-    with Interrupts():
+    with SignalHandler():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # passed on by a parent
         with pytest.raises(KeyboardInterrupt):
@@ -34,14 +34,14 @@ def test_a_second_ctrl_c_stops_at_once_but_not_the_same_one_twice(
 
 def test_handlers_are_given_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with Interrupts():
+    with SignalHandler():
         assert signal.getsignal(signal.SIGINT) is not before[0]
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_another_thread_takes_no_signals_over() -> None:
     def enter() -> None:
-        with Interrupts() as interrupts:
+        with SignalHandler() as interrupts:
             interrupts.check()
             handlers.append(signal.getsignal(signal.SIGTERM))
 
@@ -56,7 +56,7 @@ def test_another_thread_takes_no_signals_over() -> None:
 def test_ctrl_c_stops_at_once_after_another_signal_too(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([10.0, 12.0])
     monkeypatch.setattr("utils.runtime.signals.time.monotonic", lambda: next(seconds))
-    with Interrupts():
+    with SignalHandler():
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from utils.datasets.description import DatasetDescription
     from utils.tools.check.findings import Finding
-    from utils.tools.check.report import Survey
+    from utils.tools.check.report import DatasetReport
     from utils.tools.check.splits import Split
 
 log = logging.getLogger("yolo")
@@ -43,7 +43,7 @@ not have; any problem of the test split, which training does not use.
 """
 
 
-class Grid(NamedTuple):
+class AnchorGrid(NamedTuple):
     """Anchors and grid of a model."""
 
     anchors: np.ndarray
@@ -111,15 +111,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.datasets.description import load_description
 
     description = load_description(options.data)
-    grid = read_grid(options.cfg, options.weights)
-    survey = survey_dataset(description, grid, options.imgsz)
+    grid = read_anchor_grid(options.cfg, options.weights)
+    report = inspect_dataset(description, grid, options.imgsz)
     folder = options.out or Path("runs", "check", description.root.name)
-    write(survey, options.json or folder / "check.json", folder / "check.png")
-    if not survey.can_start:
+    write(report, options.json or folder / "check.json", folder / "check.png")
+    if not report.can_start:
         raise SystemExit(CANNOT_START)
 
 
-def read_grid(cfg: str, weights: str | None) -> Grid:
+def read_anchor_grid(cfg: str, weights: str | None) -> AnchorGrid:
     """Read the anchors and the grid of a model file or a weights file.
 
     Raises:
@@ -135,15 +135,17 @@ def read_grid(cfg: str, weights: str | None) -> Grid:
     spec = read_weights(find_weights(weights)).spec if weights else load_spec(Path(cfg))
     with torch.device("meta"):  # needs neither time nor memory
         strides = Detector(spec).strides
-    return Grid(np.array(spec.anchors, dtype=np.float64).reshape(-1, 2), min(strides))
+    return AnchorGrid(np.array(spec.anchors, dtype=np.float64).reshape(-1, 2), min(strides))
 
 
-def survey_dataset(description: DatasetDescription, grid: Grid, image_size: int) -> Survey:
+def inspect_dataset(
+    description: DatasetDescription, grid: AnchorGrid, image_size: int
+) -> DatasetReport:
     """Check all splits of a data set; problems are returned as findings, not raised."""
-    from utils.tools.check.findings import by_weight
+    from utils.tools.check.findings import by_severity
     from utils.tools.check.inspection import inspect
     from utils.tools.check.measures import measure
-    from utils.tools.check.report import Survey
+    from utils.tools.check.report import DatasetReport
     from utils.tools.check.splits import read_splits
 
     threads = TrainOptions.workers
@@ -153,12 +155,12 @@ def survey_dataset(description: DatasetDescription, grid: Grid, image_size: int)
     ]
     recalls = best_recalls(splits, grid, image_size)
     inspected = inspect(splits, measures, description.names, grid.cell, threads)
-    return Survey(
+    return DatasetReport(
         file=description.path,
         root=description.root,
         names=description.names,
         measures=tuple(measures),
-        findings=by_weight([*findings, *inspected, *about_anchors(recalls)]),
+        findings=by_severity([*findings, *inspected, *about_anchors(recalls)]),
         recalls=recalls,
         anchors=grid.anchors,
         cell=grid.cell,
@@ -166,7 +168,7 @@ def survey_dataset(description: DatasetDescription, grid: Grid, image_size: int)
     )
 
 
-def best_recalls(splits: Sequence[Split], grid: Grid, image_size: int) -> dict[str, float]:
+def best_recalls(splits: Sequence[Split], grid: AnchorGrid, image_size: int) -> dict[str, float]:
     """Return the best possible recall of the anchors by split, computed as in AutoAnchor."""
     from models.anchors import best_possible_recall, is_learnable
     from utils.autoanchor import box_sizes
@@ -196,7 +198,7 @@ def about_anchors(recalls: Mapping[str, float]) -> list[Finding]:
     return [Finding(NOTE, "train", text)]
 
 
-def write(survey: Survey, record_file: Path, plot_file: Path) -> None:
+def write(report: DatasetReport, record_file: Path, plot_file: Path) -> None:
     """Log the report, and write it as JSON and as a page of plots.
 
     There is no page if no split could be read.
@@ -204,19 +206,19 @@ def write(survey: Survey, record_file: Path, plot_file: Path) -> None:
     Raises:
         UserError: a file cannot be written.
     """
-    from utils.files.atomic_write import write_replacing, write_text_replacing
+    from utils.files.atomic_write import atomic_write, atomic_write_text
     from utils.tools.check.report import record, text_lines
 
-    for line in text_lines(survey):
+    for line in text_lines(report):
         log.info("%s", line)
 
-    text = json.dumps(record(survey), indent=2, ensure_ascii=False)
-    write_text_replacing(record_file, f"{text}\n")
+    text = json.dumps(record(report), indent=2, ensure_ascii=False)
+    atomic_write_text(record_file, f"{text}\n")
     written = [str(record_file)]
-    if survey.measures:
+    if report.measures:
         from utils.tools.check.page import save_dataset_page
 
-        write_replacing(plot_file, lambda part: save_dataset_page(survey, part))
+        atomic_write(plot_file, lambda part: save_dataset_page(report, part))
         written.append(str(plot_file))
     log.info("Results saved to %s", " and ".join(written))
 

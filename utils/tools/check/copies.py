@@ -29,7 +29,7 @@ class _Image(NamedTuple):
         return np.array(sorted(self.split.index.labels(self.number).tolist()))
 
 
-def find_copies(splits: Sequence[Split], threads: int) -> list[Finding]:
+def find_duplicate_images(splits: Sequence[Split], threads: int) -> list[Finding]:
     """Return findings about image files of equal content.
 
     Args:

@@ -20,7 +20,7 @@ END_BYTES = 4096
 BLOCK_BYTES = 1 << 20
 CHUNK = 64  # files per task of the thread pool
 
-Facts = dict[int, Hashable]
+Fingerprints = dict[int, Hashable]
 """A value to compare for each file, by its index; unreadable files are missing."""
 
 
@@ -35,7 +35,7 @@ def equal_files(paths: Sequence[str], threads: int) -> list[tuple[int, ...]]:
         Groups of indices into `paths`, ascending, sorted by their first index.
     """
     same_file: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    sizes: Facts = {}
+    sizes: Fingerprints = {}
     for i, path in enumerate(paths):
         try:
             status = os.stat(path)  # noqa: PTH116 -- a Path per file would cost seconds
@@ -54,36 +54,36 @@ def equal_files(paths: Sequence[str], threads: int) -> list[tuple[int, ...]]:
     return sorted(tuple(group) for group in whole if len(group) > 1)
 
 
-def _parted(group: Sequence[int], facts: Facts) -> list[list[int]]:
-    return [list(group)] if len(group) == 1 else _alike(group, facts)
+def _parted(group: Sequence[int], fingerprints: Fingerprints) -> list[list[int]]:
+    return [list(group)] if len(group) == 1 else _alike(group, fingerprints)
 
 
-def _alike(numbers: Iterable[int], facts: Facts) -> list[list[int]]:
+def _alike(numbers: Iterable[int], fingerprints: Fingerprints) -> list[list[int]]:
     """Group the indices of files by equal values."""
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     for i in numbers:
-        if i in facts:
-            groups[facts[i]].append(i)
+        if i in fingerprints:
+            groups[fingerprints[i]].append(i)
     return list(groups.values())
 
 
 def _read_all(
     read: Callable[[str], bytes | None], paths: Sequence[str], chosen: Sequence[int], threads: int
-) -> Facts:
+) -> Fingerprints:
     """Apply `read` to each chosen file; files for which it returns None are missing."""
 
     def read_chunk(start: int) -> list[bytes | None]:
         return [read(paths[i]) for i in chosen[start : start + CHUNK]]
 
-    found: Facts = {}
+    found: Fingerprints = {}
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=len(chosen), desc="Comparing files", unit="file", disable=None) as progress,
     ):
         starts = range(0, len(chosen), CHUNK)
-        for start, facts in zip(starts, pool.map(read_chunk, starts), strict=True):
+        for start, fingerprints in zip(starts, pool.map(read_chunk, starts), strict=True):
             files = chosen[start : start + CHUNK]
-            found |= {i: f for i, f in zip(files, facts, strict=True) if f is not None}
+            found |= {i: f for i, f in zip(files, fingerprints, strict=True) if f is not None}
             progress.update(len(files))
     return found
 

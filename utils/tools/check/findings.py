@@ -31,7 +31,7 @@ class Finding:
         return f"{where}{self.text.rstrip('.')}."
 
     @staticmethod
-    def serious(split: str, text: str, cases: tuple[str, ...] = ()) -> Finding:
+    def blocking(split: str, text: str, cases: tuple[str, ...] = ()) -> Finding:
         """Create a finding that prevents training; in the test split, only a warning."""
         return Finding(WARNING if split == NOT_TRAINED_ON else STOP, split, text, cases)
 
@@ -41,7 +41,7 @@ def can_start(findings: Iterable[Finding]) -> bool:
     return all(finding.level != STOP for finding in findings)
 
 
-def by_weight(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Sort findings by descending severity, and merge equal findings of several splits."""
     splits: defaultdict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
     for finding in findings:

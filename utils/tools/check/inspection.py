@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from models.anchors import MIN_SIDE
-from utils.tools.check.copies import find_copies
+from utils.tools.check.copies import find_duplicate_images
 from utils.tools.check.findings import NOTE, WARNING, Finding, count
 from utils.tools.check.measures import Measures
 from utils.tools.check.splits import Split, stray_labels
 
-LEFT_OUT = " is skipped: "
+SKIPPED = " is skipped: "
 """Part of the index's message about an unusable image."""
-EDGE = 1.0
+EDGE_TOLERANCE = 1.0
 """Pixels by which a box may extend beyond its image, for rounding."""
 
 
@@ -50,16 +50,16 @@ def inspect(
     if strays:
         text = f"{count(len(strays), 'label file')} without an image"
         findings.append(Finding(WARNING, "", text, tuple(strays)))
-    return findings + _class_balance(measures, names) + find_copies(splits, threads)
+    return findings + _class_balance(measures, names) + find_duplicate_images(splits, threads)
 
 
 def _unreadable(split: Split) -> list[Finding]:
-    left_out = tuple(message for message in split.index.messages if LEFT_OUT in message)
-    repaired = tuple(message for message in split.index.messages if LEFT_OUT not in message)
+    skipped = tuple(message for message in split.index.messages if SKIPPED in message)
+    repaired = tuple(message for message in split.index.messages if SKIPPED not in message)
     found = []
-    if left_out:
-        text = f"{count(len(left_out), 'image')} with an unusable image or label file"
-        found.append(Finding.serious(split.name, text, left_out))
+    if skipped:
+        text = f"{count(len(skipped), 'image')} with an unusable image or label file"
+        found.append(Finding.blocking(split.name, text, skipped))
     if repaired:
         text = f"{count(len(repaired), 'repair')} of label files"
         found.append(Finding(WARNING, split.name, text, repaired))
@@ -79,7 +79,7 @@ def _unknown_classes(split: Split, labels: Sequence[str], classes: int) -> list[
         f"{label}: class {', '.join(map(str, sorted(unknown)))}" for label, unknown in named.items()
     )
     text = f"{count(len(rows), 'box')} with a class out of range (classes are 0 to {classes - 1})"
-    return [Finding.serious(split.name, text, cases)]
+    return [Finding.blocking(split.name, text, cases)]
 
 
 def _shared_labels(split: Split) -> list[Finding]:
@@ -93,7 +93,9 @@ def _out_of_image(split: Split, measured: Measures, labels: Sequence[str]) -> li
     sizes = np.repeat(measured.image_sizes, measured.per_image, axis=0)
     centres, halves = measured.centres * sizes, measured.file_sides / 2
     beyond = np.maximum(halves - centres, centres + halves - sizes).max(axis=1, initial=0)
-    return _about_boxes(split, labels, beyond > EDGE, WARNING, "beyond the image by more than 1 px")
+    return _about_boxes(
+        split, labels, beyond > EDGE_TOLERANCE, WARNING, "beyond the image by more than 1 px"
+    )
 
 
 def _too_small(split: Split, measured: Measures, labels: Sequence[str], cell: int) -> list[Finding]:

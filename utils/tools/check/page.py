@@ -15,17 +15,17 @@ from utils.tools.check.findings import NOTE, STOP, WARNING
 from utils.tools.check.panels import (
     SPLIT_COLOURS,
     draw_aspects,
+    draw_boxes_per_image,
     draw_centres,
     draw_classes,
-    draw_crowds,
     draw_image_sizes,
     draw_scales,
     draw_sides,
 )
-from utils.tools.check.report import figure_rows
+from utils.tools.check.report import table_rows
 
 if TYPE_CHECKING:
-    from utils.tools.check.report import Survey
+    from utils.tools.check.report import DatasetReport
 
 WIDTH, HEIGHT = 14.0, 14.6  # inches, like all lengths here
 LEFT, RIGHT = 0.7, 13.7
@@ -46,28 +46,28 @@ TEXT_SIZES = {False: 9.5, True: 7.5}
 LEVEL_COLOURS = {STOP: VERMILION, WARNING: ORANGE, NOTE: QUIET}
 
 
-def save_dataset_page(survey: Survey, path: Path) -> None:
+def save_dataset_page(report: DatasetReport, path: Path) -> None:
     """Save the page of a data set with at least one readable split.
 
     Args:
-        survey: the checked data set.
+        report: the checked data set.
         path: the image file to write.
     """
     figure = new_figure(WIDTH, HEIGHT)
-    _write_title(figure, survey)
+    _write_title(figure, report)
     bottom = TABLE_TOP - TABLE_HEIGHT
-    _write_table(_place(figure, LEFT, bottom, TABLE_WIDTH, TABLE_HEIGHT), figure_rows(survey))
+    _write_table(_place(figure, LEFT, bottom, TABLE_WIDTH, TABLE_HEIGHT), table_rows(report))
     start = LEFT + TABLE_WIDTH + FINDINGS_GAP
-    _write_findings(_place(figure, start, bottom, RIGHT - start, TABLE_HEIGHT), survey)
+    _write_findings(_place(figure, start, bottom, RIGHT - start, TABLE_HEIGHT), report)
     classes = _place(figure, LEFT, CLASSES_BOTTOM, RIGHT - LEFT, CLASSES_HEIGHT)
-    draw_classes(classes, survey.measures, survey.names)
+    draw_classes(classes, report.measures, report.names)
     upper, lower = (_panels(figure, bottom) for bottom in PANEL_BOTTOMS)
-    draw_sides(upper[0], survey)
-    draw_scales(upper[1], survey)
-    draw_aspects(upper[2], survey.measures)
-    draw_crowds(lower[0], survey.measures)
-    draw_image_sizes(lower[1], survey.measures)
-    draw_centres(lower[2], survey.measures[0])
+    draw_sides(upper[0], report)
+    draw_scales(upper[1], report)
+    draw_aspects(upper[2], report.measures)
+    draw_boxes_per_image(lower[0], report.measures)
+    draw_image_sizes(lower[1], report.measures)
+    draw_centres(lower[2], report.measures[0])
     save_figure(figure, path)
 
 
@@ -83,14 +83,14 @@ def _panels(figure: Figure, bottom: float) -> list[Axes]:
     return [_place(figure, start, bottom, width, PANEL_HEIGHT) for start in starts]
 
 
-def _write_title(figure: Figure, survey: Survey) -> None:
+def _write_title(figure: Figure, report: DatasetReport) -> None:
     x, y = LEFT / WIDTH, TITLE / HEIGHT
-    title = f"{survey.root.name} at {survey.image_size} px"
+    title = f"{report.root.name} at {report.image_size} px"
     figure.text(x, y, title, fontsize=17, weight="bold", color=INK, va="center")
-    colour = GREEN if survey.can_start else VERMILION
+    colour = GREEN if report.can_start else VERMILION
     y = (TITLE - 1.6 * LINE) / HEIGHT
-    figure.text(x, y, survey.verdict, fontsize=11, weight="bold", color=colour, va="center")
-    place = str(survey.root)
+    figure.text(x, y, report.verdict, fontsize=11, weight="bold", color=colour, va="center")
+    place = str(report.root)
     figure.text(RIGHT / WIDTH, y, place, fontsize=9, color=QUIET, va="center", ha="right")
 
 
@@ -113,12 +113,12 @@ def _write_table(axes: Axes, rows: Sequence[Sequence[str]]) -> None:
             )
 
 
-def _write_findings(axes: Axes, survey: Survey) -> None:
+def _write_findings(axes: Axes, report: DatasetReport) -> None:
     """Write the findings, most severe first; the files are listed in the JSON file."""
     _make_lines(axes, 1.0)
     lines = [
         (finding.level if first else "", line)
-        for finding in survey.findings
+        for finding in report.findings
         for first, line in _wrapped(finding.sentence)
     ]
     if len(lines) > FINDINGS_SHOWN:

@@ -28,7 +28,7 @@ MIN_WHOLE = 1000.0  # values from here on are rounded to integers
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
+class DatasetReport:
     """The checked data set: statistics and findings."""
 
     file: Path
@@ -69,14 +69,14 @@ class Survey:
         return printable.replace(f"{self.root}{os.sep}", "")
 
 
-def figure_rows(survey: Survey) -> list[list[str]]:
+def table_rows(report: DatasetReport) -> list[list[str]]:
     """Return the table: rows of a title and one cell per split; the first row is the header."""
-    columns = [_column(survey, measures) for measures in survey.measures]
+    columns = [_column(report, measures) for measures in report.measures]
     titles = list(columns[0]) if columns else []
     return [[title, *(column[title] for column in columns)] for title in titles]
 
 
-def _column(survey: Survey, measures: Measures) -> dict[str, str]:
+def _column(report: DatasetReport, measures: Measures) -> dict[str, str]:
     """Return the cells of a split by row title."""
     boxes = len(measures.sides)
     used = int((measures.per_class > 0).sum())
@@ -92,16 +92,16 @@ def _column(survey: Survey, measures: Measures) -> dict[str, str]:
         "image height, px": _span(measures.image_sizes[:, 1]),
         "boxes per image": _span(measures.per_image),
         "width / height of boxes": _span(measures.aspects),
-        f"√area of boxes at {survey.image_size}, px": _span(measures.scales),
+        f"√area of boxes at {report.image_size}, px": _span(measures.scales),
         "COCO's small, medium, large": ", ".join(
             _share(number, boxes) for number in sizes.values()
         ),
-        f"smaller than a cell of {survey.cell} px": _share(
-            int(measures.below_cell(survey.cell).sum()), boxes
+        f"smaller than a cell of {report.cell} px": _share(
+            int(measures.below_cell(report.cell).sum()), boxes
         ),
         f"with a side below {MIN_SIDE:g} px": _share(int(measures.below_min_side().sum()), boxes),
     }
-    recall = survey.recalls.get(measures.split)
+    recall = report.recalls.get(measures.split)
     return column | {"best possible recall": NOTHING if recall is None else f"{recall:.4f}"}
 
 
@@ -120,60 +120,60 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if part and whole else "0"
 
 
-def text_lines(survey: Survey) -> list[str]:
+def text_lines(report: DatasetReport) -> list[str]:
     """Return the lines of the report for the terminal."""
-    size = f"{count(len(survey.names), 'class')}, at {survey.image_size} px"
-    lines = [f"{survey.file}: {survey.root}, {size}", ""]
-    rows = figure_rows(survey)
+    size = f"{count(len(report.names), 'class')}, at {report.image_size} px"
+    lines = [f"{report.file}: {report.root}, {size}", ""]
+    rows = table_rows(report)
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     for title, *cells in rows:
         right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([title.ljust(widths[0]), *right]))
-    if survey.measures:
-        lines += ["", *_class_lines(survey)]
-    for finding in survey.findings:
+    if report.measures:
+        lines += ["", *_class_lines(report)]
+    for finding in report.findings:
         lines += ["", f"{finding.level.upper()}  {finding.sentence}"]
-        lines += [f"    {survey.shorten(case)}" for case in finding.cases[:CASES_SHOWN]]
+        lines += [f"    {report.shorten(case)}" for case in finding.cases[:CASES_SHOWN]]
         if len(finding.cases) > CASES_SHOWN:
             lines.append(f"    … and {len(finding.cases) - CASES_SHOWN:,} more")
-    return [*lines, "", survey.verdict]
+    return [*lines, "", report.verdict]
 
 
-def _class_lines(survey: Survey) -> list[str]:
+def _class_lines(report: DatasetReport) -> list[str]:
     """Return the number of boxes per class of the first split, most frequent first."""
-    measures = survey.measures[0]
+    measures = report.measures[0]
     order = np.argsort(-measures.per_class, kind="stable")
-    parts = [f"{survey.names[i]} {measures.per_class[i]:,}" for i in order[:CLASSES_SHOWN]]
+    parts = [f"{report.names[i]} {measures.per_class[i]:,}" for i in order[:CLASSES_SHOWN]]
     if len(order) > CLASSES_SHOWN:
         parts.append(f"and {len(order) - CLASSES_SHOWN} rarer ones")
     return textwrap.wrap(f"classes of {measures.split}: {', '.join(parts)}", LINE)
 
 
-def record(survey: Survey) -> dict[str, object]:
+def record(report: DatasetReport) -> dict[str, object]:
     """Return the whole report as plain data for JSON, with all files of the findings."""
     return {
-        "data": str(survey.file),
-        "root": str(survey.root),
-        "image_size": survey.image_size,
-        "can_start": survey.can_start,
-        "verdict": survey.verdict,
-        "names": list(survey.names),
-        "anchors": np.round(survey.anchors, 3).tolist(),
-        "cell": survey.cell,
-        "splits": {measures.split: _split_record(survey, measures) for measures in survey.measures},
+        "data": str(report.file),
+        "root": str(report.root),
+        "image_size": report.image_size,
+        "can_start": report.can_start,
+        "verdict": report.verdict,
+        "names": list(report.names),
+        "anchors": np.round(report.anchors, 3).tolist(),
+        "cell": report.cell,
+        "splits": {measures.split: _split_record(report, measures) for measures in report.measures},
         "findings": [
             {
                 "level": finding.level,
                 "split": finding.split,
                 "text": finding.text,
-                "cases": [survey.shorten(case) for case in finding.cases],
+                "cases": [report.shorten(case) for case in finding.cases],
             }
-            for finding in survey.findings
+            for finding in report.findings
         ],
     }
 
 
-def _split_record(survey: Survey, measures: Measures) -> dict[str, object]:
+def _split_record(report: DatasetReport, measures: Measures) -> dict[str, object]:
     spreads = {
         "image_width": measures.image_sizes[:, 0],
         "image_height": measures.image_sizes[:, 1],
@@ -191,9 +191,9 @@ def _split_record(survey: Survey, measures: Measures) -> dict[str, object]:
         "classes_used": int((measures.per_class > 0).sum()),
         "boxes_per_class": measures.per_class.tolist(),
         "boxes_by_size": by_size(measures),
-        "boxes_below_cell": int(measures.below_cell(survey.cell).sum()),
+        "boxes_below_cell": int(measures.below_cell(report.cell).sum()),
         "boxes_below_2_px": int(measures.below_min_side().sum()),
-        "best_possible_recall": survey.recalls.get(measures.split),
+        "best_possible_recall": report.recalls.get(measures.split),
         "image_sizes": frequent_sizes(measures, SIZES_KEPT),
         **{name: spread(values) for name, values in spreads.items() if len(values)},
     }

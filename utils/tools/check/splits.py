@@ -37,7 +37,7 @@ class Split:
     """The label file of each image; it may not exist."""
 
 
-class Reading(NamedTuple):
+class ReadSplits(NamedTuple):
     """The readable splits of a data set, and findings about the others."""
 
     splits: tuple[Split, ...]
@@ -59,7 +59,7 @@ class _EveryClass(Sequence[str]):
         return list(map(str, numbers)) if isinstance(numbers, range) else str(numbers)
 
 
-def read_splits(description: DatasetDescription, threads: int) -> Reading:
+def read_splits(description: DatasetDescription, threads: int) -> ReadSplits:
     """Get the data set as training does, and index every split that exists.
 
     The `test:` split is optional, because training does not use it.
@@ -81,8 +81,8 @@ def read_splits(description: DatasetDescription, threads: int) -> Reading:
         try:
             splits.append(_read_split(name, sources, threads))
         except UserError as error:
-            findings.append(Finding.serious(name, str(error)))
-    return Reading(tuple(splits), tuple(findings))
+            findings.append(Finding.blocking(name, str(error)))
+    return ReadSplits(tuple(splits), tuple(findings))
 
 
 def _read_split(name: str, sources: tuple[Path, ...], threads: int) -> Split:

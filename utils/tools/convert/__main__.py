@@ -93,7 +93,7 @@ class OutputOptions:
 SourceOptions = CityPersonsOptions | CocoOptions | VocOptions
 
 
-class Form(NamedTuple):
+class AnnotationFormat(NamedTuple):
     """An annotation format."""
 
     help: str
@@ -102,10 +102,10 @@ class Form(NamedTuple):
     """Default output folder, named by data/*.yaml, below the folder of data sets."""
 
 
-FORMS = {
-    "citypersons": Form("CityPersons' .mat files", CityPersonsOptions, "citypersons"),
-    "coco": Form("instances_*.json files in COCO format", CocoOptions, "coco"),
-    "voc": Form("XML files with ImageSets, in Pascal VOC format", VocOptions, "VOC"),
+FORMATS = {
+    "citypersons": AnnotationFormat("CityPersons' .mat files", CityPersonsOptions, "citypersons"),
+    "coco": AnnotationFormat("instances_*.json files in COCO format", CocoOptions, "coco"),
+    "voc": AnnotationFormat("XML files with ImageSets, in Pascal VOC format", VocOptions, "VOC"),
 }
 
 
@@ -116,9 +116,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Convert original annotations to YOLO labels, ignore regions and a data-set "
         "file. Images are linked, not copied.",
     )
-    metavar = "{" + ",".join(FORMS) + "}"
+    metavar = "{" + ",".join(FORMATS) + "}"
     forms = parser.add_subparsers(dest="form", required=True, metavar=metavar)
-    for name, form in FORMS.items():
+    for name, form in FORMATS.items():
         subparser = forms.add_parser(name, help=form.help)
         add_options(subparser, form.options)
         add_options(subparser, OutputOptions)
@@ -128,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and convert."""
     given = vars(build_parser().parse_args(argv))
-    form = FORMS[given["form"]]
+    form = FORMATS[given["form"]]
     source, output = options_from(given, form.options), options_from(given, OutputOptions)
     if not source.source.is_dir():
         raise UserError(f"{source.source} is not a folder; give the folder of the annotations.")
@@ -148,11 +148,13 @@ def read_annotations(options: SourceOptions) -> Conversion:
         UserError: an option or an annotation is invalid.
     """
     if isinstance(options, CityPersonsOptions):
-        from utils.tools.convert.citypersons import Choice, parse_classes, read_citypersons
+        from utils.tools.convert.citypersons import LabelFilter, parse_classes, read_citypersons
 
         classes = parse_classes(options.classes)
-        choice = Choice(classes, options.visible, options.min_height, options.min_visibility)
-        return read_citypersons(options.source, options.images or options.source, choice)
+        label_filter = LabelFilter(
+            classes, options.visible, options.min_height, options.min_visibility
+        )
+        return read_citypersons(options.source, options.images or options.source, label_filter)
     if isinstance(options, CocoOptions):
         from utils.tools.convert.coco import read_coco
 

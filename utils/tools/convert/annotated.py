@@ -63,7 +63,7 @@ class Split(NamedTuple):
 class Conversion:
     """A converted data set, ready to be written."""
 
-    form: str
+    source_format: str
     """Original format: citypersons, coco or voc."""
     settings: Mapping[str, object]
     """Options of the conversion, as plain data."""
@@ -74,13 +74,13 @@ class Conversion:
     splits: tuple[Split, ...]
     entries: Mapping[str, str] = field(default_factory=dict)
     """Additional entries of the data-set file."""
-    documents: Mapping[str, object] = field(default_factory=dict)
+    json_files: Mapping[str, object] = field(default_factory=dict)
     """Content of additional JSON files, by path in the data set."""
-    originals: Mapping[str, Path] = field(default_factory=dict)
+    linked_files: Mapping[str, Path] = field(default_factory=dict)
     """Additional files to link, by path in the data set."""
     lists: bool = False
     """Whether to write a SPLIT.txt that lists the images of each split."""
-    where_images: str = "put them there"
+    missing_images_remedy: str = "put them there"
     """What to do if images are missing, as a clause for the message."""
 
 

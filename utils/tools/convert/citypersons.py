@@ -45,7 +45,7 @@ CATEGORIES = (
 )
 
 
-class Choice(NamedTuple):
+class LabelFilter(NamedTuple):
     """Selects the boxes that become labels; all others become ignore regions."""
 
     classes: tuple[str, ...]
@@ -57,7 +57,7 @@ class Choice(NamedTuple):
     min_visibility: float
     """Minimum area of the visible box over the area of the full box."""
 
-    def judge(self, row: Sequence[int]) -> Annotation:
+    def to_annotation(self, row: Sequence[int]) -> Annotation:
         """Convert a row of the annotations to a label or an ignore region."""
         kind, visibility = KINDS[row[0]], _visibility(row)
         # The box of a group is its visible box; the columns of the visible box are empty.
@@ -86,21 +86,22 @@ def parse_classes(text: str) -> tuple[str, ...]:
     return classes
 
 
-def read_citypersons(annotations: Path, images: Path, choice: Choice) -> Conversion:
+def read_citypersons(annotations: Path, images: Path, label_filter: LabelFilter) -> Conversion:
     """Read anno_train.mat and anno_val.mat; one of them may be missing.
 
     Args:
         annotations: folder of the .mat files.
         images: folder that contains leftImg8bit/, or that folder itself.
-        choice: selects the boxes that become labels.
+        label_filter: selects the boxes that become labels.
 
     Raises:
         UserError: both files are missing, a file is damaged, an option is out of range, or SciPy is
             not installed.
     """
-    if not 0 <= choice.min_visibility <= 1 or choice.min_height < 0:
+    if not 0 <= label_filter.min_visibility <= 1 or label_filter.min_height < 0:
         raise UserError(
-            f"--min-height {choice.min_height:g} --min-visibility {choice.min_visibility:g}: "
+            f"--min-height {label_filter.min_height:g} "
+            f"--min-visibility {label_filter.min_visibility:g}: "
             "the height must be at least 0, the visibility from 0 to 1."
         )
     files = {split: annotations / f"anno_{split}.mat" for split in SPLITS}
@@ -115,25 +116,25 @@ def read_citypersons(annotations: Path, images: Path, choice: Choice) -> Convers
     for split, file in files.items():
         mat_images = read_mat(file, split)
         _require_known_classes(mat_images, file)
-        found = tuple(_image(image, root / split, choice, file) for image in mat_images)
+        found = tuple(_image(image, root / split, label_filter, file) for image in mat_images)
         require_distinct(found, str(file))
         splits.append(Split(split, split, found))
-        truths[f"annotations/{split}_gt.json"] = benchmark_truth(mat_images)
+        truths[f"annotations/{split}_gt.json"] = benchmark_ground_truth(mat_images)
     entries = {}
-    if KINDS[PEDESTRIAN] in choice.classes:
+    if KINDS[PEDESTRIAN] in label_filter.classes:
         evaluated = "val" if "val" in files else "train"
         entries["miss_rate_gt"] = f"annotations/{evaluated}_gt.json"
-        if choice.visible:
+        if label_filter.visible:
             log.warning("The miss rate is evaluated with full boxes, as in the benchmark.")
     return Conversion(
-        form="citypersons",
-        settings={"annotations": str(annotations), **choice._asdict()},
+        source_format="citypersons",
+        settings={"annotations": str(annotations), **label_filter._asdict()},
         kinds=KINDS,
-        names=choice.classes,
+        names=label_filter.classes,
         splits=tuple(splits),
         entries=entries,
-        documents=truths,
-        where_images=(
+        json_files=truths,
+        missing_images_remedy=(
             "download leftImg8bit_trainvaltest.zip from https://www.cityscapes-dataset.com, which "
             "needs an account, unpack it and give its folder with --images"
         ),
@@ -150,10 +151,16 @@ def _require_known_classes(mat_images: Sequence[MatImage], file: Path) -> None:
             )
 
 
-def _image(image: MatImage, folder: Path, choice: Choice, origin: Path) -> AnnotatedImage:
+def _image(
+    image: MatImage, folder: Path, label_filter: LabelFilter, origin: Path
+) -> AnnotatedImage:
     place = image_place(f"{image.city}/{image.name}", str(origin))
     return AnnotatedImage(
-        place, folder / place, WIDTH, HEIGHT, tuple(choice.judge(row) for row in image.rows)
+        place,
+        folder / place,
+        WIDTH,
+        HEIGHT,
+        tuple(label_filter.to_annotation(row) for row in image.rows),
     )
 
 
@@ -168,7 +175,7 @@ def _visibility(row: Sequence[int]) -> float:
     return row[8] * row[9] / area if area else 0.0
 
 
-def benchmark_truth(mat_images: Sequence[MatImage]) -> dict[str, object]:
+def benchmark_ground_truth(mat_images: Sequence[MatImage]) -> dict[str, object]:
     """Return the ground truth in the format of the benchmark's evaluation.
 
     It does not depend on the selected labels. Every row has the category of pedestrians; rows of

@@ -74,13 +74,13 @@ def read_coco(source: Path, images: Path) -> Conversion:
         splits.append(_split(instances, images))
     val = next((split.name for split in splits if split.role == "val"), None)
     return Conversion(
-        form="coco",
+        source_format="coco",
         settings={"annotations": [str(file) for file in files]},
         kinds=(*categories.values(), *(_crowd(name) for name in categories.values())),
         names=tuple(categories.values()),
         splits=tuple(splits),
         entries={"annotations": f"annotations/{PREFIX}{val}.json"} if val else {},
-        originals={f"annotations/{file.name}": file for file in files},
+        linked_files={f"annotations/{file.name}": file for file in files},
         lists=True,  # data/coco.yaml names them
     )
 
@@ -110,7 +110,7 @@ def _read_instances(file: Path) -> _Instances:
     if not images or not categories:
         raise UserError(f"{file} has no images or no categories; add them.")
     names = {
-        _whole(entry, "id", f"{file}: a category"): _text(entry, "name", f"{file}: a category")
+        _integer(entry, "id", f"{file}: a category"): _text(entry, "name", f"{file}: a category")
         for entry in categories
     }
     if len(names) < len(categories):
@@ -147,7 +147,7 @@ def _split(instances: _Instances, images: Path) -> Split:
                 file=folder / text,
                 width=_side(entry, "width", origin),
                 height=_side(entry, "height", origin),
-                annotations=tuple(by_image[_whole(entry, "id", origin)]),
+                annotations=tuple(by_image[_integer(entry, "id", origin)]),
             )
         )
     require_distinct(tuple(found), str(file))
@@ -164,17 +164,17 @@ def _annotations(instances: _Instances) -> Mapping[int, list[Annotation]]:
     """Return the annotations of each image, by image id."""
     file = instances.file
     labels = {number: label for label, number in enumerate(instances.categories)}
-    ids = [_whole(entry, "id", f"{file}: an image") for entry in instances.images]
+    ids = [_integer(entry, "id", f"{file}: an image") for entry in instances.images]
     known = set(ids)
     if len(known) < len(ids):
         raise UserError(f"{file} has two images with the same id; change one of the ids.")
     by_image: defaultdict[int, list[Annotation]] = defaultdict(list)
     for i, entry in enumerate(_progress(instances.annotations, f"Reading {file.name}")):
         origin = f"{file}: annotation {entry.get('id', f'number {i}')}"
-        image = _whole(entry, "image_id", origin)
+        image = _integer(entry, "image_id", origin)
         if image not in known:
             raise UserError(f"{origin} has unknown image_id {image}; add the image or correct it.")
-        category = _whole(entry, "category_id", origin)
+        category = _integer(entry, "category_id", origin)
         if category not in labels:
             raise UserError(
                 f"{origin} has unknown category_id {category}; add the category or correct it."
@@ -209,7 +209,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and abs(value) <= MAX_PIXELS  # False for NaN
 
 
-def _whole(entry: Entry, key: str, origin: str) -> int:
+def _integer(entry: Entry, key: str, origin: str) -> int:
     value = entry.get(key)
     if not isinstance(value, int):
         raise UserError(f"{origin} has {key} {value!r:.80}; it must be an integer.")
@@ -217,7 +217,7 @@ def _whole(entry: Entry, key: str, origin: str) -> int:
 
 
 def _side(entry: Entry, key: str, origin: str) -> int:
-    value = _whole(entry, key, origin)
+    value = _integer(entry, key, origin)
     if not 0 < value <= MAX_PIXELS:
         raise UserError(f"{origin} has {key} {value!r:.20}; it must be 1 to {MAX_PIXELS}.")
     return value

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from utils.datasets.ignore_regions import IGNORE_FOLDER
 from utils.datasets.labels import IMAGE_FOLDER, LABEL_FOLDER
 from utils.errors import UserError
-from utils.files.atomic_write import write_text_replacing
+from utils.files.atomic_write import atomic_write_text
 from utils.tools.convert.annotated import AnnotatedImage, Conversion, Split
 from utils.tools.convert.label_rows import Tally
 from utils.tools.convert.links import link, other_images
@@ -65,13 +65,14 @@ def _require_images(conversion: Conversion) -> None:
     if missing:
         raise UserError(
             f"{missing[0]} does not exist ({len(missing)} of {len(images)} images are missing); "
-            f"{conversion.where_images}, or use --allow-missing-images to write labels only."
+            f"{conversion.missing_images_remedy}, "
+            "or use --allow-missing-images to write labels only."
         )
 
 
 def _write(conversion: Conversion, out: Path) -> list[Tally]:
     _require_own(conversion, out)
-    record: dict[str, object] = {"from": conversion.form, **conversion.settings}
+    record: dict[str, object] = {"from": conversion.source_format, **conversion.settings}
     _write_json(out / RECORD, {**record, "complete": False})
     (out / DATA_FILE).unlink(missing_ok=True)
     tallies = []
@@ -80,14 +81,14 @@ def _write(conversion: Conversion, out: Path) -> list[Tally]:
         _link_images(split, out)
         if conversion.lists:
             places = (f"./{IMAGE_FOLDER}/{split.name}/{image.place}\n" for image in split.images)
-            write_text_replacing(out / f"{split.name}.txt", "".join(places))
-    for place, content in conversion.documents.items():
+            atomic_write_text(out / f"{split.name}.txt", "".join(places))
+    for place, content in conversion.json_files.items():
         _write_json(out / place, content)
-    for place, original in conversion.originals.items():
+    for place, original in conversion.linked_files.items():
         link(original, out / place)
     summary = [summary_record(tally) for tally in tallies]
     _write_json(out / RECORD, {**record, "complete": True, "splits": summary})
-    write_text_replacing(out / DATA_FILE, data_file_text(conversion))
+    atomic_write_text(out / DATA_FILE, data_file_text(conversion))
     log_summary(tallies)
     log.info("Data-set file saved to %s", out / DATA_FILE)
     return tallies
@@ -100,7 +101,7 @@ def _require_own(conversion: Conversion, out: Path) -> None:
     trees = [
         f"{tree}/{s.name}" for s in conversion.splits for tree in (LABEL_FOLDER, IGNORE_FOLDER)
     ]
-    for place in (DATA_FILE, *trees, *conversion.documents):
+    for place in (DATA_FILE, *trees, *conversion.json_files):
         if (out / place).exists():
             raise UserError(
                 f"{out / place} exists and was not written by a conversion; move it away, "
@@ -174,9 +175,11 @@ def data_file_text(conversion: Conversion) -> str:
             content[role] = folders if len(folders) > 1 else folders[0]
     content |= conversion.entries
     content["names"] = dict(enumerate(conversion.names))
-    header = f"# Made by python -m utils.tools.convert {conversion.form}; see {RECORD}.\n\n"
+    header = (
+        f"# Made by python -m utils.tools.convert {conversion.source_format}; see {RECORD}.\n\n"
+    )
     return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _write_json(target: Path, content: object) -> None:
-    write_text_replacing(target, json.dumps(content, separators=(",", ":")))
+    atomic_write_text(target, json.dumps(content, separators=(",", ":")))

@@ -46,7 +46,7 @@ class _Object(NamedTuple):
     difficult: bool
 
 
-class _Picture(NamedTuple):
+class _VocImage(NamedTuple):
     """The content of an XML file, and its image."""
 
     file: Path
@@ -79,12 +79,12 @@ def read_voc(source: Path, classes: Sequence[str] = ()) -> Conversion:
     Raises:
         UserError: a file is missing or damaged, or a class does not occur.
     """
-    read: list[tuple[str, str, list[_Picture]]] = []
+    read: list[tuple[str, str, list[_VocImage]]] = []
     for year in _years(source):
         images = _images_by_stem(year.folder / "JPEGImages")
         for list_file in _lists(year.folder):
             name = list_file.stem
-            read.append((name + year.suffix, name, _pictures(year, list_file, images)))
+            read.append((name + year.suffix, name, _read_list(year, list_file, images)))
     kinds = sorted({o.name for _, _, entries in read for e in entries for o in e.objects})
     unknown = [name for name in classes if name not in kinds]
     if unknown or not kinds:
@@ -98,7 +98,7 @@ def read_voc(source: Path, classes: Sequence[str] = ()) -> Conversion:
     tested = years and any(role == "test" for _, role, _ in read)
     published = {"train": "train", "val": "train", "test": "val"}
     return Conversion(
-        form="voc",
+        source_format="voc",
         settings={"annotations": str(source), "classes": list(names)},
         kinds=tuple(kinds),
         names=names,
@@ -138,7 +138,7 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
     return {file.stem: file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES}
 
 
-def _pictures(year: _Year, list_file: Path, images: dict[str, Path]) -> list[_Picture]:
+def _read_list(year: _Year, list_file: Path, images: dict[str, Path]) -> list[_VocImage]:
     try:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -157,7 +157,7 @@ def _pictures(year: _Year, list_file: Path, images: dict[str, Path]) -> list[_Pi
             )
         usual = year.folder / "JPEGImages" / name
         file = year.folder / "Annotations" / f"{stem}.xml"
-        found.append(_read_picture(file, images.get(stem, usual)))
+        found.append(_read_xml_file(file, images.get(stem, usual)))
     return found
 
 
@@ -166,7 +166,7 @@ def _progress(stems: list[str], title: str) -> Iterable[str]:
 
 
 def _images(
-    entries: Sequence[_Picture], names: tuple[str, ...], origin: str
+    entries: Sequence[_VocImage], names: tuple[str, ...], origin: str
 ) -> tuple[AnnotatedImage, ...]:
     found = tuple(
         AnnotatedImage(
@@ -211,14 +211,14 @@ def parse_xml(content: bytes, origin: Path) -> ET.Element:
         raise UserError(f"{origin} is damaged ({error}); get it again.") from error
 
 
-def _read_picture(file: Path, image: Path) -> _Picture:
+def _read_xml_file(file: Path, image: Path) -> _VocImage:
     try:
         root = parse_xml(file.read_bytes(), file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}; get it again.") from error
     width, height = _size(root, file, image)
     objects = tuple(_object(element, file) for element in root.findall("object"))
-    return _Picture(file, image, width, height, objects)
+    return _VocImage(file, image, width, height, objects)
 
 
 def _size(root: ET.Element, file: Path, image: Path) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from tests.paths import DATASETS, ROOT, SHARED, requires_shared
 from tests.utils.datasets.drawn import draw
 from utils.errors import UserError
 from utils.tools.check import page as dataset_page
-from utils.tools.check.__main__ import main, read_grid
+from utils.tools.check.__main__ import main, read_anchor_grid
 
 BOX = "0 .5 .5 .5 .5\n"
 IMAGES = 4  # of each split
@@ -251,15 +251,15 @@ def test_anchors_that_do_not_fit_are_told(tmp_path: Path) -> None:
 
 
 def test_anchors_and_cells_of_models() -> None:
-    assert read_grid("yolov5x.yaml", None).anchors.tolist()[::8] == [[10, 13], [373, 326]]
-    assert read_grid("yolov5n6.yaml", None).anchors.shape == (12, 2)
-    assert read_grid("yolov5n6.yaml", None).cell == 8
+    assert read_anchor_grid("yolov5x.yaml", None).anchors.tolist()[::8] == [[10, 13], [373, 326]]
+    assert read_anchor_grid("yolov5n6.yaml", None).anchors.shape == (12, 2)
+    assert read_anchor_grid("yolov5n6.yaml", None).cell == 8
 
 
 @requires_shared
 def test_anchors_of_weights() -> None:
-    grid = read_grid("yolov5n6.yaml", str(SHARED / "weights" / "yolov5n.pt"))
-    np.testing.assert_allclose(grid.anchors, read_grid("yolov5n.yaml", None).anchors)
+    grid = read_anchor_grid("yolov5n6.yaml", str(SHARED / "weights" / "yolov5n.pt"))
+    np.testing.assert_allclose(grid.anchors, read_anchor_grid("yolov5n.yaml", None).anchors)
 
 
 @requires_shared

@@ -16,63 +16,63 @@ from utils.datasets.index import build_index
 from utils.errors import UserError
 from utils.tools.convert.__main__ import main
 from utils.tools.convert.annotated import Annotation, Corners
-from utils.tools.convert.citypersons import Choice, parse_classes, read_citypersons
+from utils.tools.convert.citypersons import LabelFilter, parse_classes, read_citypersons
 from utils.tools.convert.mat_files import read_mat, read_mat_here
 
-CHOICE = Choice(("pedestrian",), visible=False, min_height=20, min_visibility=0.2)
+FILTER = LabelFilter(("pedestrian",), visible=False, min_height=20, min_visibility=0.2)
 IMAGE = "aachen_000000_000001_leftImg8bit.png"
 
 
 @pytest.mark.parametrize(
-    ("row", "choice", "expected"),
+    ("row", "label_filter", "expected"),
     [
-        (person(1, 100, 50, 20), CHOICE, Annotation("pedestrian", Corners(100, 50, 108, 70), 0)),
+        (person(1, 100, 50, 20), FILTER, Annotation("pedestrian", Corners(100, 50, 108, 70), 0)),
         (
             person(1, 0, 0, 19),
-            CHOICE,
+            FILTER,
             Annotation("pedestrian", Corners(0, 0, 8, 19), None, "lower than 20 px"),
         ),
         # Exactly a fifth is enough, a little less is not.
         (
             person(1, 0, 0, 100, 0.2),
-            CHOICE,
+            FILTER,
             Annotation("pedestrian", Corners(0, 0, 41, 100), 0),
         ),
         (
             person(1, 0, 0, 100, 0.19),
-            CHOICE,
+            FILTER,
             Annotation("pedestrian", Corners(0, 0, 41, 100), None, "less than 0.2 visible"),
         ),
         (
             person(0, 0, 0, 100),
-            CHOICE,
+            FILTER,
             Annotation("ignore", Corners(0, 0, 41, 100), None, "of class ignore"),
         ),
         (
             person(2, 0, 0, 100),
-            CHOICE,
+            FILTER,
             Annotation("rider", Corners(0, 0, 41, 100), None, "of class rider"),
         ),
         (
             person(2, 0, 0, 100, 0.5),
-            CHOICE._replace(classes=("rider", "pedestrian"), visible=True),
+            FILTER._replace(classes=("rider", "pedestrian"), visible=True),
             Annotation("rider", Corners(0, 0, 41, 50), 0),
         ),
         (
             person(1, 0, 0, 100, 0.5),
-            CHOICE._replace(classes=("rider", "pedestrian")),
+            FILTER._replace(classes=("rider", "pedestrian")),
             Annotation("pedestrian", Corners(0, 0, 41, 100), 1),
         ),
         # Groups come without a visible box; theirs is all visible.
         (
             (5, 10, 20, 60, 50, 0, 0, 0, 0, 0),
-            CHOICE._replace(classes=("group",), visible=True),
+            FILTER._replace(classes=("group",), visible=True),
             Annotation("group", Corners(10, 20, 70, 70), 0),
         ),
     ],
 )
-def test_what_becomes_of_a_row(row: Row, choice: Choice, expected: Annotation) -> None:
-    assert choice.judge(row) == expected
+def test_what_becomes_of_a_row(row: Row, label_filter: LabelFilter, expected: Annotation) -> None:
+    assert label_filter.to_annotation(row) == expected
 
 
 def test_classes() -> None:
@@ -115,8 +115,8 @@ def test_from_annotations_to_training(tmp_path: Path) -> None:
 def test_the_truth_is_the_benchmarks_whatever_the_labels(tmp_path: Path) -> None:
     rows = [person(1, -5, 0, 10, 1 / 3), person(2, 0, 0, 100), (5, 10, 20, 60, 50, 0, 0, 0, 0, 0)]
     write_annotations(tmp_path, "val", {IMAGE: rows})
-    conversion = read_citypersons(tmp_path, tmp_path, CHOICE)
-    truth: Any = conversion.documents["annotations/val_gt.json"]
+    conversion = read_citypersons(tmp_path, tmp_path, FILTER)
+    truth: Any = conversion.json_files["annotations/val_gt.json"]
     assert truth["annotations"] == [
         {
             "id": 1,
@@ -196,7 +196,7 @@ def test_who_is_judged(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
     write_annotations(tmp_path, "val", {IMAGE: []})
-    riders = CHOICE._replace(classes=("rider",), visible=True)
+    riders = FILTER._replace(classes=("rider",), visible=True)
     assert read_citypersons(tmp_path, tmp_path, riders).entries == {}
     assert caplog.messages == []
     both = read_citypersons(tmp_path, tmp_path, riders._replace(classes=("rider", "pedestrian")))
@@ -270,14 +270,14 @@ def test_other_boxes(tmp_path: Path, boxes: object, message: str) -> None:
 def test_other_images(tmp_path: Path, name: str, row: Row, message: str) -> None:
     write_annotations(tmp_path, "val", {name: [row]})
     with pytest.raises(UserError, match=message):
-        read_citypersons(tmp_path, tmp_path, CHOICE)
+        read_citypersons(tmp_path, tmp_path, FILTER)
 
 
 def test_nothing_to_convert(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has neither anno_train\.mat nor anno_val\.mat; get"):
-        read_citypersons(tmp_path, tmp_path, CHOICE)
+        read_citypersons(tmp_path, tmp_path, FILTER)
     with pytest.raises(UserError, match=r"--min-visibility 65: .* the visibility from 0 to 1"):
-        read_citypersons(tmp_path, tmp_path, CHOICE._replace(min_visibility=65))
+        read_citypersons(tmp_path, tmp_path, FILTER._replace(min_visibility=65))
 
 
 def test_where_the_images_are_had(tmp_path: Path) -> None:

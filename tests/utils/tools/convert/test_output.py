@@ -103,7 +103,7 @@ def test_another_conversion_leaves_nothing_behind(tmp_path: Path) -> None:
     assert files_below(tmp_path / "again") == files_below(tmp_path / "once")
 
 
-@pytest.mark.parametrize("step", ["write_text_replacing", "link", "_write_rows", "_write_labels"])
+@pytest.mark.parametrize("step", ["atomic_write_text", "link", "_write_rows", "_write_labels"])
 @pytest.mark.parametrize("times", [0, 1, 2, 3])
 def test_a_killed_conversion_is_made_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, times: int
