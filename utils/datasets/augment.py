@@ -105,16 +105,16 @@ def _multiplication(gains: tuple[float, float, float]) -> Callable[..., np.ndarr
     return partial(cv2.LUT, lut=table.clip(0, LEVELS - 1).astype(np.uint8)[None])
 
 
-def apply_flips(picture: LabeledImage, *, up_down: bool, left_right: bool) -> LabeledImage:
+def apply_flips(labelled: LabeledImage, *, up_down: bool, left_right: bool) -> LabeledImage:
     """Flip an image and its boxes about either or both axes; the pixels are flipped in place."""
     if not (up_down or left_right):
-        return picture
-    height, width = picture.image.shape[:2]
-    x1, y1, x2, y2 = picture.boxes.T
+        return labelled
+    height, width = labelled.image.shape[:2]
+    x1, y1, x2, y2 = labelled.boxes.T
     if left_right:
         x1, x2 = width - x2, width - x1
     if up_down:
         y1, y2 = height - y2, height - y1
     axis = BOTH_AXES if up_down and left_right else int(left_right)
-    cv2.flip(picture.image, axis, dst=picture.image)
-    return picture._replace(boxes=np.stack([x1, y1, x2, y2], axis=1))
+    cv2.flip(labelled.image, axis, dst=labelled.image)
+    return labelled._replace(boxes=np.stack([x1, y1, x2, y2], axis=1))

@@ -11,7 +11,7 @@ from utils.errors import UserError
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """Archives as they are met: of a whole set with and without its own folder, and of a part."""
+    """Archives of a whole data set, with and without its own folder, and of a part."""
     for name, entries in {
         "whole.zip": ["set/images/a/1.jpg", "set/labels/a/1.txt", "__MACOSX/set/._1"],
         "bare.zip": ["images/a/1.jpg", "labels/a/1.txt"],
@@ -41,24 +41,26 @@ def files_in(folder: Path) -> list[str]:
         ),
     ],
 )
-def test_archives_come_to_their_places(
+def test_archives_are_unpacked_to_their_folders(
     site: Path, tmp_path: Path, archives: list[tuple[str, str]], files: list[str]
 ) -> None:
     root = tmp_path / "data" / "my-set"
     with serving(site) as address:
         download_dataset(root, [Archive(f"{address}/{name}", folder) for name, folder in archives])
     assert files_in(root) == files
-    assert list(root.parent.iterdir()) == [root]  # neither archives nor scratch folders remain
+    assert list(root.parent.iterdir()) == [root]  # no archives and no temporary folders
 
 
-def test_until_all_is_there_nothing_is(site: Path, tmp_path: Path) -> None:
+def test_interrupted_download_leaves_no_data_set_and_can_be_continued(
+    site: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "data" / "my-set"
     with serving(site) as address:
         archives = [Archive(f"{address}/whole.zip"), Archive(f"{address}/late.zip", "images")]
         with pytest.raises(UserError, match=r"late\.zip cannot be downloaded"):
             download_dataset(root, archives)
         assert not root.exists()
-        (kept,) = root.parent.iterdir()  # what is fetched need not be fetched again
+        (kept,) = root.parent.iterdir()  # finished downloads are kept
         assert [path.name.split("-")[1] for path in kept.iterdir()] == ["whole.zip"]
 
         shutil.move(site / "part.zip", site / "late.zip")
@@ -68,7 +70,7 @@ def test_until_all_is_there_nothing_is(site: Path, tmp_path: Path) -> None:
     assert list(root.parent.iterdir()) == [root]
 
 
-def test_an_empty_folder_does_not_stand_in_the_way(site: Path, tmp_path: Path) -> None:
+def test_empty_folder_is_replaced(site: Path, tmp_path: Path) -> None:
     root = tmp_path / "my-set"
     root.mkdir()
     with serving(site) as address:
@@ -76,7 +78,7 @@ def test_an_empty_folder_does_not_stand_in_the_way(site: Path, tmp_path: Path) -
     assert len(files_in(root)) == 2
 
 
-def test_offline_it_says_what_to_do(tmp_path: Path) -> None:
+def test_error_message_when_offline(tmp_path: Path) -> None:
     root = tmp_path / "my-set"
     url = f"{closed_address()}/my-set.zip"
     with pytest.raises(UserError) as caught:
@@ -94,7 +96,7 @@ def test_offline_it_says_what_to_do(tmp_path: Path) -> None:
         download_dataset(root, [Archive(url)], "ask the makers")
 
 
-def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
         UserError, match=r"does not exist and the folder cannot be written \(.*; put it there, or"

@@ -11,7 +11,7 @@ from utils.datasets.cache_files import (
 from utils.errors import UserError
 
 
-def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_and_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
     assert cache_home() == Path("/c/yolov5-extend")
     assert cache_paths(Path("/d"), "x") == (Path("/d/x"), Path("/c/yolov5-extend/x"))
@@ -20,7 +20,7 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_home() == Path("/h/.cache/yolov5-extend")
 
 
-def test_writable_asks_the_nearest_folder_that_exists(tmp_path: Path) -> None:
+def test_is_writable_checks_the_nearest_existing_folder(tmp_path: Path) -> None:
     assert is_writable(tmp_path / "a" / "b")
     tmp_path.chmod(0o555)
     try:
@@ -30,7 +30,7 @@ def test_writable_asks_the_nearest_folder_that_exists(tmp_path: Path) -> None:
         tmp_path.chmod(0o755)
 
 
-def test_the_first_place_that_takes_the_file(tmp_path: Path) -> None:
+def test_write_to_first_writable_path(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     places = [tmp_path / "file" / "x", tmp_path / "b" / "x", tmp_path / "c" / "x"]
     assert write_to_first_writable(places, lambda part: None) == places[1]

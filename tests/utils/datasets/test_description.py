@@ -26,7 +26,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "datasets"
     folder.mkdir()
     monkeypatch.setenv("YOLO_DATASETS_DIR", str(folder))
-    # Not the real places, where a data set of the same name may lie on this machine.
+    # Not the real folders, which may contain a data set of the same name.
     monkeypatch.setattr("utils.datasets.locate.REPOSITORY", tmp_path / "clones" / "repository")
     return folder
 
@@ -37,7 +37,7 @@ def described(tmp_path: Path, text: str) -> DatasetDescription:
     return load_description(file)
 
 
-def test_everything_in_a_file(tmp_path: Path, datasets: Path) -> None:
+def test_all_keys_of_a_data_set_file(tmp_path: Path, datasets: Path) -> None:
     description = described(
         tmp_path,
         """
@@ -65,7 +65,7 @@ def test_everything_in_a_file(tmp_path: Path, datasets: Path) -> None:
     )
 
 
-def test_the_least_in_a_file(tmp_path: Path) -> None:
+def test_minimal_data_set_file(tmp_path: Path) -> None:
     description = described(tmp_path, "train: images\nval:\nnames: [a, 7]")
     assert description.root == tmp_path
     assert description.train == (tmp_path / "images",)
@@ -75,7 +75,7 @@ def test_the_least_in_a_file(tmp_path: Path) -> None:
     assert not description.embedded
 
 
-def test_lists_of_archives(tmp_path: Path) -> None:
+def test_list_of_archives(tmp_path: Path) -> None:
     text = """
         path: mine
         train: images
@@ -90,7 +90,7 @@ def test_lists_of_archives(tmp_path: Path) -> None:
     )
 
 
-def test_scripts_are_not_run_and_not_needed(tmp_path: Path) -> None:
+def test_download_scripts_are_never_run(tmp_path: Path) -> None:
     text = "path: mine\ntrain: images\nnames: [a]\ndownload: |\n  import os\n  os.abort()\n"
     assert described(tmp_path, text).download == ()
     for script in ("bash get.sh", "file:///etc/passwd", "python -c 1"):
@@ -104,7 +104,7 @@ def test_scripts_are_not_run_and_not_needed(tmp_path: Path) -> None:
             ensure_available(description)
 
 
-def test_folders_of_files_made_by_labelling_services(tmp_path: Path) -> None:
+def test_relative_folders_of_labelling_services(tmp_path: Path) -> None:
     (tmp_path / "train" / "images").mkdir(parents=True)
     description = described(tmp_path, "train: ../train/images\nval: ../val/images\nnames: [a]")
     assert description.train == (tmp_path / "train" / "images",)
@@ -162,7 +162,7 @@ def test_folders_of_files_made_by_labelling_services(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_data_set_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         described(tmp_path, text)
     assert "mine.yaml" in str(caught.value)
@@ -170,20 +170,20 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["coco128", "coco128.yaml", "data/coco128.yaml"])
-def test_bare_names_are_found(name: str, datasets: Path) -> None:
+def test_bare_names_are_found_in_data_folder(name: str, datasets: Path) -> None:
     description = load_description(name)
     assert description.path.resolve() == DATA_FOLDER / "coco128.yaml"
     assert description.root == datasets / "coco128"
 
 
-def test_a_file_that_is_not_there() -> None:
+def test_missing_data_set_file() -> None:
     with pytest.raises(UserError, match=r"data-set file nowhere\.yaml does not exist; .* data/"):
         load_description("nowhere.yaml")
 
 
 @requires_shared
 @pytest.mark.parametrize("name", ["coco128.yaml", "coco.yaml"])
-def test_the_published_data_sets(name: str) -> None:
+def test_published_data_sets(name: str) -> None:
     expected = json.loads((GOLDENS / "datasets.json").read_text())[name]
     content = yaml.safe_load((DATA_FOLDER / name).read_text())
     assert {str(key): value for key, value in content["names"].items()} == expected["names"]
@@ -194,7 +194,7 @@ def test_the_published_data_sets(name: str) -> None:
     assert all(archive.url for archive in load_description(name).download)
 
 
-def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_existing_data_set_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     description = described(tmp_path, "train: images\nval: images\ntest: none\nnames: [a]")
     ensure_available(description)
@@ -202,7 +202,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
         ensure_available(description, ["test"])
 
 
-def test_a_split_without_a_line(tmp_path: Path) -> None:
+def test_missing_split_line(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     description = described(tmp_path, "train: images\nnames: [a]")
     ensure_available(description, ["train"])
@@ -225,7 +225,9 @@ def test_a_split_without_a_line(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_has_to_be_got_by_hand(lines: str, half: str, tmp_path: Path, datasets: Path) -> None:
+def test_missing_data_set_without_download(
+    lines: str, half: str, tmp_path: Path, datasets: Path
+) -> None:
     description = described(tmp_path, f"path: mine\ntrain: a\nval: b\nnames: [a]\n{lines}")
     for refuse in (ensure_available, check_obtainable):
         with pytest.raises(UserError) as caught:
@@ -236,7 +238,7 @@ def test_what_has_to_be_got_by_hand(lines: str, half: str, tmp_path: Path, datas
         )
 
 
-def test_an_incomplete_data_set_tells_how_it_is_had(tmp_path: Path, datasets: Path) -> None:
+def test_incomplete_data_set_error_names_the_remedy(tmp_path: Path, datasets: Path) -> None:
     (datasets / "mine" / "a").mkdir(parents=True)
     text = "path: mine\ntrain: a\nval: b\nnames: [a]"
     check_obtainable(described(tmp_path, text), ["train"])
@@ -255,14 +257,14 @@ def test_an_incomplete_data_set_tells_how_it_is_had(tmp_path: Path, datasets: Pa
             check_obtainable(described(tmp_path, f"{text}\n{way}"))
 
 
-def test_what_can_be_had_is_not_refused_and_not_fetched(tmp_path: Path, datasets: Path) -> None:
+def test_check_obtainable_downloads_nothing(tmp_path: Path, datasets: Path) -> None:
     for way in ("embedded: streets", "download: http://localhost/mine.zip"):
         text = f"path: mine\ntrain: a\nval: b\nnames: [a]\n{way}"
         check_obtainable(described(tmp_path, text))
     assert list(datasets.iterdir()) == []
 
 
-def test_what_is_missing_is_downloaded(tmp_path: Path, datasets: Path) -> None:
+def test_missing_data_set_is_downloaded(tmp_path: Path, datasets: Path) -> None:
     (tmp_path / "site").mkdir()
     with zipfile.ZipFile(tmp_path / "site" / "mine.zip", "w") as archive:
         archive.writestr("mine/images/1.jpg", b"")
@@ -277,7 +279,7 @@ def test_what_is_missing_is_downloaded(tmp_path: Path, datasets: Path) -> None:
         ensure_available(description, ["val"])
 
 
-def test_an_archive_of_something_else(tmp_path: Path) -> None:
+def test_archive_without_the_expected_folders(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     with zipfile.ZipFile(tmp_path / "site" / "mine.zip", "w") as archive:
         archive.writestr("readme.txt", b"")
@@ -289,7 +291,7 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
             ensure_available(described(tmp_path, text), ["train"])
 
 
-def test_the_embedded_data_set_is_made(
+def test_embedded_data_set_is_generated_once(
     tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Path] = []
@@ -311,13 +313,13 @@ def naming_truth(folder: Path, line: str) -> DatasetDescription:
     return load_description(file)
 
 
-def test_files_are_below_the_data_sets_root(tmp_path: Path) -> None:
+def test_ground_truth_paths_are_relative_to_the_root(tmp_path: Path) -> None:
     description = naming_truth(tmp_path, "miss_rate_gt: annotations/val_gt.json")
     assert truth_file(description, MISS_RATE_KEY) == tmp_path / "root/annotations/val_gt.json"
     assert truth_file(description, COCO_KEY) is None
 
 
 @pytest.mark.parametrize("line", ["annotations: 3", "annotations: [a]", "annotations: ''"])
-def test_anything_but_a_path_is_refused(tmp_path: Path, line: str) -> None:
+def test_ground_truth_key_must_be_a_path(tmp_path: Path, line: str) -> None:
     with pytest.raises(UserError, match=r"data.yaml: `annotations:` must be a path below"):
         truth_file(naming_truth(tmp_path, line), COCO_KEY)

@@ -12,7 +12,7 @@ from utils.errors import UserError
 from utils.files.atomic_write import atomic_copy, atomic_link, atomic_write, remove_temporary_files
 
 
-def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_file_is_replaced_completely_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x.npz"
 
     def succeed(part: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
+def test_new_file_has_the_default_permissions(tmp_path: Path) -> None:
     plain, target = tmp_path / "plain", tmp_path / "target"
     plain.touch()
     atomic_write(target, Path.touch)
@@ -39,7 +39,7 @@ def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("replacing", [atomic_copy, atomic_link])
 @pytest.mark.parametrize("links", [True, False])
-def test_a_copy_takes_the_place_of_what_was_there(
+def test_copy_and_link_replace_the_target(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     replacing: Callable[[Path, Path], None],
@@ -57,10 +57,10 @@ def test_a_copy_takes_the_place_of_what_was_there(
     assert target.read_text() == "new"
     assert sorted(tmp_path.iterdir()) == [source, target]
     atomic_write(source, Path.touch)
-    assert target.read_text() == "new"  # a file is replaced, never written into
+    assert target.read_text() == "new"  # files are replaced, not overwritten
 
 
-def test_a_copy_is_a_file_of_its_own(tmp_path: Path) -> None:
+def test_copy_is_independent_of_the_source(tmp_path: Path) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_text("mine")
     atomic_copy(source, target)
@@ -84,7 +84,7 @@ def write_new(part: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("where", ["making", "writing", "flushing", "renaming"])
-def test_what_cannot_be_written_is_a_sentence_and_the_old_file_stays(
+def test_write_errors_keep_the_old_file_and_name_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, number: int, sentence: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -101,13 +101,13 @@ def test_what_cannot_be_written_is_a_sentence_and_the_old_file_stays(
             patch.setattr(Path, "replace", fail)
         with pytest.raises(UserError, match=f"cannot write .*results.csv: .*{sentence}") as refusal:
             atomic_write(target, fail if where == "writing" else write_new)
-    assert isinstance(refusal.value, OSError)  # for those who can go on without the file
+    assert isinstance(refusal.value, OSError)  # so callers can continue without the file
     assert refusal.value.errno == number
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/x: File exists"):
         atomic_write(tmp_path / "file" / "x", write_new)
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error", [urllib.error.URLError("no route"), ConnectionResetError(104, "reset"), TimeoutError()]
 )
-def test_an_error_of_the_network_stays_what_it_is(tmp_path: Path, error: OSError) -> None:
+def test_network_errors_are_not_converted(tmp_path: Path, error: OSError) -> None:
     def download(part: Path) -> None:
         raise error
 
@@ -130,10 +130,8 @@ def test_an_error_of_the_network_stays_what_it_is(tmp_path: Path, error: OSError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_flushed_takes_nothing_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on some network drives."""
+def test_folder_flush_errors_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network drives cannot flush folders."""
     fsync = os.fsync
 
     def flush(handle: int) -> None:
@@ -148,9 +146,7 @@ def test_a_folder_that_cannot_be_flushed_takes_nothing_back(
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_the_order_is_write_flush_rename_flush_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_order_of_write_flush_and_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
     fsync, replace = os.fsync, Path.replace
 
@@ -173,7 +169,7 @@ def test_the_order_is_write_flush_rename_flush_the_folder(
     assert done == ["write", "flush file", "rename", "flush folder"]
 
 
-def test_linking_what_is_linked_already_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_linking_twice_leaves_no_temporary_file(tmp_path: Path) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_text("same")
     for _ in range(2):
@@ -182,7 +178,7 @@ def test_linking_what_is_linked_already_leaves_nothing_behind(tmp_path: Path) ->
     assert sorted(tmp_path.iterdir()) == [source, target]
 
 
-def test_two_who_write_one_file_do_not_meet(tmp_path: Path) -> None:
+def test_concurrent_writers_use_different_temporary_files(tmp_path: Path) -> None:
     parts = []
 
     def outer(part: Path) -> None:
@@ -194,13 +190,15 @@ def test_two_who_write_one_file_do_not_meet(tmp_path: Path) -> None:
     assert {part.suffix for part in parts} == {".csv"}
 
 
-def test_parts_that_a_killed_process_left_are_cleared(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     class KilledError(BaseException):
         pass
 
     def die(part: Path) -> None:
         part.write_text("half")
-        shutil.copyfile(part, tmp_path / f"kept{part.name}")  # as if it had not been tidied up
+        shutil.copyfile(
+            part, tmp_path / f"kept{part.name}"
+        )  # as if the process was killed before the cleanup
         (tmp_path / f"kept{part.name}").rename(tmp_path / part.name.replace("results", "seams"))
         raise KilledError
 

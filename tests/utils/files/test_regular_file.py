@@ -6,7 +6,7 @@ import pytest
 from utils.files.regular_file import open_regular_file
 
 
-def test_files_and_links_to_them(tmp_path: Path) -> None:
+def test_opens_files_and_links(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"content")
     (tmp_path / "b").symlink_to("a")
     for name in ("a", "b"):
@@ -14,7 +14,7 @@ def test_files_and_links_to_them(tmp_path: Path) -> None:
             assert stream.read() == b"content"
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_rejects_pipes_devices_and_folders(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(OSError, match="Not a regular file"):

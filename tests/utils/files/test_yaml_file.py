@@ -25,7 +25,7 @@ def test_plain_values(tmp_path: Path) -> None:
     assert content(tmp_path, "") is None
 
 
-def test_what_is_written_is_read_again_in_its_order(tmp_path: Path) -> None:
+def test_write_yaml_keeps_the_order(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     write_yaml({"b": 0.5, "a": "é", "c": None}, file)
     assert file.read_text(encoding="utf-8") == "b: 0.5\na: é\nc: null\n"
@@ -33,7 +33,7 @@ def test_what_is_written_is_read_again_in_its_order(tmp_path: Path) -> None:
 
 
 def nested(references: str) -> str:
-    """Ten levels, each made of what `references` makes of the one before."""
+    """Return YAML of ten levels; each is `references` formatted with the previous level."""
     levels = [references.format(level=level, below=level - 1) for level in range(1, 11)]
     return "\n".join(["a0: &a0 {k: v}", *levels])
 
@@ -60,7 +60,7 @@ def nested(references: str) -> str:
         ("a\n---\nb", "is damaged (expected a single document"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, text: str | bytes, reason: str) -> None:
+def test_invalid_yaml_is_rejected(tmp_path: Path, text: str | bytes, reason: str) -> None:
     with pytest.raises(UserError) as caught:
         content(tmp_path, text)
     sentence = str(caught.value)
@@ -70,6 +70,6 @@ def test_what_is_refused(tmp_path: Path, text: str | bytes, reason: str) -> None
     assert len(sentence) < len(str(tmp_path)) + 400
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*: Is a directory; give a YAML file"):
         read_yaml(tmp_path)

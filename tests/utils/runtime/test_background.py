@@ -9,7 +9,7 @@ def fail() -> None:
     raise OSError("disk full")
 
 
-def test_jobs_run_one_after_another_beside_the_caller() -> None:
+def test_jobs_run_in_order_in_the_background() -> None:
     release, order = threading.Event(), []
 
     def first() -> None:
@@ -24,7 +24,7 @@ def test_jobs_run_one_after_another_beside_the_caller() -> None:
     assert order == ["caller", "first", "second"]
 
 
-def test_what_a_job_raises_comes_with_the_next_one() -> None:
+def test_error_of_a_job_is_raised_by_the_next_call() -> None:
     with BackgroundWorker() as background:
         background.submit(fail)
         with pytest.raises(OSError, match="disk full"):
@@ -35,7 +35,7 @@ def test_what_a_job_raises_comes_with_the_next_one() -> None:
         background.wait()
 
 
-def test_a_job_can_be_begun_behind_another_without_waiting() -> None:
+def test_enqueue_does_not_wait() -> None:
     release, order = threading.Event(), []
 
     def first() -> None:
@@ -52,7 +52,7 @@ def test_a_job_can_be_begun_behind_another_without_waiting() -> None:
     assert order == ["caller", "first", "second", "third"]
 
 
-def test_a_job_behind_one_that_fails_is_not_run() -> None:
+def test_jobs_after_a_failed_job_are_not_run() -> None:
     order: list[str] = []
     with BackgroundWorker() as background:
         background.submit(fail)
@@ -64,16 +64,16 @@ def test_a_job_behind_one_that_fails_is_not_run() -> None:
     assert order == ["fourth"]
 
 
-def test_leaving_waits_and_tells_what_went_wrong() -> None:
+def test_leaving_the_context_waits_and_raises() -> None:
     with pytest.raises(OSError, match="disk full"), BackgroundWorker() as background:
         background.submit(fail)
 
 
-def test_what_goes_wrong_outside_is_told_first() -> None:
-    def go_wrong() -> None:
+def test_error_of_the_context_has_priority() -> None:
+    def fail_inside() -> None:
         with BackgroundWorker() as background:
             background.submit(fail)
             raise KeyError("outside")
 
     with pytest.raises(KeyError, match="outside"):
-        go_wrong()
+        fail_inside()

@@ -12,11 +12,11 @@ from utils.tools.convert.annotated import AnnotatedImage, image_place, require_d
         ("000000000139.jpg", "000000000139.jpg"),
         ("aachen/a_1.png", "aachen/a_1.png"),
         ("./a.JPG", "a.JPG"),
-        # Otherwise its labels would be looked for beside the inner images/.
+        # Otherwise the labels would be searched beside the inner images/.
         ("images/v1/images/p2/a.jpg", "p2/a.jpg"),
     ],
 )
-def test_places(name: str, place: str) -> None:
+def test_image_place(name: str, place: str) -> None:
     assert image_place(name, "x.json") == PurePosixPath(place)
 
 
@@ -35,13 +35,13 @@ def test_places(name: str, place: str) -> None:
         ("a.txt", "'a.txt' has an unknown suffix; choose one of .avif"),
     ],
 )
-def test_names_that_are_refused(name: object, message: str) -> None:
+def test_invalid_image_names(name: object, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         image_place(name, "x.json")
     assert str(caught.value).startswith("x.json: ")
 
 
-def test_no_two_images_share_a_label_file() -> None:
+def test_images_must_have_distinct_label_files() -> None:
     images = [
         AnnotatedImage(PurePosixPath(place), Path(place), 10, 10, ())
         for place in ("a/1.jpg", "b/1.jpg", "a/1.png")
