@@ -15,7 +15,7 @@ from utils.errors import UserError
 
 TEMPORARY_FILE = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")
 REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space and run again"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space, then resume or run again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make its folder writable"),
     errno.EFBIG: "use a file system that supports files of this size",
 }

@@ -76,7 +76,7 @@ def write_new(part: Path) -> None:
     ("number", "sentence"),
     [
         (errno.ENOSPC, "No space left on device \\(an existing file is unchanged\\); free disk"),
-        (errno.EDQUOT, "free disk space and run again."),
+        (errno.EDQUOT, "free disk space, then resume or run again."),
         (errno.EROFS, "Read-only file system .* is unchanged.; make its folder writable."),
         (errno.EACCES, "Permission denied .* is unchanged.; make its folder writable."),
         (errno.EFBIG, "use a file system that supports files of this size."),
