@@ -140,10 +140,10 @@ def class_names(options: DetectOptions, own: tuple[str, ...]) -> tuple[str, ...]
 
 def network_size(sizes: Sequence[int], stride: int) -> tuple[int, int]:
     """(height, width) of the network input: --imgsz, rounded up to multiples of the stride."""
-    from utils.datasets.rect_batches import whole_strides
+    from utils.datasets.rect_batches import round_up_to_stride
 
     height, width = sizes[0], sizes[-1]
-    rounded = (whole_strides(height, stride), whole_strides(width, stride))
+    rounded = (round_up_to_stride(height, stride), round_up_to_stride(width, stride))
     if rounded != (height, width):
         log.warning("--imgsz must be a multiple of the stride %d: %d x %d it is", stride, *rounded)
     return rounded

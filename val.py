@@ -55,7 +55,7 @@ def validate(options: ValOptions) -> Path:
         UserError: the options, the weights and the data do not go together.
     """
     from models.detector import fuse
-    from utils.datasets.description import COCO, load_description, require_obtainable, truth_file
+    from utils.datasets.description import COCO_KEY, check_obtainable, load_description, truth_file
     from utils.evaluation import report
     from utils.evaluation.coco_eval import CocoBenchmark
     from utils.evaluation.evaluate import evaluate, evaluated_names
@@ -68,7 +68,7 @@ def validate(options: ValOptions) -> Path:
     if options.half and device.type == "cpu":
         raise UserError("--half needs a GPU; leave it out on a CPU.")
     description = load_description(options.data)
-    require_obtainable(description, (options.split,))
+    check_obtainable(description, (options.split,))
     loaded = load_model(options.weights, device)
     if not options.single_cls:
         require_same_classes(description, loaded)
@@ -77,7 +77,7 @@ def validate(options: ValOptions) -> Path:
     names = evaluated_names(description.names, single_class=options.single_cls)
     ignore = index.ignored
     pedestrians = miss_rate_evaluator(description, names, index) if options.miss_rate else None
-    published = truth_file(description, COCO)
+    published = truth_file(description, COCO_KEY)
     coco = CocoBenchmark(index, names, ignore, published) if options.save_json else None
     folder = numbered_run_folder(options.project, options.name, options.exist_ok)
     drawing = not options.noplots and not options.speed
@@ -148,14 +148,15 @@ def miss_rate_evaluator(
     Raises:
         UserError: the data set has no ground truth in the benchmark's format, or that is refused.
     """
-    from utils.datasets.description import MISS_RATE
+    from utils.datasets.description import MISS_RATE_KEY
     from utils.evaluation.citypersons import MissRateEvaluator, pedestrian_target
 
     target = pedestrian_target(description, names, index.paths)
     if target is None:
         raise UserError(
-            f"--miss-rate needs ground truth in CityPersons' format; name it under `{MISS_RATE}:` "
-            f"in {description.path}, or let `python -m utils.tools.convert citypersons` do so."
+            "--miss-rate needs ground truth in CityPersons' format; name it under "
+            f"`{MISS_RATE_KEY}:` in {description.path}, or let "
+            "`python -m utils.tools.convert citypersons` do so."
         )
     return MissRateEvaluator(target)
 
@@ -177,9 +178,9 @@ def build_split_index(options: ValOptions, description: DatasetDescription) -> I
 def build_loader(options: ValOptions, index: Index, stride: int) -> BatchLoader:
     """The images in batches: rectangular ones, or squares to measure speed."""
     from utils.datasets.loader import build_eval_loader
-    from utils.datasets.rect_batches import whole_strides
+    from utils.datasets.rect_batches import round_up_to_stride
 
-    image_size = whole_strides(options.imgsz, stride)
+    image_size = round_up_to_stride(options.imgsz, stride)
     if image_size != options.imgsz:
         log.warning(
             "--imgsz %d is not a multiple of %d: %d it is.", options.imgsz, stride, image_size

@@ -156,8 +156,11 @@ def empty_folder(folder: Path) -> list[str]:
     ("bad", "sentence"),
     [
         (lambda _: ["--data", "none.yaml"], "data-set file none.yaml does not exist"),
-        (no_labels, "no image of .* has a box; the labels of .* are looked for in"),
-        (class_out_of_range, r"labels/train/3\.txt names class 2, but the data set has 2"),
+        (no_labels, "images.* has no boxes; put the label files where they are read, for example"),
+        (
+            class_out_of_range,
+            r"labels/train/3\.txt: class 2 is out of range \(classes are 0 to 1\)",
+        ),
         (unknown_hyp, "unknown hyper-parameter lr00; known are"),
         (lambda _: ["--extend-epochs", "3"], "--extend-epochs goes on with an existing run"),
         (

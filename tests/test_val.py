@@ -270,7 +270,10 @@ def test_absent_data_are_told_before_the_weights_are_read(tmp_path: Path) -> Non
     data = tmp_path / "mine.yaml"
     data.write_text(f"path: {tmp_path / 'mine'}\nval: a\nnames: [a]\nobtain: ask the makers\n")
     options = ("--data", data, "--weights", tmp_path / "absent.pt", "--device", "cpu")
-    with pytest.raises(UserError, match=r"mine is not at .*; ask the makers; if you have it, put"):
+    with pytest.raises(
+        UserError,
+        match=r"data set .*mine does not exist and .*; ask the makers; if you already have it, put",
+    ):
         validate(*options)
 
 

@@ -14,7 +14,7 @@ from models.spec import ModelSpec
 from utils.checkpoint.pickle_records import DAMAGE
 from utils.checkpoint.store import read_checkpoint
 from utils.errors import UserError
-from utils.files.download import fetch
+from utils.files.download import download_file
 from utils.upstream.reader import is_upstream_file, read_upstream
 
 RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v7.0"
@@ -53,7 +53,7 @@ def find_weights(weights: str | Path) -> Path:
         return path
     if path.name in RELEASED:
         try:
-            fetch(f"{RELEASE}/{path.name}", path)
+            download_file(f"{RELEASE}/{path.name}", path)
         except UserError as error:
             raise UserError(
                 f"{error}; put the file there, or name another with --weights."

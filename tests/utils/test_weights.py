@@ -64,7 +64,7 @@ def test_published_weights_without_a_network(
     def fail(url: str, target: Path) -> None:
         raise UserError(f"{url} cannot be downloaded (no network)")
 
-    monkeypatch.setattr("utils.weights.fetch", fail)
+    monkeypatch.setattr("utils.weights.download_file", fail)
     remedy = (
         r"v7\.0/yolov5n\.pt cannot be downloaded \(no network\); put the file there, or name ano"
     )

@@ -18,7 +18,7 @@ from utils.checkpoint.pickle_records import DAMAGE, MAX_STEPS, refused_name
 from utils.checkpoint.plain_data import PlainData
 from utils.checkpoint.torch_archive import PARAMETER, STORAGE_TYPES, TENSOR, TorchArchive
 from utils.errors import UserError
-from utils.files.atomic_write import link_replacing, write_replacing
+from utils.files.atomic_write import atomic_link, atomic_write
 
 log = logging.getLogger("yolo")
 
@@ -47,9 +47,9 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, keep_previous: bool =
                 # What the stream raised is lost in a complaint of torch's about positions.
                 raise next(_disk_errors(error), error) from error
         if keep_previous and path.is_file():
-            link_replacing(path, path.with_name(PREVIOUS))
+            atomic_link(path, path.with_name(PREVIOUS))
 
-    write_replacing(path, write)
+    atomic_write(path, write)
 
 
 def _disk_errors(error: BaseException | None) -> Iterator[OSError]:

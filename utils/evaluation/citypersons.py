@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from utils.datasets.dataset import Batch
-from utils.datasets.description import MISS_RATE, DatasetDescription, truth_file
+from utils.datasets.description import MISS_RATE_KEY, DatasetDescription, truth_file
 from utils.errors import UserError
 from utils.evaluation.citypersons_files import PedestrianDetections, PedestrianTruth, read_truth
 from utils.evaluation.evaluate import to_original
@@ -43,13 +43,13 @@ def pedestrian_target(
     Raises:
         UserError: the ground truth cannot be read, is of other images, or no class is pedestrians.
     """
-    file = truth_file(description, MISS_RATE)
+    file = truth_file(description, MISS_RATE_KEY)
     if file is None:
         return None
     if not file.exists():
         raise UserError(
             f"{file}, which judges pedestrians, is not there; put it there, or remove "
-            f"`{MISS_RATE}:` from {description.path}."
+            f"`{MISS_RATE_KEY}:` from {description.path}."
         )
     truth = read_truth(file)
     stems = {Path(name).stem for name in truth.image_names}
@@ -60,7 +60,7 @@ def pedestrian_target(
     if strange is not None:
         raise UserError(
             f"{file} has no image named as {strange}; judge the images it is for, or correct "
-            f"`{MISS_RATE}:` in {description.path}."
+            f"`{MISS_RATE_KEY}:` in {description.path}."
         )
     if len(mine) < len(stems):
         log.warning(

@@ -17,12 +17,12 @@ import numpy as np
 from utils.datasets.image_files import (
     IMAGE_SUFFIXES,
     ImageError,
+    check_unicode_name,
     read_image,
-    require_unicode_name,
 )
 from utils.datasets.letterbox import Letterboxed, letterbox
 from utils.errors import UserError
-from utils.files.download import open_address
+from utils.files.download import open_url
 
 log = logging.getLogger("yolo")
 
@@ -207,7 +207,7 @@ def _loaded(location: str, kind: Kind, original: np.ndarray, fitted: Letterboxed
 def _fetch_image(url: str) -> np.ndarray:
     """Return the image at a web address, uint8 [h, w, 3] RGB."""
     try:
-        with open_address(url) as response:
+        with open_url(url) as response:
             content = response.read(MAX_BYTES + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
         raise ImageError(f"it cannot be downloaded ({getattr(error, 'reason', error)})") from error
@@ -223,7 +223,7 @@ def _fetch_image(url: str) -> np.ndarray:
 
 
 def _load_video(location: str, fit: Fit, vid_stride: int) -> Iterator[SourceImage]:
-    require_unicode_name(location)
+    check_unicode_name(location)
     capture = cv2.VideoCapture(int(location) if location.isdecimal() else location)
     try:
         if not capture.isOpened():

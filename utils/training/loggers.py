@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from utils.checkpoint.format import ContinuationRecord
-from utils.files.atomic_write import write_text_replacing
+from utils.files.atomic_write import atomic_write_text
 from utils.history import COLUMNS, MISS_RATE, RAW_MAP, SKIPPED, Row, write_results
 from utils.runs.run import SEAMS
-from utils.runtime.background import Background
+from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.solver.seam import SeamMetrics, seam_metrics
@@ -144,7 +144,7 @@ class SeamsLogger(Logger):
             return
         content = {"seams": seams, "continuations": run.continuations}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_text_replacing(self._path, text)
+        atomic_write_text(self._path, text)
 
 
 class TensorBoardLogger(Logger):
@@ -226,7 +226,7 @@ class Loggers:
         background: also writes the checkpoints.
     """
 
-    def __init__(self, loggers: Sequence[Logger], plan: Plan, background: Background) -> None:
+    def __init__(self, loggers: Sequence[Logger], plan: Plan, background: BackgroundWorker) -> None:
         self._at_once = [logger for logger in loggers if logger.at_once]
         self._after_checkpoint = [logger for logger in loggers if not logger.at_once]
         self._plan = plan
@@ -263,7 +263,7 @@ class Loggers:
         for logger in self._at_once:
             self._call(logger, event)
         if self._after_checkpoint:
-            self._background.then(log_later)
+            self._background.enqueue(log_later)
 
     def _call(self, logger: Logger, event: Callable[[Logger], None]) -> None:
         if logger in self._failed and not logger.retries:
@@ -288,7 +288,7 @@ def _report_failure(logger: Logger, error: Exception) -> None:
 
 
 def build_loggers(
-    folder: Path, plan: Plan, distributed: Distributed, background: Background
+    folder: Path, plan: Plan, distributed: Distributed, background: BackgroundWorker
 ) -> Loggers:
     """The loggers of a run: of several processes the main one has all, the others have none.
 

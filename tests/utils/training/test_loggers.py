@@ -26,7 +26,7 @@ from utils.history import (
     Row,
     read_results,
 )
-from utils.runtime.background import Background
+from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import base_segment
@@ -79,17 +79,17 @@ def install_tensorboard(monkeypatch: pytest.MonkeyPatch, writer: object = None) 
 
 
 @pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
+def background() -> Iterator[BackgroundWorker]:
+    with BackgroundWorker() as background:
         yield background
 
 
-def loggers_of(folder: Path, background: Background) -> Loggers:
+def loggers_of(folder: Path, background: BackgroundWorker) -> Loggers:
     return build_loggers(folder, PLAN, SINGLE_PROCESS, background)
 
 
 def test_tensorboard_gets_every_result_of_an_epoch(
-    board: list[Call], tmp_path: Path, background: Background
+    board: list[Call], tmp_path: Path, background: BackgroundWorker
 ) -> None:
     loggers = loggers_of(tmp_path, background)
     more = {RAW_MAP: 0.25, SKIPPED: 2.0, MISS_RATE + "Reasonable": 31.5, AT_SEAM + EMA: 0.5}
@@ -122,7 +122,7 @@ def test_tensorboard_gets_every_result_of_an_epoch(
     ],
 )
 def test_a_run_that_begins_at_a_seam_says_so_in_tensorboard(
-    board: list[Call], tmp_path: Path, background: Background, measured: Row, told: str
+    board: list[Call], tmp_path: Path, background: BackgroundWorker, measured: Row, told: str
 ) -> None:
     loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1, **measured)), None)
     background.wait()
@@ -138,7 +138,7 @@ def test_a_run_that_begins_at_a_seam_says_so_in_tensorboard(
 
 
 def test_a_seam_that_comes_later_is_written_when_it_is_reached(
-    board: list[Call], tmp_path: Path, background: Background
+    board: list[Call], tmp_path: Path, background: BackgroundWorker
 ) -> None:
     loggers = loggers_of(tmp_path, background)
     loggers.begin(state_after(row_of(0)), None)
@@ -152,7 +152,7 @@ def test_a_seam_that_comes_later_is_written_when_it_is_reached(
 
 def test_tensorboard_is_not_missed(
     tmp_path: Path,
-    background: Background,
+    background: BackgroundWorker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -165,7 +165,7 @@ def test_tensorboard_is_not_missed(
 
 def test_a_tensorboard_that_cannot_be_imported_is_reported_once(
     tmp_path: Path,
-    background: Background,
+    background: BackgroundWorker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -185,7 +185,7 @@ def test_a_tensorboard_that_cannot_be_imported_is_reported_once(
 
 def test_a_tensorboard_that_fails_later_is_left_alone(
     tmp_path: Path,
-    background: Background,
+    background: BackgroundWorker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -214,7 +214,7 @@ def test_a_tensorboard_that_fails_later_is_left_alone(
 
 
 def test_a_results_file_that_cannot_be_written_is_tried_again(
-    tmp_path: Path, background: Background, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, background: BackgroundWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     results = tmp_path / "results.csv"
     results.mkdir()
@@ -255,7 +255,7 @@ class NoisyLogger(Logger):
     ],
 )
 def test_every_error_of_the_system_is_one_sentence(
-    background: Background, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
+    background: BackgroundWorker, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     loggers = Loggers([NoisyLogger(error)], PLAN, background)
     for _ in range(2):
@@ -267,7 +267,7 @@ def test_every_error_of_the_system_is_one_sentence(
 
 
 def test_a_bug_of_ours_is_not_hidden() -> None:
-    with pytest.raises(KeyError, match="epoch"), Background() as background:
+    with pytest.raises(KeyError, match="epoch"), BackgroundWorker() as background:
         Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).epoch(state_after(row_of(0)))
 
 
@@ -278,8 +278,8 @@ def test_files_wait_for_a_checkpoint_and_are_not_written_without_it(
         raise UnwritableError(Path("last.pt"), FULL)
 
     def train_an_epoch() -> None:
-        with Background() as background:
-            background.do(fail)
+        with BackgroundWorker() as background:
+            background.submit(fail)
             loggers_of(tmp_path, background).epoch(state_after(row_of(0, skipped=2.0)))
 
     with pytest.raises(UnwritableError, match=r"last\.pt"):
@@ -297,7 +297,7 @@ def test_what_is_logged_is_what_was_true_at_the_event(tmp_path: Path) -> None:
 
 
 def test_the_console_shows_the_audit_and_the_end_of_patience(
-    tmp_path: Path, background: Background, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, background: BackgroundWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "yolo")
     state = state_after(row_of(0))
@@ -316,7 +316,7 @@ def test_the_console_shows_the_audit_and_the_end_of_patience(
     assert caplog.messages == ["No gain since epoch 0: stopping early after 1 epochs."]
 
 
-def test_seams_are_written_once_there_are_any(tmp_path: Path, background: Background) -> None:
+def test_seams_are_written_once_there_are_any(tmp_path: Path, background: BackgroundWorker) -> None:
     plan = plan_of(base_segment(2, "linear", 0.1))
     state = state_after(row_of(0))
     loggers = build_loggers(tmp_path, plan, SINGLE_PROCESS, background)
@@ -335,7 +335,7 @@ def test_seams_are_written_once_there_are_any(tmp_path: Path, background: Backgr
 
 
 def test_only_the_main_process_logs(
-    tmp_path: Path, background: Background, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, background: BackgroundWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = Distributed(rank=1, local_rank=1, world_size=2, local_world_size=2)
     loggers = build_loggers(tmp_path, PLAN, other, background)
