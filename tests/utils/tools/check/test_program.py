@@ -320,7 +320,10 @@ def test_the_terminal_shows_it_in_order_of_weight(
         (["none.yaml"], "data-set file none.yaml does not exist"),
         (["coco128.yaml", "--imgsz", "16"], "--imgsz 16: give at least 32 pixels"),
         (["coco128.yaml", "--cfg", "none.yaml"], "none.yaml"),
-        (["coco128.yaml", "--weights", "none.pt"], "there is no weights file none.pt"),
+        (
+            ["coco128.yaml", "--weights", "none.pt"],
+            "--weights none.pt does not exist; give a .pt file",
+        ),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str) -> None:
