@@ -138,7 +138,7 @@ def load_spec(path: str | Path) -> ModelSpec:
         file = MODEL_FOLDER / file.name
     if not file.is_file():
         published = ", ".join(sorted(model.name for model in MODEL_FOLDER.glob("*.yaml")))
-        raise UserError(f"model file {path} does not exist; published ones are {published}.")
+        raise UserError(f"model file {path} does not exist; published models are {published}.")
     values = read_yaml(file)
     if not isinstance(values, dict):
         raise UserError(

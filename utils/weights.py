@@ -119,7 +119,7 @@ def spec_from_checkpoint(
         with torch.device("meta"):
             described_size = _size(Detector(spec).state_dict())
     except (*DAMAGE_ERRORS, AttributeError, RuntimeError, UserError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = str(error).splitlines()[0][:200].rstrip(".")
         raise UserError(
             f"{path} is damaged (its model cannot be built: {reason}); use another checkpoint."
         ) from error

@@ -91,7 +91,7 @@ def test_existing_file_has_priority_over_a_published_model(tmp_path: Path) -> No
 
 def test_missing_file_is_refused_with_the_published_names() -> None:
     with pytest.raises(
-        UserError, match=r"yolov9\.yaml does not exist; published ones are .*yolov5n"
+        UserError, match=r"yolov9\.yaml does not exist; published models are .*yolov5n"
     ):
         load_spec(Path("yolov9.yaml"))
 

@@ -148,11 +148,11 @@ class FileKind(NamedTuple):
     """Pattern of the first bytes of a kind of file, and the end of the message about it."""
 
     pattern: re.Pattern[bytes]
-    sentence: str
+    message: str
 
 
-def _file_kind(pattern: bytes, sentence: str) -> FileKind:
-    return FileKind(re.compile(pattern, re.DOTALL), sentence)
+def _file_kind(pattern: bytes, message: str) -> FileKind:
+    return FileKind(re.compile(pattern, re.DOTALL), message)
 
 
 FILE_KINDS = (
@@ -183,7 +183,7 @@ FILE_KINDS = (
 
 def describe_header(start: bytes) -> str:
     """Describe a file by its first `HEADER_BYTES` bytes; the text follows the path in a message."""
-    return next(kind.sentence for kind in FILE_KINDS if kind.pattern.match(start))
+    return next(kind.message for kind in FILE_KINDS if kind.pattern.match(start))
 
 
 def describe_zip(members: Collection[str]) -> str:

@@ -47,7 +47,7 @@ COLOURS = (BLUE, ORANGE, VERMILION, GREEN)
 MIN_FPPI, MAX_FPPI = 1e-3, 10.0  # x axis, false positives per image
 AVERAGED_FPPI = (0.01, 1.0)
 MAX_BOTTOM = 0.05  # the y axis starts at this miss rate or below
-WIDE_AS_A_DIGIT = "\N{FIGURE SPACE}"
+FIGURE_SPACE = "\N{FIGURE SPACE}"
 MISS_RATE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.64, 0.8, 1.0)
 
 
@@ -211,7 +211,7 @@ def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
             drawstyle="steps-post",
             color=COLOURS[number % len(COLOURS)],
             linewidth=1.8,
-            label=f"{rate.log_average:7.2%}  {rate.subset}".replace(" ", WIDE_AS_A_DIGIT),
+            label=f"{rate.log_average:7.2%}  {rate.subset}".replace(" ", FIGURE_SPACE),
         )
     _scale(axes, lowest)
     axes.set_xlabel("false positives per image", fontsize=10.5, color=INK)

@@ -164,9 +164,8 @@ def _miss_rate(
     missed = 1 - np.arange(len(fppi)) / max(pedestrians, 1)
     # Below the smallest number of false positives that the detector reaches, the miss rate is 1.
     at_points = missed[np.searchsorted(fppi, FPPI, side="right") - 1]
-    with np.errstate(
-        divide="ignore"
-    ):  # a miss rate of 0 gives an average of 0, as in the benchmark
+    # A miss rate of 0 gives an average of 0, as in the benchmark.
+    with np.errstate(divide="ignore"):
         log_average = float(np.exp(np.log(at_points).mean())) if pedestrians else float("nan")
     end = (~hit).sum() / len(truth.image_ids)
     return MissRate(

@@ -113,9 +113,9 @@ def build_history(rows: Iterable[Row], completed: int) -> History:
         before = by_epoch.get(int(row["epoch"]))
         if before is None or any(row[name] != before[name] for name in TRAIN_LOSSES):
             by_epoch[int(row["epoch"])] = row
-    nothing = dict.fromkeys(COLUMNS, math.nan)
-    kept = [by_epoch.get(epoch, {**nothing, "epoch": float(epoch)}) for epoch in range(completed)]
-    return History(kept, sum(epoch not in by_epoch for epoch in range(completed)))
+    empty = dict.fromkeys(COLUMNS, math.nan)
+    history = [by_epoch.get(epoch, {**empty, "epoch": float(epoch)}) for epoch in range(completed)]
+    return History(history, sum(epoch not in by_epoch for epoch in range(completed)))
 
 
 class BestEpoch(NamedTuple):

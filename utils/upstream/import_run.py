@@ -173,7 +173,7 @@ def with_batches_per_epoch(
     iteration = completed * batches_per_epoch
     epochs = checkpoint["config"]["hyp"]["warmup_epochs"]
     length = warmup_length(epochs, batches_per_epoch, position["min_warmup"])
-    if position["warmup_over"]:  # even if a smaller data set would extend the warm-up
+    if position["warmup_over"]:  # even if `length` disagrees, since the data set is smaller now
         length = min(length, iteration - 1)
     plan = Plan.from_dict(checkpoint["plan"])
     plan = dataclasses.replace(plan, warmup=dataclasses.replace(plan.warmup, iterations=length))

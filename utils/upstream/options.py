@@ -53,11 +53,11 @@ def raw_options(checkpoint: Path, content: UpstreamCheckpoint) -> dict[str, obje
     Raises:
         UserError: opt.yaml cannot be read.
     """
-    beside = _mapping(find_run_file(checkpoint, "opt.yaml"))
-    inside = dict(content.options or {})
-    if inside.get("batch_size") == -1:
-        del inside["batch_size"]  # AutoBatch; opt.yaml may have the chosen size
-    return {**beside, **inside}
+    from_file = _mapping(find_run_file(checkpoint, "opt.yaml"))
+    from_checkpoint = dict(content.options or {})
+    if from_checkpoint.get("batch_size") == -1:
+        del from_checkpoint["batch_size"]  # AutoBatch; opt.yaml may have the chosen size
+    return {**from_file, **from_checkpoint}
 
 
 def find_hyp(
@@ -74,9 +74,9 @@ def find_hyp(
     Raises:
         UserError: a value is invalid, or hyp.yaml cannot be read.
     """
-    inside = options.get("hyp")
+    recorded = options.get("hyp")
     file = find_run_file(checkpoint, "hyp.yaml")
-    values = inside if isinstance(inside, dict) and inside else _mapping(file)
+    values = recorded if isinstance(recorded, dict) and recorded else _mapping(file)
     notes = {}
     if not values:
         values = {"lrf": DEFAULT_LRF.get(content.version, Hyp().lrf), "lr0": lr0 or Hyp().lr0}

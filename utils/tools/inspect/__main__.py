@@ -116,7 +116,7 @@ def report(path: Path, *, as_json: bool, verify: bool) -> Verdict | None:
     for line in format_lines(contents.facts) if contents else ():
         log.info("%s", line)
     if verdict:
-        log.info("%s", verdict.sentence)
+        log.info("%s", verdict.message)
     return verdict
 
 

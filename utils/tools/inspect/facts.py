@@ -74,7 +74,7 @@ class CheckpointFacts:
     format: str
     """`yolov5-extend`, or `YOLOv5` for upstream's."""
     version: str | int
-    """Version of our format, or upstream's release that wrote the file (v7.0 also if later)."""
+    """Version of our format, or upstream's release that wrote the file (v7.0: or a later one)."""
     kind: str
     """`training`, or `deploy` (stripped for inference)."""
     epoch: int | None

@@ -39,7 +39,7 @@ class Verdict:
         return not self.wrong_sums and not self.not_finite
 
     @property
-    def sentence(self) -> str:
+    def message(self) -> str:
         """The result as one line of text."""
         if self.wrong_sums:
             count = f"{len(self.wrong_sums)} of {self.members} members"
