@@ -154,7 +154,7 @@ def output_settings(options: DetectOptions) -> OutputSettings:
     from utils.inference.outputs import OutputSettings
 
     return OutputSettings(
-        pictures=not options.nosave,
+        images=not options.nosave,
         txt=options.save_txt,
         txt_format=options.save_format,
         txt_confidence=options.save_conf,

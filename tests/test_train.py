@@ -171,7 +171,7 @@ def empty_folder(folder: Path) -> list[str]:
         (empty_folder, r"holds no weights/last\.pt to resume from"),
         (text_named_pt, r"a\.pt is not a checkpoint"),
         (text_as_weights, r"a\.pt is not a checkpoint"),
-        (cut_in_half, r"last\.pt is not a checkpoint, or it is cut short"),
+        (cut_in_half, r"last\.pt is not a checkpoint, or it is truncated"),
         (other_classes, r"has the classes \['blue', 'red'\], the run was trained on"),
         (lambda f: [*toy_arguments(f), "--cfg", ""], "say which model with --cfg"),
         (lambda f: [*toy_arguments(f), "--cfg", "x.yaml"], r"model file x\.yaml does not exist"),

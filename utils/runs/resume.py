@@ -19,7 +19,7 @@ from utils.checkpoint.format import (
     no_progress,
     plan_digest,
 )
-from utils.checkpoint.store import load_whole, read_checkpoint
+from utils.checkpoint.store import load_with_fallback, read_checkpoint
 from utils.errors import UserError
 from utils.history import ITERATION
 from utils.options.train_options import TrainRequest
@@ -173,7 +173,7 @@ def _own(path: Path, request: TrainRequest) -> _Source:
         raise UserError(
             f"{given} is for checkpoints of YOLOv5; {path} is one of ours, leave it out."
         )
-    source, checkpoint = load_whole(path)
+    source, checkpoint = load_with_fallback(path)
     if checkpoint["kind"] != "training":
         raise UserError(
             f"{path} holds weights only, no optimizer and no schedule; "

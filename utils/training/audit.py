@@ -120,7 +120,7 @@ def audit_state(
         _patience_item(resume_point, options.patience),
         _compared("data order", old_options["seed"], options.seed, "seed "),
         *_option_items(run, old_options),
-        _compared("number format", old["precision"], config["precision"]),
+        _compared("precision", old["precision"], config["precision"]),
         *_compiled_items(old_options.get("compile", False), options.compile),
         _compared("processes", old.get("processes", 1), config.get("processes", 1)),
         _hyp_item(old["hyp"], run.hyp.to_dict()),

@@ -182,7 +182,9 @@ def build_context(
         )
     return TrainContext(
         plan=plan,
-        loss=loss if distributed.world_size == 1 else loss.of_parts(distributed.all_reduce_sum),
+        loss=loss
+        if distributed.world_size == 1
+        else loss.for_partial_batches(distributed.all_reduce_sum),
         precision=precision,
         device=next(model.parameters()).device,
         distributed=distributed,

@@ -78,7 +78,7 @@ def test_a_run_that_just_goes_on_is_restored_in_every_part() -> None:
     assert {item.status for item in items.values()} == {"restored"}
     assert list(items) == [
         *("weights", "EMA", "optimizer", "learning-rate plan", "AMP scaler", "best fitness"),
-        *("patience", "data order", "batch size", "image size", "number format", "processes"),
+        *("patience", "data order", "batch size", "image size", "precision", "processes"),
         *("hyper-parameters", "data set"),
     ]
     parameters = len(trained().parameter_names)
@@ -97,7 +97,7 @@ def test_what_is_changed_says_from_what_to_what() -> None:
         "data order": "seed 0 → 3",
         "batch size": "16 → 8",
         "image size": "640 → 320",
-        "number format": "fp32 → bf16",
+        "precision": "fp32 → bf16",
         "processes": "1 → 2",
         "data set": "content aaa → bbb",
     }

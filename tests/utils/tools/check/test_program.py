@@ -322,7 +322,10 @@ def test_terminal_report_is_sorted_by_severity(
         (["none.yaml"], "data-set file none.yaml does not exist"),
         (["coco128.yaml", "--imgsz", "16"], "--imgsz 16: give at least 32 pixels"),
         (["coco128.yaml", "--cfg", "none.yaml"], "none.yaml"),
-        (["coco128.yaml", "--weights", "none.pt"], "there is no weights file none.pt"),
+        (
+            ["coco128.yaml", "--weights", "none.pt"],
+            "--weights none.pt does not exist; give a .pt file",
+        ),
     ],
 )
 def test_invalid_arguments(arguments: list[str], message: str) -> None:
