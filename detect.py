@@ -148,10 +148,10 @@ def class_names(options: DetectOptions, own: tuple[str, ...]) -> tuple[str, ...]
 
 def network_size(sizes: Sequence[int], stride: int) -> tuple[int, int]:
     """(height, width) of the network input in pixels: --imgsz, rounded up to the stride."""
-    from utils.datasets.rect_batches import whole_strides
+    from utils.datasets.rect_batches import round_up_to_stride
 
     height, width = sizes[0], sizes[-1]
-    rounded = (whole_strides(height, stride), whole_strides(width, stride))
+    rounded = (round_up_to_stride(height, stride), round_up_to_stride(width, stride))
     if rounded != (height, width):
         log.warning(
             "--imgsz %s is not a multiple of the stride %d; using %d x %d.",
@@ -165,7 +165,7 @@ def output_settings(options: DetectOptions) -> OutputSettings:
     from utils.inference.outputs import OutputSettings
 
     return OutputSettings(
-        pictures=not options.nosave,
+        images=not options.nosave,
         txt=options.save_txt,
         txt_format=options.save_format,
         txt_confidence=options.save_conf,

@@ -112,7 +112,7 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
     state = build_state(run, model, plan, precision, distributed)
     context = build_context(options, model, plan, loss, precision, distributed)
     evaluator = Evaluator(
-        loaders.val, data.names, loss, precision.for_evaluation, data.val.ignored, pedestrians
+        loaders.val, data.names, loss, precision.eval_precision, data.val.ignored, pedestrians
     )
     config = resolved_config(run, model, data, precision, distributed)
     return Training(run, plan, state, context, data, loaders, evaluator, config)
@@ -130,8 +130,8 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
         The run folder.
     """
     from utils.runs.run import clear_and_set_up_folder, log_start
-    from utils.runtime.background import Background
-    from utils.runtime.signals import Interrupts
+    from utils.runtime.background import BackgroundWorker
+    from utils.runtime.signals import SignalHandler
     from utils.training.audit import verify_resume
     from utils.training.build import write_config
     from utils.training.engine import Observers, fit
@@ -144,10 +144,10 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     options = run.options
     plots = distributed.is_main and not options.noplots
     folder = distributed.broadcast(clear_and_set_up_folder(run) if distributed.is_main else Path())
-    interrupts = Interrupts(distributed)
+    interrupts = SignalHandler(distributed)
     validator = Validator(evaluator, plan, options, distributed, interrupts)
     log_start(run, plan, folder)
-    with interrupts, Background() as background:
+    with interrupts, BackgroundWorker() as background:
         recorder = RunRecorder(folder, plan, config, options, distributed, background)
         loggers = build_loggers(folder, plan, distributed, background)
         labels = LabelsPlot(folder, data.train.boxes, data.names, background, enabled=plots)

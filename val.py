@@ -51,7 +51,7 @@ def validate(options: ValOptions) -> Path:
         UserError: if an option or a file is invalid, or the weights do not match the data set.
     """
     from models.detector import fuse
-    from utils.datasets.description import COCO, load_description, require_obtainable, truth_file
+    from utils.datasets.description import COCO_KEY, check_obtainable, load_description, truth_file
     from utils.evaluation import report
     from utils.evaluation.coco_eval import CocoBenchmark
     from utils.evaluation.evaluate import evaluate, evaluated_names
@@ -64,7 +64,7 @@ def validate(options: ValOptions) -> Path:
     if options.half and device.type == "cpu":
         raise UserError("--half needs a GPU; omit it on a CPU.")
     description = load_description(options.data)
-    require_obtainable(description, (options.split,))
+    check_obtainable(description, (options.split,))
     loaded = load_model(options.weights, device)
     if not options.single_cls:
         require_same_classes(description, loaded)
@@ -73,7 +73,7 @@ def validate(options: ValOptions) -> Path:
     names = evaluated_names(description.names, single_class=options.single_cls)
     ignore = index.ignored
     pedestrians = miss_rate_evaluator(description, names, index) if options.miss_rate else None
-    published = truth_file(description, COCO)
+    published = truth_file(description, COCO_KEY)
     coco = CocoBenchmark(index, names, ignore, published) if options.save_json else None
     folder = create_run_folder(options.project, options.name, options.exist_ok)
     save_plots = not options.noplots and not options.speed
@@ -144,13 +144,13 @@ def miss_rate_evaluator(
     Raises:
         UserError: if the data set has no ground truth in CityPersons format, or it is invalid.
     """
-    from utils.datasets.description import MISS_RATE
+    from utils.datasets.description import MISS_RATE_KEY
     from utils.evaluation.citypersons import MissRateEvaluator, pedestrian_target
 
     target = pedestrian_target(description, names, index.paths)
     if target is None:
         raise UserError(
-            f"--miss-rate needs ground truth in CityPersons format; set `{MISS_RATE}:` in "
+            f"--miss-rate needs ground truth in CityPersons format; set `{MISS_RATE_KEY}:` in "
             f"{description.path}, or run `python -m utils.tools.convert citypersons`."
         )
     return MissRateEvaluator(target)
@@ -173,9 +173,9 @@ def build_split_index(options: ValOptions, description: DatasetDescription) -> I
 def build_loader(options: ValOptions, index: Index, stride: int) -> BatchLoader:
     """The loader: rectangular batches, or square ones to measure the speed."""
     from utils.datasets.loader import build_eval_loader
-    from utils.datasets.rect_batches import whole_strides
+    from utils.datasets.rect_batches import round_up_to_stride
 
-    image_size = whole_strides(options.imgsz, stride)
+    image_size = round_up_to_stride(options.imgsz, stride)
     if image_size != options.imgsz:
         log.warning(
             "--imgsz %d is not a multiple of the stride %d; using %d.",

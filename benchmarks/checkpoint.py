@@ -77,10 +77,10 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     from utils.checkpoint.store import load_checkpoint
     from utils.options.parser import parse_request
     from utils.runs.run import open_run
-    from utils.runtime.background import Background
+    from utils.runtime.background import BackgroundWorker
     from utils.runtime.device import select_device
     from utils.runtime.distributed import SINGLE_PROCESS
-    from utils.runtime.signals import Interrupts
+    from utils.runtime.signals import SignalHandler
     from utils.training.engine import Observers, finish_epoch, train_epoch
     from utils.training.loggers import build_loggers
     from utils.training.recorder import RunRecorder
@@ -89,13 +89,13 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     run = open_run(parse_request(train_options(args)))
     training = train.build(run, SINGLE_PROCESS, select_device(run.options.device))
     plan, state, options = training.plan, training.state, training.run.options
-    background = Background()
+    background = BackgroundWorker()
     run_folder = Path(tempfile.mkdtemp(dir=folder))
     recorder = RunRecorder(run_folder, plan, training.config, options, SINGLE_PROCESS, background)
     loggers = build_loggers(run_folder, plan, SINGLE_PROCESS, background)
     recorder.save_on_begin(state, training.run)
     loggers.on_begin(state, None)
-    validator = Validator(training.evaluator, plan, options, SINGLE_PROCESS, Interrupts())
+    validator = Validator(training.evaluator, plan, options, SINGLE_PROCESS, SignalHandler())
     observers = Observers(
         validate=validator.evaluate_epoch,
         on_batch=lambda *_: None,

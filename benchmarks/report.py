@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from benchmarks.timing import Measure, Spread, measure_interleaved
 from utils.errors import UserError
-from utils.files.atomic_write import write_text_replacing
+from utils.files.atomic_write import atomic_write_text
 
 log = logging.getLogger("yolo")
 
@@ -135,7 +135,7 @@ def measure_and_report(
             **extra,
         }
         text = json.dumps(content, indent=2) + "\n"
-        write_text_replacing(args.json, text)
+        atomic_write_text(args.json, text)
 
 
 def ratios(results: Results, variant: str) -> dict[str, float]:

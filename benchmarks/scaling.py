@@ -27,7 +27,7 @@ from benchmarks.scaling_points import (
     requested_points,
 )
 from benchmarks.startup import run_process
-from utils.files.atomic_write import write_replacing
+from utils.files.atomic_write import atomic_write
 from utils.files.json_file import read_json
 from utils.options.script import OptionParser, run_script
 
@@ -129,7 +129,7 @@ def main() -> None:
     panels = build_panels(points, file.measured, args)
     log.info("%s", table(panels))
     plot = args.out / PLOT_FILE
-    write_replacing(plot, lambda part: save_scaling_plot(panels, describe_setup(machine), part))
+    atomic_write(plot, lambda part: save_scaling_plot(panels, describe_setup(machine), part))
     log.info("Wrote %s and %s.", args.out / RESULTS_FILE, plot)
 
 

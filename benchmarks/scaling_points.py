@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.timing import Spread
 from utils.errors import UserError
-from utils.files.atomic_write import write_text_replacing
+from utils.files.atomic_write import atomic_write_text
 from utils.files.json_file import read_json
 
 SIZE, BATCH, MODEL, DATA = QUESTIONS = ("size", "batch", "model", "data")
@@ -131,4 +131,4 @@ class PointsFile:
         """
         self._content[POINTS_KEY][command] = point
         text = json.dumps(self._content, indent=1) + "\n"
-        write_text_replacing(self._path, text)
+        atomic_write_text(self._path, text)

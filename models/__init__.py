@@ -1,1 +1,1 @@
-"""The detector: specification, layers, head, target assignment, loss and post-processing."""
+"""The detector: specification, layers, head, target assignment, loss and postprocessing."""

@@ -1,6 +1,6 @@
-"""How well anchors fit the boxes of a data set, and anchors that fit better. Imports no torch.
+"""Measures how well anchors fit the boxes of a data set, and fits new anchors. Imports no torch.
 
-Everything is computed in logarithms of sides, where a ratio of sides is a plain distance.
+All computations use logarithms of the sides, where the ratio of two sides is a distance.
 """
 
 import math
@@ -14,38 +14,38 @@ from utils.errors import UserError
 Floats = NDArray[np.floating]
 
 MIN_SIDE = 2.0
-"""Pixels at the training size; fitting leaves out a box with a smaller side."""
+"""Pixels at the training image size; boxes with a smaller side are not used for fitting."""
 EMPTY_SIDE = 1e-6
-"""Pixels; stands for the side of a box without area, which no anchor fits."""
+"""Pixels; replaces a side of zero, so that its logarithm is finite. No anchor fits such a box."""
 MAX_SAMPLE = 20_000
-"""Boxes that fitting looks at, drawn at random: thousands for each of about ten anchors."""
-KMEANS_ROUNDS = 30
+"""Maximum number of randomly sampled boxes for fitting: thousands for each of about ten anchors."""
+KMEANS_ITERATIONS = 30
 MUTATION_PROBABILITY = 0.5
-MUTATION_SPREAD = 0.1
-"""Standard deviation of a mutated side's logarithm: about ten percent."""
+MUTATION_STD = 0.1
+"""Standard deviation of a mutation in the logarithm of a side: about ten percent."""
 
 
 class AnchorFit(NamedTuple):
-    """How well anchors fit."""
+    """How well anchors fit the boxes."""
 
     recall: float
-    """Share of boxes that at least one anchor fits: the best recall training could reach."""
+    """Fraction of boxes that at least one anchor fits: an upper bound of the recall."""
     anchors_per_target: float
-    """Mean number of anchors that fit a box."""
+    """Mean number of fitting anchors per box."""
 
 
 def is_learnable(sizes: Floats) -> NDArray[np.bool_]:
-    """Which boxes ``[n]``, of width and height ``[n, 2]`` in pixels, anchors are fitted to."""
+    """Return which boxes are used for fitting, ``[n]``, from their sizes ``[n, 2]`` in pixels."""
     return np.asarray((sizes >= MIN_SIDE).all(1))
 
 
 def best_possible_recall(sizes: Floats, anchors: Floats, ratio_limit: float) -> AnchorFit:
-    """Judge anchors by the rule the assigner uses.
+    """Evaluate anchors by the rule of the assigner.
 
     Args:
-        sizes: width and height of the boxes ``[n, 2]``, pixels, n at least 1.
-        anchors: width and height of all levels' anchors ``[k, 2]``, pixels.
-        ratio_limit: a side may differ from the anchor's by less than this factor.
+        sizes: width and height of the boxes ``[n, 2]``, pixels; n is at least 1.
+        anchors: width and height of the anchors of all levels ``[k, 2]``, pixels.
+        ratio_limit: an anchor fits if both sides differ from the box's by less than this factor.
     """
     points = np.log(np.maximum(sizes, EMPTY_SIDE))
     fits = _distances(points, np.log(anchors)) < math.log(ratio_limit)  # [n, k]
@@ -55,29 +55,29 @@ def best_possible_recall(sizes: Floats, anchors: Floats, ratio_limit: float) -> 
 def fit_anchors(
     sizes: Floats, count: int, ratio_limit: float, seed: int, generations: int = 1000
 ) -> Floats:
-    """Anchors for a data set: k-means of the sizes, refined by accepted random mutations.
+    """Fit anchors to a data set by k-means, then refine them by random mutations.
 
-    The same arguments give the same anchors.
+    The result is deterministic for the same arguments.
 
     Args:
         sizes: width and height of the boxes ``[n, 2]`` at the training image size, pixels.
-        count: number of anchors, all levels together.
-        ratio_limit: as for `best_possible_recall`.
-        seed: of the sample, of the start of k-means and of the mutations.
-        generations: mutations tried.
+        count: number of anchors over all levels.
+        ratio_limit: see `best_possible_recall`.
+        seed: random seed of the sample, the k-means initialisation and the mutations.
+        generations: number of mutations tried.
 
     Returns:
         Width and height ``[count, 2]``, pixels, by ascending area.
 
     Raises:
-        UserError: fewer boxes than anchors.
+        UserError: there are fewer usable boxes than anchors.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed]))
     usable = sizes[is_learnable(sizes)].astype(np.float64)
     if len(usable) < count:
         raise UserError(
-            f"{count} anchors cannot be fitted to {len(usable)} boxes of {MIN_SIDE:g} pixels "
-            "or more; keep the model's anchors with --noautoanchor."
+            f"cannot fit {count} anchors to {len(usable)} boxes with sides of at least "
+            f"{MIN_SIDE:g} pixels; keep the model's anchors with --noautoanchor."
         )
     if len(usable) > MAX_SAMPLE:
         usable = usable[rng.choice(len(usable), MAX_SAMPLE, replace=False)]
@@ -89,7 +89,10 @@ def fit_anchors(
 
 
 def _distances(points: Floats, centres: Floats) -> Floats:
-    """``[n, 2]`` and ``[k, 2]`` to ``[n, k]``: the logarithm of the worse side's ratio."""
+    """Return distances ``[n, k]`` of points ``[n, 2]`` to centres ``[k, 2]``.
+
+    The distance is the logarithm of the larger of the two side ratios.
+    """
     width = np.abs(points[:, None, 0] - centres[:, 0])
     height = np.abs(points[:, None, 1] - centres[:, 1])
     worse: Floats = np.maximum(width, height)
@@ -97,20 +100,21 @@ def _distances(points: Floats, centres: Floats) -> Floats:
 
 
 def _kmeans(points: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """Lloyd's algorithm ``[n, 2]`` to ``[count, 2]``; a centre that nothing is near stays put.
+    """Return ``[count, 2]`` centres of points ``[n, 2]`` by Lloyd's algorithm.
 
-    Not `cv2.kmeans`, whose random start is drawn from a generator shared by the whole process.
+    A centre without points does not move. `cv2.kmeans` is not used, because its initialisation uses
+    a random generator that is shared by the whole process.
     """
-    centres = _spread_start(points, count, rng)
-    for _ in range(KMEANS_ROUNDS):
+    centres = _kmeans_plus_plus(points, count, rng)
+    for _ in range(KMEANS_ITERATIONS):
         nearest = np.square(points[:, None] - centres).sum(2).argmin(1)  # [n]
         for centre in np.unique(nearest):
             centres[centre] = points[nearest == centre].mean(0)
     return centres
 
 
-def _spread_start(points: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """k-means++ (Arthur and Vassilvitskii, 2007): far points are likelier to become centres."""
+def _kmeans_plus_plus(points: Floats, count: int, rng: np.random.Generator) -> Floats:
+    """Sample centres by k-means++ (Arthur and Vassilvitskii, 2007); prefers distant points."""
     centres = points[rng.choice(len(points), 1)]
     while len(centres) < count:
         squared = np.square(points[:, None] - centres).sum(2).min(1)  # [n]
@@ -122,11 +126,11 @@ def _spread_start(points: Floats, count: int, rng: np.random.Generator) -> Float
 def _refine(
     centres: Floats, points: Floats, limit: float, rng: np.random.Generator, generations: int
 ) -> Floats:
-    """Keep every mutation that raises the fitness."""
+    """Mutate the centres randomly; keep every mutation that increases the fitness."""
     best = _fitness(centres, points, limit)
     for _ in range(generations):
         chosen = rng.random(centres.shape) < MUTATION_PROBABILITY
-        mutant = centres + chosen * rng.normal(0, MUTATION_SPREAD, centres.shape)
+        mutant = centres + chosen * rng.normal(0, MUTATION_STD, centres.shape)
         fitness = _fitness(mutant, points, limit)
         if fitness > best:
             centres, best = mutant, fitness
@@ -134,6 +138,6 @@ def _refine(
 
 
 def _fitness(centres: Floats, points: Floats, limit: float) -> float:
-    """Mean ratio, at most 1, of each box to its best anchor; 0 for a box that no anchor fits."""
+    """Return the mean side ratio (at most 1) of boxes to their best anchor; 0 if none fits."""
     closest = _distances(points, centres).min(1)
     return float(np.where(closest < limit, np.exp(-closest), 0).mean())

@@ -1,4 +1,4 @@
-"""Which cells and anchors learn which targets, and which cells learn nothing."""
+"""Assigns targets to cells and anchors, and excludes ignored cells from the objectness loss."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,40 +8,41 @@ from torch import Tensor
 
 NO_STEP = (0.0, 0.0)
 NEIGHBOUR_STEPS = (NO_STEP, (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))
-"""How far back (x, y) the own cell, then the left, upper, right and lower neighbours lie."""
+"""Offsets (x, y) subtracted to reach the own cell and its left, upper, right, lower neighbour."""
 
 
 class Assignment(NamedTuple):
-    """The positives of one level; a cell may occur more than once, with different targets."""
+    """Positive cells of one level; a cell may occur several times, with different targets."""
 
     image: Tensor
-    """Image in the batch, int64 ``[n]``."""
+    """Index of the image in the batch, int64 ``[n]``."""
     anchor: Tensor
-    """Anchor of the level, int64 ``[n]``."""
+    """Index of the anchor in its level, int64 ``[n]``."""
     row: Tensor
     """Row of the cell, int64 ``[n]``."""
     col: Tensor
     """Column of the cell, int64 ``[n]``."""
     boxes: Tensor
-    """Target ``[n, 4]`` in cells: centre relative to the cell's upper left corner, then size."""
+    """Target boxes ``[n, 4]`` in cells: centre relative to the cell's upper-left corner, size."""
     classes: Tensor
-    """Class of the target, int64 ``[n]``."""
+    """Class of each target, int64 ``[n]``."""
     anchor_sizes: Tensor
-    """Width and height of the anchor ``[n, 2]`` in cells."""
+    """Width and height of each anchor ``[n, 2]`` in cells."""
 
 
 class ShapeRatioAssigner:
-    """YOLOv5's rule: a target goes to every anchor of similar shape, in up to three cells.
+    """YOLOv5's assignment: each target is assigned to all fitting anchors in up to three cells.
 
-    An anchor fits if neither side differs from the target's by the ratio limit or more. The cells
-    are the one that holds the centre and the nearest neighbour on each axis, where there is one.
+    An anchor fits if both of its sides differ from the target's by less than the ratio limit. The
+    cells are the one that contains the centre and, on each axis, the nearest neighbour, if it
+    exists.
 
     Args:
         anchors: ``[L, A, 2]`` width and height in cells of each level; targets must be on the
             same device.
-        ratio_limit: largest ratio between a side of a target and of its anchor.
-        neighbour_offset: how near a cell border, in cells, a centre must be for the neighbour
-            beyond it to be positive too; 0.5 gives one on each axis.
+        ratio_limit: limit of the ratio between a side of a target and of its anchor.
+        neighbour_offset: maximum distance, in cells, of a centre to a cell border for the
+            neighbour behind it to be positive too; 0.5 gives one neighbour on each axis.
     """
 
     def __init__(
@@ -53,10 +54,10 @@ class ShapeRatioAssigner:
         self._steps = self.anchors.new_tensor(NEIGHBOUR_STEPS) * neighbour_offset  # [5, 2]
 
     def __call__(self, targets: Tensor, grid_sizes: Sequence[tuple[int, int]]) -> list[Assignment]:
-        """Assign targets on every level.
+        """Assign targets to cells and anchors of every level.
 
         Args:
-            targets: ``[n, 6]``: image in the batch, class, centre and size as fractions of the
+            targets: ``[n, 6]``: image index, class, centre and size as fractions of the
                 network input; n may be 0.
             grid_sizes: height and width of each level, in cells.
         """
@@ -68,7 +69,7 @@ class ShapeRatioAssigner:
     def _assign_level(
         self, targets: Tensor, anchors: Tensor, height: int, width: int
     ) -> Assignment:
-        # Scaling column by column by plain numbers keeps a GPU from waiting for a copied tensor.
+        # Multiplying columns by Python numbers avoids a synchronizing copy of a tensor to the GPU.
         centres = torch.stack((targets[:, 2] * width, targets[:, 3] * height), 1)  # [n, 2]
         sizes = torch.stack((targets[:, 4] * width, targets[:, 5] * height), 1)  # [n, 2]
 
@@ -78,7 +79,7 @@ class ShapeRatioAssigner:
 
         centres = centres[target]
         cells = (centres - self._steps[step]).long()
-        # A centre on the far border of the image lies in no cell; the last one takes it.
+        # A centre on the right or lower image border is outside the last cell, hence the clamp.
         col, row = cells[:, 0].clamp(0, width - 1), cells[:, 1].clamp(0, height - 1)
         offsets = centres - torch.stack((col, row), 1)
         return Assignment(
@@ -92,14 +93,17 @@ class ShapeRatioAssigner:
         )
 
     def _shape_fits(self, sizes: Tensor, anchors: Tensor) -> Tensor:
-        """Sizes ``[n, 2]`` against anchors ``[A, 2]``, both in cells, to booleans ``[A, n]``."""
+        """Return whether anchors ``[A, 2]`` fit sizes ``[n, 2]`` (cells), booleans ``[A, n]``."""
         ratio = sizes / anchors[:, None]  # [A, n, 2]
         return torch.maximum(ratio, 1 / ratio).amax(2) < self.ratio_limit
 
     def _reached_cells(self, centres: Tensor, height: int, width: int) -> Tensor:
-        """Centres ``[n, 2]`` in cells to booleans ``[5, n]`` in the order of the steps.
+        """Return which cells are positive for centres ``[n, 2]`` in cells.
 
-        A neighbour counts if the centre is near the common border and the neighbour is inside.
+        A neighbour is positive if the centre is near the common border and the neighbour exists.
+
+        Returns:
+            Booleans ``[5, n]``, in the order of `NEIGHBOUR_STEPS`.
         """
         in_cell = centres % 1
         before = (in_cell < self.neighbour_offset) & (centres > 1)  # [n, 2]
@@ -112,15 +116,15 @@ class ShapeRatioAssigner:
 def objectness_weight(
     ignored: Tensor | None, assignment: Assignment, shape: Sequence[int]
 ) -> Tensor | None:
-    """What each cell counts in the objectness loss, ``[B, A, h, w]``; None if all count alike.
+    """Return the weight of each cell in the objectness loss, ``[B, A, h, w]``; None if all are 1.
 
-    Cells whose centres lie in ignore regions count 0: they are not taught to be background. For
-    positives there is a label and they count 1, as all other cells do. The mean is still over all
-    cells, so that what the others learn does not depend on how much is ignored beside them.
+    Cells with their centre in an ignore region have weight 0, so that they are not trained as
+    background. All other cells, and positive cells in ignore regions, have weight 1. The mean is
+    still over all cells, so that the loss of other cells does not depend on the ignored area.
 
     Args:
-        ignored: ``[m, 5]``: image in the batch, centre and size as fractions of the network input.
-        assignment: the positives.
+        ignored: ``[m, 5]``: image index, centre and size as fractions of the network input.
+        assignment: the positive cells.
         shape: B, A, h, w.
     """
     if ignored is None or not len(ignored):
@@ -133,14 +137,14 @@ def objectness_weight(
 
 
 def ignored_cells(ignored: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """The cells whose centres lie in an ignore region, on its border included.
+    """Return which cells have their centre in an ignore region or on its border.
 
     Args:
-        ignored: ``[m, 5]``: image in the batch, centre and size as fractions of the network input.
-        shape: B, h, w: images of the batch, height and width of the level in cells.
+        ignored: ``[m, 5]``: image index, centre and size as fractions of the network input.
+        shape: B, h, w: number of images, height and width of the level in cells.
 
     Returns:
-        booleans ``[B, h, w]``.
+        Booleans ``[B, h, w]``.
     """
     images, height, width = shape
     columns = (torch.arange(width, device=ignored.device) + 0.5) / width
@@ -148,6 +152,6 @@ def ignored_cells(ignored: Tensor, shape: tuple[int, int, int]) -> Tensor:
     across = (columns - ignored[:, 1:2]).abs() <= ignored[:, 3:4] / 2  # [m, w]
     down = (rows - ignored[:, 2:3]).abs() <= ignored[:, 4:5] / 2  # [m, h]
     own = ignored[:, 0] == torch.arange(images, device=ignored.device)[:, None]  # [B, m]
-    # How many regions cover each cell: as a product, for a map of every region would be large.
+    # Count the regions that cover each cell by a matrix product; one map per region is too large.
     counts = (own[:, :, None] & down).float().mT @ across.float()  # [B, h, w]
     return counts > 0

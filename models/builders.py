@@ -1,4 +1,4 @@
-"""From the rows of a specification to layers, through a table of known kinds."""
+"""Builds the layers of a model specification, with one builder function per layer kind."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,11 +12,11 @@ from models.spec import LayerSpec, ModelSpec
 from utils.errors import UserError
 
 CHANNEL_MULTIPLE = 8
-"""Scaled channels are rounded up to this, which tensor cores want."""
+"""Scaled channels are rounded up to a multiple of this, as tensor cores require."""
 
 
 class Feature(NamedTuple):
-    """What the next layer must know of an output."""
+    """Properties of a layer output that the next layers need."""
 
     channels: int
     stride: int
@@ -24,44 +24,44 @@ class Feature(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A built layer and what it gives."""
+    """A layer and its output."""
 
     module: nn.Module
     output: Feature
 
 
-class Context(NamedTuple):
-    """What a builder must know besides its own arguments."""
+class BuildContext(NamedTuple):
+    """Inputs and multiples for a builder, besides the arguments of the row."""
 
     inputs: tuple[Feature, ...]
     repeats: int
-    """With the depth multiple applied."""
+    """Number of repetitions, with the depth multiple applied."""
     width_multiple: float
 
     def scaled(self, channels: int) -> int:
-        """Channels with the width multiple applied."""
+        """Return the channels with the width multiple applied."""
         return math.ceil(channels * self.width_multiple / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
 
 
 class BuiltModel(NamedTuple):
-    """Layers in order, and what is known of each."""
+    """Layers in order, with inputs and stride of each."""
 
     layers: list[nn.Module]
     sources: list[tuple[int, ...]]
-    """The absolute indices of its inputs; -1 is the image."""
+    """Absolute indices of each layer's inputs; -1 is the image."""
     strides: list[int]
-    """Pixels of the network input per cell of its output."""
+    """Pixels of the network input per cell of each layer's output."""
 
 
 def build_layers(spec: ModelSpec, channels: int) -> BuiltModel:
     """Build every layer of a specification.
 
     Args:
-        spec: the model.
-        channels: channels of the image.
+        spec: the model specification.
+        channels: number of image channels.
 
     Raises:
-        UserError: a row names an unknown kind, an impossible source, or arguments the kind refuses.
+        UserError: a row has an unknown kind, an invalid source or invalid arguments.
     """
     outputs = {-1: Feature(channels, stride=1)}
     layers, all_sources = [], []
@@ -69,9 +69,10 @@ def build_layers(spec: ModelSpec, channels: int) -> BuiltModel:
         sources = tuple(index + source if source < 0 else source for source in row.sources)
         if not all(source in outputs for source in sources):
             raise UserError(
-                f"model spec: layer {index} ({row.kind}) takes {row.sources}, not yet built."
+                f"model spec: layer {index} ({row.kind}) has sources {list(row.sources)}; "
+                "use earlier layers only."
             )
-        context = Context(
+        context = BuildContext(
             inputs=tuple(outputs[source] for source in sources),
             repeats=_scaled_repeats(row.repeats, spec.depth_multiple),
             width_multiple=spec.width_multiple,
@@ -88,11 +89,11 @@ def _scaled_repeats(repeats: int, depth_multiple: float) -> int:
     return max(round(repeats * depth_multiple), 1) if repeats > 1 else repeats
 
 
-def _build_layer(row: LayerSpec, index: int, context: Context, spec: ModelSpec) -> Layer:
+def _build_layer(row: LayerSpec, index: int, context: BuildContext, spec: ModelSpec) -> Layer:
     if row.kind not in BUILDERS:
         raise UserError(
-            f"model spec: layer {index} is of unknown kind {row.kind}; "
-            f"known are {', '.join(sorted(BUILDERS))}."
+            f"model spec: layer {index} has the unknown kind {row.kind}; "
+            f"choose one of {', '.join(sorted(BUILDERS))}."
         )
     named = {"None": None, "nc": spec.classes, "anchors": spec.anchors}
     args = [named.get(arg, arg) if isinstance(arg, str) else arg for arg in row.args]
@@ -100,34 +101,43 @@ def _build_layer(row: LayerSpec, index: int, context: Context, spec: ModelSpec) 
         return BUILDERS[row.kind](context, *args)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"model spec: layer {index} ({row.kind}) refuses arguments {list(row.args)}: {error}."
+            f"model spec: layer {index} ({row.kind}) has invalid arguments {list(row.args)} "
+            f"({error}); correct the row."
         ) from error
 
 
-def _single(context: Context) -> Feature:
-    """The only input of a layer that can be neither fed by several nor repeated."""
+def _single(context: BuildContext) -> Feature:
+    """Return the input of a layer that takes exactly one.
+
+    Raises:
+        ValueError: there are several.
+    """
     if len(context.inputs) != 1:
-        raise ValueError("one source expected")
+        raise ValueError(f"expected one source, got {len(context.inputs)}")
     return context.inputs[0]
 
 
 def _conv(
-    context: Context, channels: int, kernel: int = 1, stride: int = 1, padding: int | None = None
+    context: BuildContext,
+    channels: int,
+    kernel: int = 1,
+    stride: int = 1,
+    padding: int | None = None,
 ) -> Layer:
     source, outputs = _single(context), context.scaled(channels)
     module = Conv(source.channels, outputs, kernel, stride, padding)
     return Layer(module, Feature(outputs, source.stride * stride))
 
 
-def _focus(context: Context, channels: int, kernel: int = 1) -> Layer:
+def _focus(context: BuildContext, channels: int, kernel: int = 1) -> Layer:
     source, outputs = _single(context), context.scaled(channels)
     return Layer(Focus(source.channels, outputs, kernel), Feature(outputs, source.stride * 2))
 
 
 def _bottleneck(
-    context: Context,
+    context: BuildContext,
     channels: int,
-    shortcut: bool = True,  # noqa: FBT002 - the position it has in a row of the YAML file
+    shortcut: bool = True,  # noqa: FBT002 - positional in the YAML file
 ) -> Layer:
     source, outputs = _single(context), context.scaled(channels)
     widths = [source.channels] + [outputs] * (context.repeats - 1)
@@ -137,32 +147,32 @@ def _bottleneck(
 
 
 def _c3(
-    context: Context,
+    context: BuildContext,
     channels: int,
-    shortcut: bool = True,  # noqa: FBT002 - the position it has in a row of the YAML file
+    shortcut: bool = True,  # noqa: FBT002 - positional in the YAML file
 ) -> Layer:
     source, outputs = _single(context), context.scaled(channels)
     module = C3(source.channels, outputs, context.repeats, shortcut=shortcut)
     return Layer(module, Feature(outputs, source.stride))
 
 
-def _spp(context: Context, channels: int, kernels: Sequence[int] = (5, 9, 13)) -> Layer:
+def _spp(context: BuildContext, channels: int, kernels: Sequence[int] = (5, 9, 13)) -> Layer:
     source, outputs = _single(context), context.scaled(channels)
     return Layer(SPP(source.channels, outputs, kernels), Feature(outputs, source.stride))
 
 
-def _sppf(context: Context, channels: int, kernel: int = 5) -> Layer:
+def _sppf(context: BuildContext, channels: int, kernel: int = 5) -> Layer:
     source, outputs = _single(context), context.scaled(channels)
     return Layer(SPPF(source.channels, outputs, kernel), Feature(outputs, source.stride))
 
 
-def _upsample(context: Context, size: None, factor: int, mode: str) -> Layer:
+def _upsample(context: BuildContext, size: None, factor: int, mode: str) -> Layer:
     source = _single(context)
     module = nn.Upsample(size, factor, mode)
     return Layer(module, Feature(source.channels, source.stride // factor))
 
 
-def _concat(context: Context, dimension: int = 1) -> Layer:
+def _concat(context: BuildContext, dimension: int = 1) -> Layer:
     strides = {source.stride for source in context.inputs}
     if len(strides) != 1:
         raise ValueError(f"inputs have strides {sorted(strides)}")
@@ -170,11 +180,11 @@ def _concat(context: Context, dimension: int = 1) -> Layer:
     return Layer(Concat(dimension), Feature(channels, strides.pop()))
 
 
-def _detect(context: Context, classes: int, anchors: Sequence[Sequence[float]]) -> Layer:
+def _detect(context: BuildContext, classes: int, anchors: Sequence[Sequence[float]]) -> Layer:
     channels = [source.channels for source in context.inputs]
     strides = [source.stride for source in context.inputs]
     module = DetectionHead(classes, anchors, channels, strides)
-    # Nothing follows the head; the feature only completes the record.
+    # The head is the last layer; nothing uses its Feature.
     return Layer(module, Feature(channels[-1], strides[-1]))
 
 

@@ -1,4 +1,4 @@
-"""What a model costs to compute."""
+"""Computational cost of a model."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from models.head import DetectionHead
 from models.layers import Conv
 
 ELEMENTWISE_FLOPS = 4
-"""Batch norm subtracts, divides, multiplies, adds; SiLU takes exp, adds, divides, multiplies."""
+"""Batch norm: subtract, divide, multiply, add. SiLU: exp, add, divide, multiply."""
 
 
 def gflops(model: Detector, size: int = 640) -> float:
-    """Billions of floating-point operations for one square image, a multiply-add being two.
+    """Return the GFLOPs of a model for one square image; a multiply-add counts as two operations.
 
-    Convolutions, batch norms and activations of an unfused model, as upstream prints them.
+    Counts convolutions, batch norms and activations of the unfused model, as upstream does.
 
     Args:
         model: any detector.
@@ -26,7 +26,7 @@ def gflops(model: Detector, size: int = 640) -> float:
 
 
 def _parts_and_strides(model: Detector) -> Iterator[tuple[nn.Module, int]]:
-    """Parts that compute at one resolution, and its stride: layers, and the levels of the head."""
+    """Yield the layers, and the levels of the head, each with its stride."""
     for layer, stride in zip(model.model, model.layer_strides, strict=True):
         if isinstance(layer, DetectionHead):
             yield from zip(layer.m, layer.strides, strict=True)
@@ -35,11 +35,11 @@ def _parts_and_strides(model: Detector) -> Iterator[tuple[nn.Module, int]]:
 
 
 def _flops_per_cell(part: nn.Module) -> int:
-    """Of the output: all convolutions of a part have maps of its size."""
+    """Return the operations per output cell; all convolutions of a part have the same map size."""
     flops = 0
     for module in part.modules():
         if isinstance(module, nn.Conv2d):
             flops += 2 * module.weight.numel()
-        elif isinstance(module, Conv):  # its batch norm and its activation
+        elif isinstance(module, Conv):  # batch norm and activation
             flops += 2 * ELEMENTWISE_FLOPS * module.conv.out_channels
     return flops

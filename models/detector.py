@@ -1,4 +1,4 @@
-"""The detector: a network made from a specification, its fused copy, and what it weighs."""
+"""The detector: a network built from a specification; fusing, and transfer of weights."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from models.spec import ModelSpec
 
 
 class Detector(nn.Module):
-    """A YOLOv5 network; the names in its state dict are upstream's, ``model.<layer>.<...>``.
+    """A YOLOv5 network. State-dict names are the same as upstream's: ``model.<layer>.<...>``.
 
     Args:
         spec: layers, multiples, anchors and number of classes.
-        channels: channels of the image.
+        channels: number of image channels.
 
     Raises:
-        UserError: the specification cannot be built.
+        UserError: the specification is invalid.
     """
 
     def __init__(self, spec: ModelSpec, channels: int = 3) -> None:
@@ -41,17 +41,17 @@ class Detector(nn.Module):
 
     @property
     def head(self) -> DetectionHead:
-        """The last layer."""
+        """The detection head, which is the last layer."""
         return cast(DetectionHead, self.model[-1])
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels of the network input per cell, per level."""
+        """Pixels of the network input per cell, for each level."""
         return self.head.strides
 
     @property
     def max_stride(self) -> int:
-        """Height and width of an input must be multiples of this."""
+        """Largest stride; height and width of an input must be multiples of it."""
         return max(self.strides)
 
     @property
@@ -60,13 +60,13 @@ class Detector(nn.Module):
         return self.head.classes
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Raw maps, in training and evaluation alike.
+        """Return raw maps, in train and eval mode.
 
         Args:
-            images: ``[B, channels, H, W]``, RGB in 0..1; H and W are multiples of `max_stride`.
+            images: ``[B, channels, H, W]``, RGB, 0 to 1; H and W are multiples of `max_stride`.
 
         Returns:
-            Per level ``[B, A, H / stride, W / stride, 5 + classes]``, logits.
+            For each level ``[B, A, H / stride, W / stride, 5 + classes]``, logits.
         """
         kept = {-1: images}
         output = images
@@ -78,20 +78,20 @@ class Detector(nn.Module):
         return cast(list[Tensor], output)
 
     def decode(self, raw: Sequence[Tensor]) -> Tensor:
-        """Boxes and scores ``[B, N, 5 + classes]`` from raw maps; see `DetectionHead.decode`."""
+        """Decode boxes and scores ``[B, N, 5 + classes]``; see `DetectionHead.decode`."""
         return self.head.decode(raw)
 
     def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
-        """Boxes whose best score is above a threshold; see `DetectionHead.decode_confident`."""
+        """Decode boxes with a score above a threshold; see `DetectionHead.decode_confident`."""
         return self.head.decode_confident(raw, threshold)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Boxes and scores ``[B, N, 5 + classes]`` of images ``[B, channels, H, W]`` in 0..1."""
+        """Return boxes and scores ``[B, N, 5 + classes]`` for images; see `forward`, `decode`."""
         return self.decode(self(images))
 
 
 def fuse(model: Detector) -> Detector:
-    """A copy for inference: batch norms folded into their convolutions, no gradients."""
+    """Return a copy for inference, with batch norms folded into convolutions, without gradients."""
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(fused.modules()):
         if isinstance(module, Conv):
@@ -100,29 +100,31 @@ def fuse(model: Detector) -> Detector:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable values; buffers, such as anchors and running statistics, do not count."""
+    """Return the number of parameters, without buffers such as anchors and running statistics."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 class Transfer(NamedTuple):
-    """What became of a model's tensors when weights were transferred into it."""
+    """Result of a transfer of weights."""
 
     matched: int
+    """Number of copied tensors."""
     total: int
+    """Number of tensors of the model."""
     missing: list[str]
-    """Names in the model that kept their own values."""
+    """Names of the tensors that were not copied."""
 
 
 @torch.no_grad()
 def transfer_weights(
     model: Detector, state: Mapping[str, Tensor], exclude: Sequence[str] = ()
 ) -> Transfer:
-    """Copy, in place, every tensor whose name and shape the model has too; ignore the others.
+    """Copy into the model, in place, every tensor that matches by name and shape.
 
     Args:
-        model: receives the values, in its own precision and on its own device.
+        model: model to modify; it keeps its dtypes and device.
         state: tensors by name.
-        exclude: a name that contains any of these is left alone.
+        exclude: skip names that contain any of these strings.
     """
     missing = []
     own = model.state_dict()

@@ -1,4 +1,4 @@
-"""What the loss reads of a raw map: every cell's objectness, and all of the positive cells."""
+"""Gathers the inputs of the loss from a raw map: all objectness logits, all positive cells."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ OBJECTNESS = BOX_FIELDS - 1
 
 
 class Gathered(NamedTuple):
-    """Parts of a raw map, float32."""
+    """Gathered parts of a raw map, float32."""
 
     objectness: Tensor
-    """Logits of all cells, ``[B, A, h, w]``."""
+    """Objectness logits of all cells, ``[B, A, h, w]``."""
     positives: Tensor
-    """All fields of the positive cells, ``[n, 5 + classes]``."""
+    """All logits of the positive cells, ``[n, 5 + classes]``."""
 
 
 def gather(raw: Tensor, assignment: Assignment) -> Gathered:
-    """Read a raw map ``[B, A, h, w, 5 + classes]``; only what is read is widened to float32."""
+    """Gather from a raw map ``[B, A, h, w, 5 + classes]``; convert only these parts to float32."""
     cells = (assignment.image, assignment.anchor, assignment.row, assignment.col)
     objectness, positives = _Gather.apply(raw, *cells)
     return Gathered(objectness, positives)
 
 
 class _Gather(torch.autograd.Function):
-    """As two index operations, but with one gradient map, laid out in memory as the raw map is.
+    """Two index operations that share one gradient map, in the memory layout of the raw map.
 
-    Each index operation would fill a map of its own; the two would be added, and then copied into
-    the layout that the convolution wants: together about a twentieth of a training step on a CPU.
+    Separate index operations would each fill a map, add the two, and copy the sum to the layout
+    that the convolution needs. On a CPU this takes about a twentieth of a training step.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, raw: Tensor, *cells: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*cells)
-        ctx.layout = raw.shape, raw.stride(), raw.dtype  # type: ignore[attr-defined] # torch's way
+        ctx.layout = raw.shape, raw.stride(), raw.dtype  # type: ignore[attr-defined] # as torch does
         return raw[..., OBJECTNESS].float(), raw[cells].float()
 
     @staticmethod
@@ -51,5 +51,7 @@ class _Gather(torch.autograd.Function):
         raw = torch.empty_strided(shape, strides, dtype=dtype, device=objectness.device).zero_()
         raw[..., OBJECTNESS] = objectness.to(dtype)
         cells = ctx.saved_tensors  # type: ignore[attr-defined] # see forward
-        raw.index_put_(cells, positives.to(dtype), accumulate=True)  # several may share a cell
+        raw.index_put_(
+            cells, positives.to(dtype), accumulate=True
+        )  # a cell may occur several times
         return raw, None, None, None, None

@@ -1,4 +1,4 @@
-"""The detection head: raw maps from features, and their decoding to boxes in pixels."""
+"""The detection head: computes raw maps from features, and decodes them to boxes in pixels."""
 
 import math
 from collections.abc import Sequence
@@ -8,23 +8,23 @@ import torch
 from torch import Tensor, nn
 
 BOX_FIELDS = 5
-"""x, y, w, h and objectness come before the class scores."""
+"""Fields before the class scores: x, y, w, h, objectness."""
 EXPECTED_OBJECTS = 8
 EXPECTED_IMAGE_SIZE = 640
-"""Objects an image of this many pixels is expected to hold before anything is learned."""
+"""Initial objectness: this number of objects is expected per image of this size, in pixels."""
 EXPECTED_CLASS_MASS = 0.6
 SINGLE_CLASS_GUARD = 0.99999
-"""Class scores start summing to 0.6 over the *other* classes; not 1, so that nc = 1 is finite."""
+"""The initial class score is 0.6 / (classes - 1); the guard avoids a division by zero."""
 
 
 class DetectionHead(nn.Module):
-    """A 1x1 convolution per level, and the anchors its outputs are relative to.
+    """One 1x1 convolution for each level, and the anchors of its predictions.
 
     Args:
         classes: number of classes.
-        anchors: pixels of the network input; per level a flat row w, h, w, h, ...
-        channels: input channels per level.
-        strides: pixels of the network input per cell, per level.
+        anchors: pixels of the network input; for each level a flat row w, h, w, h, ...
+        channels: input channels of each level.
+        strides: pixels of the network input per cell, for each level.
     """
 
     anchors: Tensor
@@ -41,8 +41,8 @@ class DetectionHead(nn.Module):
         self.strides = tuple(strides)
         self.anchors_per_level = len(anchors[0]) // 2
         fields = BOX_FIELDS + classes
-        # Divided as numbers: to divide tensors without memory, as models that are only measured
-        # are made of, torch would import its compiler, for nearly two seconds.
+        # Python numbers, because dividing tensors on the meta device, which `utils.weights` uses to
+        # measure models, makes torch import its compiler; that takes nearly two seconds.
         cells = [
             [side / stride for side in level]
             for level, stride in zip(anchors, strides, strict=True)
@@ -55,13 +55,13 @@ class DetectionHead(nn.Module):
         self._initialise_biases()
 
     def forward(self, *features: Tensor) -> list[Tensor]:
-        """Raw maps.
+        """Return raw maps.
 
         Args:
-            features: one per level, ``[B, C_level, h, w]``.
+            features: one tensor for each level, ``[B, C_level, h, w]``.
 
         Returns:
-            Per level ``[B, A, h, w, 5 + classes]``: x, y, w, h, objectness, classes, all logits.
+            For each level ``[B, A, h, w, 5 + classes]``: logits of x, y, w, h, objectness, classes.
         """
         return [
             conv(feature)
@@ -71,24 +71,24 @@ class DetectionHead(nn.Module):
         ]
 
     def decode(self, raw: Sequence[Tensor]) -> Tensor:
-        """Boxes and scores from raw maps, in float32: half precision is too coarse for pixels.
+        """Decode raw maps to boxes and scores in float32; fp16 is too coarse for pixels.
 
         ``xy = (2 sigmoid - 0.5 + cell) * stride``, ``wh = (2 sigmoid)^2 * anchor``.
 
         Args:
-            raw: per level ``[B, A, h, w, 5 + classes]``.
+            raw: for each level ``[B, A, h, w, 5 + classes]``.
 
         Returns:
             ``[B, N, 5 + classes]``: centre and size in pixels of the network input, objectness and
-            class scores in 0..1; N runs over levels, anchors, rows, columns.
+            class scores, 0 to 1; N is ordered by level, anchor, row, column.
         """
         levels = zip(raw, self.anchors, self.strides, strict=True)
         return torch.cat([_decode_level(*level).flatten(1, 3) for level in levels], 1)
 
     def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
-        """As `decode`, but only boxes whose best score is above a threshold; most are not.
+        """Decode only boxes whose best score is above a threshold, which saves most of the work.
 
-        A score is objectness times class score.
+        A score is objectness times class score. See `decode` for the fields.
 
         Returns:
             For each image ``[n, 5 + classes]``, in the order of `decode`.
@@ -114,19 +114,19 @@ class DetectionHead(nn.Module):
 
     @torch.no_grad()
     def _initialise_biases(self) -> None:
-        """Start with rare objects (Lin et al., "Focal Loss", 2017, 3.3) and even classes."""
+        """Initialise for rare objects (Lin et al., "Focal Loss", 2017, 3.3) and equal classes."""
         classes = math.log(EXPECTED_CLASS_MASS / (self.classes - SINGLE_CLASS_GUARD))
         for conv, stride in zip(self.m, self.strides, strict=True):
             cells = (EXPECTED_IMAGE_SIZE / stride) ** 2
             bias = cast(nn.Conv2d, conv).bias
-            assert bias is not None  # ours are made with one; this tells the type checker
+            assert bias is not None  # for the type checker
             fields = bias.view(self.anchors_per_level, -1)  # [A, 5 + classes]
             fields[:, BOX_FIELDS - 1] += math.log(EXPECTED_OBJECTS / cells)
             fields[:, BOX_FIELDS:] += classes
 
 
 def _decode_level(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
-    """One level: raw ``[B, A, h, w, F]`` and anchors ``[A, 2]`` in cells to the same in pixels."""
+    """Decode one level: raw maps ``[B, A, h, w, F]``, with anchors ``[A, 2]`` in cells."""
     _, _, height, width, _ = raw.shape
     rows = torch.arange(height, device=raw.device)
     cols = torch.arange(width, device=raw.device)
@@ -135,7 +135,7 @@ def _decode_level(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
 
 
 def _decode(raw: Tensor, cells: Tensor, anchors: Tensor, stride: int) -> Tensor:
-    """Raw ``[..., F]``, cells ``[..., 2]`` as x, y, and anchors ``[..., 2]`` in pixels."""
+    """Decode logits ``[..., F]`` at cells ``[..., 2]`` (x, y), anchors ``[..., 2]`` in pixels."""
     scores = raw.float().sigmoid()
     xy = (scores[..., :2] * 2 - 0.5 + cells) * stride
     wh = (scores[..., 2:4] * 2).square() * anchors

@@ -1,4 +1,4 @@
-"""The layers a YOLOv5 backbone and neck are made of; attribute names are the state dict's."""
+"""Layers of a YOLOv5 backbone and neck; attribute names are those of upstream's state dict."""
 
 from collections.abc import Sequence
 
@@ -9,26 +9,26 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 BATCH_NORM_EPS = 1e-3
 BATCH_NORM_MOMENTUM = 0.03
-"""YOLOv5's settings; pretrained weights are right for no other eps."""
+"""YOLOv5's settings; pretrained weights need the same eps."""
 
 
 class Activation(nn.SiLU):
-    """SiLU; in place where no gradient is wanted, for whose sake in place would copy the input."""
+    """SiLU; in place if gradients are disabled, since with gradients it would copy the input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same."""
+        """Apply SiLU to a tensor of any shape."""
         return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class Conv(nn.Module):
-    """Convolution without bias, batch norm, SiLU; padded so that stride 1 keeps the size.
+    """Convolution without bias, batch norm and SiLU; padding keeps the size if the stride is 1.
 
     Args:
         inputs: input channels.
         outputs: output channels.
-        kernel: side of the kernel, pixels.
-        stride: step of the kernel, pixels.
-        padding: pixels added on each side; half the kernel if None.
+        kernel: kernel size.
+        stride: stride of the kernel.
+        padding: padding on each side; half the kernel size if None.
     """
 
     def __init__(
@@ -48,19 +48,19 @@ class Conv(nn.Module):
         self.act = Activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inputs, H, W]`` to ``[B, outputs, H / stride, W / stride]``."""
+        """Map ``[B, inputs, H, W]`` to ``[B, outputs, H / stride, W / stride]``."""
         activated: Tensor = self.act(self.bn(self.conv(x)))
         return activated
 
     def fold_batch_norm(self) -> None:
-        """Move the batch norm's running statistics into the convolution; for inference only."""
+        """Fold the batch norm into the convolution, in place; for inference only."""
         if isinstance(self.bn, nn.BatchNorm2d | nn.SyncBatchNorm):
             self.conv = fuse_conv_bn_eval(self.conv, self.bn)
             self.bn = nn.Identity()
 
 
 class Bottleneck(nn.Module):
-    """A 1x1 and a 3x3 convolution, added to the input where asked for and the channels agree.
+    """A 1x1 and a 3x3 convolution, with an optional shortcut if the channels match.
 
     Args:
         inputs: input channels.
@@ -79,13 +79,13 @@ class Bottleneck(nn.Module):
         self.add = shortcut and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
+        """Map ``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
         y: Tensor = self.cv2(self.cv1(x))
         return x + y if self.add else y
 
 
 class C3(nn.Module):
-    """Cross-stage partial block: bottlenecks on one half of the channels, the other half passes by.
+    """Cross-stage partial block: bottlenecks on one branch, concatenated with a bypass branch.
 
     Args:
         inputs: input channels.
@@ -107,13 +107,13 @@ class C3(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
+        """Map ``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
         merged: Tensor = self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
         return merged
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling of YOLOv5 v5.0: max pools of several sizes side by side."""
+    """Spatial pyramid pooling of YOLOv5 v5.0: parallel max pools of several kernel sizes."""
 
     def __init__(self, inputs: int, outputs: int, kernels: Sequence[int] = (5, 9, 13)) -> None:
         super().__init__()
@@ -123,14 +123,14 @@ class SPP(nn.Module):
         self.m = nn.ModuleList(nn.MaxPool2d(kernel, 1, kernel // 2) for kernel in kernels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
+        """Map ``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
         x = self.cv1(x)
         merged: Tensor = self.cv2(torch.cat((x, *(pool(x) for pool in self.m)), 1))
         return merged
 
 
 class SPPF(nn.Module):
-    """The same pyramid as SPP with kernels k, 2k-1, 3k-2, by one pool of size k in a row."""
+    """Fast SPP: one max pool of size k, applied three times; equals SPP with k, 2k-1, 3k-2."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 5) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class SPPF(nn.Module):
         self.m = nn.MaxPool2d(kernel, 1, kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
+        """Map ``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
         x = self.cv1(x)
         once = self.m(x)
         twice = self.m(once)
@@ -149,28 +149,28 @@ class SPPF(nn.Module):
 
 
 class Focus(nn.Module):
-    """First layer of YOLOv5 v5.0: each 2x2 block of pixels becomes four groups of channels."""
+    """First layer of YOLOv5 v5.0: moves each 2x2 block of pixels to channels, then convolves."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
         super().__init__()
         self.conv = Conv(inputs * 4, outputs, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inputs, H, W]`` to ``[B, outputs, H / 2, W / 2]``."""
+        """Map ``[B, inputs, H, W]`` to ``[B, outputs, H / 2, W / 2]``."""
         blocks = F.pixel_unshuffle(x, 2)  # [B, inputs x row x column, H / 2, W / 2]
-        # The pretrained weights expect column, row, input from the slowest to the fastest.
+        # Pretrained weights expect channels ordered by column, row, input (last varies fastest).
         blocks = blocks.unflatten(1, (-1, 2, 2)).permute(0, 3, 2, 1, 4, 5).flatten(1, 3)
         mixed: Tensor = self.conv(blocks)
         return mixed
 
 
 class Concat(nn.Module):
-    """Joins its inputs along a dimension."""
+    """Concatenates its inputs along a dimension."""
 
     def __init__(self, dimension: int = 1) -> None:
         super().__init__()
         self.dimension = dimension
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Inputs equal in all other dimensions to one tensor."""
+        """Concatenate inputs that are equal in all other dimensions."""
         return torch.cat(inputs, self.dimension)

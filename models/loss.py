@@ -1,4 +1,4 @@
-"""The detection loss: box overlap, objectness and classes of the assigned cells."""
+"""The detection loss: box, objectness and class loss."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from utils.boxes import complete_iou
 from utils.hyp import Hyp
 
 FOCAL_ALPHA = 0.25
-"""Weight of positives against negatives (Lin et al., "Focal Loss", 2017, table 1b)."""
+"""Weight of positives versus negatives (Lin et al., "Focal Loss", 2017, table 1b)."""
 THREE_LEVEL_BALANCE = (4.0, 1.0, 0.4)
 DEEP_BALANCE = (4.0, 1.0, 0.25, 0.06, 0.02)
-"""Objectness weight per level, fine to coarse: fine levels have most cells and few objects."""
+"""Objectness weight of each level, fine to coarse; fine levels have most cells and few objects."""
 NOMINAL_CLASSES = 80
 NOMINAL_LEVELS = 3
 NOMINAL_IMAGE_SIZE = 640
-"""The gains in hyp files are meant for COCO, three levels and this image size."""
+"""Gains in hyp files are tuned for COCO's classes, three levels and this image size."""
 
 
 class DetectionLosses(NamedTuple):
-    """Scalars of one batch."""
+    """Scalar losses of one batch."""
 
     total: Tensor
-    """Sum of the three, multiplied by the batch size; the one to differentiate."""
+    """Sum of the three losses, multiplied by the batch size; call `backward` on it."""
     box: Tensor
-    """With its gain applied; detached."""
+    """Box loss with its gain; detached."""
     obj: Tensor
-    """With its gain applied; detached."""
+    """Objectness loss with its gain; detached."""
     cls: Tensor
-    """With its gain applied; detached."""
+    """Class loss with its gain; detached."""
 
 
 class LevelLosses(NamedTuple):
-    """Scalars of one level, without gains."""
+    """Scalar losses of one level, without gains."""
 
     box: Tensor
     obj: Tensor
@@ -53,7 +53,7 @@ class LevelLosses(NamedTuple):
 
 @dataclass(frozen=True)
 class LossGains:
-    """Gains as they are applied, already scaled to the model and the image size."""
+    """Loss gains, scaled to the model and the image size."""
 
     box: float
     obj: float
@@ -63,18 +63,18 @@ class LossGains:
     obj_pw: float = 1.0
     """Weight of positives in the objectness loss."""
     fl_gamma: float = 0.0
-    """Focal-loss gamma; 0 is plain cross-entropy."""
+    """Focal-loss gamma; 0 gives plain cross-entropy."""
     label_smoothing: float = 0.0
-    """Share of a class label that is spread evenly over present and absent."""
+    """Label-smoothing epsilon of the class targets."""
 
 
 def scaled_gains(
     hyp: Hyp, *, classes: int, levels: int, image_size: int, label_smoothing: float
 ) -> LossGains:
-    """The gains of a hyp file, scaled from COCO at 640 pixels and three levels.
+    """Return the gains of a hyp file, scaled from COCO at 640 pixels and three levels.
 
     Args:
-        hyp: hyper-parameters as in the file.
+        hyp: hyper-parameters.
         classes: number of classes of the model.
         levels: number of detection levels of the model.
         image_size: side of the training images, pixels.
@@ -95,11 +95,11 @@ def scaled_gains(
 def build_loss(
     model: Detector, hyp: Hyp, *, image_size: int, label_smoothing: float
 ) -> DetectionLoss:
-    """The loss for a model, on the model's device and with the anchors it has now.
+    """Build the loss for a model, on the model's device and with its current anchors.
 
     Args:
-        model: read for anchors, classes and levels; not kept.
-        hyp: hyper-parameters as in the file.
+        model: model with the anchors, classes and levels; no reference is kept.
+        hyp: hyper-parameters.
         image_size: side of the training images, pixels.
         label_smoothing: see `scaled_gains`.
     """
@@ -117,12 +117,12 @@ def build_loss(
 
 
 class DetectionLoss:
-    """YOLOv5's loss; float32 inside whatever the precision of the raw maps.
+    """YOLOv5's loss, computed in float32 for raw maps of any dtype.
 
     Args:
-        assigner: says which cells are positive; its device is the loss's.
-        gains: weights of the three parts.
-        classes: number of classes; a single class has no class loss.
+        assigner: assigns targets to cells; the loss is on its device.
+        gains: weights of the three losses.
+        classes: number of classes; with one class there is no class loss.
         level_balance: weight of each level's objectness, fine to coarse.
     """
 
@@ -141,25 +141,28 @@ class DetectionLoss:
         self._obj_weight = assigner.anchors.new_tensor(gains.obj_pw)
         self._cls_weight = assigner.anchors.new_tensor(gains.cls_pw)
 
-    def of_parts(self, total: Callable[[Tensor], Tensor]) -> DetectionLoss:
-        """The loss of a batch that is computed in parts, as by several processes.
+    def for_partial_batches(self, total: Callable[[Tensor], Tensor]) -> DetectionLoss:
+        """Return a copy for a batch that is computed in parts, for example by several processes.
 
-        The sum of the parts, and of their gradients, is the loss of the whole batch.
+        The sum of the losses of all parts is the loss of the whole batch; so are the gradients.
 
         Args:
-            total: sums a tensor of what `counts` returns over the parts; called once per loss.
+            total: sums the result of `counts` over all parts; called once per loss.
         """
         shared = copy.copy(self)
         shared._total = total
         return shared
 
     def counts(self, raw: Sequence[Tensor], targets: Tensor, images: int) -> Tensor:
-        """What the means of a loss are over, ``[levels + 1]``: each level's positives, the images.
+        """Return the counts that the means of the loss divide by.
 
         Args:
-            raw: maps of the sizes in question, of any number of images.
-            targets: ``[n, 6]``, as of `__call__`.
-            images: how many of them.
+            raw: maps of the right sizes, of any number of images.
+            targets: ``[n, 6]``; see `__call__`.
+            images: number of images.
+
+        Returns:
+            ``[levels + 1]``: number of positives of each level, number of images.
         """
         return _counts(self._assigned(raw, targets), targets, images)
 
@@ -170,15 +173,16 @@ class DetectionLoss:
         images: int | None = None,
         ignored: Tensor | None = None,
     ) -> DetectionLosses:
-        """Losses of a batch.
+        """Return the losses of a batch.
 
         Args:
-            raw: per level ``[B, A, h, w, 5 + classes]``, logits.
-            targets: ``[n, 6]``: image in the batch, class, centre and size as fractions of the
+            raw: for each level ``[B, A, h, w, 5 + classes]``, logits.
+            targets: ``[n, 6]``: image index, class, centre and size as fractions of the
                 network input; n may be 0.
-            images: how many of the images count; None for all. Those that do not have no targets.
-            ignored: ``[m, 5]``: image in the batch, centre and size of regions in which nothing is
-                known of objects; see `assigner.objectness_weight`.
+            images: number of images that count, the others being padding without targets; all if
+                None.
+            ignored: ignore regions ``[m, 5]``: image index, centre and size; see
+                `assigner.objectness_weight`.
         """
         images = raw[0].shape[0] if images is None else images
         assignments = self._assigned(raw, targets)
@@ -201,7 +205,7 @@ class DetectionLoss:
         return self.assigner(targets, [(level.shape[2], level.shape[3]) for level in raw])
 
     def _level(self, raw: Tensor, assignment: Assignment, ignored: Tensor | None) -> LevelLosses:
-        """One level ``[B, A, h, w, 5 + classes]`` with its positives."""
+        """Return the losses of one level ``[B, A, h, w, 5 + classes]``."""
         gamma = self.gains.fl_gamma
         objectness, picked = gather(raw, assignment)
         iou = objectness.new_zeros(0)
@@ -218,23 +222,23 @@ class DetectionLoss:
         return LevelLosses(box, obj, cls)
 
     def _class_target(self, classes: Tensor) -> Tensor:
-        """Class indices ``[n]`` to smoothed targets ``[n, classes]``."""
+        """Return smoothed class targets ``[n, classes]`` for class indices ``[n]``."""
         absent = self.gains.label_smoothing / 2
         target = torch.full((len(classes), self.classes), absent, device=classes.device)
         return target.scatter_(1, classes[:, None], 1 - absent)
 
 
 def _counts(assignments: Sequence[Assignment], targets: Tensor, images: int) -> Tensor:
-    """See `DetectionLoss.counts`."""
+    """Return the counts; see `DetectionLoss.counts`."""
     return targets.new_tensor([*(positive.image.numel() for positive in assignments), images])
 
 
 def _shares(levels: Sequence[LevelLosses], share: Tensor) -> list[LevelLosses]:
-    """Means over a part of a batch to its share in the means over the whole.
+    """Scale the means over a part of a batch to its contribution to the means over the batch.
 
     Args:
         levels: means over positives (box, class) and over the cells of all images (objectness).
-        share: ``[levels + 1]``: of every level's positives, and of the images, that are here.
+        share: fractions ``[levels + 1]`` of each level's positives, and of the images, in the part.
     """
     return [
         LevelLosses(level.box * positives, level.obj * share[-1], level.cls * positives)
@@ -243,20 +247,23 @@ def _shares(levels: Sequence[LevelLosses], share: Tensor) -> list[LevelLosses]:
 
 
 def decoded_boxes(picked: Tensor, anchor_sizes: Tensor) -> Tensor:
-    """Logits ``[n, >= 4]`` and anchors ``[n, 2]`` to boxes ``[n, 4]`` as `Assignment.boxes` are."""
+    """Decode logits ``[n, >= 4]`` with anchors ``[n, 2]`` to boxes ``[n, 4]``.
+
+    Anchors and boxes are in cells; boxes have the convention of `Assignment.boxes`.
+    """
     scores = picked[:, :4].sigmoid() * 2
     return torch.cat((scores[:, :2] - 0.5, scores[:, 2:].square() * anchor_sizes), 1)
 
 
 def objectness_target(iou: Tensor, assignment: Assignment, shape: Sequence[int]) -> Tensor:
-    """The map ``[B, A, h, w]`` that holds each positive cell's IoU and zero elsewhere.
+    """Return the objectness target ``[B, A, h, w]``: the IoU of positive cells, zero elsewhere.
 
-    Where several targets share a cell the last one counts. Every duplicate is given that value
-    before writing, so that the result does not depend on the order of parallel writes.
+    If several targets share a cell, the last one counts. All duplicates get its value before they
+    are written, so that the result does not depend on the order of parallel writes.
 
     Args:
-        iou: ``[n]``, in 0..1.
-        assignment: the positives, n of them.
+        iou: ``[n]``, 0 to 1.
+        assignment: the n positive cells.
         shape: B, A, h, w.
     """
     _, anchors, height, width = shape
@@ -275,14 +282,14 @@ def binary_loss(
     gamma: float,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Mean binary cross-entropy, focal if gamma is above 0 (Lin et al., "Focal Loss", 2017).
+    """Return the mean binary cross-entropy, or the focal loss (Lin et al., 2017) if gamma > 0.
 
     Args:
         logits: any shape, float32.
-        target: same shape, in 0..1; between them the focal factors are interpolated.
-        positive_weight: scalar weight of the target's share.
-        gamma: exponent that quietens what is already right.
-        weight: of each element, same shape; the sum is divided by the number of all of them.
+        target: same shape, 0 to 1; for values in between, the focal factors are interpolated.
+        positive_weight: scalar weight of positives (`pos_weight` of torch).
+        gamma: focal exponent, which reduces the loss of well-classified elements.
+        weight: weight of each element, same shape; the mean still divides by their number.
     """
     loss = F.binary_cross_entropy_with_logits(
         logits,

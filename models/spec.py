@@ -1,4 +1,4 @@
-"""Model specification: the layer table of a YAML file as frozen plain data. Imports no torch."""
+"""Model specification: the content of a model file as immutable data. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,71 +14,78 @@ from utils.files.yaml_file import read_yaml
 MODEL_FOLDER = Path(__file__).resolve().parent
 REQUIRED_KEYS = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head")
 IGNORED_KEYS = ("ch",)
-"""Input channels, which upstream adds to the copy inside its checkpoints; ours are an argument."""
+"""Input channels: upstream adds them to the copy in its checkpoints; here they are an argument."""
 ROW_LENGTH = 4
 HEAD_KIND = "Detect"
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One row of the table, ``[sources, repeats, kind, args]``."""
+    """One layer, a row ``[sources, repeats, kind, args]`` of a model file."""
 
     sources: tuple[int, ...]
-    """Layers whose outputs are the inputs; negative ones count back from this layer."""
+    """Indices of the input layers; negative indices are relative to this layer."""
     repeats: int
-    """How often the layer's inner block is repeated, before the depth multiple."""
+    """Number of repetitions of the inner block, before the depth multiple."""
     kind: str
-    """Name of the layer in the table of `models.builders`."""
+    """Key of the layer in `models.builders.BUILDERS`."""
     args: tuple[Any, ...]
-    """Arguments, output channels first, before the width multiple."""
+    """Arguments, usually output channels first, before the width multiple."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as its YAML file describes it: multiples, anchors and layers."""
+    """Specification of a model, as in its YAML file: multiples, anchors and layers."""
 
     classes: int
     depth_multiple: float
     width_multiple: float
     anchors: tuple[tuple[float, ...], ...]
-    """Pixels of the network input; per detection level a flat row w, h, w, h, ..."""
+    """Pixels of the network input; for each detection level a flat row w, h, w, h, ..."""
     layers: tuple[LayerSpec, ...]
-    """Backbone, then head; the last one is the detection head."""
+    """Layers of backbone and head; the last one is the detection head."""
     backbone_length: int
-    """How many of the layers the file lists under `backbone`."""
+    """Number of layers that the file lists under `backbone`."""
 
     def __post_init__(self) -> None:
         if self.classes < 1:
-            raise UserError(f"model spec: nc is {self.classes}; a detector needs a class at least.")
+            raise UserError(f"model spec: nc is {self.classes}; it must be at least 1.")
         if not self.layers or self.layers[-1].kind != HEAD_KIND:
-            raise UserError(f"model spec: the last layer must be {HEAD_KIND}.")
+            raise UserError(
+                f"model spec: the last layer is not {HEAD_KIND}; end `head` with a {HEAD_KIND} row."
+            )
         levels = len(self.layers[-1].sources)
         if len(self.anchors) != levels:
             raise UserError(
-                f"model spec: {len(self.anchors)} rows of anchors for {levels} detection levels; "
+                f"model spec: there are {len(self.anchors)} rows of anchors for {levels} detection "
+                "levels; "
                 "give one row w, h, w, h, ... in pixels per level."
             )
         lengths = {len(row) for row in self.anchors}
         if len(lengths) != 1 or 0 in lengths or min(lengths) % 2:
             raise UserError(
-                "model spec: each row of anchors must hold as many pairs w, h as the others."
+                "model spec: the rows of anchors have different or odd lengths; "
+                "give the same number of pairs w, h in each row."
             )
 
     @staticmethod
     def from_dict(d: Mapping[str, object]) -> ModelSpec:
-        """Build from plain data in the schema of YOLOv5's model files.
+        """Build a specification from plain data in the schema of YOLOv5's model files.
 
         Raises:
             UserError: a key is missing or unknown, or a row of the table is malformed.
         """
         missing = [key for key in REQUIRED_KEYS if key not in d]
         if missing:
-            raise UserError(f"model spec: {', '.join(missing)} missing; see models/yolov5n.yaml.")
+            raise UserError(
+                f"model spec: key {', '.join(missing)} is missing; "
+                "add it, as in models/yolov5n.yaml."
+            )
         unknown = sorted(set(d) - {*REQUIRED_KEYS, *IGNORED_KEYS})
         if unknown:
             raise UserError(
-                f"model spec: {', '.join(unknown)} not supported; remove it or use one of the "
-                "published yolov5 models."
+                f"model spec: unknown key {', '.join(unknown)}; "
+                f"known keys are {', '.join(REQUIRED_KEYS)}."
             )
         backbone, head = _table(d["backbone"], "backbone"), _table(d["head"], "head")
         return ModelSpec(
@@ -91,7 +98,7 @@ class ModelSpec:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data in the same schema; `from_dict` of it equals this spec."""
+        """Return plain data in the same schema; `from_dict` restores the specification from it."""
         rows = [
             [
                 layer.sources[0] if len(layer.sources) == 1 else list(layer.sources),
@@ -111,30 +118,32 @@ class ModelSpec:
         }
 
     def with_classes(self, classes: int) -> ModelSpec:
-        """The same model for another number of classes."""
+        """Return the specification with another number of classes."""
         return dataclasses.replace(self, classes=classes)
 
     def with_anchors(self, anchors: Sequence[Sequence[float]]) -> ModelSpec:
-        """The same model with other anchors: pixels, a flat row w, h, w, h, ... per level."""
+        """Return the specification with other anchors: rows w, h, w, h, ... in pixels."""
         rows = tuple(tuple(float(side) for side in row) for row in anchors)
         return dataclasses.replace(self, anchors=rows)
 
 
 def load_spec(path: str | Path) -> ModelSpec:
-    """Read a model file; a bare name such as ``yolov5n.yaml`` is looked for in models/ too.
+    """Read a model file; if it does not exist, search for its name in models/.
 
     Raises:
-        UserError: no such file, or not a model specification.
+        UserError: the file does not exist, or is not a model specification.
     """
     file = Path(path)
     if not file.is_file():
         file = MODEL_FOLDER / file.name
     if not file.is_file():
-        ready = ", ".join(sorted(model.name for model in MODEL_FOLDER.glob("*.yaml")))
-        raise UserError(f"model file {path} does not exist; ready ones are {ready}.")
+        published = ", ".join(sorted(model.name for model in MODEL_FOLDER.glob("*.yaml")))
+        raise UserError(f"model file {path} does not exist; published models are {published}.")
     values = read_yaml(file)
     if not isinstance(values, dict):
-        raise UserError(f"model file {path} must hold {', '.join(REQUIRED_KEYS)}.")
+        raise UserError(
+            f"model file {path} is not a mapping; write the keys {', '.join(REQUIRED_KEYS)}."
+        )
     return ModelSpec.from_dict(values)
 
 
@@ -147,17 +156,23 @@ def _number(d: Mapping[str, object], key: str) -> float:
 
 def _table(rows: object, section: str) -> tuple[LayerSpec, ...]:
     if not isinstance(rows, list):
-        raise UserError(f"model spec: {section} must be a list of rows.")
+        raise UserError(
+            f"model spec: {section} is not a list; "
+            "write one row [from, number, module, [args]] for each layer."
+        )
     return tuple(_layer(row, f"{section} row {position}") for position, row in enumerate(rows))
 
 
 def _layer(row: object, origin: str) -> LayerSpec:
     if not isinstance(row, list) or len(row) != ROW_LENGTH or not isinstance(row[3], list):
-        raise UserError(f"model spec: {origin} must be [from, number, module, [args]].")
+        raise UserError(f"model spec: {origin} is malformed; write [from, number, module, [args]].")
     sources, repeats, kind, args = row
     sources = sources if isinstance(sources, list) else [sources]
     if not all(isinstance(number, int) for number in [*sources, repeats]) or repeats < 1:
-        raise UserError(f"model spec: {origin} needs whole numbers for from and number.")
+        raise UserError(
+            f"model spec: {origin} has an invalid `from` or `number`; "
+            "use integers, with `number` at least 1."
+        )
     return LayerSpec(tuple(sources), repeats, str(kind), tuple(map(_freeze, args)))
 
 
@@ -165,7 +180,10 @@ def _anchor_rows(anchors: object) -> tuple[tuple[float, ...], ...]:
     rows = anchors if isinstance(anchors, list) else [anchors]
     for row in rows:
         if not isinstance(row, list) or not all(isinstance(side, int | float) for side in row):
-            raise UserError("model spec: anchors must be a list of rows w, h, w, h, ... in pixels.")
+            raise UserError(
+                "model spec: anchors is not a list of numeric rows; "
+                "write one row w, h, w, h, ... in pixels for each level."
+            )
     return tuple(map(tuple, rows))
 
 

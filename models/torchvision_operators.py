@@ -1,7 +1,7 @@
-"""Non-maximum suppression by torchvision's compiled operator, without torchvision's Python package.
+"""Loads torchvision's compiled NMS operator without importing its Python package.
 
-The package imports all of its models, data sets and transforms, and torch's compiler with them:
-two seconds, for one function that is registered with torch by a shared library.
+Importing the package takes two seconds, because it imports all models, data sets and transforms,
+and torch's compiler. The operator itself is registered with torch by a shared library.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 LIBRARIES = ("_C_stable", "_C")
-"""In which the operators are, the newest name first."""
+"""Names of the library with the operators, newest first."""
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Drop each box that overlaps a better one.
+    """Return the boxes that are kept by non-maximum suppression.
 
     Args:
         boxes: ``[n, 4]``, corners.
         scores: ``[n]``.
-        iou_threshold: a larger IoU is an overlap.
+        iou_threshold: a box is dropped if its IoU with a better box is higher.
 
     Returns:
-        Indices ``[k]`` of the boxes that stay, best first.
+        Indices ``[k]`` of the kept boxes, best first.
     """
     _load_operators()
     kept: Tensor = torch.ops.torchvision.nms(boxes, scores, iou_threshold)
@@ -36,20 +36,20 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _load_operators() -> None:
-    """Register torchvision's operators; the package may be imported before or after."""
+    """Register torchvision's operators; the package may be imported earlier or later."""
     try:
         torch.ops.load_library(_library())
-    except (ImportError, OSError):  # not where it is expected, or it needs others to be loaded
+    except (ImportError, OSError):  # not found, or it depends on other libraries
         import_module("torchvision")
-    if not hasattr(torch.ops.torchvision, "nms"):  # it was the library of other operators
+    if not hasattr(torch.ops.torchvision, "nms"):  # the library has other operators
         import_module("torchvision")
 
 
 def _library() -> str:
-    """The path of the library.
+    """Return the path of the library.
 
     Raises:
-        ImportError: there is none.
+        ImportError: it was not found.
     """
     package = find_spec("torchvision")
     for folder in (package and package.submodule_search_locations) or ():
@@ -58,4 +58,4 @@ def _library() -> str:
             found = finder.find_spec(name)
             if found is not None and found.origin is not None:
                 return found.origin
-    raise ImportError("torchvision's operators are not beside its __init__.py")
+    raise ImportError("torchvision's operators are not in its package folder")

@@ -139,27 +139,27 @@ def test_predictor_maps_boxes_to_the_original(tmp_path: Path) -> None:
 
 def test_yolo_label_files(tmp_path: Path) -> None:
     """Lowest confidence first, as in YOLOv5."""
-    write(tmp_path, OutputSettings(pictures=False, txt=True), loaded())
+    write(tmp_path, OutputSettings(images=False, txt=True), loaded())
     assert tree(tmp_path) == ["labels/a.txt"]
     text = (tmp_path / "labels/a.txt").read_text()
     assert text == "0 0.05 0.25 0.1 0.25\n1 0.4 0.375 0.4 0.25\n"
 
 
 def test_voc_label_files_with_confidence(tmp_path: Path) -> None:
-    settings = OutputSettings(pictures=False, txt=True, txt_format=1, txt_confidence=True)
+    settings = OutputSettings(images=False, txt=True, txt_format=1, txt_confidence=True)
     write(tmp_path, settings, loaded("/in/v.mp4", "video", 3))
     assert (tmp_path / "labels/v_3.txt").read_text() == "0 0 10 10 30 0.5\n1 20 20 60 40 0.9\n"
 
 
 def test_no_label_file_without_detections(tmp_path: Path) -> None:
-    with PredictionFiles(tmp_path, NAMES, OutputSettings(pictures=False, txt=True)) as files:
+    with PredictionFiles(tmp_path, NAMES, OutputSettings(images=False, txt=True)) as files:
         files.write(loaded(), FOUND[:0], None)
         assert files.label_files == 0
     assert tree(tmp_path) == []
 
 
 def test_table(tmp_path: Path) -> None:
-    write(tmp_path, OutputSettings(pictures=False, csv=True), loaded("/in/a.png"), loaded("/b.jpg"))
+    write(tmp_path, OutputSettings(images=False, csv=True), loaded("/in/a.png"), loaded("/b.jpg"))
     with (tmp_path / "predictions.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [
             ["Image Name", "Prediction", "Confidence"],
@@ -172,7 +172,7 @@ def test_table(tmp_path: Path) -> None:
 
 def test_crops(tmp_path: Path) -> None:
     """Crops exceed the box by 2 % and 10 pixels, clipped to the image; names are sanitized."""
-    write(tmp_path, OutputSettings(pictures=False, crops=True), loaded())
+    write(tmp_path, OutputSettings(images=False, crops=True), loaded())
     assert tree(tmp_path) == ["crops/a_b_ c/a2.jpg", "crops/cat/a.jpg"]
     assert pixels(tmp_path / "crops/cat/a.jpg").shape == (31, 15, 3)
     image = np.broadcast_to(np.arange(80)[:, None, None], (80, 100, 1))  # the row's number

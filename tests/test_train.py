@@ -156,8 +156,11 @@ def empty_folder(folder: Path) -> list[str]:
     ("bad", "sentence"),
     [
         (lambda _: ["--data", "none.yaml"], "data-set file none.yaml does not exist"),
-        (no_labels, "no image of .* has a box; the labels of .* are looked for in"),
-        (class_out_of_range, r"labels/train/3\.txt names class 2, but the data set has 2"),
+        (no_labels, "images.* has no boxes; put the label files where they are read, for example"),
+        (
+            class_out_of_range,
+            r"labels/train/3\.txt: class 2 is out of range \(classes are 0 to 1\)",
+        ),
         (unknown_hyp, "unknown key lr00; known keys are"),
         (lambda _: ["--extend-epochs", "3"], "--extend-epochs needs --resume; add --resume PATH"),
         (
@@ -168,7 +171,7 @@ def empty_folder(folder: Path) -> list[str]:
         (empty_folder, r"contains no weights/last\.pt to resume"),
         (text_named_pt, r"a\.pt is not a checkpoint"),
         (text_as_weights, r"a\.pt is not a checkpoint"),
-        (cut_in_half, r"last\.pt is not a checkpoint, or it is cut short"),
+        (cut_in_half, r"last\.pt is not a checkpoint, or it is truncated"),
         (other_classes, r"has the classes \['blue', 'red'\], but the run was trained on"),
         (lambda f: [*toy_arguments(f), "--cfg", ""], "add --cfg, e.g. --cfg yolov5n"),
         (lambda f: [*toy_arguments(f), "--cfg", "x.yaml"], r"model file x\.yaml does not exist"),

@@ -172,7 +172,10 @@ def test_validation_without_a_coco_library(
     monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
     options = ("--data", two_images, "--imgsz", 320, "--noplots", "--save-json")
     folder = validate(*options, *common(tmp_path))
-    assert "COCO's own figures are left out: pip install faster-coco-eval" in caplog.text
+    assert (
+        "COCO metrics are skipped, no library is installed; run: pip install faster-coco-eval"
+        in caplog.text
+    )
     assert sorted(path.name for path in folder.iterdir()) == [
         "coco_ground_truth.json",
         "metrics.json",
@@ -270,7 +273,10 @@ def test_missing_data_are_reported_before_the_weights_are_read(tmp_path: Path) -
     data = tmp_path / "mine.yaml"
     data.write_text(f"path: {tmp_path / 'mine'}\nval: a\nnames: [a]\nobtain: ask the makers\n")
     options = ("--data", data, "--weights", tmp_path / "absent.pt", "--device", "cpu")
-    with pytest.raises(UserError, match=r"mine is not at .*; ask the makers; if you have it, put"):
+    with pytest.raises(
+        UserError,
+        match=r"data set .*mine does not exist and .*; ask the makers; if you already have it, put",
+    ):
         validate(*options)
 
 

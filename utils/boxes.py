@@ -1,4 +1,4 @@
-"""Box conversions, the IoU of all pairs of boxes, and the IoU of the box loss."""
+"""Box conversions, pairwise IoU, and the complete IoU of the box loss."""
 
 import math
 
@@ -6,30 +6,30 @@ import torch
 from torch import Tensor
 
 EPS = 1e-7
-"""Keeps a box without area from dividing by zero; far below one pixel in any unit we use."""
+"""Prevents a division by zero for a box of zero area; far below one pixel in any unit used here."""
 
 
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Centre and size ``[..., 4]`` to corners left, top, right, bottom ``[..., 4]``, any unit."""
+    """Convert centre and size ``[..., 4]`` to corners left, top, right, bottom; any unit."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat((centre - half, centre + half), -1)
 
 
 def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """Corners left, top, right, bottom ``[..., 4]`` to centre and size ``[..., 4]``, any unit."""
+    """Convert corners left, top, right, bottom ``[..., 4]`` to centre and size; any unit."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat(((low + high) / 2, high - low), -1)
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of every box with every other; the values are `torchvision.ops.box_iou`'s.
+    """Return the IoU of all pairs of boxes; the same values as `torchvision.ops.box_iou`.
 
     Args:
         a: boxes ``[n, 4]``, corners, any unit.
         b: boxes ``[m, 4]``, same unit.
 
     Returns:
-        ``[n, m]``, 0 to 1; NaN for two boxes without area.
+        ``[n, m]``, 0 to 1; NaN for two boxes of zero area.
     """
     low = torch.maximum(a[:, None, :2], b[:, :2])  # [n, m, 2]
     high = torch.minimum(a[:, None, 2:], b[:, 2:])
@@ -39,25 +39,26 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _area(boxes: Tensor) -> Tensor:
-    """Corners ``[n, 4]`` to ``[n]``."""
+    """Return the areas ``[n]`` of boxes ``[n, 4]``, corners."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Complete IoU of aligned pairs (Zheng et al., "Distance-IoU Loss", AAAI 2020, section 3.2).
+    """Return the complete IoU of pairs (Zheng et al., "Distance-IoU Loss", AAAI 2020, section 3.2).
 
-    IoU less the centre distance relative to the enclosing box's diagonal, less the difference of
-    the aspect angles weighted by alpha, through which no gradient flows (as in the paper).
+    It is the IoU, minus the squared centre distance relative to the squared diagonal of the
+    enclosing box, minus the difference of the aspect angles weighted by alpha. No gradient flows
+    through alpha, as in the paper.
 
-    Not `torchvision.ops.complete_box_iou_loss`: that one is NaN for a box of zero height, and goes
-    through corners, which costs digits of small boxes.
+    `torchvision.ops.complete_box_iou_loss` is not used: it returns NaN for a box of zero height and
+    converts to corners, which loses digits of small boxes.
 
     Args:
         a: boxes ``[n, 4]``, centre and size, any unit; gradients flow through both arguments.
         b: boxes ``[n, 4]``, same convention and unit.
 
     Returns:
-        ``[n]``, in -1.5 to 1; 1 for equal boxes.
+        ``[n]``, -1.5 to 1; 1 for equal boxes.
     """
     a_size, b_size = a[:, 2:], b[:, 2:]  # [n, 2]
     a_low, a_high = a[:, :2] - a_size / 2, a[:, :2] + a_size / 2

@@ -1,24 +1,24 @@
-"""The error that is the user's to fix."""
+"""Exceptions that end a program without a traceback."""
 
 
 class UserError(Exception):
-    """Bad input: one sentence that names the thing and the remedy.
+    """Bad input. The message is one sentence that names the problem and the remedy.
 
-    Scripts print it without a traceback and exit with code 2, see `utils.options.script`. Any other
-    exception is a bug of ours and keeps its traceback.
+    Scripts print it without a traceback and exit with code 2; see `utils.options.script`. Any other
+    exception is a bug in the program and keeps its traceback.
     """
 
 
 class RunInterruptedError(Exception):
-    """A signal asked the run to stop; nothing is wrong, and all that was trained is saved.
+    """A signal stopped the run. This is not a failure, and all training progress is saved.
 
     Args:
-        signal: its name, such as SIGTERM.
-        exit_code: what the program is to end with.
+        signal: name of the signal, such as SIGTERM.
+        exit_code: exit code of the program.
     """
 
     def __init__(self, signal: str, exit_code: int) -> None:
-        super().__init__(signal, exit_code)  # all of it, so that other processes can be told
+        super().__init__(signal, exit_code)  # both, so that pickle can send it to other processes
         self.signal = signal
         self.exit_code = exit_code
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from utils.files.atomic_write import write_text_replacing
+from utils.files.atomic_write import atomic_write_text
 
 Row = dict[str, float]
 
@@ -69,7 +69,7 @@ def write_results(rows: Iterable[Mapping[str, float]], path: Path) -> None:
     """Write results.csv atomically, so that a killed run leaves no duplicate or missing row."""
     lines = [",".join(f"{name:>20s}" for name in COLUMNS)]
     lines += [",".join(f"{row[name]:20.5g}" for name in COLUMNS) for row in rows]
-    write_text_replacing(path, "\n".join(lines) + "\n")
+    atomic_write_text(path, "\n".join(lines) + "\n")
 
 
 def read_results(path: Path) -> list[Row]:

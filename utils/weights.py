@@ -1,4 +1,4 @@
-"""From a weights file, ours or upstream's, to a model."""
+"""Loads models from weights files of this program or of YOLOv5."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from models.detector import Detector, transfer_weights
 from models.spec import ModelSpec
-from utils.checkpoint.pickle_records import DAMAGE
+from utils.checkpoint.pickle_records import DAMAGE_ERRORS
 from utils.checkpoint.store import read_checkpoint
 from utils.errors import UserError
-from utils.files.download import fetch
+from utils.files.download import download_file
 from utils.upstream.reader import is_upstream_file, read_upstream
 
-RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v7.0"
+RELEASE_URL = "https://github.com/ultralytics/yolov5/releases/download/v7.0"
 MAX_BLOCKS = 2_000
-"""Layers with their repetitions; a YOLOv5x6 has 79."""
-RELEASED = frozenset(f"yolov5{size}{levels}.pt" for size in "nsmlx" for levels in ("", "6"))
+"""Layers, repetitions included; a YOLOv5x6 has 79."""
+RELEASED_FILES = frozenset(f"yolov5{size}{levels}.pt" for size in "nsmlx" for levels in ("", "6"))
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a weights file gives to a new model: the averaged weights where there are any, fp32."""
+    """Content of a weights file, for a new model: the EMA weights if there are any, in fp32."""
 
     state: dict[str, Tensor]
     spec: ModelSpec
@@ -35,7 +35,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to predict, in eval mode."""
+    """A model in eval mode, ready for inference."""
 
     model: Detector
     names: tuple[str, ...]
@@ -43,36 +43,37 @@ class LoadedModel:
 
 
 def find_weights(weights: str | Path) -> Path:
-    """The file meant by `--weights`; a published name that is not there is downloaded.
+    """Return the file given by `--weights`; download a published model if it does not exist.
 
     Raises:
-        UserError: no such file, and not a published name, or it cannot be downloaded.
+        UserError: the file does not exist and is not a published model, or the download fails.
     """
     path = Path(weights)
     if path.is_file():
         return path
-    if path.name in RELEASED:
+    if path.name in RELEASED_FILES:
         try:
-            fetch(f"{RELEASE}/{path.name}", path)
+            download_file(f"{RELEASE_URL}/{path.name}", path)
         except UserError as error:
             raise UserError(
-                f"{error}; put the file there, or name another with --weights."
+                f"{error}; download the file yourself, or give another with --weights FILE."
             ) from error
         return path
     if path.is_dir():
         raise UserError(
-            f"--weights {weights} is a folder; name a .pt file, e.g. {path / 'weights/best.pt'}."
+            f"--weights {weights} is a folder; give a .pt file, e.g. {path / 'weights/best.pt'}."
         )
     raise UserError(
-        f"there is no weights file {weights}; published names are {', '.join(sorted(RELEASED))}."
+        f"--weights {weights} does not exist; give a .pt file or one of the published models "
+        f"{', '.join(sorted(RELEASED_FILES))}."
     )
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a file of ours (training or deploy) or of upstream's, without executing anything in it.
+    """Read a checkpoint of ours (training or deploy) or of upstream without executing anything.
 
     Raises:
-        UserError: the file is neither, or damaged.
+        UserError: the file is neither, or is damaged.
     """
     if is_upstream_file(path):
         upstream = read_upstream(path)
@@ -97,17 +98,18 @@ def read_weights(path: Path) -> Weights:
 def spec_from_checkpoint(
     described: Mapping[str, object], state: Mapping[str, Tensor], path: Path
 ) -> ModelSpec:
-    """The model that a file describes, once it is sure that it is no larger than its weights.
+    """Return the model specification in a file after checking it against the size of the weights.
 
-    A description of a few bytes may be of a model without end; it is built without memory here.
+    A specification of a few bytes may describe a huge model. To measure it without allocating
+    memory, it is built on the meta device.
 
     Args:
-        described: as plain data, in the schema of the model files.
+        described: the specification as plain data, in the schema of the model files.
         state: the weights in the file.
         path: the file, for messages.
 
     Raises:
-        UserError: it is no model, or a larger one.
+        UserError: the specification is invalid, or the model is larger than the weights.
     """
     try:
         spec = ModelSpec.from_dict(described)
@@ -116,14 +118,16 @@ def spec_from_checkpoint(
             raise ValueError(f"it has {blocks} layers")
         with torch.device("meta"):
             described_size = _size(Detector(spec).state_dict())
-    except (*DAMAGE, AttributeError, RuntimeError, UserError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"{path} describes a model that cannot be built: {reason}") from error
+    except (*DAMAGE_ERRORS, AttributeError, RuntimeError, UserError) as error:
+        reason = str(error).splitlines()[0][:200].rstrip(".")
+        raise UserError(
+            f"{path} is damaged (its model cannot be built: {reason}); use another checkpoint."
+        ) from error
     held = _size(state)
     if described_size > held:
         raise UserError(
-            f"{path} describes a model of {described_size} numbers, but holds {held}: tensors of "
-            "its model are absent or of another shape; use another file."
+            f"{path} is damaged (its model has {described_size} values, its tensors {held}); "
+            "use another checkpoint."
         )
     return spec
 
@@ -133,10 +137,10 @@ def _size(state: Mapping[str, Tensor]) -> int:
 
 
 def load_model(weights: str | Path, device: torch.device) -> LoadedModel:
-    """Build the model that a file describes and fill in every one of its tensors.
+    """Build the model of a weights file and load all of its tensors.
 
     Raises:
-        UserError: the file cannot be read, or lacks a tensor of its own model.
+        UserError: the file cannot be read, or lacks a tensor of its model.
     """
     path = find_weights(weights)
     loaded = read_weights(path)
@@ -144,6 +148,7 @@ def load_model(weights: str | Path, device: torch.device) -> LoadedModel:
     transfer = transfer_weights(model, loaded.state)
     if transfer.missing:
         raise UserError(
-            f"{path} lacks {len(transfer.missing)} tensors of its model: {transfer.missing[0]}, …"
+            f"{path} lacks {len(transfer.missing)} tensors of its model "
+            f"({transfer.missing[0]}, …); use another checkpoint."
         )
     return LoadedModel(model.to(device).eval(), loaded.names, loaded.origin)

@@ -1,1 +1,1 @@
-"""Small street scenes painted by the program: the data set behind data/streets.yaml."""
+"""Generated street scenes: the data set of data/streets.yaml."""

@@ -20,20 +20,20 @@ DOORS: tuple[Color, ...] = ((92, 60, 40), (50, 74, 66), (64, 64, 84), (120, 44, 
 STOREY = 3.0  # metres
 GROUND_FLOOR = 3.4
 BAY = 2.4  # metres of wall to a window
-FAR = 32.0  # metres beyond which windows lose their frames
+FAR = 32.0  # metres; beyond this distance windows have no frames
 STRIPES = 5  # of an awning, per bay
 
 
 @dataclass(frozen=True)
 class Wall:
-    """A wall as a plane: `along` metres from its start and `up` from the ground -> the picture."""
+    """Maps a wall to the image; its coordinates are metres along the wall and above the ground."""
 
     canvas: Canvas
     camera: Camera
     x: float
     z: float
     receding: bool
-    """Runs away from the camera (along z) rather than across the picture (along x)."""
+    """Whether it runs away from the camera (along z) instead of across the image (along x)."""
 
     def fill(
         self, corners: tuple[float, float, float, float], color: Color, *, glowing: bool = False
@@ -52,7 +52,7 @@ class Wall:
 
 @dataclass(frozen=True)
 class House:
-    """Looks of one house."""
+    """Appearance of one house."""
 
     length: float
     storeys: int
@@ -73,7 +73,7 @@ class House:
         plaster = tinted(self.plaster, 0.86) if wall.receding else self.plaster
         if not wall.receding:
             self._roof(wall)
-        # In pieces, so that haze grows along a wall that runs away from us.
+        # In pieces, so that haze increases along a wall that runs away from the camera.
         pieces = max(1, int(self.length / BAY)) if wall.receding else 1
         for i in range(pieces):
             step = self.length / pieces
@@ -127,18 +127,18 @@ class House:
     def _pane(
         self, wall: Wall, corners: tuple[float, float, float, float], rng: Rng, night: bool
     ) -> None:
-        if night and rng.chance(0.4):
+        if night and rng.bernoulli(0.4):
             wall.fill(corners, LIT_PANE, glowing=True)
             return
-        wall.fill(corners, rng.pick((PANE, DARK_PANE, DARK_PANE)))
-        if rng.chance(0.3):
+        wall.fill(corners, rng.choice((PANE, DARK_PANE, DARK_PANE)))
+        if rng.bernoulli(0.3):
             a0, u0, a1, u1 = corners
-            wall.fill((a0, u0 + (u1 - u0) * rng.real(0.3, 0.7), a1, u1), CURTAIN)
+            wall.fill((a0, u0 + (u1 - u0) * rng.uniform(0.3, 0.7), a1, u1), CURTAIN)
 
     def _street_level(self, wall: Wall, rng: Rng, night: bool) -> None:
         bays = max(1, int(self.length / BAY))
         step = self.length / bays
-        door_bay = rng.whole(0, bays - 1)
+        door_bay = rng.integer(0, bays - 1)
         for bay in range(bays):
             left = bay * step + 0.3
             right = left + step - 0.6
@@ -160,15 +160,15 @@ class House:
 
 
 def random_house(rng: Rng) -> House:
-    """Return a house."""
-    storeys = rng.whole(2, 5)
+    """Return a random house."""
+    storeys = rng.integer(2, 5)
     return House(
-        length=rng.real(6.0, 11.0),
+        length=rng.uniform(6.0, 11.0),
         storeys=storeys,
-        plaster=rng.pick(PLASTER),
-        roof=rng.pick(ROOFS),
-        shop=rng.chance(0.6),
-        awning=rng.pick(AWNINGS),
-        door=rng.pick(DOORS),
-        pitched=storeys <= 3 and rng.chance(0.6),  # noqa: PLR2004 - taller houses have flat roofs
+        plaster=rng.choice(PLASTER),
+        roof=rng.choice(ROOFS),
+        shop=rng.bernoulli(0.6),
+        awning=rng.choice(AWNINGS),
+        door=rng.choice(DOORS),
+        pitched=storeys <= 3 and rng.bernoulli(0.6),  # noqa: PLR2004 - taller houses have flat roofs
     )

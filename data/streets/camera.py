@@ -7,7 +7,7 @@ from data.streets.canvas import Canvas, Pen, Point
 
 @dataclass(frozen=True)
 class Camera:
-    """Looks straight ahead: metres right (x), up from the ground (y) and away (z) -> pixels."""
+    """Maps metres to pixels; x is to the right, y up from the ground, z away from the camera."""
 
     centre: float
     """Column of the vanishing point, pixels."""
@@ -28,5 +28,5 @@ class Camera:
         return self.centre + x * scale, self.horizon + (self.height - y) * scale
 
     def pen(self, canvas: Canvas, x: float, z: float, *, mirrored: bool = False) -> Pen:
-        """Return a pen for a figure that stands at (x, 0, z)."""
+        """Return a pen for an object that stands at (x, 0, z)."""
         return Pen(canvas, self.project(x, 0.0, z), self.scale(z), mirrored)

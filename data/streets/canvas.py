@@ -1,9 +1,9 @@
-"""What the street scenes are painted on: a fine pixel grid that remembers whose each pixel is.
+"""The canvas of the street scenes: an oversampled pixel grid with an owner for each pixel.
 
-Bit-identical everywhere: coordinates are worked out with Python's IEEE arithmetic and rounded,
-OpenCV only fills simple polygons with integer corners, and the fine grid is averaged down with
-integers. Its thick lines, ellipses, blurs and resizing are left out: their floating-point steps
-may differ between processors.
+The result is bit-identical on all machines: coordinates are computed with Python's IEEE arithmetic
+and rounded, OpenCV only fills simple polygons with integer corners, and the grid is averaged with
+integers. OpenCV's thick lines, ellipses, blurs and resizing are not used, because their
+floating-point steps may differ between processors.
 """
 
 import math
@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 
 Color = tuple[int, int, int]  # red, green, blue
-Point = tuple[float, float]  # x to the right, y down (pixels) or up (metres), as each function says
+Point = tuple[float, float]  # x to the right, y down (pixels) or up (metres); see each function
 
-OVERSAMPLING = 3  # fine pixels along each side of a picture pixel: smooth edges from nine samples
+OVERSAMPLING = 3  # fine pixels per image pixel in each direction, for antialiasing
 LAMPS_ON = 150  # ambient light, in 256ths, below which lamps are lit
-CORNERS = 24  # of the polygon that stands for an ellipse
-# Rounded, so that the last digit of a machine's sine does not matter.
+CORNERS = 24  # corners of the polygon that approximates an ellipse
+# Rounded, because the last digit of sine and cosine can differ between machines.
 CIRCLE: tuple[Point, ...] = tuple(
     (
         round(math.cos(2 * math.pi * i / CORNERS), 6),
@@ -33,14 +33,14 @@ CIRCLE: tuple[Point, ...] = tuple(
 
 @dataclass(frozen=True)
 class Air:
-    """Light and haze of a scene: they turn a paint's own colour into the colour seen from afar."""
+    """Light and haze of a scene; converts the colour of a surface to its colour at a distance."""
 
     ambient: Color = (256, 256, 256)
-    """Share of each channel that surfaces reflect, in 256ths."""
+    """Light that surfaces reflect, per channel, in 256ths."""
     haze: Color = (200, 210, 220)
-    """Colour of the haze that distant things fade into."""
+    """Colour of the haze."""
     visibility: float = 400.0
-    """Distance in metres at which haze and thing weigh the same."""
+    """Distance in metres at which haze and surface have equal weights."""
 
     @property
     def dark(self) -> bool:
@@ -48,7 +48,7 @@ class Air:
         return max(self.ambient) < LAMPS_ON
 
     def seen(self, color: Color, distance: float, glowing: bool = False) -> Color:  # noqa: FBT002 - two kinds of paint
-        """Return the colour of a surface `distance` metres away; glowing ones need no light."""
+        """Return the colour of a surface `distance` metres away; glowing ones ignore the light."""
         weight = distance / (distance + self.visibility)
         lit = (
             color
@@ -63,7 +63,7 @@ class Air:
 
 
 class Extent(NamedTuple):
-    """The visible part of one owner: corners in picture pixels and its area in fine pixels."""
+    """The visible part of one owner: corners in image pixels and its area in fine pixels."""
 
     left: float
     top: float
@@ -73,23 +73,23 @@ class Extent(NamedTuple):
 
 
 class Canvas:
-    """Fine pixels (RGB) and their owners; owner 0 is the scenery, figures count from 1."""
+    """Fine pixels (RGB) and their owners; owner 0 is the scenery, objects count from 1."""
 
     def __init__(self, width: int, height: int, air: Air) -> None:
         self.width, self.height, self.air = width, height, air
         shape = (height * OVERSAMPLING, width * OVERSAMPLING)
         self._pixels = np.zeros((*shape, 3), np.uint8)
         self._owners = np.zeros(shape, np.uint8)
-        self._has_figures = False
+        self._has_objects = False
         self.owner = 0
-        self.distance = 0.0  # metres, of what is painted next
+        self.distance = 0.0  # metres, for the next polygons
 
     def polygon(self, points: Sequence[Point], color: Color, *, glowing: bool = False) -> None:
-        """Fill a polygon; points in picture pixels, y down.
+        """Fill a polygon; points in image pixels, y down.
 
-        The polygon need not be convex, but its outline must not cross any row more than twice:
-        that is what `cv2.fillConvexPoly` asks for. `cv2.fillPoly` would take any outline, but
-        fills the pixels along slanted edges differently in OpenCV 4 and 5.
+        The polygon does not have to be convex, but its outline must not cross any row more than
+        twice, as `cv2.fillConvexPoly` requires. `cv2.fillPoly` accepts any outline, but fills the
+        pixels along slanted edges differently in OpenCV 4 and 5.
         """
         corners = np.array([(_fine(x), _fine(y)) for x, y in points], np.int32)
         cv2.fillConvexPoly(self._pixels, corners, self.air.seen(color, self.distance, glowing))
@@ -98,11 +98,11 @@ class Canvas:
     def ellipse(
         self, centre: Point, radii: tuple[float, float], color: Color, *, glowing: bool = False
     ) -> None:
-        """Fill an upright ellipse; picture pixels."""
+        """Fill an upright ellipse; image pixels."""
         self.polygon(ring(centre, radii), color, glowing=glowing)
 
     def darken(self, points: Sequence[Point], share: int) -> None:
-        """Multiply what lies inside a polygon by share/256: a shadow, which belongs to nobody."""
+        """Multiply the pixels inside a polygon by share/256; owners do not change."""
         corners = np.array([(_fine(x), _fine(y)) for x, y in points], np.int32)
         left, top = np.maximum(corners.min(axis=0), 0)
         right, bottom = corners.max(axis=0) + 1
@@ -115,7 +115,7 @@ class Canvas:
         part[inside] = (part[inside].astype(np.uint16) * share // 256).astype(np.uint8)
 
     def extent(self, owner: int) -> Extent | None:
-        """Return where pixels of this owner can be seen, or None if there are none."""
+        """Return the extent of the visible pixels of an owner, or None if there are none."""
         mine = self._owners == owner
         rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
         if rows.size == 0:
@@ -128,8 +128,8 @@ class Canvas:
             int(np.count_nonzero(mine)),
         )
 
-    def picture(self) -> np.ndarray:
-        """Return the picture, uint8 [height, width, 3] RGB: means of the fine pixels, rounded."""
+    def image(self) -> np.ndarray:
+        """Return the image, uint8 [height, width, 3] RGB: means of the fine pixels, rounded."""
         total = np.full((self.height, self.width, 3), OVERSAMPLING**2 // 2, np.uint16)
         for row in range(OVERSAMPLING):
             for column in range(OVERSAMPLING):
@@ -137,22 +137,22 @@ class Canvas:
         return (total // OVERSAMPLING**2).astype(np.uint8)
 
     def _claim(self, corners: np.ndarray) -> None:
-        if self.owner or self._has_figures:  # scenery painted first owns its pixels already
+        if self.owner or self._has_objects:  # before the first object, all pixels are scenery
             cv2.fillConvexPoly(self._owners, corners, self.owner)
-            self._has_figures = True
+            self._has_objects = True
 
 
 @dataclass(frozen=True)
 class Pen:
-    """Paints a figure in its own metres: x to the right of its foot point, y up from the ground."""
+    """Paints an object in metres: x to the right of its foot point, y up from the ground."""
 
     canvas: Canvas
-    foot: Point  # picture pixels
-    scale: float  # picture pixels per metre
+    foot: Point  # image pixels
+    scale: float  # image pixels per metre
     mirrored: bool = False  # faces left instead of right
 
     def at(self, point: Point) -> Point:
-        """Return the picture pixel of a point in metres."""
+        """Return the image pixel of a point in metres."""
         x = -point[0] if self.mirrored else point[0]
         return self.foot[0] + x * self.scale, self.foot[1] - point[1] * self.scale
 
@@ -186,7 +186,7 @@ class Pen:
 
 
 def ring(centre: Point, radii: tuple[float, float]) -> list[Point]:
-    """Return the corners of a polygon that stands for an ellipse."""
+    """Return the corners of a polygon that approximates an ellipse."""
     return [(centre[0] + radii[0] * x, centre[1] + radii[1] * y) for x, y in CIRCLE]
 
 
@@ -197,5 +197,5 @@ def tinted(color: Color, share: float) -> Color:
 
 
 def _fine(coordinate: float) -> int:
-    """Return the fine pixel of a picture coordinate, halves rounded up."""
+    """Return the fine pixel of an image coordinate, halves rounded up."""
     return math.floor(coordinate * OVERSAMPLING + 0.5)

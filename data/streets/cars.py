@@ -102,7 +102,7 @@ WIDTH = 1.80  # metres, of every car
 
 @dataclass(frozen=True)
 class Car:
-    """Looks of one car."""
+    """Appearance of one car."""
 
     profile: Profile
     view: str
@@ -112,7 +112,7 @@ class Car:
 
     @property
     def width(self) -> float:
-        """Metres across the picture."""
+        """Metres across the image."""
         return self.profile.length if self.view == "side" else WIDTH
 
     @property
@@ -212,6 +212,6 @@ class Car:
 
 
 def random_car(rng: Rng, view: str) -> Car:
-    """Return a car seen from the 'side', 'front' or 'rear'."""
-    profile, color = rng.pick(PROFILES), rng.pick(PAINTS)
-    return Car(profile, view, color, taxi=profile is SALOON and rng.chance(0.25))
+    """Return a random car seen from the 'side', 'front' or 'rear'."""
+    profile, color = rng.choice(PROFILES), rng.choice(PAINTS)
+    return Car(profile, view, color, taxi=profile is SALOON and rng.bernoulli(0.25))

@@ -1,4 +1,4 @@
-"""Things that stand in a street and are not to be detected: trees, lamps, bins and the like."""
+"""Street furniture, which is not to be detected: trees, lamps, bins and similar items."""
 
 from dataclasses import dataclass, field
 
@@ -30,7 +30,7 @@ class Tree:
     """Radius of the crown, metres."""
     leaves: Color
     balls: tuple[tuple[float, float, float], ...]
-    """x, y and radius in crown radii."""
+    """x, y and radius, in units of the crown's radius."""
 
     def paint(self, pen: Pen) -> None:
         """Paint the tree."""
@@ -120,7 +120,7 @@ class Bollard:
 
 @dataclass(frozen=True)
 class PostBox:
-    """A letter box on a foot: as red as a sign, as upright as a person."""
+    """A letter box on a foot; a distractor, red like a sign and upright like a person."""
 
     color: Color
 
@@ -133,23 +133,24 @@ class PostBox:
 
 
 def random_tree(rng: Rng) -> Tree:
-    """Return a tree."""
-    crown = rng.real(0.9, 1.5)
+    """Return a random tree."""
+    crown = rng.uniform(0.9, 1.5)
     balls = tuple(
-        (rng.real(-0.55, 0.55), rng.real(-0.45, 0.5), rng.real(0.45, 0.65)) for _ in range(7)
+        (rng.uniform(-0.55, 0.55), rng.uniform(-0.45, 0.5), rng.uniform(0.45, 0.65))
+        for _ in range(7)
     )
-    return Tree(crown + rng.real(2.6, 3.6), crown, rng.pick(LEAVES), balls)
+    return Tree(crown + rng.uniform(2.6, 3.6), crown, rng.choice(LEAVES), balls)
 
 
 SmallThing = Bin | Planter | Bollard | PostBox
 
 
 def random_small_thing(rng: Rng) -> SmallThing:
-    """Return something that stands on a pavement."""
+    """Return a random bin, planter, bollard or letter box."""
     choices: tuple[SmallThing, ...] = (
-        Bin(rng.pick(BINS)),
-        Planter(rng.pick(LEAVES)),
+        Bin(rng.choice(BINS)),
+        Planter(rng.choice(LEAVES)),
         Bollard(),
-        PostBox(rng.pick(POST_BOXES)),
+        PostBox(rng.choice(POST_BOXES)),
     )
-    return rng.pick(choices)
+    return rng.choice(choices)

@@ -1,4 +1,4 @@
-"""The two kinds of street: one that runs away from the camera, one that runs across the picture."""
+"""Streets, which run away from the camera or across the image, and their surroundings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ PAVEMENTS: tuple[Color, ...] = ((176, 170, 160), (160, 158, 156), (186, 172, 150
 GRASS: Color = (112, 146, 82)
 PAINT: Color = (232, 232, 226)
 KERB: Color = (204, 202, 196)
-NEAREST = 1.4  # metres, just below the lower edge of every picture
+NEAREST = 1.4  # metres; projects just below the lower edge of every image
 FARTHEST = 220.0
-SLICE = 1.3  # each slice of ground reaches this much farther than the one before it
+SLICE = 1.3  # ratio of far to near distance of a slice of ground
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Street:
     """Ground plan of a scene, metres."""
 
     receding: bool
-    """Runs away from the camera; otherwise it runs across the picture."""
+    """Whether it runs away from the camera instead of across the image."""
     half_width: float
-    """Half the road. A road across the picture has its middle at `middle`."""
+    """Half the width of the road."""
     pavement: float
     """Width of the pavements."""
     middle: float
-    """Distance to the middle of a road across the picture."""
+    """Distance to the middle of a road across the image."""
     zebra: float
     """Where the crossing is: its distance (receding) or its x (across)."""
     asphalt: Color
@@ -43,25 +43,27 @@ class Street:
 
 
 def random_street(rng: Rng) -> Street:
-    """Return a street."""
-    receding = rng.chance(0.58)
-    half = rng.real(3.4, 4.6)
+    """Return a random street."""
+    receding = rng.bernoulli(0.58)
+    half = rng.uniform(3.4, 4.6)
     return Street(
         receding=receding,
         half_width=half,
-        pavement=rng.real(2.6, 4.0),
-        middle=0.0 if receding else rng.real(10.5, 12.5),
-        zebra=rng.real(6.5, 12.0) if receding else rng.real(-5.0, 5.0),
-        asphalt=rng.pick(ASPHALTS),
-        paving=rng.pick(PAVEMENTS),
+        pavement=rng.uniform(2.6, 4.0),
+        middle=0.0 if receding else rng.uniform(10.5, 12.5),
+        zebra=rng.uniform(6.5, 12.0) if receding else rng.uniform(-5.0, 5.0),
+        asphalt=rng.choice(ASPHALTS),
+        paving=rng.choice(PAVEMENTS),
     )
 
 
 def random_camera(rng: Rng, street: Street, width: int) -> Camera:
-    """Return a camera that looks along, or across, the street."""
+    """Return a random camera that looks along or across the street."""
     if street.receding:
-        return Camera(width * rng.real(0.36, 0.64), rng.real(86, 108), rng.real(2.0, 2.9), 285.0)
-    return Camera(width / 2, rng.real(78, 98), rng.real(2.9, 3.9), rng.real(255, 310))
+        return Camera(
+            width * rng.uniform(0.36, 0.64), rng.uniform(86, 108), rng.uniform(2.0, 2.9), 285.0
+        )
+    return Camera(width / 2, rng.uniform(78, 98), rng.uniform(2.9, 3.9), rng.uniform(255, 310))
 
 
 class Ground:
@@ -95,7 +97,7 @@ class Ground:
         self._zebra()
 
     def _strip(self, xs: tuple[float, float], zs: tuple[float, float], color: Color) -> None:
-        """Fill a strip of ground in slices, so that haze grows with distance."""
+        """Fill a strip of ground in slices, so that haze increases with distance."""
         start = zs[0]
         while start < zs[1]:
             end = min(start * SLICE, zs[1])
@@ -109,12 +111,12 @@ class Ground:
         self._canvas.polygon([at(x, 0.0, z) for x, z in corners], color)
 
     def _patches(self, xs: tuple[float, float], zs: tuple[float, float], rng: Rng) -> None:
-        """Mend the asphalt here and there."""
-        for _ in range(rng.whole(2, 7)):
-            x, z = rng.real(*xs), rng.real(*zs)
-            width, depth = rng.real(0.4, 1.8), rng.real(0.3, 1.2)
+        """Paint random repair patches on the asphalt."""
+        for _ in range(rng.integer(2, 7)):
+            x, z = rng.uniform(*xs), rng.uniform(*zs)
+            width, depth = rng.uniform(0.4, 1.8), rng.uniform(0.3, 1.2)
             right, back = min(x + width, xs[1]), min(z + depth, zs[1])
-            self._patch((x, right), (z, back), tinted(self._street.asphalt, rng.real(0.86, 1.1)))
+            self._patch((x, right), (z, back), tinted(self._street.asphalt, rng.uniform(0.86, 1.1)))
 
     def _joints(self, out: float) -> None:
         """Draw the joints between the slabs of the pavements."""
@@ -146,13 +148,13 @@ class Ground:
 def paint_surroundings(
     canvas: Canvas, camera: Camera, street: Street, rng: Rng, *, night: bool
 ) -> None:
-    """Paint the houses, or the park, beside or behind the street, the farthest first."""
+    """Paint houses or a park beside or behind the street, the farthest first."""
     if not street.receding:
         _row_across(canvas, camera, street, rng, night=night)
         return
     _skyline(canvas, camera, rng)
     for side in (-1, 1):
-        if rng.chance(0.25):
+        if rng.bernoulli(0.25):
             _park(canvas, camera, side * (street.facade + 1.0), rng)
             continue
         for z, length in reversed(list(_plots(rng, 3.0, 70.0))):
@@ -163,9 +165,9 @@ def paint_surroundings(
 
 def _row_across(canvas: Canvas, camera: Camera, street: Street, rng: Rng, *, night: bool) -> None:
     reach = camera.centre / camera.scale(street.facade) + 2.0
-    for x, length in _plots(rng, -reach - rng.real(0, 6), reach):
+    for x, length in _plots(rng, -reach - rng.uniform(0, 6), reach):
         wall = Wall(canvas, camera, x, street.facade, receding=False)
-        if rng.chance(0.12):  # a gap with a tree
+        if rng.bernoulli(0.12):  # a gap with a tree
             pen = camera.pen(canvas, x + length / 2, street.facade)
             canvas.distance = street.facade
             random_tree(rng).paint(pen)
@@ -176,7 +178,7 @@ def _row_across(canvas: Canvas, camera: Camera, street: Street, rng: Rng, *, nig
 def _plots(rng: Rng, start: float, end: float) -> Iterator[tuple[float, float]]:
     """Yield the start and length of each plot of land from start to end."""
     while start < end:
-        length = rng.real(6.0, 11.0)
+        length = rng.uniform(6.0, 11.0)
         yield start, length
         start += length
 
@@ -184,17 +186,17 @@ def _plots(rng: Rng, start: float, end: float) -> Iterator[tuple[float, float]]:
 def _skyline(canvas: Canvas, camera: Camera, rng: Rng) -> None:
     x = -120.0
     while x < 120.0:  # noqa: PLR2004 - metres either side of the street's end
-        width, height = rng.real(10, 26), rng.real(8, 26)
+        width, height = rng.uniform(10, 26), rng.uniform(8, 26)
         Wall(canvas, camera, x, 150.0, receding=False).fill((0, 0, width, height), (150, 152, 160))
         x += width
 
 
 def _park(canvas: Canvas, camera: Camera, x: float, rng: Rng) -> None:
-    leaves = rng.pick(LEAVES)
+    leaves = rng.choice(LEAVES)
     z = 48.0
-    while z > 4.0:  # noqa: PLR2004 - metres: the nearest trees would fill the picture
+    while z > 4.0:  # noqa: PLR2004 - metres: the nearest trees would fill the image
         canvas.distance = z
-        pen = camera.pen(canvas, x + (1 if x > 0 else -1) * rng.real(0.0, 3.0), z)
+        pen = camera.pen(canvas, x + (1 if x > 0 else -1) * rng.uniform(0.0, 3.0), z)
         random_tree(rng).paint(pen)
         hedge = Wall(canvas, camera, x, z, receding=True)
         hedge.fill((-3.0, 0.0, 0.0, 1.0), tinted(leaves, 0.8))

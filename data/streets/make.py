@@ -1,4 +1,4 @@
-"""Makes the embedded data set of street scenes: painted, not downloaded, equal everywhere."""
+"""Generate the street-scenes data set. It is painted, not downloaded, and identical everywhere."""
 
 import logging
 import tempfile
@@ -13,29 +13,29 @@ from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
-SPLITS = {"train": 160, "val": 48}  # pictures
-SEED = 20  # of the whole data set: another seed makes another city
-# zlib's level of the PNG files; higher ones halve nothing and take ten times as long.
+SPLITS = {"train": 160, "val": 48}  # images
+SEED = 20  # seed of the whole data set
+# zlib level of the PNG files; higher levels save little and take ten times as long.
 COMPRESSION = 6
 
 
 def make_streets(root: Path) -> None:
-    """Make the data set at `root`: images/{train,val}/*.png and labels/{train,val}/*.txt.
+    """Generate the data set at `root`: images/{train,val}/*.png and labels/{train,val}/*.txt.
 
-    Everything is written to a folder beside `root` and moved there when it is complete, so a
-    killed maker leaves nothing behind that looks like a data set, and of several makers at once
-    the first to finish wins. A complete data set that is there already is left as it is.
+    Everything is written to a temporary folder beside `root` and moved when it is complete. So a
+    killed process leaves nothing that looks like a data set, and of several processes the first to
+    finish wins. An existing complete data set is kept.
 
     Raises:
-        UserError: something else is at `root`, or nothing can be written there.
+        UserError: `root` contains something else or cannot be written.
     """
     if _is_complete(root):
         return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(
-            f"{root} is not a complete streets data set: remove it to have it made anew"
+            f"{root} is not a complete streets data set; remove it to generate it again."
         )
-    log.info("Painting the streets data set into %s", root)
+    log.info("Generating the streets data set in %s", root)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
@@ -43,8 +43,8 @@ def make_streets(root: Path) -> None:
             _write(made)
             made.rename(root)
     except OSError as error:
-        if not _is_complete(root):  # otherwise somebody else was faster
-            raise UserError(f"cannot make the streets data set at {root}: {error}") from error
+        if not _is_complete(root):  # otherwise another process was faster
+            raise UserError(f"cannot write {root}: {error}; choose another folder.") from error
 
 
 def _is_complete(root: Path) -> bool:
@@ -56,7 +56,7 @@ def _is_complete(root: Path) -> bool:
 
 
 def _write(root: Path) -> None:
-    with tqdm(total=sum(SPLITS.values()), desc="streets", unit="picture", disable=None) as progress:
+    with tqdm(total=sum(SPLITS.values()), desc="streets", unit="img", disable=None) as progress:
         for number, (split, count) in enumerate(SPLITS.items()):
             images, labels = root / "images" / split, root / "labels" / split
             images.mkdir(parents=True)
@@ -64,13 +64,13 @@ def _write(root: Path) -> None:
             for i in range(count):
                 painting = paint_scene(SEED, number, i)
                 name = f"street_{i:03d}"
-                _write_png(images / f"{name}.png", painting.picture)
+                _write_png(images / f"{name}.png", painting.image)
                 (labels / f"{name}.txt").write_text(label_text(painting))
                 progress.update()
 
 
 def label_text(painting: Painting) -> str:
-    """Return a label file: a line `class x_center y_center width height` per box, normalised."""
+    """Return the text of a label file: a row `class cx cy w h` per box, normalised."""
     lines = []
     for box in painting.labels:
         centre = ((box.left + box.right) / 2 / WIDTH, (box.top + box.bottom) / 2 / HEIGHT)
@@ -79,8 +79,8 @@ def label_text(painting: Painting) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    """Write a picture, RGB. PNG, because JPEG pictures differ by a little between decoders."""
-    bgr = np.ascontiguousarray(picture[..., ::-1])
+def _write_png(path: Path, image: np.ndarray) -> None:
+    """Write an RGB image as PNG, because JPEG decoders give slightly different pixels."""
+    bgr = np.ascontiguousarray(image[..., ::-1])
     encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, COMPRESSION])[1]
     path.write_bytes(encoded.tobytes())

@@ -43,8 +43,8 @@ TROUSERS: tuple[Color, ...] = (
 BAGS: tuple[Color, ...] = ((120, 70, 34), (30, 30, 34), (170, 40, 60), (214, 190, 140))
 SHOE: Color = (38, 32, 32)
 
-ADULT = 1.75  # metres that the joints below are given for
-HEAD = 0.135  # radius; a little more than life, to be seen from afar
+ADULT = 1.75  # metres; height of the person that the joints below describe
+HEAD = 0.135  # radius in metres; larger than life, to be visible at a distance
 
 Leg = tuple[Point, Point]  # knee and ankle, metres from the foot point; the hip is at HIP
 HIP: Point = (0.0, 0.90)
@@ -53,7 +53,7 @@ SHOULDER: Point = (0.0, 1.38)
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the joints are: the far side first, seen from the right side, walking to the right."""
+    """Positions of the joints, the far side first; seen from the right, walking to the right."""
 
     legs: tuple[Leg, Leg]
     hands: tuple[Leg, Leg]
@@ -90,7 +90,7 @@ FRONT_POSES = (STANDING, APPROACHING)
 
 @dataclass(frozen=True)
 class Pedestrian:
-    """Looks of one person."""
+    """Appearance of one person."""
 
     height: float
     """Metres."""
@@ -247,20 +247,20 @@ class Pedestrian:
 
 
 def random_pedestrian(rng: Rng) -> Pedestrian:
-    """Return somebody."""
-    child, frontal = rng.chance(0.12), rng.chance(0.4)
+    """Return a random pedestrian."""
+    child, frontal = rng.bernoulli(0.12), rng.bernoulli(0.4)
     return Pedestrian(
-        height=rng.real(1.15, 1.40) if child else rng.real(1.60, 1.92),
-        pose=rng.pick(FRONT_POSES if frontal else SIDE_POSES),
+        height=rng.uniform(1.15, 1.40) if child else rng.uniform(1.60, 1.92),
+        pose=rng.choice(FRONT_POSES if frontal else SIDE_POSES),
         frontal=frontal,
-        faces_us=rng.chance(0.55),
-        garment=rng.pick(("jacket", "jacket", "jacket", "coat", "dress")),
-        top=rng.pick(TOPS),
-        trousers=rng.pick(TROUSERS),
-        skin=rng.pick(SKINS),
-        hair=rng.pick(HAIRS),
-        long_hair=rng.chance(0.4),
-        hat=rng.pick(TOPS) if rng.chance(0.2) else None,
-        bag=rng.pick(("none", "none", "none", "backpack", "handbag", "shopping")),
-        bag_color=rng.pick(BAGS),
+        faces_us=rng.bernoulli(0.55),
+        garment=rng.choice(("jacket", "jacket", "jacket", "coat", "dress")),
+        top=rng.choice(TOPS),
+        trousers=rng.choice(TROUSERS),
+        skin=rng.choice(SKINS),
+        hair=rng.choice(HAIRS),
+        long_hair=rng.bernoulli(0.4),
+        hat=rng.choice(TOPS) if rng.bernoulli(0.2) else None,
+        bag=rng.choice(("none", "none", "none", "backpack", "handbag", "shopping")),
+        bag_color=rng.choice(BAGS),
     )

@@ -1,4 +1,4 @@
-"""One street scene: figures find a place, are painted, the farthest first, and are boxed."""
+"""Generate one street scene: place items, paint them from far to near, and compute the boxes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,26 +7,26 @@ import numpy as np
 
 from data.streets.camera import Camera
 from data.streets.canvas import Canvas, ring
-from data.streets.cast import (
-    CAR,
-    PEDESTRIAN,
-    SIGN,
-    Casting,
-    Item,
-    cast_car,
-    cast_lamp,
-    cast_pedestrian,
-    cast_sign,
-    cast_small_thing,
-    cast_traffic_light,
-    cast_tree,
-)
 from data.streets.ground import (
     Ground,
     Street,
     paint_surroundings,
     random_camera,
     random_street,
+)
+from data.streets.items import (
+    CAR,
+    PEDESTRIAN,
+    SIGN,
+    Item,
+    Placer,
+    place_car,
+    place_lamp,
+    place_pedestrian,
+    place_sign,
+    place_small_thing,
+    place_traffic_light,
+    place_tree,
 )
 from data.streets.rng import Rng
 from data.streets.weather import (
@@ -37,20 +37,20 @@ from data.streets.weather import (
     random_weather,
 )
 
-WIDTH, HEIGHT = 320, 256  # pixels of a picture: multiples of every stride up to 64
-TRIES = 12  # places that are looked at for each member of the cast
-VISIBLE_SHARE = 0.25  # of a figure's pixels that must remain for it to be labelled
-MIN_SIDE = 4.0  # pixels of a labelled box; below, nothing can be made out
-# Least and greatest height, of cars width, in pixels that a figure may have to be let in.
+WIDTH, HEIGHT = 320, 256  # size of an image, px: multiples of every stride up to 64
+TRIES = 12  # positions that are tried for each item
+VISIBLE_SHARE = 0.25  # minimum visible fraction of a labelled object's pixels
+MIN_SIDE = 4.0  # minimum side of a labelled box, px; smaller ones show nothing recognizable
+# Minimum and maximum height, of cars width, of an item in px.
 SIZES = {PEDESTRIAN: (30.0, 132.0), CAR: (26.0, 150.0), SIGN: (20.0, 72.0), None: (0.0, 400.0)}
-IN_FRAME = 0.6  # share of a figure's box that lies in the picture
-COVERED = 0.35  # share of a thing's box that a nearer one may cover
-CROWDED = 0.60  # the same, now and then
-CROWDING = 0.15  # how often
+IN_FRAME = 0.6  # minimum fraction of an object's box inside the image
+COVERED = 0.35  # maximum fraction of an object's box that a nearer item may cover
+CROWDED = 0.60  # the same for some items
+CROWDING = 0.15  # probability of the higher limit
 
 
 class Label(NamedTuple):
-    """Visible extent of a figure: pixel corners."""
+    """Class and visible box of an object, corners in px."""
 
     label: int
     left: float
@@ -60,49 +60,49 @@ class Label(NamedTuple):
 
 
 class Painting(NamedTuple):
-    """A finished scene: RGB uint8 [HEIGHT, WIDTH, 3] and the boxes of its figures."""
+    """A finished scene: RGB uint8 [HEIGHT, WIDTH, 3] and the boxes of its objects."""
 
-    picture: np.ndarray
+    image: np.ndarray
     labels: tuple[Label, ...]
 
 
 def paint_scene(*key: int) -> Painting:
-    """Paint the scene that belongs to a key: a pure function of it."""
+    """Paint the scene of a key; the result depends only on the key."""
     rng = Rng(*key)
     street, weather = random_street(rng), random_weather(rng)
     camera = random_camera(rng, street, WIDTH)
-    stage = Stage(camera, street)
-    for casting, count in _playbill(rng):
+    layout = SceneLayout(camera, street)
+    for placer, count in _sample_counts(rng):
         for _ in range(count):
-            stage.cast(casting, rng)
+            layout.add(placer, rng)
     canvas = Canvas(WIDTH, HEIGHT, weather.air)
     paint_sky(canvas, weather, camera.horizon, rng)
-    Ground(canvas, camera, street).paint(rng, green=rng.chance(0.3))
+    Ground(canvas, camera, street).paint(rng, green=rng.bernoulli(0.3))
     paint_surroundings(canvas, camera, street, rng, night=weather.night)
-    items = sorted(stage.items, key=lambda item: -item.z)
-    _paint_shadows(canvas, camera, items, weather, lean=rng.real(-1.0, 1.0))
+    items = sorted(layout.items, key=lambda item: -item.z)
+    _paint_shadows(canvas, camera, items, weather, lean=rng.uniform(-1.0, 1.0))
     labels = paint_items(canvas, camera, items)
-    picture = canvas.picture()
+    image = canvas.image()
     if weather.night:
-        _light_up(picture, camera, items)
-    return Painting(picture, labels)
+        _light_up(image, camera, items)
+    return Painting(image, labels)
 
 
-def _playbill(rng: Rng) -> list[tuple[Casting, int]]:
-    """Return how many of each may come on; those who find no place stay away."""
+def _sample_counts(rng: Rng) -> list[tuple[Placer, int]]:
+    """Return the placers and the maximum number of items of each kind."""
     return [
-        (cast_car, rng.whole(1, 3)),
-        (cast_sign, rng.whole(2, 3)),
-        (cast_pedestrian, rng.whole(2, 5)),
-        (cast_lamp, rng.whole(0, 3)),
-        (cast_tree, rng.whole(0, 3)),
-        (cast_traffic_light, rng.whole(0, 1)),
-        (cast_small_thing, rng.whole(0, 4)),
+        (place_car, rng.integer(1, 3)),
+        (place_sign, rng.integer(2, 3)),
+        (place_pedestrian, rng.integer(2, 5)),
+        (place_lamp, rng.integer(0, 3)),
+        (place_tree, rng.integer(0, 3)),
+        (place_traffic_light, rng.integer(0, 1)),
+        (place_small_thing, rng.integer(0, 4)),
     ]
 
 
 class Frame(NamedTuple):
-    """Corners of an item's box on the picture, pixels, not clipped."""
+    """Box of an item in the image: corners, px, not clipped."""
 
     left: float
     top: float
@@ -110,32 +110,32 @@ class Frame(NamedTuple):
     bottom: float
 
     def area(self) -> float:
-        """Return the area, 0 for a box turned inside out."""
+        """Return the area; 0 for an empty box."""
         return max(self.right - self.left, 0.0) * max(self.bottom - self.top, 0.0)
 
     def common(self, other: "Frame") -> "Frame":
-        """Return the box that both share."""
+        """Return the intersection of two boxes; its area is 0 if they do not overlap."""
         return Frame(
             max(self.left, other.left), max(self.top, other.top),
             min(self.right, other.right), min(self.bottom, other.bottom),
         )  # fmt: skip
 
 
-PICTURE = Frame(0.0, 0.0, float(WIDTH), float(HEIGHT))
+IMAGE = Frame(0.0, 0.0, float(WIDTH), float(HEIGHT))
 
 
-class Stage:
-    """Lets items in while they can be seen, stand clear of each other and hide little."""
+class SceneLayout:
+    """The items of a scene: visible, not touching each other, and covering little of each other."""
 
     def __init__(self, camera: Camera, street: Street) -> None:
         self._camera, self._street = camera, street
         self.items: list[Item] = []
 
-    def cast(self, casting: Casting, rng: Rng) -> None:
-        """Bring on one item, if one of the first few places tried is good."""
-        limit = CROWDED if rng.chance(CROWDING) else COVERED
+    def add(self, placer: Placer, rng: Rng) -> None:
+        """Add one item, if one of the first few random positions is valid."""
+        limit = CROWDED if rng.bernoulli(CROWDING) else COVERED
         for _ in range(TRIES):
-            item = casting(self._street, rng)
+            item = placer(self._street, rng)
             if self._in_sight(item) and all(
                 self._agree(item, other, limit) for other in self.items
             ):
@@ -146,7 +146,7 @@ class Stage:
         frame = self._frame(item)
         smallest, largest = SIZES[item.label]
         side = frame.right - frame.left if item.label == CAR else frame.bottom - frame.top
-        visible = frame.common(PICTURE).area()
+        visible = frame.common(IMAGE).area()
         share = IN_FRAME if item.label is not None else 0.0
         return smallest <= side <= largest and visible > share * frame.area()
 
@@ -170,7 +170,7 @@ class Stage:
 def _paint_shadows(
     canvas: Canvas, camera: Camera, items: Sequence[Item], weather: Weather, *, lean: float
 ) -> None:
-    """Darken the ground below everything, and beside it when the sun shines."""
+    """Darken the ground below every item and, if it is sunny, beside it."""
     for item in items:
         half = (item.span[2] - item.span[0]) / 2
         if item.label == CAR:
@@ -196,8 +196,8 @@ def _paint_shadows(
 
 
 def paint_items(canvas: Canvas, camera: Camera, items: Sequence[Item]) -> tuple[Label, ...]:
-    """Paint the items in the order given and return the boxes of the figures that can be seen."""
-    whole: dict[int, tuple[int, int]] = {}  # owner -> class and pixels when nothing was in front
+    """Paint the items in the given order and return the boxes of the visible objects."""
+    whole: dict[int, tuple[int, int]] = {}  # owner -> class, and pixels before it was covered
     for owner, item in enumerate(items, start=1):
         pen = camera.pen(canvas, item.x, item.z, mirrored=item.mirrored)
         canvas.distance, canvas.owner = item.z, 0
@@ -218,7 +218,7 @@ def paint_items(canvas: Canvas, camera: Camera, items: Sequence[Item]) -> tuple[
     return tuple(labels)
 
 
-def _light_up(picture: np.ndarray, camera: Camera, items: Sequence[Item]) -> None:
+def _light_up(image: np.ndarray, camera: Camera, items: Sequence[Item]) -> None:
     for item in items:
         x, y = camera.project(item.x, 0.0, item.z)
         scale = camera.scale(item.z)
@@ -226,4 +226,4 @@ def _light_up(picture: np.ndarray, camera: Camera, items: Sequence[Item]) -> Non
             side = -light.x if item.mirrored else light.x
             centre = (x + side * scale, y - light.y * scale)
             glow = Glow(centre, light.radius * scale, light.color, light.strength, light.flatness)
-            add_glow(picture, glow)
+            add_glow(image, glow)

@@ -11,9 +11,9 @@ WHITE: Color = (246, 246, 242)
 BLUE: Color = (24, 84, 176)
 BLACK: Color = (26, 26, 28)
 STEEL: Color = (132, 138, 142)
-REFLECTED = 0.75  # of the light of the day
+REFLECTED = 0.75  # fraction of daylight
 
-Shape = tuple[Point, ...]  # around the middle of the plate; its half-size is 1
+Shape = tuple[Point, ...]  # relative to the middle of the plate, whose half-size is 1
 ROUND: Shape = tuple(ring((0.0, 0.0), (1.0, 1.0)))
 TRIANGLE: Shape = ((-1.05, -0.86), (1.05, -0.86), (0.0, 0.98))
 OCTAGON: Shape = (
@@ -38,7 +38,7 @@ class Plate:
         scale = self._half * size
         down = self._middle - drop * self._half
         points = [(x * scale, down + y * scale) for x, y in shape]
-        if self._pen.canvas.air.dark:  # headlights shine back from the foil of a sign
+        if self._pen.canvas.air.dark:  # signs reflect headlights
             self._pen.polygon(points, tinted(color, REFLECTED), glowing=True)
         else:
             self._pen.polygon(points, color)
@@ -64,7 +64,7 @@ def _no_entry(plate: Plate) -> None:
 def _speed_limit(plate: Plate) -> None:
     plate.shape(ROUND, RED)
     plate.shape(ROUND, WHITE, 0.70)
-    for left in (-0.46, 0.06):  # two digits, told apart from afar by nobody
+    for left in (-0.46, 0.06):  # two digits, not readable at a distance
         plate.bar((left, -0.34, left + 0.40, 0.34), BLACK)
         plate.bar((left + 0.13, -0.20, left + 0.27, 0.20), WHITE)
 
@@ -117,7 +117,7 @@ KINDS: tuple[Callable[[Plate], None], ...] = (
 
 @dataclass(frozen=True)
 class Sign:
-    """Looks of one sign. Its pole is scenery: the box to learn is the plate's."""
+    """Appearance of one sign. The box is that of the plate; the pole is scenery."""
 
     kind: Callable[[Plate], None]
     half: float
@@ -136,5 +136,5 @@ class Sign:
 
 
 def random_sign(rng: Rng) -> Sign:
-    """Return a sign a little bigger than life, to be seen in small pictures."""
-    return Sign(rng.pick(KINDS), rng.real(0.52, 0.70), rng.real(2.1, 2.6))
+    """Return a random sign, slightly larger than life, to be visible in small images."""
+    return Sign(rng.choice(KINDS), rng.uniform(0.52, 0.70), rng.uniform(2.1, 2.6))

@@ -7,24 +7,24 @@ import numpy as np
 from data.streets.canvas import Air, Canvas, Color, Point
 from data.streets.rng import Rng
 
-FULL = 256  # of a share in 256ths
+FULL = 256  # denominator of fractions in 256ths
 WHITE = 255
-SKY_BANDS = 32  # between the top of the picture and the horizon
-BELOW_HORIZON = 8  # rows of sky that the ground, which ends a little short of the horizon, cuts off
+SKY_BANDS = 32  # between the top of the image and the horizon
+BELOW_HORIZON = 8  # rows of sky below the horizon, because the ground ends a little below it
 
 
 @dataclass(frozen=True)
 class Weather:
-    """Everything about a scene that comes from above."""
+    """Light, haze, sky and shadows of a scene."""
 
     name: str
     air: Air
     sky: tuple[Color, Color]
-    """At the top of the picture and at the horizon."""
+    """Colours at the top of the image and at the horizon."""
     shadow: int
-    """Share of the light that is left in a shadow, in 256ths."""
+    """Light in a shadow, in 256ths."""
     sunny: bool = False
-    """Shadows fall to one side."""
+    """Whether shadows fall to one side."""
 
     @property
     def night(self) -> bool:
@@ -72,25 +72,25 @@ WEATHERS = (
         shadow=206,
     ),
 )
-FREQUENCY = (0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 4, 5)  # indices into WEATHERS, one drawn per scene
+FREQUENCY = (0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 4, 5)  # indices into WEATHERS to choose from
 
 
 @dataclass(frozen=True)
 class Glow:
-    """A round patch of light on the finished picture; pixels."""
+    """An elliptic patch of light on the finished image; lengths in px."""
 
     centre: Point
     radius: float
     color: Color
     strength: int
-    """At the centre, in 256ths."""
+    """Strength at the centre, in 256ths."""
     flatness: int = 1
-    """How many times wider than high: a lamp lights a wide patch of ground."""
+    """Width over height; a lamp lights a wide patch of ground."""
 
 
 def random_weather(rng: Rng) -> Weather:
-    """Return the weather of a scene."""
-    return WEATHERS[rng.pick(FREQUENCY)]
+    """Return a random weather."""
+    return WEATHERS[rng.choice(FREQUENCY)]
 
 
 def paint_sky(canvas: Canvas, weather: Weather, horizon: float, rng: Rng) -> None:
@@ -109,7 +109,7 @@ def paint_sky(canvas: Canvas, weather: Weather, horizon: float, rng: Rng) -> Non
         ]
         canvas.polygon(stripe, (red, green, blue), glowing=True)
     if weather.night:
-        x, y = rng.real(20, canvas.width - 20), rng.real(8, horizon * 0.4)
+        x, y = rng.uniform(20, canvas.width - 20), rng.uniform(8, horizon * 0.4)
         canvas.ellipse((x, y), (6, 6), (232, 230, 210), glowing=True)
     elif weather.sunny:
         _clouds(canvas, low, horizon, rng)
@@ -117,19 +117,19 @@ def paint_sky(canvas: Canvas, weather: Weather, horizon: float, rng: Rng) -> Non
 
 def _clouds(canvas: Canvas, color: Color, horizon: float, rng: Rng) -> None:
     red, green, blue = (min(255, c + 18) for c in color)
-    for _ in range(rng.whole(0, 3)):
-        x, y = rng.real(0, canvas.width), rng.real(4, horizon * 0.6)
-        size = rng.real(8, 20)
+    for _ in range(rng.integer(0, 3)):
+        x, y = rng.uniform(0, canvas.width), rng.uniform(4, horizon * 0.6)
+        size = rng.uniform(8, 20)
         for _ in range(5):
-            at = (x + rng.real(-1.5, 1.5) * size, y + rng.real(-0.2, 0.2) * size)
+            at = (x + rng.uniform(-1.5, 1.5) * size, y + rng.uniform(-0.2, 0.2) * size)
             canvas.ellipse(
-                at, (size * rng.real(0.7, 1.3), size * 0.32), (red, green, blue), glowing=True
+                at, (size * rng.uniform(0.7, 1.3), size * 0.32), (red, green, blue), glowing=True
             )
 
 
-def add_glow(picture: np.ndarray, glow: Glow) -> None:
-    """Add light around a point to a picture, uint8 [height, width, 3] RGB, in place."""
-    height, width = picture.shape[:2]
+def add_glow(image: np.ndarray, glow: Glow) -> None:
+    """Add light around a point of an image, uint8 [height, width, 3], RGB, in place."""
+    height, width = image.shape[:2]
     x, y, radius = round(glow.centre[0]), round(glow.centre[1]), round(glow.radius)
     left, right = max(x - radius, 0), min(x + radius + 1, width)
     top, bottom = max(y - radius, 0), min(y + radius + 1, height)
@@ -140,8 +140,8 @@ def add_glow(picture: np.ndarray, glow: Glow) -> None:
     columns = np.arange(left, right, dtype=np.int64)[None, :] - x
     falloff = np.maximum(FULL - FULL * (rows**2 + columns**2) // radius**2, 0)  # 1 - (r/R)^2
     share = falloff * falloff // FULL * glow.strength // FULL
-    part = picture[top:bottom, left:right]
-    # Light brings out the colours of what it falls on, and veils a part of what is left to white.
+    part = image[top:bottom, left:right]
+    # Light brightens the colours of the surface and adds some of its own colour.
     lit = part * (FULL + share[..., None]) // FULL
     veil = (WHITE - np.minimum(lit, WHITE)) * share[..., None] // FULL
     lit += veil * np.array(glow.color) // (2 * FULL)

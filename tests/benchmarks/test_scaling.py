@@ -223,7 +223,7 @@ def test_points_file_keeps_earlier_points(tmp_path: Path) -> None:
         ("[]", "belongs to program None, not p; choose another --out"),
         (json.dumps(HEADER), DAMAGED),
         (json.dumps({**HEADER, "points": {"a": {"figures": {"b": 3}}}}), DAMAGED),
-        ("{", "is not JSON"),
+        ("{", r"is damaged \("),
     ],
 )
 def test_foreign_or_damaged_points_file_is_refused(

@@ -1,4 +1,4 @@
-"""The data-set files in data/ are those that are published, and ours."""
+"""The data-set files in data/: the published ones, and those of this project."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def listed(entry: object) -> list[object]:
 
 @requires_shared
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_files_say_what_is_published(name: str) -> None:
+def test_published_files_match_the_published_content(name: str) -> None:
     expected = json.loads((GOLDENS / "datasets.json").read_text())[name]
     content = yaml.safe_load((DATA_FOLDER / name).read_text(encoding="utf-8"))
     assert {str(key): value for key, value in content["names"].items()} == expected["names"]
@@ -42,13 +42,13 @@ def test_published_files_say_what_is_published(name: str) -> None:
 
 
 @requires_shared
-def test_none_is_missing() -> None:
+def test_all_published_files_exist() -> None:
     assert sorted(json.loads((GOLDENS / "datasets.json").read_text())) == sorted(PUBLISHED)
     assert set(PUBLISHED) <= set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_file_is_read_and_tells_where_its_data_is_had(name: str, tmp_path: Path) -> None:
+def test_every_file_is_valid_and_has_one_way_to_get_the_data(name: str, tmp_path: Path) -> None:
     content = yaml.safe_load((DATA_FOLDER / name).read_text(encoding="utf-8"))
     description = load_description(DATA_FOLDER / name)
     assert description.train
@@ -58,7 +58,7 @@ def test_every_file_is_read_and_tells_where_its_data_is_had(name: str, tmp_path:
     assert sum(map(bool, ways)) == 1
 
 
-def test_citypersons_names_the_judges_file() -> None:
+def test_files_name_the_ground_truth() -> None:
     content = yaml.safe_load((DATA_FOLDER / "citypersons.yaml").read_text(encoding="utf-8"))
     assert content["miss_rate_gt"] == "annotations/val_gt.json"
     assert content["names"] == {0: "pedestrian"}

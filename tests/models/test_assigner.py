@@ -21,34 +21,34 @@ def assign(
 
 
 def cells(assignment: Assignment) -> list[tuple[int, int]]:
-    """Row and column of each positive."""
+    """Return row and column of each positive cell."""
     return list(zip(assignment.row.tolist(), assignment.col.tolist(), strict=True))
 
 
 @pytest.mark.parametrize(
     ("x", "y", "expected"),
     [
-        # The own cell is row 3, column 5; of the neighbours it is the nearest on each axis.
+        # The own cell is row 3, column 5; the nearest neighbour on each axis is positive too.
         (5.25, 3.25, [(3, 5), (3, 4), (2, 5)]),
         (5.75, 3.25, [(3, 5), (2, 5), (3, 6)]),
         (5.25, 3.75, [(3, 5), (3, 4), (4, 5)]),
         (5.75, 3.75, [(3, 5), (3, 6), (4, 5)]),
-        (5.5, 3.5, [(3, 5)]),  # right in the middle, none is near
-        (0.25, 3.5, [(3, 0)]),  # nothing left of the first column
-        (7.75, 3.5, [(3, 7)]),  # nor right of the last
+        (5.5, 3.5, [(3, 5)]),  # exact centre: no neighbour is near
+        (0.25, 3.5, [(3, 0)]),  # no neighbour left of the first column
+        (7.75, 3.5, [(3, 7)]),  # no neighbour right of the last column
         (5.5, 0.25, [(0, 5)]),
         (5.5, 7.75, [(7, 5)]),
-        (5.0, 3.5, [(3, 5), (3, 4)]),  # on a border, the cell beyond it is the nearest
-        (8.0, 3.5, [(3, 7), (3, 7)]),  # on the far border: clamped into the last cell
+        (5.0, 3.5, [(3, 5), (3, 4)]),  # on a border: the cell on the other side is nearest
+        (8.0, 3.5, [(3, 7), (3, 7)]),  # on the right image border: clamped to the last cell
         (0.0, 0.0, [(0, 0)]),
     ],
 )
-def test_cells(x: float, y: float, expected: list[tuple[int, int]]) -> None:
+def test_positive_cells(x: float, y: float, expected: list[tuple[int, int]]) -> None:
     found = assign([[0, 0, x / 8, y / 8, 1 / 8, 1 / 8]], [[1.0, 1.0]])
     assert cells(found) == expected
 
 
-def test_boxes_are_relative_to_the_cell_they_go_to() -> None:
+def test_boxes_are_relative_to_their_cell() -> None:
     found = assign([[0, 0, 5.25 / 8, 3.25 / 8, 2 / 8, 1 / 8]], [[1.0, 1.0]])
     assert found.boxes.tolist() == [
         [0.25, 0.25, 2, 1],  # own cell
@@ -64,7 +64,7 @@ def test_boxes_are_relative_to_the_cell_they_go_to() -> None:
         (3.9, 1.0, [0, 1]),
         (4.0, 1.0, [1]),  # the limit itself does not fit
         (3.0, 3.0, [0, 1]),
-        (2.0, 7.9, []),  # one bad side is enough
+        (2.0, 7.9, []),  # a single side above the limit is enough
     ],
 )
 def test_anchors_of_similar_shape_fit(width: float, height: float, expected: list[int]) -> None:
@@ -82,7 +82,7 @@ def test_each_target_keeps_its_image_and_class() -> None:
     assert cells(found) == [(4, 4), (0, 0)]
 
 
-def test_grids_need_not_be_square() -> None:
+def test_rectangular_grids() -> None:
     found = assign([[0, 0, 0.3125, 0.25, 0.125, 0.5]], [[1.0, 1.0]], height=2, width=8)
     assert cells(found) == [(0, 2)]
     assert found.boxes.tolist() == [[0.5, 0.5, 1, 1]]
@@ -95,7 +95,7 @@ def test_levels_use_their_own_anchors_and_grids() -> None:
     assert cells(coarse) == []
 
 
-def test_a_box_without_area_goes_nowhere() -> None:
+def test_box_of_zero_area_is_not_assigned() -> None:
     assert cells(assign([[0, 0, 0.5, 0.5, 0.0, 0.1]], [[1.0, 1.0]])) == []
 
 
@@ -113,19 +113,19 @@ def test_assignments_equal_upstreams(case: str) -> None:
     assigner = ShapeRatioAssigner(Detector(load_spec("yolov5n.yaml")).head.anchors)
     sizes = [golden[f"p{level}"].shape[2:4] for level in range(3)]
     found = assigner(torch.from_numpy(golden["targets"]), sizes)
-    for level, mine in enumerate(found):
-        # Equal in order too: where targets share a cell, the order says which one counts.
-        np.testing.assert_array_equal(torch.stack(mine[:4], 1), golden[f"assign{level}"])
-        np.testing.assert_array_equal(mine.classes, golden[f"tcls{level}"])
-        np.testing.assert_array_equal(mine.anchor_sizes, golden[f"anch{level}"])
-        np.testing.assert_allclose(mine.boxes, golden[f"tbox{level}"], rtol=1e-6)
+    for level, own in enumerate(found):
+        # The order is compared too: if targets share a cell, it decides which one counts.
+        np.testing.assert_array_equal(torch.stack(own[:4], 1), golden[f"assign{level}"])
+        np.testing.assert_array_equal(own.classes, golden[f"tcls{level}"])
+        np.testing.assert_array_equal(own.anchor_sizes, golden[f"anch{level}"])
+        np.testing.assert_allclose(own.boxes, golden[f"tbox{level}"], rtol=1e-6)
 
 
-def test_cells_are_ignored_whose_centre_is_in_a_region_of_their_image() -> None:
+def test_cells_with_centre_in_a_region_of_their_image_are_ignored() -> None:
     ignored = torch.tensor(
         [
             [0, 0.5, 0.25, 0.5, 0.5],  # x from 1 to 3 of 4 cells, y from 0 to 1 of 2
-            [1, 0.25, 0.75, 0.25, 0.5],  # x from 0.5 to 1.5: on both its borders are centres
+            [1, 0.25, 0.75, 0.25, 0.5],  # x from 0.5 to 1.5: centres on both borders
             [1, 0.25, 0.5, 0.01, 1.0],  # between two columns of centres
             [1, 0.75, 0.75, 0.5, 0.5],  # two regions
             [1, 0.875, 0.5, 0.25, 1.0],  # that overlap
@@ -138,7 +138,7 @@ def test_cells_are_ignored_whose_centre_is_in_a_region_of_their_image() -> None:
     ]
 
 
-def test_objectness_counts_nothing_in_regions_but_for_positives() -> None:
+def test_objectness_weight_is_zero_in_regions_except_for_positives() -> None:
     positive = assign([[0, 0, 0.625, 0.25, 1 / 4, 1 / 2]], [[1.0, 1.0], [9.0, 9.0]], 2, 4)
     assert cells(positive) == [(0, 2)]
     assert positive.anchor.tolist() == [0]
@@ -147,5 +147,5 @@ def test_objectness_counts_nothing_in_regions_but_for_positives() -> None:
     assert weight is not None
     assert weight[0, 0].tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]
     assert weight[0, 1].tolist() == [[1, 0, 0, 1], [1, 1, 1, 1]]
-    for nothing in (None, region[:0]):
-        assert objectness_weight(nothing, positive, (1, 2, 2, 4)) is None
+    for empty in (None, region[:0]):
+        assert objectness_weight(empty, positive, (1, 2, 2, 4)) is None

@@ -24,7 +24,7 @@ def spec_of(*rows: list[Any], depth: float = 1.0, width: float = 1.0) -> ModelSp
 
 @pytest.mark.parametrize(
     ("channels", "width", "expected"),
-    [(64, 1.0, 64), (64, 0.25, 16), (100, 0.25, 32), (8, 0.1, 8)],  # rounded up to eights
+    [(64, 1.0, 64), (64, 0.25, 16), (100, 0.25, 32), (8, 0.1, 8)],  # rounded up to multiples of 8
 )
 def test_channels_follow_the_width_multiple(channels: int, width: float, expected: int) -> None:
     layers = build_layers(spec_of([-1, 1, "Conv", [channels]], width=width), 3).layers
@@ -41,7 +41,7 @@ def test_repeats_follow_the_depth_multiple(repeats: int, depth: float, expected:
     assert len(layers[0].m) == expected
 
 
-def test_repeated_bottlenecks_are_a_sequence() -> None:
+def test_repeated_bottlenecks_are_sequential() -> None:
     layers = build_layers(spec_of([-1, 2, "Bottleneck", [8]], [-1, 1, "Bottleneck", [8]]), 3).layers
     assert isinstance(layers[0], nn.Sequential)
     assert len(layers[0]) == 2
@@ -68,21 +68,24 @@ def test_strides_follow_the_layers() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([[-1, 1, "GhostConv", [8]]], "layer 0 is of unknown kind GhostConv; known are .*Conv"),
-        ([[5, 1, "Conv", [8]]], r"layer 0 \(Conv\) takes \(5,\), not yet built"),
-        ([[-1, 1, "Conv", [8, 3, 2, 1, 1, 1]]], r"layer 0 \(Conv\) refuses arguments"),
-        ([[-1, 1, "Conv", []]], r"layer 0 \(Conv\) refuses arguments"),
-        ([[-1, 1, "Conv", ["wide"]]], r"layer 0 \(Conv\) refuses arguments \['wide'\]"),
-        ([[-1, 1, "Conv", [8]], [[-1, -2], 1, "Conv", [8]]], "one source expected"),
+        (
+            [[-1, 1, "GhostConv", [8]]],
+            "layer 0 has the unknown kind GhostConv; choose one of .*Conv",
+        ),
+        ([[5, 1, "Conv", [8]]], r"layer 0 \(Conv\) has sources \[5\]; use earlier layers only"),
+        ([[-1, 1, "Conv", [8, 3, 2, 1, 1, 1]]], r"layer 0 \(Conv\) has invalid arguments"),
+        ([[-1, 1, "Conv", []]], r"layer 0 \(Conv\) has invalid arguments"),
+        ([[-1, 1, "Conv", ["wide"]]], r"layer 0 \(Conv\) has invalid arguments \['wide'\]"),
+        ([[-1, 1, "Conv", [8]], [[-1, -2], 1, "Conv", [8]]], "expected one source, got 2"),
         ([[-1, 1, "Conv", [8, 3, 2]], [[-1, -2], 1, "Concat", [1]]], r"strides \[1, 2\]"),
     ],
 )
-def test_refuses_rows_it_cannot_build(rows: list[list[Any]], message: str) -> None:
+def test_invalid_rows_are_refused(rows: list[list[Any]], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_layers(spec_of(*rows), 3)
 
 
-def test_every_kind_of_the_ready_models_is_known() -> None:
+def test_all_layer_kinds_of_published_models_are_known() -> None:
     assert {"Conv", "C3", "SPPF", "nn.Upsample", "Concat", "Detect", "SPP", "Focus"} <= set(
         BUILDERS
     )

@@ -11,7 +11,7 @@ from models.spec import load_spec
 from tests.models.test_detector import tiny_spec
 
 
-def test_operations_are_counted_twice_per_multiply_add_and_four_times_per_activated_value() -> None:
+def test_counts_2_per_multiply_add_and_4_per_elementwise_layer() -> None:
     model = Detector(tiny_spec())
     convolutions = 2 * (8 * 16 * 27 + 8 * 4 * 72) + 2 * (8 * 16 * 8 + 8 * 4 * 8)  # layers, head
     elementwise = 2 * 4 * (8 * 16 + 8 * 4)  # batch norm and SiLU
@@ -19,7 +19,7 @@ def test_operations_are_counted_twice_per_multiply_add_and_four_times_per_activa
 
 
 @pytest.mark.parametrize(("name", "size"), [("yolov5n.yaml", 64), ("yolov5n6.yaml", 128)])
-def test_the_count_is_that_of_a_forward_pass(name: str, size: int) -> None:
+def test_count_equals_that_of_a_forward_pass(name: str, size: int) -> None:
     model = Detector(load_spec(Path(name))).eval()
     elements: list[int] = []
     for module in model.modules():

@@ -22,7 +22,7 @@ OTHERS = ["yolov3.yaml", "yolov3-spp.yaml", "yolov5-bifpn.yaml", "yolov5-fpn.yam
 
 
 def assert_predictions_close(found: Tensor, expected: np.ndarray) -> None:
-    """Float32 keeps seven digits; the last ones of a box hundreds of pixels wide vary by kernel."""
+    """Compare with a tolerance: the last of float32's seven digits depend on the kernels."""
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=2e-6, atol=1e-4)
 
 
@@ -47,13 +47,13 @@ def pretrained() -> Detector:
     return model
 
 
-def test_tells_what_it_is() -> None:
+def test_properties() -> None:
     model = Detector(tiny_spec())
     assert (model.classes, model.strides, model.max_stride) == (3, (2, 4), 4)
     assert model.spec == tiny_spec()
 
 
-def test_gives_raw_maps_in_training_and_evaluation_alike() -> None:
+def test_raw_maps_have_the_same_shape_in_train_and_eval_mode() -> None:
     model = Detector(tiny_spec())
     images = torch.zeros(2, 3, 8, 12)
     for mode in (True, False):
@@ -73,7 +73,7 @@ def test_other_image_channels() -> None:
     assert len(Detector(tiny_spec(), channels=1)(torch.zeros(1, 1, 8, 8))) == 2
 
 
-def test_fusing_leaves_the_original_alone() -> None:
+def test_fuse_does_not_change_the_original() -> None:
     model = Detector(tiny_spec()).train()
     names = list(model.state_dict())
     fused = fuse(model)
@@ -84,12 +84,12 @@ def test_fusing_leaves_the_original_alone() -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
 
 
-def test_transfer_copies_what_fits_and_names_the_rest() -> None:
+def test_transfer_copies_matching_tensors_and_names_the_others() -> None:
     model = Detector(tiny_spec())
     state = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
     state["model.2.m.0.weight"] = torch.ones(1, 8, 1, 1)  # another number of classes
     del state["model.2.m.1.bias"]
-    state["model.2.anchor_grid"] = torch.ones(2)  # files of v5.0 hold it
+    state["model.2.anchor_grid"] = torch.ones(2)  # in files of v5.0
     transfer = transfer_weights(model, state, exclude=["anchors"])
     assert transfer.missing == ["model.2.anchors", "model.2.m.0.weight", "model.2.m.1.bias"]
     assert (transfer.matched, transfer.total) == (14, 17)
@@ -97,7 +97,7 @@ def test_transfer_copies_what_fits_and_names_the_rest() -> None:
     assert model.head.anchors.flatten().tolist() == [4, 4, 4, 4]
 
 
-def test_transfer_converts_precision() -> None:
+def test_transfer_converts_the_dtype() -> None:
     model = Detector(tiny_spec())
     half = {name: value.half() for name, value in model.state_dict().items()}
     assert transfer_weights(model, half).missing == []
@@ -105,7 +105,7 @@ def test_transfer_converts_precision() -> None:
 
 
 @requires_shared
-def test_state_names_and_shapes_are_upstreams() -> None:
+def test_state_names_and_shapes_equal_upstreams() -> None:
     expected = json.loads((GOLDENS / "state_dict_yolov5n.json").read_text(encoding="utf-8"))
     with torch.device("meta"):
         state = Detector(load_spec(Path("yolov5n.yaml"))).state_dict()

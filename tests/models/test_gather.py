@@ -13,7 +13,7 @@ def cells(rows: list[tuple[int, int, int, int]]) -> Assignment:
 
 
 def raw_map(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A convolution's output in channels-last layout, and the raw map that is a view of it."""
+    """Return the output of a convolution in channels-last layout, and the raw map, a view of it."""
     output = torch.randn(2, 3 * 7, 4, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
     output = output.contiguous(memory_format=torch.channels_last).requires_grad_()
     return output, output.unflatten(1, (3, 7)).permute(0, 1, 3, 4, 2)
@@ -21,7 +21,7 @@ def raw_map(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [[(0, 1, 2, 3), (1, 2, 0, 4), (0, 1, 2, 3)], []])
-def test_values_and_gradients_are_those_of_plain_indexing(
+def test_values_and_gradients_equal_plain_indexing(
     dtype: torch.dtype, rows: list[tuple[int, int, int, int]]
 ) -> None:
     assignment = cells(rows)
@@ -31,8 +31,8 @@ def test_values_and_gradients_are_those_of_plain_indexing(
         if own:
             objectness, positives = gather(raw, assignment)
         else:
-            where = (assignment.image, assignment.anchor, assignment.row, assignment.col)
-            objectness, positives = raw[..., 4].float(), raw[where].float()
+            indices = (assignment.image, assignment.anchor, assignment.row, assignment.col)
+            objectness, positives = raw[..., 4].float(), raw[indices].float()
         loss = (objectness * objectness).sum() + (positives[:, :4] ** 3).sum()
         loss.backward()
         found.append((objectness, positives, output.grad))
@@ -41,7 +41,7 @@ def test_values_and_gradients_are_those_of_plain_indexing(
     assert objectness.dtype == positives.dtype == torch.float32
 
 
-def test_the_gradient_lies_in_memory_as_the_convolution_wants_it() -> None:
+def test_gradient_has_the_memory_layout_of_the_convolution() -> None:
     output, raw = raw_map(torch.float32)
     objectness, positives = gather(raw, cells([(0, 1, 2, 3)]))
     (objectness.sum() + positives.sum()).backward()

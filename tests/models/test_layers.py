@@ -5,7 +5,7 @@ from torch import nn
 from models.layers import C3, SPP, SPPF, Bottleneck, Concat, Conv, Focus
 
 
-def test_conv_settings_are_those_of_the_pretrained_weights() -> None:
+def test_conv_settings_match_the_pretrained_weights() -> None:
     conv = Conv(3, 8, 6, 2, 2)
     assert isinstance(conv.bn, nn.BatchNorm2d)
     assert (conv.bn.eps, conv.bn.momentum) == (1e-3, 0.03)
@@ -22,7 +22,7 @@ def test_conv_output_side(kernel: int, stride: int, padding: int | None, side: i
     assert output.shape == (1, 5, side, side)
 
 
-def test_folded_conv_computes_the_same() -> None:
+def test_folded_conv_is_equivalent() -> None:
     conv = Conv(1, 1).eval()
     assert isinstance(conv.bn, nn.BatchNorm2d)
     with torch.no_grad():
@@ -32,7 +32,7 @@ def test_folded_conv_computes_the_same() -> None:
         conv.bn.running_mean.fill_(1.0)  # type: ignore[union-attr]
         conv.bn.running_var.fill_(4.0 - 1e-3)  # type: ignore[union-attr]
         conv.fold_batch_norm()
-        conv.fold_batch_norm()  # a second time changes nothing
+        conv.fold_batch_norm()  # a second call has no effect
         # (2x - 1) / 2 * 3 + 0.5 = 3x - 1 before the activation
         assert isinstance(conv.bn, nn.Identity)
         torch.testing.assert_close(conv.conv.weight.flatten(), torch.tensor([3.0]))
@@ -44,24 +44,24 @@ def test_folded_conv_computes_the_same() -> None:
     ("inputs", "outputs", "shortcut", "adds"),
     [(4, 4, True, True), (4, 4, False, False), (4, 6, True, False)],
 )
-def test_bottleneck_adds_its_input(inputs: int, outputs: int, shortcut: bool, adds: bool) -> None:
+def test_bottleneck_shortcut(inputs: int, outputs: int, shortcut: bool, adds: bool) -> None:
     block = Bottleneck(inputs, outputs, shortcut=shortcut).eval()
     x = torch.ones(1, inputs, 4, 4)
     with torch.no_grad():
-        block.cv2.conv.weight.zero_()  # what is left is the input, or nothing
+        block.cv2.conv.weight.zero_()  # the output is then the input, or zero
         expected = torch.ones if adds else torch.zeros
         assert torch.equal(block(x), expected(1, outputs, 4, 4))
 
 
-def test_c3_holds_the_named_parts() -> None:
+def test_c3_submodule_names() -> None:
     block = C3(8, 16, repeats=2, shortcut=False)
     assert list(dict(block.named_children())) == ["cv1", "cv2", "cv3", "m"]
     assert len(block.m) == 2
     assert block(torch.zeros(2, 8, 4, 4)).shape == (2, 16, 4, 4)
 
 
-def test_sppf_pools_like_spp() -> None:
-    # One 5-pixel pool in a row, once, twice, three times, sees 5, 9 and 13 pixels.
+def test_sppf_equals_spp() -> None:
+    # A 5-pixel pool applied once, twice and three times covers 5, 9 and 13 pixels.
     spp, sppf = SPP(4, 6, (5, 9, 13)).eval(), SPPF(4, 6, 5).eval()
     sppf.load_state_dict(spp.state_dict())
     x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -69,8 +69,8 @@ def test_sppf_pools_like_spp() -> None:
         torch.testing.assert_close(sppf(x), spp(x))
 
 
-def test_focus_gathers_blocks_in_the_order_of_the_pretrained_weights() -> None:
-    # One channel, one block | 1 2 |, seen by an identity: upper left, lower left, then the right.
+def test_focus_order_matches_the_pretrained_weights() -> None:
+    # One channel, one block | 1 2 |: upper left, lower left, upper right, lower right.
     #                        | 3 4 |
     focus = Focus(1, 4).eval()
     seen: list[torch.Tensor] = []
@@ -79,7 +79,7 @@ def test_focus_gathers_blocks_in_the_order_of_the_pretrained_weights() -> None:
     assert seen[0].flatten().tolist() == [1.0, 3.0, 2.0, 4.0]
 
 
-def test_focus_keeps_the_channels_of_a_pixel_together() -> None:
+def test_focus_keeps_channels_of_a_pixel_together() -> None:
     focus = Focus(2, 4).eval()
     seen: list[torch.Tensor] = []
     focus.conv.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -31,12 +31,12 @@ GOLDEN_SETTINGS = {
 
 
 def one_level_loss(classes: int, gains: LossGains) -> DetectionLoss:
-    """One anchor of one cell, on one level."""
+    """Return a loss with one level and one anchor of one cell."""
     return DetectionLoss(ShapeRatioAssigner(torch.ones(1, 1, 2)), gains, classes, (1.0,))
 
 
 def centred_target() -> Tensor:
-    """A box of one cell in the middle of the only cell, class 1."""
+    """Return a target of class 1, one cell in size, in the middle of the only cell."""
     return torch.tensor([[0, 1, 0.5, 0.5, 1.0, 1.0]])
 
 
@@ -46,7 +46,7 @@ def positives(cells: list[tuple[int, int, int, int]]) -> Assignment:
     return Assignment(image, anchor, row, col, rest, image, rest[:, :2])
 
 
-def test_gains_of_the_nominal_model_are_those_of_the_file() -> None:
+def test_gains_of_the_nominal_model_are_not_scaled() -> None:
     gains = scaled_gains(Hyp(), classes=80, levels=3, image_size=640, label_smoothing=0.1)
     assert gains == LossGains(box=0.05, obj=1.0, cls=0.5, label_smoothing=0.1)
 
@@ -72,7 +72,7 @@ def test_zero_logits_predict_the_cell_centre_and_the_anchor() -> None:
     assert boxes.tolist() == [[0.5, 0.5, 2, 3]]
 
 
-def test_a_perfect_box_costs_nothing_and_is_the_objectness_target() -> None:
+def test_perfect_box_has_zero_loss() -> None:
     raw = [torch.zeros(1, 1, 1, 1, 7, requires_grad=True)]
     raw[0].data[..., 4] = 100.0
     loss = one_level_loss(2, LossGains(box=1.0, obj=1.0, cls=0.0))(raw, centred_target())
@@ -80,16 +80,16 @@ def test_a_perfect_box_costs_nothing_and_is_the_objectness_target() -> None:
     assert loss.obj.item() == pytest.approx(0, abs=1e-4)
 
 
-def test_parts_carry_their_gains_and_the_total_the_batch_size() -> None:
+def test_losses_include_gains_and_the_total_the_batch_size() -> None:
     raw = [torch.zeros(2, 1, 1, 1, 7)]
     loss = one_level_loss(2, LossGains(box=3.0, obj=5.0, cls=7.0))(raw, centred_target())
-    # Every logit is zero, so that each cross-entropy is log 2, whatever its target.
+    # All logits are zero, so each cross-entropy is log 2 for any target.
     assert loss.obj.item() == pytest.approx(5 * math.log(2))
     assert loss.cls.item() == pytest.approx(7 * math.log(2))
     assert loss.total.item() == pytest.approx(2 * 12 * math.log(2), rel=1e-5)
 
 
-def test_a_single_class_has_no_class_loss() -> None:
+def test_single_class_has_no_class_loss() -> None:
     target = torch.tensor([[0, 0, 0.5, 0.5, 1.0, 1.0]])
     loss = one_level_loss(1, LossGains(1.0, 1.0, 1.0))([torch.zeros(1, 1, 1, 1, 6)], target)
     assert loss.cls.item() == 0
@@ -107,7 +107,7 @@ def test_label_smoothing(smoothing: float, present: float, absent: float) -> Non
     torch.testing.assert_close(found, expected)
 
 
-def test_the_objectness_target_gives_no_gradient_to_the_box() -> None:
+def test_objectness_target_has_no_gradient() -> None:
     raw = torch.full((1, 1, 1, 1, 7), 0.3, requires_grad=True)
     one_level_loss(2, LossGains(0.0, 1.0, 0.0))([raw], centred_target()).total.backward()
     assert raw.grad is not None
@@ -115,7 +115,7 @@ def test_the_objectness_target_gives_no_gradient_to_the_box() -> None:
     assert raw.grad.flatten()[4] != 0
 
 
-def test_the_last_target_of_a_cell_gives_its_objectness() -> None:
+def test_last_target_of_a_cell_sets_its_objectness() -> None:
     found = objectness_target(
         torch.tensor([0.9, 0.2, 0.5, 0.4]),
         positives([(0, 0, 0, 1), (1, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)]),
@@ -125,13 +125,13 @@ def test_the_last_target_of_a_cell_gives_its_objectness() -> None:
     assert torch.equal(found[1, 0], torch.tensor([[0, 0], [0.2, 0]]))
 
 
-def test_binary_loss_weighs_positives() -> None:
+def test_binary_loss_weights_positives() -> None:
     logits, target = torch.zeros(2), torch.tensor([1.0, 0.0])
     found = binary_loss(logits, target, torch.tensor(3.0), gamma=0.0)
     assert found.item() == pytest.approx((3 + 1) / 2 * math.log(2))
 
 
-def test_focal_loss_quietens_what_is_right() -> None:
+def test_focal_loss_reduces_well_classified_elements() -> None:
     logits, target = torch.tensor([math.log(3)]), torch.tensor([1.0])  # score 3/4
     found = binary_loss(logits, target, ONE, gamma=2.0)
     assert found.item() == pytest.approx(0.25 * (1 / 4) ** 2 * math.log(4 / 3))
@@ -143,7 +143,7 @@ REGIONS = torch.tensor([[0, 0.25, 0.5, 0.5, 1.0], [1, 0.5, 0.5, 0.5, 0.5], [2, 0
 
 
 def of_images(rows: Tensor, images: list[int], count: int) -> Tensor:
-    """The rows of some images, which are numbered anew; none if none of them counts."""
+    """Select the rows of some images and renumber them; return no rows if `count` is 0."""
     own = rows[torch.isin(rows[:, 0], torch.tensor(images))] if count else rows[:0]
     own = own.clone()
     own[:, 0] = torch.searchsorted(torch.tensor(images), own[:, 0].long())
@@ -151,7 +151,7 @@ def of_images(rows: Tensor, images: list[int], count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("ignored", [None, REGIONS])
-def test_parts_of_a_batch_sum_to_the_whole(ignored: Tensor | None) -> None:
+def test_losses_of_partial_batches_sum_to_that_of_the_batch(ignored: Tensor | None) -> None:
     model = Detector(load_spec(Path("yolov5n.yaml")).with_classes(3))
     loss = build_loss(model, Hyp(), image_size=64, label_smoothing=0.1)
     generator = torch.Generator().manual_seed(0)
@@ -162,20 +162,20 @@ def test_parts_of_a_batch_sum_to_the_whole(ignored: Tensor | None) -> None:
     targets = torch.cat((image[:, None], classes[:, None], boxes), 1)
     whole = loss(raw, targets, ignored=ignored)
 
-    parts = []  # images 0 and 2 in one process, image 1 in another, and a third has none of its own
+    parts = []  # images 0 and 2 in one process, image 1 in another, and padding only in a third
     for images, count in (([0, 2], 2), ([1], 1), ([0], 0)):
         regions = None if ignored is None else of_images(ignored, images, count)
         own = of_images(targets, images, count)
         parts.append(([level[images] for level in raw], own, count, regions))
     counts: list[Tensor] = []
 
-    def note(own: Tensor) -> Tensor:
+    def record(own: Tensor) -> Tensor:
         counts.append(own)
         return own
 
     for part in parts:
-        loss.of_parts(note)(*part)
-    shared = loss.of_parts(lambda _: torch.stack(counts).sum(0))
+        loss.for_partial_batches(record)(*part)
+    shared = loss.for_partial_batches(lambda _: torch.stack(counts).sum(0))
     losses = [shared(*part) for part in parts]
     for name in ("total", "box", "obj", "cls"):
         summed = torch.stack([getattr(part, name) for part in losses]).sum()
@@ -183,10 +183,10 @@ def test_parts_of_a_batch_sum_to_the_whole(ignored: Tensor | None) -> None:
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.5])
-def test_nothing_is_learned_of_objectness_in_a_region_and_as_ever_outside(gamma: float) -> None:
-    """Two bright squares on grey, one with a label, one in an ignore region."""
-    picture = torch.full((1, 3, 128, 128), 0.4)
-    picture[..., 16:48, 16:48] = picture[..., 64:112, 64:112] = 1.0
+def test_objectness_gradient_is_zero_only_in_ignore_regions(gamma: float) -> None:
+    """The image has two bright squares: one with a label, one in an ignore region."""
+    image = torch.full((1, 3, 128, 128), 0.4)
+    image[..., 16:48, 16:48] = image[..., 64:112, 64:112] = 1.0
     target = torch.tensor([[0, 0, 0.25, 0.25, 0.25, 0.25]])
     region = torch.tensor([[0, 0.6875, 0.6875, 0.375, 0.375]])  # 64 … 112 px
 
@@ -195,10 +195,10 @@ def test_nothing_is_learned_of_objectness_in_a_region_and_as_ever_outside(gamma:
     loss = build_loss(model, Hyp(fl_gamma=gamma), image_size=128, label_smoothing=0.0)
 
     def gradients(ignored: Tensor | None) -> list[Tensor]:
-        raw = model.train()(picture)
+        raw = model.train()(image)
         return list(torch.autograd.grad(loss(raw, target, ignored=ignored).total, raw))
 
-    # The fourth centre of the coarsest level, 112 px, is on the border.
+    # The fourth centre of the coarsest level, at 112 px, is on the border of the region.
     inside = {8: slice(8, 14), 16: slice(4, 7), 32: slice(2, 4)}  # rows and columns by stride
     for stride, plain, masked in zip(inside, gradients(None), gradients(region), strict=True):
         square = (..., inside[stride], inside[stride], 4)
@@ -209,7 +209,7 @@ def test_nothing_is_learned_of_objectness_in_a_region_and_as_ever_outside(gamma:
         assert plain[..., 4].count_nonzero() > 0
 
 
-def test_a_positive_in_a_region_is_learned() -> None:
+def test_positive_in_an_ignore_region_counts() -> None:
     raw = torch.full((1, 1, 1, 1, 7), 0.3, requires_grad=True)
     everywhere = torch.tensor([[0, 0.5, 0.5, 1.0, 1.0]])
     loss = one_level_loss(2, LossGains(1.0, 1.0, 1.0))
@@ -218,7 +218,7 @@ def test_a_positive_in_a_region_is_learned() -> None:
     assert loss([raw], centred_target()[:0], ignored=everywhere).total == 0
 
 
-def test_no_regions_change_no_digit() -> None:
+def test_empty_ignore_regions_change_nothing() -> None:
     raw = [torch.randn(2, 1, 4, 4, 7, generator=torch.Generator().manual_seed(0))]
     loss = one_level_loss(2, LossGains(1.0, 1.0, 1.0))
     assert loss(raw, centred_target(), ignored=torch.empty(0, 5)) == loss(raw, centred_target())
@@ -260,7 +260,7 @@ def test_losses_and_gradients_equal_upstreams(case: str) -> None:
     np.testing.assert_allclose(torch.stack(found[1:]), golden["box_obj_cls"], rtol=1e-6)
     for level, maps in enumerate(raw):
         expected = golden[f"grad{level}"]
-        # Relative to the largest: the smallest are differences of nearly equal numbers.
+        # Tolerance relative to the largest value: the smallest ones suffer from cancellation.
         tolerance = 1e-6 * np.abs(expected).max()
         assert maps.grad is not None
         np.testing.assert_allclose(maps.grad, expected, rtol=1e-5, atol=tolerance)

@@ -13,16 +13,16 @@ CASES = ["detect", "val", "agnostic", "classes", "maxdet"]
 
 
 def prediction(*rows: list[float]) -> Tensor:
-    """One image; each row is x, y, w, h, objectness, score of class 0, score of class 1."""
+    """Return predictions of one image; rows are x, y, w, h, objectness, scores of two classes."""
     return torch.tensor([list(rows)])
 
 
-def test_gives_corners_score_and_class() -> None:
+def test_detection_has_corners_score_and_class() -> None:
     found = non_max_suppression(prediction([50, 40, 20, 10, 0.5, 0.25, 1.0]))
     assert found[0].tolist() == [[40, 35, 60, 45, 0.5, 1]]
 
 
-def test_drops_what_overlaps_a_better_box_of_the_class() -> None:
+def test_box_that_overlaps_a_better_one_is_dropped() -> None:
     rows = prediction([50, 50, 20, 20, 0.75, 1, 0], [51, 50, 20, 20, 1, 1, 0])
     assert non_max_suppression(rows)[0][:, 4].tolist() == [1.0]
     assert non_max_suppression(rows, iou_thres=0.95)[0][:, 4].tolist() == [1.0, 0.75]  # best first
@@ -34,52 +34,52 @@ def test_classes_suppress_each_other_only_if_agnostic() -> None:
     assert non_max_suppression(rows, agnostic=True)[0][:, 5].tolist() == [0]
 
 
-def test_classes_stay_apart_outside_the_image_too() -> None:
-    # A class offset of the largest coordinate plus one would put the second box onto the first.
+def test_classes_are_separated_outside_the_image() -> None:
+    # With an offset of the largest coordinate plus one, the second box would overlap the first.
     rows = prediction([10, 10, 20, 20, 1, 1, 0], [-15, -15, 20, 20, 0.75, 0, 1])
     assert len(non_max_suppression(rows)[0]) == 2
 
 
-def test_objectness_and_score_must_both_pass() -> None:
+def test_objectness_and_score_must_exceed_the_threshold() -> None:
     rows = prediction([50, 50, 9, 9, 0.5, 0.5, 0], [20, 20, 9, 9, 0.25, 1, 0])
     assert len(non_max_suppression(rows, conf_thres=0.25)[0]) == 0
     assert len(non_max_suppression(rows, conf_thres=0.2)[0]) == 2
 
 
-def test_multi_label_gives_every_class_above_the_threshold() -> None:
+def test_multi_label_yields_every_class_above_the_threshold() -> None:
     rows = prediction([50, 50, 20, 20, 1, 0.5, 0.75])
     assert non_max_suppression(rows)[0][:, 4:].tolist() == [[0.75, 1]]
     many = non_max_suppression(rows, multi_label=True)[0]
     assert many[:, 4:].tolist() == [[0.75, 1], [0.5, 0]]
 
 
-def test_keeps_the_wanted_classes() -> None:
+def test_filter_by_class() -> None:
     rows = prediction([50, 50, 20, 20, 1, 1, 0], [20, 20, 9, 9, 1, 0, 1])
     assert non_max_suppression(rows, classes=[1])[0][:, 5].tolist() == [1]
     assert len(non_max_suppression(rows, classes=[])[0]) == 0
 
 
-def test_keeps_the_best_few() -> None:
+def test_max_det_keeps_the_best() -> None:
     rows = prediction(*([[40.0 * i, 50, 20, 20, (i + 1) / 8, 1, 0] for i in range(8)]))
     found = non_max_suppression(rows, conf_thres=0.0, max_det=2)[0]
     assert found[:, 4].tolist() == [1.0, 0.875]
 
 
-def test_only_the_best_candidates_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_candidates_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.nms.MAX_CANDIDATES", 2)
     rows = prediction(*([[40.0 * i, 50, 20, 20, (i + 1) / 8, 1, 0] for i in range(8)]))
     assert non_max_suppression(rows)[0][:, 4].tolist() == [1.0, 0.875]
 
 
-def test_an_image_without_detections_gives_an_empty_tensor() -> None:
+def test_image_without_detections_gives_an_empty_tensor() -> None:
     empty = prediction([50, 50, 20, 20, 0.1, 1, 0])
     found = non_max_suppression(torch.cat((empty, prediction([50, 50, 20, 20, 1, 1, 0]))))
     assert [tuple(image.shape) for image in found] == [(0, 6), (1, 6)]
     assert non_max_suppression(torch.zeros(2, 0, 7))[1].shape == (0, 6)
 
 
-@pytest.mark.parametrize("count", [1_000, 1_001], ids=["in one go", "class by class"])
-def test_keeps_classes_apart_as_torchvision_does(count: int) -> None:
+@pytest.mark.parametrize("count", [1_000, 1_001], ids=["one call", "class by class"])
+def test_result_equals_torchvisions_batched_nms(count: int) -> None:
     from torchvision import ops
 
     rows = torch.rand(count, 7, generator=torch.Generator().manual_seed(count))

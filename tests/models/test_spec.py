@@ -22,7 +22,7 @@ def tiny() -> dict[str, Any]:
     }
 
 
-def test_reads_the_schema_of_the_model_files() -> None:
+def test_schema_of_the_model_files() -> None:
     spec = ModelSpec.from_dict(tiny())
     assert spec.classes == 2
     assert spec.anchors == ((10, 13, 16, 30),)
@@ -32,15 +32,15 @@ def test_reads_the_schema_of_the_model_files() -> None:
     assert spec.backbone_length == 2
 
 
-def test_round_trips_through_plain_data() -> None:
+def test_round_trip_through_plain_data() -> None:
     assert ModelSpec.from_dict(tiny()).to_dict() == tiny()
 
 
-def test_is_hashable_and_so_wholly_frozen() -> None:
+def test_specification_is_hashable() -> None:
     assert len({ModelSpec.from_dict(tiny()), ModelSpec.from_dict(tiny())}) == 1
 
 
-def test_replaces_classes_and_anchors_only() -> None:
+def test_only_classes_and_anchors_are_replaced() -> None:
     spec = ModelSpec.from_dict(tiny())
     changed = spec.with_classes(7).with_anchors([[1.0, 2.0]])
     assert (changed.classes, changed.anchors) == (7, ((1.0, 2.0),))
@@ -55,47 +55,49 @@ def test_input_channels_in_upstream_checkpoints_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"activation": "nn.LeakyReLU(0.1)"}, "activation not supported"),
-        ({"nc": 0}, "nc is 0"),
+        ({"activation": "nn.LeakyReLU(0.1)"}, "unknown key activation; known keys are nc, "),
+        ({"nc": 0}, "nc is 0; it must be a number above 0"),
         ({"depth_multiple": "deep"}, "depth_multiple is 'deep'"),
-        ({"anchors": 3}, "anchors must be a list"),
-        ({"anchors": [["a", "b"]]}, "anchors must be a list"),
-        ({"anchors": [[1, 2], [3, 4]]}, "2 rows of anchors for 1 detection levels"),
-        ({"anchors": [[1, 2, 3]]}, "as many pairs"),
-        ({"backbone": {}}, "backbone must be a list"),
-        ({"backbone": [[-1, 1, "Conv"]]}, "backbone row 0 must be"),
-        ({"backbone": [[-1, 0, "Conv", [64]]]}, "backbone row 0 needs whole numbers"),
-        ({"head": [[-1, 1, "Conv", [64]]]}, "the last layer must be Detect"),
+        ({"anchors": 3}, "anchors is not a list of numeric rows"),
+        ({"anchors": [["a", "b"]]}, "anchors is not a list of numeric rows"),
+        ({"anchors": [[1, 2], [3, 4]]}, "there are 2 rows of anchors for 1 detection levels"),
+        ({"anchors": [[1, 2, 3]]}, "the rows of anchors have different or odd lengths"),
+        ({"backbone": {}}, "backbone is not a list"),
+        ({"backbone": [[-1, 1, "Conv"]]}, "backbone row 0 is malformed; write"),
+        ({"backbone": [[-1, 0, "Conv", [64]]]}, "backbone row 0 has an invalid `from` or `number`"),
+        ({"head": [[-1, 1, "Conv", [64]]]}, "the last layer is not Detect"),
     ],
 )
-def test_refuses_what_it_cannot_mean(change: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ModelSpec.from_dict({**tiny(), **change})
 
 
-def test_names_the_missing_keys() -> None:
-    with pytest.raises(UserError, match="nc, head missing"):
+def test_missing_keys_are_named() -> None:
+    with pytest.raises(UserError, match="key nc, head is missing"):
         ModelSpec.from_dict({key: tiny()[key] for key in tiny() if key not in ("nc", "head")})
 
 
-def test_finds_bare_names_among_the_ready_models() -> None:
+def test_name_of_a_published_model_is_found() -> None:
     assert load_spec(Path("yolov5n.yaml")) == load_spec(Path("models/elsewhere/yolov5n.yaml"))
     assert load_spec(Path("yolov5n.yaml")).width_multiple == 0.25
 
 
-def test_a_file_that_exists_goes_before_a_ready_model(tmp_path: Path) -> None:
+def test_existing_file_has_priority_over_a_published_model(tmp_path: Path) -> None:
     file = tmp_path / "yolov5n.yaml"
     file.write_text(json.dumps(tiny()), encoding="utf-8")
     assert load_spec(file) == ModelSpec.from_dict(tiny())
 
 
-def test_an_unknown_file_is_refused_with_the_ready_ones() -> None:
-    with pytest.raises(UserError, match=r"yolov9\.yaml does not exist; ready ones are .*yolov5n"):
+def test_missing_file_is_refused_with_the_published_names() -> None:
+    with pytest.raises(
+        UserError, match=r"yolov9\.yaml does not exist; published models are .*yolov5n"
+    ):
         load_spec(Path("yolov9.yaml"))
 
 
 @pytest.mark.parametrize("text", ["nc: [", "- a list"])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+def test_file_without_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "model.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"model\.yaml"):
@@ -104,6 +106,6 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
 
 @requires_shared
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_ready_models_are_the_published_ones(name: str) -> None:
+def test_model_files_equal_the_published_ones(name: str) -> None:
     published = json.loads((GOLDENS / "model_specs.json").read_text(encoding="utf-8"))
     assert load_spec(Path(name)).to_dict() == published[name]

@@ -25,12 +25,12 @@ assert nms(boxes, scores, 0.5).tolist() == before.tolist()
 """
 
 
-def test_keeps_the_best_of_those_that_overlap() -> None:
+def test_best_of_overlapping_boxes_is_kept() -> None:
     assert nms(BOXES, SCORES, 0.5).tolist() == [1, 2]
-    assert nms(BOXES, SCORES, 0.7).tolist() == [1, 0, 2]  # the IoU is two thirds
+    assert nms(BOXES, SCORES, 0.7).tolist() == [1, 0, 2]  # the IoU is 2/3
 
 
-def test_does_without_the_package_and_leaves_it_usable() -> None:
+def test_package_is_not_imported_and_stays_usable() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_AND_WITH],
         cwd=ROOT,
@@ -43,7 +43,7 @@ def test_does_without_the_package_and_leaves_it_usable() -> None:
 
 
 def package_in(folder: Path, *libraries: str) -> ModuleSpec:
-    """What Python finds of a torchvision with these files."""
+    """Return the module spec of a torchvision package with these libraries."""
     for name in libraries:
         (folder / (name + EXTENSION_SUFFIXES[-1])).touch()
     spec = ModuleSpec("torchvision", None, is_package=True)
@@ -59,7 +59,7 @@ def package_in(folder: Path, *libraries: str) -> ModuleSpec:
         (("_C", "_C_stable"), "_C_stable"),
     ],
 )
-def test_finds_the_library_of_older_and_newer_versions(
+def test_library_of_older_and_newer_versions_is_found(
     libraries: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = package_in(tmp_path, *libraries)
@@ -67,23 +67,25 @@ def test_finds_the_library_of_older_and_newer_versions(
     assert Path(torchvision_operators._library()).name == expected + EXTENSION_SUFFIXES[-1]
 
 
-def test_a_library_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_raises_import_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = package_in(tmp_path, "image")
     monkeypatch.setattr(torchvision_operators, "find_spec", lambda name: spec)
-    with pytest.raises(ImportError, match="not beside its"):
+    with pytest.raises(ImportError, match="not in its package folder"):
         torchvision_operators._library()
 
 
-@pytest.mark.parametrize("reason", [ImportError, OSError], ids=["not there", "not loadable"])
-def test_takes_the_package_where_the_library_alone_will_not_do(
+@pytest.mark.parametrize("reason", [ImportError, OSError], ids=["missing", "not loadable"])
+def test_package_is_imported_if_the_library_cannot_be_loaded(
     reason: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported: list[str] = []
 
-    def refused() -> str:
+    def fail() -> str:
         raise reason
 
-    monkeypatch.setattr(torchvision_operators, "_library", refused)
+    monkeypatch.setattr(torchvision_operators, "_library", fail)
     monkeypatch.setattr(torchvision_operators, "import_module", imported.append)
     torchvision_operators._load_operators.__wrapped__()
     assert imported == ["torchvision"]

@@ -1,4 +1,4 @@
-"""Bad data trains, or is left out or refused by name: no traceback, no hang, no silent loss."""
+"""Faulty data is used, skipped with a message or rejected: no traceback, no hang, no data loss."""
 
 import os
 import shutil
@@ -27,12 +27,12 @@ ORIENTATION = 0x0112
 
 
 class Fault(NamedTuple):
-    """One odd image or label, planted beside a good one."""
+    """A faulty or unusual image or label."""
 
     plant: Callable[[Path, Path], object]
-    """Given the image `odd.png`, 40 px high and 60 wide, and its label file, both there already."""
+    """Introduces the fault; takes the existing image `odd.png`, 40x60 px, and its label file."""
     reason: str | None
-    """Of leaving the image out; None if it is trained on."""
+    """Why the image is skipped; None if it is used."""
     boxes: int = 1
 
 
@@ -40,11 +40,11 @@ def resaved(
     suffix: str, mode: str = "RGB", *, orientation: int = 1
 ) -> Callable[[Path, Path], Path]:
     def plant(image: Path, _: Path) -> Path:
-        picture = Image.open(image).convert(mode)
-        exif = picture.getexif()
+        image_copy = Image.open(image).convert(mode)
+        exif = image_copy.getexif()
         exif[ORIENTATION] = orientation
         image.unlink()
-        picture.save(image.with_suffix(suffix), exif=exif.tobytes() if orientation > 1 else b"")
+        image_copy.save(image.with_suffix(suffix), exif=exif.tobytes() if orientation > 1 else b"")
         return image.with_suffix(suffix)
 
     return plant
@@ -81,7 +81,7 @@ def renamed(*, image: str = "odd.png", label: str = "odd.txt") -> Callable[[Path
 
 
 def instead(make: Callable[[Path], object], *, label: bool = False) -> Callable[[Path, Path], None]:
-    """Something else than a file in the place of the image, or of the label."""
+    """Replace the image, or the label, by something other than a file."""
 
     def plant(image_file: Path, label_file: Path) -> None:
         place = label_file if label else image_file
@@ -96,7 +96,7 @@ def not_utf8(image: Path, _: Path) -> None:
 
 
 FAULTS = {
-    # images that are unusual
+    # unusual images
     "grey": Fault(resaved(".png", "L"), None),
     "RGBA": Fault(resaved(".png", "RGBA"), None),
     "palette": Fault(resaved(".png", "P"), None),
@@ -112,11 +112,11 @@ FAULTS = {
     "spaces, quotes, breaks": Fault(
         renamed(image="-o 'd\"\n$d_^é.png", label="-o 'd\"\n$d_^é.txt"), None
     ),
-    # images that are broken, or none
+    # faulty images
     "truncated JPEG": Fault(truncated(".jpg"), "corrupt image (image file is truncated"),
     "truncated PNG": Fault(truncated(".png"), "corrupt image ("),
     "of 0 bytes": Fault(lambda image, _: image.write_bytes(b""), "corrupt image ("),
-    "1 px wide": Fault(of_size(1, 40), "image of 1x40 px; 10 is the least side"),
+    "1 px wide": Fault(of_size(1, 40), "image is 1x40 px; sides must be at least 10 px"),
     "too many pixels": Fault(
         lambda image, _: image.write_bytes(
             image.read_bytes()[:16] + b"\0\0\x9c\x40" * 2 + image.read_bytes()[24:]
@@ -130,7 +130,7 @@ FAULTS = {
         "corrupt image ([Errno 22] Not a regular file)",
     ),
     "name not UTF-8": Fault(not_utf8, "its name is not UTF-8; rename it"),
-    # labels that are unusual
+    # unusual labels
     "no label": Fault(lambda _, label: label.unlink(), None, boxes=0),
     "empty label": Fault(label_of(""), None, boxes=0),
     "byte-order mark": Fault(label_of(b"\xef\xbb\xbf" + BOX.encode()), None),
@@ -139,21 +139,21 @@ FAULTS = {
     "polygon": Fault(label_of("0 .25 .25 .75 .25 .5 .75"), None),
     "duplicate rows": Fault(label_of(f"{BOX}\n{BOX}"), None),
     "box without area": Fault(label_of("0 .5 .5 0 .5"), None, boxes=0),
-    # labels that are broken
-    "4 columns": Fault(label_of("0 .5 .5 .5"), "row 1 has 4 columns"),
-    "6 columns": Fault(label_of(f"{BOX}\n{BOX} .9"), "row 2 has 6 columns"),
-    "NaN": Fault(label_of("0 .5 nan .5 .5"), "row 1 holds a value that is not finite"),
-    "negative": Fault(label_of("0 -.1 .5 .5 .5"), "row 1 has a coordinate outside 0 … 1"),
-    "above 1": Fault(label_of("0 .5 .5 1.5 .5"), "row 1 has a coordinate outside 0 … 1"),
-    "negative class": Fault(label_of("-1 .5 .5 .5 .5"), "row 1 has class -1"),
-    "gigantic class": Fault(label_of("1e300 .5 .5 .5 .5"), "row 1 has class 1e300"),
-    "words": Fault(label_of("person .5 .5 .5 .5"), "row 1 is not made of numbers"),
+    # faulty labels
+    "4 columns": Fault(label_of("0 .5 .5 .5"), "line 1 has 4 columns"),
+    "6 columns": Fault(label_of(f"{BOX}\n{BOX} .9"), "line 2 has 6 columns"),
+    "NaN": Fault(label_of("0 .5 nan .5 .5"), "line 1 has a value that is not finite"),
+    "negative": Fault(label_of("0 -.1 .5 .5 .5"), "line 1 has a coordinate outside 0 to 1"),
+    "above 1": Fault(label_of("0 .5 .5 1.5 .5"), "line 1 has a coordinate outside 0 to 1"),
+    "negative class": Fault(label_of("-1 .5 .5 .5 .5"), "line 1 has class -1"),
+    "gigantic class": Fault(label_of("1e300 .5 .5 .5 .5"), "line 1 has class 1e300"),
+    "words": Fault(label_of("person .5 .5 .5 .5"), "line 1 has a value that is not a number"),
     "not UTF-8": Fault(label_of(b"0 .5 \xff .5 .5"), "it is not UTF-8 text (invalid start byte"),
     "UTF-16": Fault(label_of(BOX.encode("utf-16")), "it is not UTF-8 text (invalid start byte"),
     "half a million rows": Fault(
-        label_of("0 1 1 1 1\n" * 500_000), "it has 500000 rows; 100000 are"
+        label_of("0 1 1 1 1\n" * 500_000), "it has 500000 lines; the maximum is"
     ),
-    "a million rows": Fault(label_of(f"{BOX}\n" * 1_000_000), "it has more than 8 MiB"),
+    "a million rows": Fault(label_of(f"{BOX}\n" * 1_000_000), "it is larger than 8 MiB"),
     "label is a folder": Fault(instead(Path.mkdir, label=True), "it cannot be read (Is a dir"),
     "label is a pipe": Fault(instead(os.mkfifo, label=True), "it cannot be read (Not a regular"),
     "label is a device": Fault(
@@ -162,20 +162,20 @@ FAULTS = {
     ),
     "label is a dangling link": Fault(
         instead(lambda path: path.symlink_to("gone"), label=True),
-        "it is a link to what does not exist",
+        "it is a link to a file that does not exist",
     ),
 }
 
 
 def planted(folder: Path, fault: Fault, name: str = "odd") -> None:
-    """Put an image with a label into a data set and the fault into them."""
+    """Add an image with a label to a data set and introduce the fault."""
     image = draw(folder, name, (40, 60), [(10, 10, 30, 30)])
     label = folder / "labels" / f"{name}.txt"
     fault.plant(image, label)
 
 
 def load_everything(index: Index) -> None:
-    """Read every image through both loaders, with mosaics and without."""
+    """Load every image with both loaders."""
     train_loader = build_train_loader(
         index,
         image_size=64,
@@ -192,7 +192,7 @@ def load_everything(index: Index) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_an_odd_file_trains_or_is_left_out_by_name(tmp_path: Path, name: str) -> None:
+def test_faulty_file_is_used_or_skipped_with_a_message(tmp_path: Path, name: str) -> None:
     fault = FAULTS[name]
     draw(tmp_path, "good", (40, 60), [(5, 5, 25, 25)])
     planted(tmp_path, fault)
@@ -204,8 +204,8 @@ def test_an_odd_file_trains_or_is_left_out_by_name(tmp_path: Path, name: str) ->
         assert [Path(path).name for path in index.paths] == ["good.png"]
         (message,) = index.messages
         assert message.startswith(f"{tmp_path}/images/odd")
-        assert f" left out: {fault.reason}" in message or (
-            f" left out: {tmp_path}/labels/odd.txt: {fault.reason}" in message
+        assert f" is skipped: {fault.reason}" in message or (
+            f" is skipped: {tmp_path}/labels/odd.txt: {fault.reason}" in message
         )
     load_everything(index)
     again = build_index([tmp_path / "images"], ["thing"])  # from the cache
@@ -213,26 +213,28 @@ def test_an_odd_file_trains_or_is_left_out_by_name(tmp_path: Path, name: str) ->
     assert list(again.messages) == list(index.messages)
 
 
-def test_a_label_taken_in_another_case_is_told(tmp_path: Path) -> None:
+def test_label_name_in_another_case_is_reported(tmp_path: Path) -> None:
     planted(tmp_path, FAULTS["label of another case"])
     (message,) = build_index([tmp_path / "images"], ["thing"]).messages
     image, label = tmp_path / "images" / "ODD.PNG", tmp_path / "labels" / "odd.txt"
-    assert message == f"{label}: taken for {image}, for want of ODD.txt."
+    assert message == f"{label}: used for {image}, because ODD.txt does not exist."
 
 
-def test_a_class_that_does_not_exist_stops_by_name(tmp_path: Path) -> None:
+def test_class_out_of_range_raises(tmp_path: Path) -> None:
     planted(tmp_path, Fault(label_of("7 .5 .5 .5 .5"), None))
-    with pytest.raises(UserError, match=r"labels/odd\.txt names class 7, but the data set has 2"):
+    with pytest.raises(
+        UserError, match=r"labels/odd\.txt: class 7 is out of range \(classes are 0 to 1\)"
+    ):
         build_index([tmp_path / "images"], ["a", "b"])
 
 
-def test_only_backgrounds_stop_by_name(tmp_path: Path) -> None:
+def test_data_set_of_backgrounds_raises(tmp_path: Path) -> None:
     planted(tmp_path, FAULTS["empty label"])
-    with pytest.raises(UserError, match=r"has a box; the labels of .*odd\.png are looked for in"):
+    with pytest.raises(UserError, match=r"images has no boxes; .* for example .*labels/odd\.txt"):
         build_index([tmp_path / "images"], ["a"])
 
 
-def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
+def test_folder_named_like_an_image(tmp_path: Path) -> None:
     planted(tmp_path, FAULTS["polygon"])
     folder = tmp_path / "images" / "x.jpg"
     folder.mkdir()
@@ -242,7 +244,7 @@ def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
     assert list(index.messages) == []
 
 
-def test_folders_linked_in_circles_are_entered_once(tmp_path: Path) -> None:
+def test_cyclic_folder_links_are_followed_once(tmp_path: Path) -> None:
     planted(tmp_path, FAULTS["polygon"])
     for name in "abcdef":
         (tmp_path / "images" / name).mkdir()
@@ -253,26 +255,26 @@ def test_folders_linked_in_circles_are_entered_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"junk"])
-def test_a_file_that_breaks_after_it_was_indexed_is_named(tmp_path: Path, damage: bytes) -> None:
+def test_file_damaged_after_indexing_is_named(tmp_path: Path, damage: bytes) -> None:
     planted(tmp_path, FAULTS["polygon"])
     index = build_index([tmp_path / "images"], ["a"])
     (tmp_path / "images" / "odd.png").write_bytes(damage)
-    with pytest.raises(UserError, match=r"image .*/odd\.png is not usable any more: .*; restore"):
+    with pytest.raises(UserError, match=r"/odd\.png changed during the run \(.*; restore"):
         load_everything(index)
 
 
 def run_on(folder: Path, more: str = "", **changes: object) -> Path:
-    """Train on the toy data set, whose file is changed, for an epoch."""
+    """Train for one epoch on the toy data set, with changes to its file."""
     arguments = toy_arguments(folder, f"--epochs 1 {more}")
     file = folder / "data" / "toy.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes, allow_unicode=True))
     return train(parse_request(arguments))
 
 
-def test_a_run_survives_all_faults_at_once(tmp_path: Path) -> None:
+def test_training_with_all_faults(tmp_path: Path) -> None:
     make_toy(tmp_path / "data")
     for number, (name, fault) in enumerate(FAULTS.items()):
-        # a folder for each, for they have files of the same names
+        # a folder per fault, because the file names are equal
         split = tmp_path / "data" / "odd" / f"{number}"
         planted(split, fault)
         assert (split / "images").is_dir(), name
@@ -282,7 +284,7 @@ def test_a_run_survives_all_faults_at_once(tmp_path: Path) -> None:
     assert len(read_results(trained / "results.csv")) == 1
 
 
-def test_one_image_that_is_both_train_and_val(tmp_path: Path) -> None:
+def test_training_on_a_single_image(tmp_path: Path) -> None:
     make_toy(tmp_path / "data", images=1)
     trained = run_on(tmp_path, val="images/train")
     assert len(read_results(trained / "results.csv")) == 1
@@ -299,7 +301,7 @@ HARMFUL_NAMES = (
 )
 
 
-def test_harmful_names_do_no_harm(tmp_path: Path) -> None:
+def test_training_with_harmful_names(tmp_path: Path) -> None:
     root = tmp_path / "a 'folder' $\\mathrm{x}_^\" with\nbreaks"
     make_toy(root)
     for number, name in enumerate(HARMFUL_NAMES[:3]):

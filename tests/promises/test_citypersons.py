@@ -1,4 +1,4 @@
-"""A CityPersons goes from its annotations to a trained, extended and judged detector."""
+"""CityPersons: from annotations to a trained, extended and evaluated detector."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ HALF_HIDDEN = person(PEDESTRIAN, 1400, 300, 300, seen=0.5)
 TRAIN: dict[str, list[Row]] = {
     f"{city}_000000_00000{i}_leftImg8bit.png": [
         person(PEDESTRIAN, 300 * i, 250 + 20 * i, 300 + 60 * i),
-        person(PEDESTRIAN, 1950, 300, 350),  # reaches over the image's edge
+        person(PEDESTRIAN, 1950, 300, 350),  # extends beyond the image
         person(PEDESTRIAN, 1200, 500, 19),  # too low
         person(RIDER, 1500, 300, 250),
     ]
@@ -44,13 +44,13 @@ VAL: dict[str, list[Row]] = {
     "munster_000000_000002_leftImg8bit.png": [person(GROUP, *PLACE)],
 }
 SUBSETS = ("Reasonable", "Reasonable_small", "Reasonable_occ=heavy", "All")
-# Validation is in the number format of the training, and that of val.py is fp32: hence --amp off.
+# Validation uses the precision of the training, and val.py uses fp32; hence --amp off.
 OPTIONS = "--imgsz 128 --batch-size 4 --workers 0 --device cpu --amp off --hyp hyp.citypersons.yaml"
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the converter makes of drawn images and their annotations."""
+    """Data set that the converter creates from drawn images and their annotations."""
     original = tmp_path_factory.mktemp("cityscapes")
     for split, images in (("train", TRAIN), ("val", VAL)):
         write_annotations(original / "annotations", split, images)
@@ -63,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def extended(data: Path) -> Path:
-    """A run of two epochs and, in place, one more."""
+    """A run of two epochs, extended by one epoch in place."""
     run = trained(data, "--epochs 2 --noplots")
     again = f"--resume {run} --extend-epochs 1 --seam-epochs 1"
     return train(parse_request(again.split()))
@@ -75,11 +75,11 @@ def trained(data: Path, more: str) -> Path:
     return train(parse_request(options))
 
 
-def validated(data: Path, weights: Path, *more: str) -> dict[str, Any]:
-    """What metrics.json holds after val.py."""
+def validate(data: Path, weights: Path, *more: str) -> dict[str, Any]:
+    """Run val.py and return the content of metrics.json."""
     options = ["--data", str(data / "data.yaml"), "--weights", str(weights), "--imgsz", "128"]
     options += ["--batch-size", "8", "--device", "cpu", "--workers", "0", "--miss-rate", *more]
-    options += ["--project", str(data / "judged")]
+    options += ["--project", str(data / "evaluated")]
     return metrics_in(val.validate(parse_options(val.build_parser(), ValOptions, options)))
 
 
@@ -97,7 +97,7 @@ def miss_rates_in(row: EpochRow) -> dict[str, float]:
     }
 
 
-def test_labels_and_ignore_regions_are_those_of_the_annotations(data: Path) -> None:
+def test_labels_and_ignore_regions_match_the_annotations(data: Path) -> None:
     record = json.loads((data / "conversion.json").read_text())
     train_split, val_split = record["splits"]
     assert train_split["boxes"] == {"pedestrian": 16}
@@ -110,7 +110,7 @@ def test_labels_and_ignore_regions_are_those_of_the_annotations(data: Path) -> N
         assert [len(index.regions(i)) for i in range(len(index))] == counts
 
 
-def test_every_epoch_tells_the_miss_rates_across_the_seam(data: Path, extended: Path) -> None:
+def test_every_epoch_has_miss_rates_also_after_the_seam(data: Path, extended: Path) -> None:
     last = read_checkpoint(extended / "weights" / "last.pt")
     assert last["position"]["epoch"] == 3
     assert [tuple(miss_rates_in(row)) for row in last["history"]] == [SUBSETS] * 3
@@ -118,29 +118,29 @@ def test_every_epoch_tells_the_miss_rates_across_the_seam(data: Path, extended: 
     assert [miss_rates_in(row) for row in seam["history"]] == [
         miss_rates_in(row) for row in last["history"][:2]
     ]
-    went_on = json.loads((extended / "seams.json").read_text())["continuations"][0]
-    assert went_on["check"]["reproduced"] is True
+    continuation = json.loads((extended / "seams.json").read_text())["continuations"][0]
+    assert continuation["check"]["reproduced"] is True
 
 
-def test_validation_of_the_same_weights_gives_the_same_figures(data: Path, extended: Path) -> None:
-    told = metrics_in(extended)
-    assert (told["images"], told["instances"]) == (4, 3)
-    assert tuple(told["miss_rate_percent"]) == SUBSETS
-    assert validated(data, extended / "weights" / "best.pt", "--noplots") == told
+def test_validation_of_the_same_weights_gives_the_same_metrics(data: Path, extended: Path) -> None:
+    metrics = metrics_in(extended)
+    assert (metrics["images"], metrics["instances"]) == (4, 3)
+    assert tuple(metrics["miss_rate_percent"]) == SUBSETS
+    assert validate(data, extended / "weights" / "best.pt", "--noplots") == metrics
     row = read_checkpoint(extended / "weights" / "last.pt")["history"][-1]
-    evaluate_model = validated(data, extended / "weights" / "last.pt", "--noplots")
-    assert evaluate_model["miss_rate_percent"] == miss_rates_in(row)
-    assert evaluate_model["map50_95"] == row["metrics/mAP_0.5:0.95"]
+    last_metrics = validate(data, extended / "weights" / "last.pt", "--noplots")
+    assert last_metrics["miss_rate_percent"] == miss_rates_in(row)
+    assert last_metrics["map50_95"] == row["metrics/mAP_0.5:0.95"]
 
 
-def test_the_curves_are_drawn(extended: Path) -> None:
+def test_miss_rate_curves_are_plotted(extended: Path) -> None:
     assert (extended / "miss_rate.png").stat().st_size > 10_000
 
 
 @pytest.fixture
 def one_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A detector that sees a person at `PLACE` in every image, and nothing else."""
-    # A sixteenth of 800, 300, 964 and 700 px, and the grey edges of 16 px of 96x160 for 64x128.
+    """A detector with a single detection, at `PLACE` in every image."""
+    # A sixteenth of 800, 300, 964 and 700 px, plus 16 px of padding from 64x128 to 96x160.
     row = [50 + 16, 18.75 + 16, 60.25 + 16, 43.75 + 16, 0.9, 0]
 
     def found(prediction: Tensor, **_: object) -> list[Tensor]:
@@ -150,11 +150,11 @@ def one_box(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_box")
-def test_a_detector_of_which_all_is_known(data: Path, extended: Path) -> None:
-    metrics = validated(data, extended / "weights" / "best.pt")
-    # Right in the first image, wrong in the second; an ignore region and a group in the others.
+def test_metrics_of_a_known_detector(data: Path, extended: Path) -> None:
+    metrics = validate(data, extended / "weights" / "best.pt")
+    # A true positive in the first image, a false positive in the second, ignored in the others.
     assert metrics["miss_rate_percent"] == {
-        "Reasonable": pytest.approx(50),  # the small one is missed
+        "Reasonable": pytest.approx(50),  # the small pedestrian is missed
         "Reasonable_small": 100,
         "Reasonable_occ=heavy": 100,
         "All": pytest.approx(200 / 3),
@@ -162,10 +162,12 @@ def test_a_detector_of_which_all_is_known(data: Path, extended: Path) -> None:
     assert metrics["precision"] == pytest.approx(1 / 2, abs=0.001)
     assert metrics["recall"] == pytest.approx(1 / 3, abs=0.001)
     (data / "ignore").rename(data / "not-ignored")
-    without = validated(data, extended / "weights" / "best.pt", "--noplots")
+    without = validate(data, extended / "weights" / "best.pt", "--noplots")
     (data / "not-ignored").rename(data / "ignore")
     assert without["precision"] == pytest.approx(1 / 4, abs=0.001)
-    assert without["miss_rate_percent"] == metrics["miss_rate_percent"]  # has its own
+    assert (
+        without["miss_rate_percent"] == metrics["miss_rate_percent"]
+    )  # has its own ignore regions
 
 
 def test_rectangular_training(data: Path) -> None:

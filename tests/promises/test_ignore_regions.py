@@ -1,4 +1,4 @@
-"""What lies in an ignore region is not taught to be background, from the files to the weights."""
+"""Training does not use ignore regions as background; from the files to the weights."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from utils.options.parser import parse_request
 
 
 def trained(folder: Path, region: str | None) -> Path:
-    """An epoch of the toy model, with a region, or none, in every training image; its run."""
+    """Train the toy model for an epoch, with or without a region in every image; return the run."""
     make_toy(folder / "data")
     if region is not None:
         regions = folder / "data" / "ignore" / "train"
@@ -27,16 +27,16 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_training_sees_the_regions_beside_the_labels(tmp_path: Path) -> None:
+def test_training_uses_ignore_regions(tmp_path: Path) -> None:
     plain, everywhere, nowhere = (
         trained(tmp_path / name, region)
         for name, region in (("plain", None), ("everywhere", ".5 .5 1 1"), ("nowhere", ""))
     )
     losses = [read_results(run / "results.csv")[0] for run in (plain, everywhere, nowhere)]
-    # Only positives are left to learn objectness from, and the grey beside the images.
+    # Objectness is learned only from positives and from the padding.
     assert losses[1]["train/obj_loss"] < losses[0]["train/obj_loss"]
     assert losses[2] == losses[0]
-    # What validates has no regions here, so it differs by what was learned alone.
+    # The validation images have no regions, so only the weights differ.
     assert losses[1]["val/obj_loss"] != losses[0]["val/obj_loss"]
     for name, tensor in weights(plain).items():
         assert torch.equal(tensor, weights(nowhere)[name])

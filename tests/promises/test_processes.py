@@ -124,7 +124,7 @@ def test_killed_process_ends_the_others_and_the_run_can_be_resumed(
         output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert time.monotonic() - began < 45
-    assert "the connection with another process of this run is lost" in output
+    assert "the connection to another process of this run is lost" in output
     epochs = read_checkpoint(run / "weights" / "last.pt")["position"]["epoch"]
     assert 1 < epochs < 2000
 

@@ -1,4 +1,4 @@
-"""A run that was trained with YOLOv5 is taken along, and its own files stay as they are."""
+"""A run of YOLOv5 is imported and continued; its own files do not change."""
 
 import json
 import math
@@ -27,7 +27,7 @@ pytestmark = requires_shared
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Ten toy images under the class names of COCO, on which the legacy runs were trained."""
+    """Ten toy images with the class names of COCO, which the legacy runs were trained with."""
     file = make_toy(tmp_path / "data")
     description = yaml.safe_load(file.read_text())
     description["names"] = list(load_description("coco128.yaml").names)
@@ -35,20 +35,20 @@ def data(tmp_path: Path) -> Path:
     return file
 
 
-def command(checkpoint: Path, data: Path, how: str) -> list[str]:
+def command(checkpoint: Path, data: Path, options: str) -> list[str]:
     outputs = ["--project", str(data.parent.parent / "runs"), "--noplots", "--workers", "0"]
-    return ["--resume", str(checkpoint), "--data", str(data), *outputs, *how.split()]
+    return ["--resume", str(checkpoint), "--data", str(data), *outputs, *options.split()]
 
 
 @pytest.mark.parametrize(("version", "planned"), [("v7", 4), ("v5.0", 3)])
 @pytest.mark.parametrize("mode", ["rebase", "slope-match", "hold", "restart"])
-def test_every_mode_is_planned_from_the_rate_that_was_reached(
+def test_every_mode_continues_from_the_last_learning_rate(
     data: Path, version: str, planned: int, mode: str
 ) -> None:
-    """The laws of both: linear with lrf 0.01 for v7, cosine with lrf 0.2 for v5.0."""
-    how = f"--extend-epochs 2 --lr-continuation {mode} --name x"
+    """The base law is linear with lrf 0.01 for v7, and cosine with lrf 0.2 for v5.0."""
+    options = f"--extend-epochs 2 --lr-continuation {mode} --name x"
     resume_point = open_run(
-        parse_request(command(LEGACY / version / "epoch1.pt", data, how))
+        parse_request(command(LEGACY / version / "epoch1.pt", data, options))
     ).resume_point
     assert resume_point is not None
     factors = resume_point.plan.factors()
@@ -61,7 +61,8 @@ def test_every_mode_is_planned_from_the_rate_that_was_reached(
     )
     last = {
         ("v7", "rebase"): seam * (1 - 0.99 * 3 / 4),
-        ("v7", "slope-match"): seam - 3 * (seam - 0.01) / 4,  # the steepest that lasts
+        ("v7", "slope-match"): seam
+        - 3 * (seam - 0.01) / 4,  # the steepest slope that stays above lrf
         ("v7", "restart"): 1 - 0.99 * 5 / 6,
         ("v5.0", "rebase"): seam * (0.6 + 0.4 * math.cos(math.pi * 2 / 3)),
         ("v5.0", "slope-match"): seam - 2 * 0.2,  # 0.2 per epoch, as before
@@ -73,14 +74,14 @@ def test_every_mode_is_planned_from_the_rate_that_was_reached(
 
 
 @pytest.mark.parametrize(("version", "mode"), [("v7", "slope-match"), ("v5.0", "rebase")])
-def test_an_unstripped_checkpoint_is_extended_with_all_of_its_state(
+def test_unstripped_checkpoint_is_extended_with_its_full_state(
     data: Path, version: str, mode: str
 ) -> None:
     checkpoint = LEGACY / version / "epoch1.pt"
     before = sorted(file.name for file in checkpoint.parent.iterdir())
-    # Planned for 4 (v7) or 3 epochs (v5.0), of which two are done.
-    how = f"--extend-epochs 2 --lr-continuation {mode} --name taken"
-    run = train(parse_request(command(checkpoint, data, how)))
+    # Two of 4 (v7) or 3 (v5.0) planned epochs are completed.
+    options = f"--extend-epochs 2 --lr-continuation {mode} --name imported"
+    run = train(parse_request(command(checkpoint, data, options)))
     assert sorted(file.name for file in checkpoint.parent.iterdir()) == before
 
     planned = {"v7": 6, "v5.0": 5}[version]
@@ -93,9 +94,10 @@ def test_an_unstripped_checkpoint_is_extended_with_all_of_its_state(
     plan = Plan.from_dict(read_checkpoint(run / "weights" / "last.pt")["plan"])
     assert plan.factor(2) == plan.factor(1)
     found = statuses(run)
-    # v5.0's run was one on a CPU, in fp32 and without a scaler; of v7's the file does not tell
-    expected_format = {"v7": {"missing"}, "v5.0": {"restored", "changed"}}  # by this machine's
-    assert found.pop("precision") in expected_format[version]
+    # The v5.0 run was trained on a CPU in fp32 without a scaler; the v7 file does not record it.
+    # The precision of the resumed run depends on this machine.
+    expected_precision = {"v7": {"missing"}, "v5.0": {"restored", "changed"}}
+    assert found.pop("precision") in expected_precision[version]
     assert found == {
         **dict.fromkeys(("weights", "EMA", "optimizer", "batch size", "image size"), "restored"),
         **dict.fromkeys(("processes", "hyper-parameters"), "restored"),
@@ -106,25 +108,25 @@ def test_an_unstripped_checkpoint_is_extended_with_all_of_its_state(
     }
 
     more = ["--resume", str(run), "--extend-epochs", "1", "--noplots"]
-    assert train(parse_request(more)) == run  # from now on it is a run of ours
+    assert train(parse_request(more)) == run  # now it is a run of this program
     assert len(read_results(run / "results.csv")) == planned + 1
 
 
 def statuses(run: Path) -> dict[str, str]:
-    """Of the parts in the audit of the run's first continuation."""
+    """Return the status of each part in the audit of the run's first continuation."""
     audit = json.loads((run / "seams.json").read_text())["continuations"][0]["audit"]
     found = {item["part"]: item["status"] for item in audit}
-    assert len(found) == len(audit)  # no part is spoken of twice
+    assert len(found) == len(audit)  # each part occurs once
     return found
 
 
 @pytest.mark.parametrize("version", ["v7", "v5.0"])
-def test_a_stripped_checkpoint_needs_permission(data: Path, version: str) -> None:
+def test_stripped_checkpoint_needs_allow_partial_state(data: Path, version: str) -> None:
     checkpoint = LEGACY / version / "last_stripped.pt"
-    how = "--extend-epochs 1 --name bare"
+    options = "--extend-epochs 1 --name stripped"
     with pytest.raises(UserError, match="--allow-partial-state"):
-        train(parse_request(command(checkpoint, data, how)))
-    run = train(parse_request(command(checkpoint, data, f"{how} --allow-partial-state")))
+        train(parse_request(command(checkpoint, data, options)))
+    run = train(parse_request(command(checkpoint, data, f"{options} --allow-partial-state")))
     found = statuses(run)
     assert {part for part in found if found[part] == "missing"} >= {
         *("weights", "EMA", "optimizer", "epoch", "data order", "full precision"),
@@ -132,12 +134,12 @@ def test_a_stripped_checkpoint_needs_permission(data: Path, version: str) -> Non
     assert len(read_results(run / "results.csv")) == {"v7": 5, "v5.0": 4}[version]
 
 
-def test_its_plan_can_be_looked_at(
+def test_plan_of_an_imported_run_is_shown(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    how = "--extend-epochs 2 --lr-continuation hold --plan"
-    folder = show_plan(parse_request(command(LEGACY / "v7" / "epoch1.pt", data, how)))
+    options = "--extend-epochs 2 --lr-continuation hold --plan"
+    folder = show_plan(parse_request(command(LEGACY / "v7" / "epoch1.pt", data, options)))
     assert folder == Path()
     plans = json.loads((tmp_path / "lr_plan.json").read_text())
     assert set(plans) == set(MODES)
@@ -146,7 +148,7 @@ def test_its_plan_can_be_looked_at(
 
 @pytest.fixture
 def killed(tmp_path: Path) -> Path:
-    """A run of v7 that was killed after two epochs, the first of which was the better one."""
+    """A v7 run that was killed after two epochs; the first was the better one."""
     run = tmp_path / "yolov5"
     (run / "weights").mkdir(parents=True)
     for name in ("opt.yaml", "hyp.yaml"):
@@ -158,48 +160,48 @@ def killed(tmp_path: Path) -> Path:
     return run
 
 
-def test_its_best_weights_are_taken_along(
+def test_best_weights_are_imported(
     data: Path, killed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "utils.training.engine.fitness", lambda _, __: 0.01
-    )  # worse than any before
+    )  # worse than all imported epochs
     shutil.copyfile(LEGACY / "v7" / "last_stripped.pt", killed / "weights" / "best.pt")
-    how = "--extend-epochs 1 --name taken"
-    taken = train(parse_request(command(killed / "weights" / "last.pt", data, how)))
-    best = read_checkpoint(taken / "weights" / "best.pt")
-    last = read_checkpoint(taken / "weights" / "last.pt")
+    options = "--extend-epochs 1 --name imported"
+    run = train(parse_request(command(killed / "weights" / "last.pt", data, options)))
+    best = read_checkpoint(run / "weights" / "best.pt")
+    last = read_checkpoint(run / "weights" / "last.pt")
     assert last["best"] == {"epoch": 0, "fitness": 0.07723735035398523}  # exact, as in the file
     assert (best["kind"], best["epoch"], best["fitness"]) == ("deploy", 0, 0.07723735035398523)
     upstream = read_upstream(LEGACY / "v7" / "last_stripped.pt").model_state
     assert all(torch.equal(upstream[name], kept) for name, kept in best["weights"].items())
-    assert statuses(taken)["best fitness"] == "restored"
+    assert statuses(run)["best fitness"] == "restored"
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_a_best_epoch_that_is_not_to_be_had_does_not_stand_in_the_way(
+def test_run_without_its_best_weights_is_imported(
     data: Path, killed: Path, beside: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if beside:  # but that of another epoch, by its own account
+    if beside:  # a best.pt of another epoch
         shutil.copyfile(LEGACY / "v5.0" / "epoch1.pt", killed / "weights" / "best.pt")
-    how = "--extend-epochs 1 --name taken"
+    options = "--extend-epochs 1 --name imported"
     caplog.set_level("WARNING", "yolo")
-    taken = train(parse_request(command(killed / "weights" / "last.pt", data, how)))
+    run = train(parse_request(command(killed / "weights" / "last.pt", data, options)))
     assert any("the next epochs determine a new best" in message for message in caplog.messages)
-    best = read_checkpoint(taken / "weights" / "best.pt")
-    last = read_checkpoint(taken / "weights" / "last.pt")
+    best = read_checkpoint(run / "weights" / "best.pt")
+    last = read_checkpoint(run / "weights" / "last.pt")
     assert best["epoch"] == last["best"]["epoch"] >= 2
 
 
-def test_its_own_folder_is_not_written_into(data: Path, killed: Path) -> None:
+def test_folder_of_the_yolov5_run_is_not_written_to(data: Path, killed: Path) -> None:
     before = {file: file.read_bytes() for file in killed.rglob("*") if file.is_file()}
-    how = f"--extend-epochs 1 --name {killed.name} --exist-ok --project {killed.parent}"
+    options = f"--extend-epochs 1 --name {killed.name} --exist-ok --project {killed.parent}"
     with pytest.raises(UserError, match="is the folder of the YOLOv5 run itself; choose another"):
-        train(parse_request(command(killed / "weights" / "last.pt", data, how)))
+        train(parse_request(command(killed / "weights" / "last.pt", data, options)))
     assert {file: file.read_bytes() for file in killed.rglob("*") if file.is_file()} == before
 
 
-def test_options_for_checkpoints_of_yolov5_are_refused_for_ours(tmp_path: Path) -> None:
+def test_import_options_need_resume(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--schedule needs --resume; add --resume"):
         parse_request(["--schedule", "cosine"])
     with pytest.raises(UserError, match="--plan needs --extend-epochs; add"):

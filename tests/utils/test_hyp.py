@@ -95,8 +95,8 @@ def test_bounds_are_allowed() -> None:
     [
         ("- lr0\n", "is not a mapping; write `name: value` lines"),
         ("", "is not a mapping; write `name: value` lines"),
-        ("lr0: [", "is not readable YAML"),
-        ("lr0: !!python/object/apply:os.getcwd []", "is not readable YAML"),
+        ("lr0: [", r"is damaged \(while parsing"),
+        ("lr0: !!python/object/apply:os.getcwd []", r"is damaged \(could not determine"),
     ],
 )
 def test_files_with_other_content_are_errors(tmp_path: Path, text: str, message: str) -> None:
@@ -112,7 +112,7 @@ def test_missing_and_binary_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist; use one of the files in hyp/"):
         load_hyp(tmp_path / "absent.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(UserError, match="is not readable YAML"):
+    with pytest.raises(UserError, match=r"is damaged \(.*; correct the YAML"):
         load_hyp(tmp_path / "binary.yaml")
 
 

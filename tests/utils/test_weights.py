@@ -1,4 +1,4 @@
-"""Loading a model from a weights file; the file must contain the model that it describes."""
+"""Loading a model from a weights file, whose model must match its tensors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +21,13 @@ def spec() -> ModelSpec:
 
 
 def save(path: Path, spec: ModelSpec, changes: dict[Any, Any]) -> Path:
-    """Save a deploy checkpoint of the model with changes to its spec."""
+    """Save a deploy file of the model, with changes in its specification."""
     weights = {name: tensor.half() for name, tensor in Detector(spec).state_dict().items()}
     save_checkpoint(tiny_deploy(weights=weights, spec=spec.to_dict() | changes), path)
     return path
 
 
-def test_model_round_trip(tmp_path: Path, spec: ModelSpec) -> None:
+def test_saved_model_is_loaded(tmp_path: Path, spec: ModelSpec) -> None:
     path = save(tmp_path / "best.pt", spec, {})
     loaded = load_model(path, torch.device("cpu"))
     assert loaded.names == ("cell",)
@@ -39,32 +39,33 @@ def test_model_round_trip(tmp_path: Path, spec: ModelSpec) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"depth_multiple": 1e12}, r"a model that cannot be built: it has 50000000000000 layers"),
+        ({"depth_multiple": 1e12}, r"its model cannot be built: it has 50000000000000 layers"),
         ({"depth_multiple": float("inf")}, "cannot be built: cannot convert float infinity"),
-        ({"width_multiple": 9.0}, r"a model of \d+ numbers, but holds \d+: tensors of its model"),
-        ({"width_multiple": 1e15}, "a model that cannot be built"),
-        ({"nc": 10**6}, r"a model of \d+ numbers, but holds \d+: tensors of its model"),
-        ({"nc": "one"}, "a model that cannot be built: model spec: nc is 'one'"),
-        ({"head": [[-1, 1, "Detect", [[]]]]}, "a model that cannot be built"),
-        ({3: 4}, "a model that cannot be built: sequence item 0: expected str"),
+        ({"width_multiple": 9.0}, r"its model has \d+ values, its tensors \d+\); use another"),
+        ({"width_multiple": 1e15}, "its model cannot be built"),
+        ({"nc": 10**6}, r"its model has \d+ values, its tensors \d+\); use another"),
+        ({"nc": "one"}, "its model cannot be built: model spec: nc is 'one'"),
+        ({"head": [[-1, 1, "Detect", [[]]]]}, "its model cannot be built"),
+        ({3: 4}, "its model cannot be built: sequence item 0: expected str"),
     ],
 )
-def test_mismatching_spec_is_an_error_before_the_model_is_built(
+def test_invalid_specification_is_refused_before_it_is_built(
     tmp_path: Path, spec: ModelSpec, changes: dict[Any, Any], message: str
 ) -> None:
     path = save(tmp_path / "best.pt", spec, changes)
     with pytest.raises(UserError, match=message) as error:
         read_weights(path)
-    assert str(error.value).startswith(f"{path} describes ")
+    assert str(error.value).startswith(f"{path} is damaged (its model ")
 
 
 def test_published_weights_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(url: str, target: Path) -> None:
         raise UserError(f"{url} cannot be downloaded (no network)")
 
-    monkeypatch.setattr("utils.weights.fetch", fail)
+    monkeypatch.setattr("utils.weights.download_file", fail)
     remedy = (
-        r"v7\.0/yolov5n\.pt cannot be downloaded \(no network\); put the file there, or name ano"
+        r"v7\.0/yolov5n\.pt cannot be downloaded \(no network\); download the file yourself, "
+        r"or give another with --weights FILE"
     )
     with pytest.raises(UserError, match=remedy):
         find_weights(tmp_path / "yolov5n.pt")

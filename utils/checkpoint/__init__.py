@@ -1,1 +1,1 @@
-"""What a run leaves behind to go on from: file format, storage, and upstream's files."""
+"""Checkpoints: the file format, and safe reading and writing."""

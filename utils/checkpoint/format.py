@@ -1,7 +1,8 @@
 """The checkpoint format: tensors and plain data under fixed names; imports no torch.
 
 Reading a file runs no code; `torch.load(path, weights_only=True)` can read it too. There are two
-kinds: `training`, everything a run needs to go on, and `deploy`, averaged weights in fp16 for use.
+kinds: `training` holds everything that a run needs to resume; `deploy` holds the EMA weights in
+fp16, for inference.
 """
 
 from __future__ import annotations
@@ -21,37 +22,37 @@ if TYPE_CHECKING:
 FORMAT = "yolov5-extend"
 VERSION = 1
 LAST, PREVIOUS, BEST = "last.pt", "last_prev.pt", "best.pt"
-"""Names of a run's checkpoints: the newest, the one before it, and that of the best epoch."""
+"""File names of a run's checkpoints: the newest, the one before it, and the best epoch's."""
 
 
 class Position(TypedDict):
-    """Where a run stands."""
+    """How far a run has been trained."""
 
     epoch: int
-    """Completed epochs, which is also the 0-based epoch that comes next."""
+    """Completed epochs; also the 0-based index of the next epoch."""
     iteration: int
     """Batches trained since the start of the run."""
 
 
 class SavedProgress(TypedDict):
-    """What is done of the epoch that comes next, where a run was saved in the middle of it."""
+    """Progress in an unfinished epoch, if the run was saved in the middle of one."""
 
     batches: int
     """Batches trained; 0 between epochs."""
     counted: int
-    """Those whose loss is in the sum."""
+    """Batches whose loss is in `losses`."""
     losses: Tensor | None
-    """Sum of box, objectness and class loss, float32 [3]; None between epochs."""
+    """Sums of the box, objectness and class losses, float32 [3]; None between epochs."""
     pending: int
-    """Batches whose gradients are summed but not yet applied."""
+    """Batches whose gradients are accumulated but not yet applied."""
     skipped: int
-    """Batches left out for a loss or gradient that is not finite."""
+    """Batches skipped because of a non-finite loss or gradient."""
     bad_losses: int
-    """Batches left out for their loss since the last good one, in this epoch or those before."""
+    """Consecutive batches skipped because of their loss; may have begun in an earlier epoch."""
     bad_gradients: int
-    """Steps left out for their gradient since the last good one."""
+    """Consecutive optimizer steps skipped because of their gradient."""
     gradients: dict[str, Tensor]
-    """What is summed, by parameter name."""
+    """Accumulated gradients by parameter name."""
 
 
 class Best(TypedDict):
@@ -59,83 +60,83 @@ class Best(TypedDict):
 
     fitness: float
     epoch: int
-    """0-based; -1 while nothing was validated."""
+    """0-based; -1 if no epoch was evaluated yet."""
 
 
 class Ema(TypedDict):
-    """Averaged weights, fp32, and the number of updates that decides the decay."""
+    """EMA weights in fp32, and the number of updates, which determines the decay."""
 
     weights: dict[str, Tensor]
     updates: int
 
 
 class Optimizer(TypedDict):
-    """Buffers by parameter name, e.g. `momentum_buffer`; the rates are in the plan."""
+    """Optimizer buffers (e.g. `momentum_buffer`) by parameter name; the plan holds the rates."""
 
     name: str
     buffers: dict[str, dict[str, Tensor]]
 
 
 class ConfigExtras(TypedDict, total=False):
-    """What a converted checkpoint may lack."""
+    """Keys that an imported checkpoint may lack."""
 
     processes: int
-    """How many trained together."""
+    """World size of the training."""
     data: dict[str, str | int]
-    """Data-set file, and how many images and boxes it had."""
+    """Data-set file, and its number of images and boxes."""
 
 
 class Config(ConfigExtras):
     """The resolved configuration of a run."""
 
     options: dict[str, Any]  # each value is of the type of its field in `TrainOptions`
-    """Those on record."""
+    """Recorded command-line options."""
     hyp: dict[str, float]
     spec: dict[str, object]
-    """The model, in the schema of the model files, with the run's classes and anchors."""
+    """Model in the schema of the model files, with the classes and anchors of the run."""
     names: list[str]
     precision: str
 
 
 class ContinuationRecord(TypedDict):
-    """How a run was continued, once."""
+    """One continuation (resume or extension) of a run."""
 
     epoch: int
-    """Completed epochs at that point."""
+    """Completed epochs at the continuation."""
     kind: Literal["extended", "resumed"]
     allowed_changes: list[str]
-    """Options that were allowed to differ."""
+    """Options that the user allowed to differ."""
     audit: list[dict[str, str]]
-    """The state audit: `part`, `status` and `detail` of every part."""
+    """State audit: `part`, `status` and `detail` of each part of the state."""
     check: dict[str, float | bool | None]
-    """The seam check: mAP50-95 as saved and as measured, and whether it was reproduced."""
+    """Seam check: saved and measured mAP50-95, and whether the saved value was reproduced."""
 
 
 class OpenPosition(TypedDict):
-    """What of a run's position is open until the number of batches per epoch is known.
+    """What is needed to compute a run's position once its number of batches per epoch is known.
 
-    A run of another program may have no record of its iteration. Then the position and the plan
-    count one batch per epoch: good enough to plan with, not to train from.
+    A run of YOLOv5 has no record of its iteration. Until the number of batches is known, position
+    and plan count one batch per epoch, which is enough to plan with but not to train from.
     """
 
     min_warmup: int
-    """Shortest warm-up of the program that trained the run, iterations."""
+    """Minimum warm-up of the program that trained the run, iterations."""
     warmup_over: bool
-    """Whether the warm-up is known to be over, whatever the number of batches says."""
+    """Whether the warm-up is known to be over, even if the number of batches suggests otherwise."""
     count_updates: bool
-    """Whether the EMA counter is open too, and follows from the optimizer steps made."""
+    """Whether the EMA counter is unknown too, and is computed from the optimizer steps."""
 
 
 class TrainingExtras(TypedDict, total=False):
-    """What only a checkpoint has that was converted in memory; never in a file."""
+    """Keys of an imported checkpoint that exist in memory only and are never written to a file."""
 
     missing: dict[str, str]
-    """Parts of the state that are not on record, and what stands in for each."""
+    """Parts of the state that were not recorded, and the replacement for each."""
     open_position: OpenPosition
 
 
 class TrainingCheckpoint(TrainingExtras):
-    """A `training` file."""
+    """Content of a `training` file."""
 
     format: str
     version: int
@@ -144,15 +145,15 @@ class TrainingCheckpoint(TrainingExtras):
     ema: Ema
     optimizer: Optimizer
     scaler: dict[str, object]
-    plan: dict[str, Any]  # as `Plan.from_dict` takes it, which checks every value
+    plan: dict[str, Any]  # input of `Plan.from_dict`, which validates every value
     plan_digest: str
-    """Of the plan as it was saved, so that an edit of it shows; see `plan_digest`."""
+    """Digest of the saved plan, which reveals later edits; see `plan_digest`."""
     position: Position
     progress: SavedProgress
     best: Best
     stopped_early: bool
     closed: bool
-    """Whether the run ended as it should: best.pt stripped and judged, pictures drawn."""
+    """Whether the run was finalized: best.pt stripped and evaluated, plots written."""
     continuations: list[ContinuationRecord]
     history: list[Row]
     config: Config
@@ -160,7 +161,7 @@ class TrainingCheckpoint(TrainingExtras):
 
 
 class DeployCheckpoint(TypedDict):
-    """A `deploy` file."""
+    """Content of a `deploy` file."""
 
     format: str
     version: int
@@ -173,13 +174,13 @@ class DeployCheckpoint(TypedDict):
 
 
 Checkpoint = TrainingCheckpoint | DeployCheckpoint
-NOT_IN_FILES: frozenset[str] = TrainingExtras.__optional_keys__
+MEMORY_ONLY_KEYS: frozenset[str] = TrainingExtras.__optional_keys__
 
 _KINDS: dict[str, type] = {
     "training": TrainingCheckpoint,
     "deploy": DeployCheckpoint,
 }
-_TYPES: dict[str, type | tuple[type, ...]] = {
+_KEY_TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(
         ("model", "ema", "optimizer", "scaler", "plan", "position", "progress", "best"), dict
     ),
@@ -190,7 +191,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("stopped_early", "closed"), bool),
     "fitness": (int, float),
 }
-_PARTS: dict[str, frozenset[str]] = {
+_REQUIRED_KEYS: dict[str, frozenset[str]] = {
     "position": Position.__required_keys__,
     "progress": SavedProgress.__required_keys__,
     "best": Best.__required_keys__,
@@ -201,18 +202,18 @@ _PARTS: dict[str, frozenset[str]] = {
 
 
 def plan_digest(plan: Mapping[str, object]) -> str:
-    """The SHA-256 of a plan's plain data; against slips, not against forgery."""
+    """The SHA-256 of a plan's plain data; detects accidental edits, not forgery."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The last.pt of a run's folder, or of its `weights/`, else the last_prev.pt; None without."""
+    """The last.pt in `folder/weights` or `folder`, else the last_prev.pt; None if there is none."""
     places = (place / name for name in (LAST, PREVIOUS) for place in (folder / "weights", folder))
     return next((place for place in places if place.is_file()), None)
 
 
 def no_progress() -> SavedProgress:
-    """Of a run that was saved between two epochs, and has left nothing out."""
+    """Progress of a run that was saved between two epochs and has skipped no batch."""
     return SavedProgress(
         batches=0,
         counted=0,
@@ -226,15 +227,15 @@ def no_progress() -> SavedProgress:
 
 
 class DeployInfo(TypedDict):
-    """Which epoch's weights a file holds, and how good they are."""
+    """Epoch of the weights in a file, and their fitness."""
 
     epoch: int
     fitness: float
-    """NaN if the epoch was not validated."""
+    """NaN if the epoch was not evaluated."""
 
 
 def deploy_info(checkpoint: TrainingCheckpoint) -> DeployInfo:
-    """What a training checkpoint says of its own weights, which need not be the best ones."""
+    """Epoch and fitness of a training checkpoint's own weights, which need not be the best ones."""
     epoch, best = checkpoint["position"]["epoch"] - 1, checkpoint["best"]
     if best["epoch"] == epoch:
         return DeployInfo(epoch=epoch, fitness=best["fitness"])
@@ -242,31 +243,43 @@ def deploy_info(checkpoint: TrainingCheckpoint) -> DeployInfo:
     return DeployInfo(epoch=epoch, fitness=fitness(row[METRIC_COLUMNS[2]], row[METRIC_COLUMNS[3]]))
 
 
-def validated(data: object, origin: str) -> Checkpoint:
-    """The content of a file, after checking that it is one of ours and whole.
+def validate_checkpoint(data: object, origin: str) -> Checkpoint:
+    """Return a file's content after checking that it is a complete checkpoint of this program.
+
+    Args:
+        data: content of the file.
+        origin: name of the file, for messages.
 
     Raises:
-        UserError: foreign content, a newer version, or a part that is missing or of the wrong type.
+        UserError: foreign content, another version, or a key that is missing or of the wrong type.
     """
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-        raise UserError(f"{origin} is not a checkpoint of this program or of YOLOv5.")
+        raise UserError(
+            f"{origin} is not a checkpoint of this program or of YOLOv5; use another checkpoint."
+        )
     version = data.get("version")
     if version != VERSION:
         raise UserError(
-            f"{origin} has format version {version}, this program reads {VERSION}; "
-            "use the program that wrote it."
+            f"{origin} has format version {version}, but this program reads version {VERSION}; "
+            "use the program that wrote the file."
         )
     kind = _KINDS.get(str(data.get("kind")))
     if kind is None:
         raise UserError(
-            f"{origin} is damaged: its kind {data.get('kind')!r} is unknown; use another file."
+            f"{origin} is damaged (kind {data.get('kind')!r} is unknown); use another checkpoint."
         )
-    for name in (name for name in kind.__annotations__ if name not in NOT_IN_FILES):
-        if not isinstance(data.get(name), _TYPES[name]):
-            raise UserError(f"{origin} is damaged: `{name}` is missing or wrong; use another file.")
-        absent = set(_PARTS.get(name, ())) - set(data[name] if name in _PARTS else ())
+    for name in (name for name in kind.__annotations__ if name not in MEMORY_ONLY_KEYS):
+        if not isinstance(data.get(name), _KEY_TYPES[name]):
+            raise UserError(
+                f"{origin} is damaged (key `{name}` is missing or of the wrong type); "
+                "use another checkpoint."
+            )
+        absent = set(_REQUIRED_KEYS.get(name, ())) - set(
+            data[name] if name in _REQUIRED_KEYS else ()
+        )
         if absent:
             raise UserError(
-                f"{origin} is damaged: `{name}` lacks {', '.join(sorted(absent))}; take another."
+                f"{origin} is damaged (key `{name}` lacks {', '.join(sorted(absent))}); "
+                "use another checkpoint."
             )
     return cast("Checkpoint", dict(data))

@@ -1,9 +1,9 @@
-"""Reads a pickle as a description: what it would call is recorded, nothing is called.
+"""Reads a pickle without executing it: calls are recorded, not made.
 
-A pickle is a program for a small stack machine, and Python's own machine runs it. This one knows
-only the opcodes that plain data and pickled modules need, turns every call into a `Record`
-and checks every imported name against an allow-list. No class or function named in the file is ever
-looked up.
+A pickle is a program for a stack machine, which Python's `pickle` executes. The machine here knows
+only the opcodes that plain data and pickled modules need. It turns every call into a
+`PickleRecord` and checks every imported name against an allow-list. No class or function that the
+file names is ever imported.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 from utils.errors import UserError
 
-MAX_PROGRAM = 16 * 1024 * 1024  # bytes; a YOLOv5x6 with Adam and 1,000 epochs has 0.65 MB
-MAX_STEPS = 1_000_000  # 160,000 for the same; two seconds at the most
-MAX_KEY = 2**63  # integers that share a hash are further apart; many such keys take for ever
+MAX_PICKLE_BYTES = 16 * 1024 * 1024  # a YOLOv5x6 with Adam and 1,000 epochs has 0.65 MB
+MAX_OPCODES = 1_000_000  # 160,000 for the same model; takes at most two seconds
+MAX_INT_KEY = 2**63  # larger integers can collide in hash, which makes dicts extremely slow
 MAX_NAME_LENGTH = 100
-MAX_SET = 16  # non-persistent buffers of a module; a list could be made a set again and again
-DAMAGE = (LookupError, TypeError, ValueError, ArithmeticError)  # what nonsense in a file runs into
+MAX_SET_SIZE = 16  # for a module's non-persistent buffers; one list could fill many sets
+DAMAGE_ERRORS = (LookupError, TypeError, ValueError, ArithmeticError)  # raised by damaged content
 
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 CONTAINERS: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
@@ -39,15 +39,15 @@ Scalar = str | int | float | bytes | bool | None
 
 
 @dataclass(frozen=True)
-class Name:
-    """A class or function the file mentions; only its dotted name."""
+class GlobalName:
+    """A class or function that the pickle references, as a dotted name only."""
 
     qualified: str
 
 
 @dataclass(eq=False, slots=True)
-class Record:
-    """A call the file asks for, not made: `kind(*arguments)`, then its `__setstate__(state)`."""
+class PickleRecord:
+    """A recorded call, never made: `kind(*arguments)`, then `__setstate__(state)` on the result."""
 
     kind: str
     arguments: tuple[Any, ...]
@@ -55,7 +55,7 @@ class Record:
 
 
 class _Machine:
-    """The stack, marks and memo of a pickle; a method per opcode that does more than push."""
+    """Stack, marks and memo; one method for each opcode that does more than push a value."""
 
     def __init__(self, check_name: Callable[[str], None]) -> None:
         self.check_name = check_name
@@ -65,9 +65,9 @@ class _Machine:
         self.steps: dict[str, Callable[[Any], None]] = {
             "MARK": self.mark,
             "TUPLE": self.make_tuple,
-            "BINPUT": self.remember,
-            "LONG_BINPUT": self.remember,
-            "MEMOIZE": lambda _: self.remember(len(self.memo)),
+            "BINPUT": self.memoize,
+            "LONG_BINPUT": self.memoize,
+            "MEMOIZE": lambda _: self.memoize(len(self.memo)),
             "BINGET": lambda key: self.stack.append(self.memo[key]),
             "LONG_BINGET": lambda key: self.stack.append(self.memo[key]),
             "SETITEM": lambda _: self.set_items([self.stack.pop(-2), self.stack.pop()]),
@@ -79,12 +79,12 @@ class _Machine:
             "REDUCE": self.call,
             "NEWOBJ": self.call,
             "BUILD": self.build,
-            "BINPERSID": lambda _: self.stack.append(Record("storage", self.stack.pop())),
+            "BINPERSID": lambda _: self.stack.append(PickleRecord("storage", self.stack.pop())),
         }
 
     @property
     def opcodes(self) -> frozenset[str]:
-        """All that it knows."""
+        """All supported opcodes."""
         simple = LITERALS | CONSTANTS.keys() | CONTAINERS.keys() | TUPLES.keys() | NO_EFFECT
         return simple | self.steps.keys() | {STOP}
 
@@ -114,10 +114,10 @@ class _Machine:
         return items
 
     def make_tuple(self, _: object) -> None:
-        items = tuple(self.since_mark())  # first: it changes which list the stack is
+        items = tuple(self.since_mark())  # first, since it replaces `self.stack`
         self.stack.append(items)
 
-    def remember(self, key: int) -> None:
+    def memoize(self, key: int) -> None:
         self.memo[key] = self.stack[-1]
 
     def set_items(self, items: list[Any]) -> None:
@@ -131,104 +131,114 @@ class _Machine:
     def name(self, module: object, attribute: object) -> None:
         qualified = f"{require_type(module, str)}.{require_type(attribute, str)}"
         self.check_name(qualified)
-        self.stack.append(Name(qualified))
+        self.stack.append(GlobalName(qualified))
 
     def call(self, _: object) -> None:
         arguments = require_type(self.stack.pop(), tuple)
-        kind = require_type(self.stack.pop(), Name).qualified
+        kind = require_type(self.stack.pop(), GlobalName).qualified
         if kind == "collections.OrderedDict" and not arguments:
-            self.stack.append({})  # its items follow
+            self.stack.append({})  # SETITEMS fills it
         elif kind in {"builtins.set", "__builtin__.set"}:
-            items = require_type(arguments[0], list)[: MAX_SET + 1]
-            if len(items) > MAX_SET:
-                raise ValueError("a set too large for its purpose")
+            items = require_type(arguments[0], list)[: MAX_SET_SIZE + 1]
+            if len(items) > MAX_SET_SIZE:
+                raise ValueError(f"a set has more than {MAX_SET_SIZE} elements")
             self.stack.append(set(map(_scalar, items)))
         else:
-            self.stack.append(Record(kind, arguments))
+            self.stack.append(PickleRecord(kind, arguments))
 
     def build(self, _: object) -> None:
         state = self.stack.pop()
         if isinstance(self.stack[-1], dict):
-            return  # attributes of an OrderedDict, such as the metadata of a state dict
-        require_type(self.stack[-1], Record).state = state
+            return  # drops attributes of an OrderedDict, such as the metadata of a state dict
+        require_type(self.stack[-1], PickleRecord).state = state
 
 
 def require_type(value: object, kind: type[T]) -> T:
-    """The value, if it is of the kind.
+    """Return the value if it is an instance of `kind`.
 
     Raises:
         TypeError: it is not.
     """
     if not isinstance(value, kind):
-        raise TypeError(f"{type(value).__name__} where {kind.__name__} is due")
+        raise TypeError(f"found {type(value).__name__}, expected {kind.__name__}")
     return value
 
 
 def _scalar(key: object) -> Scalar:
-    """A key that hashes in constant time: nested shared tuples would hash exponentially."""
-    if isinstance(key, int) and abs(key) >= MAX_KEY:
-        raise ValueError("a number as large as this as a key")
+    """Return a key that hashes in constant time; nested shared tuples take exponential time."""
+    if isinstance(key, int) and abs(key) >= MAX_INT_KEY:
+        raise ValueError("a dictionary key is too large an integer")
     if key is None or isinstance(key, str | int | float | bytes | bool):
         return key
-    raise TypeError(f"{type(key).__name__} as a key")
+    raise TypeError(f"a dictionary key is a {type(key).__name__}")
 
 
-def read_records(program: bytes, check_name: Callable[[str], None]) -> object:
-    """The object a pickle describes: plain containers and scalars, `Name`s and `Record`s.
+def read_records(pickled: bytes, check_name: Callable[[str], None]) -> object:
+    """Parse a pickle into plain containers, scalars, `GlobalName`s and `PickleRecord`s.
 
-    The work is linear in the length of the program and nothing is allocated beyond what it spells
-    out. The result may hold cycles and shared parts; whoever walks it bounds depth and steps.
+    Time and memory are linear in the length of the pickle. The result may contain cycles and shared
+    objects; code that walks it must limit depth and number of steps.
 
     Args:
-        program: the pickle.
-        check_name: raises a UserError for a dotted name that the file may not mention.
+        pickled: the pickle.
+        check_name: raises a UserError for a dotted name that the pickle may not reference.
 
     Raises:
-        UserError: a name or an opcode is refused, or the program is damaged.
+        UserError: a name or an opcode is refused, or the pickle is damaged. The message has no
+            subject; the caller puts the file name before it.
     """
-    if len(program) > MAX_PROGRAM:
+    if len(pickled) > MAX_PICKLE_BYTES:
         raise UserError(
-            f"describes itself in {len(program)} bytes of pickle, more than any checkpoint."
+            f"has a pickle of {len(pickled)} bytes, more than the limit of {MAX_PICKLE_BYTES}; "
+            "use another checkpoint."
         )
     machine = _Machine(check_name)
     try:
-        for opcode, argument in _opcodes(program, machine.opcodes):
+        for opcode, argument in _opcodes(pickled, machine.opcodes):
             if opcode == STOP:
                 return machine.stack.pop()
             machine.step(opcode, argument)
-    except DAMAGE as error:
-        raise UserError(f"is damaged: its pickle does not parse ({str(error)[:100]}).") from error
-    raise UserError("is damaged: its pickle has no end.")
+    except DAMAGE_ERRORS as error:
+        raise UserError(
+            f"is damaged (its pickle cannot be parsed: {str(error)[:100]}); use another checkpoint."
+        ) from error
+    raise UserError("is damaged (its pickle has no end); use another checkpoint.")
 
 
-def refused_name(name: str) -> UserError:
-    """What to tell of a class or function that a file may not mention."""
+def forbidden_name_error(name: str) -> UserError:
+    """Return the error for a class or function that a checkpoint may not reference."""
     shown = ascii(name)[1:-1][:MAX_NAME_LENGTH]  # a hostile name may hold control characters
-    return UserError(f"asks for {shown}; refused, a checkpoint has no use for it.")
+    return UserError(
+        f"references {shown}, which no checkpoint needs and which may run code; "
+        "use a checkpoint from a source that you trust."
+    )
 
 
-def imported_names(program: bytes) -> Iterator[str]:
-    """Dotted names in a torch.save pickle (protocol 2), up to where it is damaged; no check."""
+def imported_names(pickled: bytes) -> Iterator[str]:
+    """Yield the dotted names in a torch.save pickle (protocol 2) up to any damage, unchecked."""
     known = _Machine(lambda _: None).opcodes
     with contextlib.suppress(ValueError, UserError):
-        for opcode, argument in _opcodes(program[:MAX_PROGRAM], known):
+        for opcode, argument in _opcodes(pickled[:MAX_PICKLE_BYTES], known):
             if opcode == GLOBAL:
                 yield ".".join(argument)
             elif opcode == STOP:
                 return
 
 
-def _opcodes(program: bytes, known: frozenset[str]) -> Iterator[tuple[str, Any]]:
-    """Opcodes and their arguments, of which those that are not known are not even decoded."""
-    stream = io.BytesIO(program)
-    for _ in range(MAX_STEPS):
+def _opcodes(pickled: bytes, known: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    """Yield opcodes and their arguments; refuse an unsupported opcode before decoding it."""
+    stream = io.BytesIO(pickled)
+    for _ in range(MAX_OPCODES):
         code = stream.read(1)
         if code not in OPCODES:
-            raise ValueError(f"unknown opcode {code!r}" if code else "it breaks off")
+            raise ValueError(f"unknown opcode {code!r}" if code else "unexpected end of data")
         name, argument = OPCODES[code].name, OPCODES[code].arg
         if name not in known:
-            raise UserError(f"uses the pickle opcode {name}, which no checkpoint needs; refused.")
-        if name == GLOBAL:  # pickletools would undo escapes in it
+            raise UserError(
+                f"uses the pickle opcode {name}, which no checkpoint needs; "
+                "use a checkpoint from a source that you trust."
+            )
+        if name == GLOBAL:  # pickletools would decode escape sequences in the names
             yield name, (_line(stream), _line(stream))
         else:
             yield name, None if argument is None else argument.reader(stream)
@@ -237,5 +247,5 @@ def _opcodes(program: bytes, known: frozenset[str]) -> Iterator[tuple[str, Any]]
 def _line(stream: io.BytesIO) -> str:
     line = stream.readline()
     if not line.endswith(b"\n"):
-        raise ValueError("a name without an end")
+        raise ValueError("a name has no end")
     return line[:-1].decode("utf-8")

@@ -1,4 +1,4 @@
-"""Plain data out of the records of a pickle: our whole file, or the options of an upstream one."""
+"""Converts pickle records to plain data: a whole file of ours, or an upstream file's options."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.checkpoint.pickle_records import Name, Record, require_type
-from utils.checkpoint.torch_archive import PARAMETER, TENSOR, TorchArchive
+from utils.checkpoint.pickle_records import GlobalName, PickleRecord, require_type
+from utils.checkpoint.torch_archive import REBUILD_PARAMETER, REBUILD_TENSOR, TorchArchive
 
 PATH_KINDS = frozenset(
     f"{module}.{flavour}{system}Path"
@@ -21,44 +21,44 @@ ARRAY_KINDS = frozenset(
 )
 DATA_KINDS = (
     {"torch.Size", "torch.device", "numpy.dtype", "numpy.ndarray", "_codecs.encode"}
-    | {TENSOR, PARAMETER}
+    | {REBUILD_TENSOR, REBUILD_PARAMETER}
     | PATH_KINDS
     | SCALAR_KINDS
     | ARRAY_KINDS
 )
-"""What plain data may be made of; of each only the arguments are read."""
+"""Callables that plain data may reference; only their arguments are read, nothing is called."""
 DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"})  # plain numbers
-MAX_DEPTH = 32  # nesting; options and optimizer have 4 levels
-MAX_NODES = 200_000  # the options, names and optimizer of a YOLOv5n come to about 1 000
+MAX_DEPTH = 32  # nesting levels; options and optimizer have 4
+MAX_NODES = 200_000  # options, names and optimizer of a YOLOv5n have about 1,000
 
 
 class PlainData:
-    """Turns records into plain Python: numbers, text, lists, dicts; tensors stay tensors.
+    """Converts records to plain Python: numbers, strings, lists, dicts; tensors stay tensors.
 
-    Calling it raises ValueError, TypeError or LookupError for what is no such data, or is nested
-    without end: shared parts and cycles could make a few bytes as large as one likes.
+    A call raises ValueError, TypeError or LookupError if the value is anything else, or exceeds the
+    limits: with shared objects and cycles, a few bytes can expand without bound.
 
     Args:
-        archive: the file.
-        most_nodes: how many values and bytes all data may unfold to.
-        tuples: what a tuple becomes.
+        archive: the file that holds the tensors.
+        max_nodes: limit of values and bytes, over all calls.
+        tuples: type that tuples are converted to.
     """
 
     def __init__(
         self,
         archive: TorchArchive,
-        most_nodes: int = MAX_NODES,
+        max_nodes: int = MAX_NODES,
         tuples: type[list[Any]] | type[tuple[Any, ...]] = list,
     ) -> None:
         self._archive = archive
-        self._nodes_left = most_nodes
+        self._nodes_left = max_nodes
         self._tuples = tuples
 
     def __call__(self, value: object, depth: int = 0) -> object:
-        """The value as plain data; `depth` is how far down in a larger one it is."""
+        """Return the value as plain data; `depth` is its nesting level."""
         self._charge(1)
         if depth > MAX_DEPTH:
-            raise ValueError("its data is nested without end")
+            raise ValueError("its data is nested too deeply")
         if isinstance(value, dict):
             return {key: self(item, depth + 1) for key, item in value.items()}
         if isinstance(value, list):
@@ -67,15 +67,15 @@ class PlainData:
             return self._tuples(self(item, depth + 1) for item in value)
         if isinstance(value, set):
             return sorted(value)
-        if isinstance(value, Record):
+        if isinstance(value, PickleRecord):
             return self._from_record(value, depth)
-        if isinstance(value, Name):
-            raise TypeError(f"{value.qualified} where data is due")
+        if isinstance(value, GlobalName):
+            raise TypeError(f"found {value.qualified}, expected data")
         return value
 
-    def _from_record(self, record: Record, depth: int) -> object:
+    def _from_record(self, record: PickleRecord, depth: int) -> object:
         arguments = record.arguments
-        if record.kind in {TENSOR, PARAMETER}:
+        if record.kind in {REBUILD_TENSOR, REBUILD_PARAMETER}:
             return self._archive.tensor(record)
         if record.kind in PATH_KINDS:
             separator = "\\" if "Windows" in record.kind else "/"
@@ -89,36 +89,36 @@ class PlainData:
         if record.kind in ARRAY_KINDS:
             _, shape, dtype, _, octets = record.state
             lengths = [require_type(length, int) for length in require_type(shape, tuple)]
-            if len(lengths) > 1 and min(lengths) < 1:  # (a billion, 0) is empty, its list is not
-                raise ValueError("an empty array of many dimensions")
+            if len(lengths) > 1 and min(lengths) < 1:  # shape (10**9, 0): no data, but a huge list
+                raise ValueError("an empty array has more than one dimension")
             return self._array(octets, dtype).reshape(lengths).tolist()
-        raise TypeError(f"{record.kind} where data is due")
+        raise TypeError(f"found {record.kind}, expected data")
 
     def _array(self, value: object, dtype: object) -> np.ndarray:
-        octets = _octets(value)
+        octets = _to_bytes(value)
         self._charge(len(octets))
         return np.frombuffer(octets, _dtype(dtype))
 
     def _charge(self, cost: int) -> None:
         self._nodes_left -= cost
         if self._nodes_left < 0:
-            raise ValueError("its data unfolds to more than any checkpoint holds")
+            raise ValueError("its data expands to more values than any checkpoint has")
 
 
-def _octets(value: object) -> bytes:
-    """Bytes, which protocol 2 writes as a call of `_codecs.encode(text, "latin1")`."""
-    if isinstance(value, Record) and value.kind == "_codecs.encode":
+def _to_bytes(value: object) -> bytes:
+    """Return bytes; protocol 2 writes them as a call of `_codecs.encode(text, "latin1")`."""
+    if isinstance(value, PickleRecord) and value.kind == "_codecs.encode":
         text, coding = value.arguments
         if coding == "latin1" and isinstance(text, str):
             return text.encode("latin1")
     if isinstance(value, bytes):
         return value
-    raise TypeError("numbers without their bytes")
+    raise TypeError("an array has no bytes")
 
 
 def _dtype(value: object) -> np.dtype[Any]:
-    record = require_type(value, Record)
+    record = require_type(value, PickleRecord)
     code, order = require_type(record.arguments[0], str), require_type(record.state[1], str)
     if record.kind != "numpy.dtype" or code not in DTYPES or order not in {"<", ">", "|", "="}:
-        raise TypeError("numbers of an unknown type")
+        raise TypeError("an array has an unsupported dtype")
     return np.dtype(order + code)

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: written beside and renamed, verified when read.
+"""Checkpoints on disk: written atomically, verified when read.
 
-A file can be read by `torch.load(path, weights_only=True)`. Here it is read as strictly as one of
-upstream's: that function believes what a file says of its sizes.
+`torch.load(path, weights_only=True)` can read the files too, but it trusts the sizes that a file
+claims. Here, a file of ours is read as strictly as one of upstream's.
 """
 
 from __future__ import annotations
@@ -13,43 +13,58 @@ from typing import NamedTuple
 
 import torch
 
-from utils.checkpoint.format import LAST, NOT_IN_FILES, PREVIOUS, Checkpoint, validated
-from utils.checkpoint.pickle_records import DAMAGE, MAX_STEPS, refused_name
+from utils.checkpoint.format import (
+    LAST,
+    MEMORY_ONLY_KEYS,
+    PREVIOUS,
+    Checkpoint,
+    validate_checkpoint,
+)
+from utils.checkpoint.pickle_records import DAMAGE_ERRORS, MAX_OPCODES, forbidden_name_error
 from utils.checkpoint.plain_data import PlainData
-from utils.checkpoint.torch_archive import PARAMETER, STORAGE_TYPES, TENSOR, TorchArchive
+from utils.checkpoint.torch_archive import (
+    REBUILD_PARAMETER,
+    REBUILD_TENSOR,
+    STORAGE_TYPES,
+    TorchArchive,
+)
 from utils.errors import UserError
-from utils.files.atomic_write import link_replacing, write_replacing
+from utils.files.atomic_write import atomic_link, atomic_write
 
 log = logging.getLogger("yolo")
 
-ALLOWED = STORAGE_TYPES.keys() | {TENSOR, PARAMETER, "collections.OrderedDict"}
-"""All that tensors and plain data are made of."""
+ALLOWED_NAMES = STORAGE_TYPES.keys() | {
+    REBUILD_TENSOR,
+    REBUILD_PARAMETER,
+    "collections.OrderedDict",
+}
+"""Names that a checkpoint of tensors and plain data may reference."""
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, *, keep_previous: bool = False) -> None:
-    """Write a checkpoint; at every moment `path` is either the old file or the new one, whole.
+    """Write a checkpoint atomically: at any time, `path` is the complete old or new file.
 
     Args:
-        checkpoint: what to write; parts that no file holds are left out.
-        path: the file to write; its folder exists.
-        keep_previous: leave the file that is replaced beside it, as `last_prev.pt`.
+        checkpoint: what to write, except for the keys that exist in memory only.
+        path: the file; its folder must exist.
+        keep_previous: keep the replaced file as `last_prev.pt` in the same folder.
 
     Raises:
         UserError: the disk is full or the folder cannot be written to; the old file is untouched.
     """
-    content = {name: part for name, part in checkpoint.items() if name not in NOT_IN_FILES}
+    content = {name: part for name, part in checkpoint.items() if name not in MEMORY_ONLY_KEYS}
 
     def write(part: Path) -> None:
         with part.open("wb") as stream:
             try:
                 torch.save(content, stream)
             except RuntimeError as error:
-                # What the stream raised is lost in a complaint of torch's about positions.
+                # torch hides the stream's error behind one of its own about file positions.
                 raise next(_disk_errors(error), error) from error
         if keep_previous and path.is_file():
-            link_replacing(path, path.with_name(PREVIOUS))
+            atomic_link(path, path.with_name(PREVIOUS))
 
-    write_replacing(path, write)
+    atomic_write(path, write)
 
 
 def _disk_errors(error: BaseException | None) -> Iterator[OSError]:
@@ -60,16 +75,17 @@ def _disk_errors(error: BaseException | None) -> Iterator[OSError]:
 
 
 class LoadedCheckpoint(NamedTuple):
-    """What was read, and from which file."""
+    """Content of a checkpoint, and the file that it was read from."""
 
     path: Path
     content: Checkpoint
 
 
-def load_whole(path: Path) -> LoadedCheckpoint:
-    """Read a checkpoint of ours; for a damaged `last.pt` the `last_prev.pt` beside it is taken.
+def load_with_fallback(path: Path) -> LoadedCheckpoint:
+    """Read a checkpoint of ours; if it is a damaged `last.pt`, fall back to `last_prev.pt`.
 
-    A whole file that is of another version or kind is refused: an older one would not be better.
+    There is no fallback for an intact file of another version or kind: an older file would not be
+    better.
 
     Raises:
         UserError: the file is missing, damaged, foreign or of another version.
@@ -83,44 +99,44 @@ def load_whole(path: Path) -> LoadedCheckpoint:
         try:
             found = LoadedCheckpoint(previous, read_checkpoint(previous))
         except UserError as worse:
-            raise UserError(f"{error} Nor is there a good file before it: {worse}") from error
+            raise UserError(
+                f"{error} The previous checkpoint cannot be used either: {worse}"
+            ) from error
         log.warning("%s Falling back to %s.", error, previous)
         return found
-    return LoadedCheckpoint(path, validated(content, origin=str(path)))
+    return LoadedCheckpoint(path, validate_checkpoint(content, origin=str(path)))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """The content that `load_whole` reads."""
-    return load_whole(path).content
+    """Return the content that `load_with_fallback` reads."""
+    return load_with_fallback(path).content
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read one file: every member's checksum is verified, and nothing in it is executed.
+    """Read one file, verify the checksum of every member, and execute nothing in it.
 
     Raises:
         UserError: the file is missing, damaged, foreign or of another version.
     """
-    return validated(_content(path), origin=str(path))
+    return validate_checkpoint(_content(path), origin=str(path))
 
 
 def _content(path: Path) -> object:
-    """Tensors and plain data of a file, whatever they are.
+    """Return the tensors and plain data of a file, without checking its keys.
 
     Raises:
-        UserError: the file is missing, damaged or foreign, or holds more than these.
+        UserError: the file is missing, damaged or foreign, or holds other objects.
     """
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}.")
     archive = TorchArchive(path)
     records = archive.records(_check_name)
     try:
-        return PlainData(archive, most_nodes=MAX_STEPS, tuples=tuple)(records)
-    except DAMAGE as error:
+        return PlainData(archive, max_nodes=MAX_OPCODES, tuples=tuple)(records)
+    except DAMAGE_ERRORS as error:
         raise UserError(
-            f"{path} is damaged: {str(error)[:100]}; use another checkpoint."
+            f"{path} is damaged ({str(error)[:100]}); use another checkpoint."
         ) from error
 
 
 def _check_name(name: str) -> None:
-    if name not in ALLOWED:
-        raise refused_name(name)
+    if name not in ALLOWED_NAMES:
+        raise forbidden_name_error(name)

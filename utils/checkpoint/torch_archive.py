@@ -1,6 +1,6 @@
-"""The file that torch.save writes, read without torch.load.
+"""Reads the files of torch.save without torch.load.
 
-Every size is checked against the file before anything is allocated, every view against its storage.
+Every size is checked against the file before memory is allocated, every view against its storage.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from utils.checkpoint.pickle_records import Name, Record, read_records, require_type
-from utils.checkpoint.zip_members import PROGRAM, read_members
+from utils.checkpoint.pickle_records import GlobalName, PickleRecord, read_records, require_type
+from utils.checkpoint.zip_members import PICKLE_MEMBER, read_members
 from utils.errors import UserError
 
-MAX_RANK = 8
+MAX_DIMENSIONS = 8
 STORAGE_TYPES = {
     "torch.DoubleStorage": torch.float64,
     "torch.FloatStorage": torch.float32,
@@ -29,8 +29,8 @@ STORAGE_TYPES = {
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
 }
-TENSOR = "torch._utils._rebuild_tensor_v2"
-PARAMETER = "torch._utils._rebuild_parameter"
+REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
+REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 
 
 class TorchArchive:
@@ -40,7 +40,7 @@ class TorchArchive:
         path: the file.
 
     Raises:
-        UserError: as for `zip_members.read_members`.
+        UserError: see `zip_members.read_members`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,33 +48,34 @@ class TorchArchive:
         self.path = path
         self._elements_left = sum(map(len, self._members.values()))
         self._storages: dict[str, Tensor] = {}
-        self._tensors: dict[Record, Tensor] = {}
+        self._tensors: dict[PickleRecord, Tensor] = {}
 
     def records(self, check_name: Callable[[str], None]) -> object:
-        """The pickle's content, with every call left undone; see `read_records`."""
+        """Return the content of the pickle, with recorded calls; see `read_records`."""
         if self._members.get("byteorder", b"little") != b"little":
             raise UserError(
-                f"{self.path} was written on a big-endian machine; it cannot be read here."
+                f"{self.path} was written on a big-endian machine; "
+                "save it again on a little-endian one."
             )
         try:
-            return read_records(self._members[PROGRAM], check_name)
+            return read_records(self._members[PICKLE_MEMBER], check_name)
         except UserError as error:
             raise UserError(f"{self.path} {error}") from error
 
-    def tensor(self, record: Record) -> Tensor:
-        """The tensor (or parameter) that a record describes, as a view of its storage.
+    def tensor(self, record: PickleRecord) -> Tensor:
+        """Return the tensor or parameter that a record describes, as a view of its storage.
 
-        Records that are one object in the file give one tensor.
+        The same record always returns the same tensor.
 
         Raises:
-            ValueError, TypeError, LookupError: it does not fit its storage, or is no tensor.
+            ValueError, TypeError, LookupError: it does not fit its storage, or is not a tensor.
         """
-        require_type(record, Record)
+        require_type(record, PickleRecord)
         if record not in self._tensors:
-            if record.kind == PARAMETER:
+            if record.kind == REBUILD_PARAMETER:
                 return self.tensor(_inner(record))
-            if record.kind != TENSOR:
-                raise TypeError(f"{record.kind} where a tensor is due")
+            if record.kind != REBUILD_TENSOR:
+                raise TypeError(f"found {record.kind}, expected a tensor")
             self._tensors[record] = self._view(*record.arguments[:4])
         return self._tensors[record]
 
@@ -82,14 +83,14 @@ class TorchArchive:
         flat = self._storage(storage)
         start = require_type(offset, int)
         lengths, steps = require_type(size, tuple), require_type(stride, tuple)
-        if len(lengths) != len(steps) or len(lengths) > MAX_RANK:
-            raise ValueError("a tensor's size and stride do not belong together")
+        if len(lengths) != len(steps) or len(lengths) > MAX_DIMENSIONS:
+            raise ValueError("a tensor's size and stride do not match")
         for number in (start, *lengths, *steps):
             if not 0 <= require_type(number, int) <= max(len(flat), 1):  # an empty one has stride 1
-                raise ValueError("a tensor's offset, size or stride lies beyond its storage")
+                raise ValueError("a tensor's offset, size or stride is beyond its storage")
         count = math.prod(lengths)
         last = start + sum((n - 1) * step for n, step in zip(lengths, steps, strict=True))
-        # a stride of 0 would make any number of elements out of one, hence the bound on the count
+        # With a stride of 0, one element can appear any number of times; hence the limit on count.
         if count > len(flat) or (count and last >= len(flat)):
             raise ValueError("a tensor reaches beyond its storage")
         self._elements_left -= count
@@ -98,26 +99,26 @@ class TorchArchive:
         return flat.as_strided(lengths, steps, start)
 
     def _storage(self, record: object) -> Tensor:
-        if not isinstance(record, Record) or record.kind != "storage":
-            raise TypeError("a tensor without a storage")
+        if not isinstance(record, PickleRecord) or record.kind != "storage":
+            raise TypeError("a tensor has no storage")
         tag, kind, key, _, count = record.arguments
-        if tag != "storage" or not isinstance(kind, Name) or not isinstance(key, str):
-            raise TypeError("an unknown kind of storage")
+        if tag != "storage" or not isinstance(kind, GlobalName) or not isinstance(key, str):
+            raise TypeError("a storage is of an unknown kind")
         dtype = STORAGE_TYPES[kind.qualified]
         if key not in self._storages:
             content = self._members.pop(f"data/{key}")
-            # frombuffer wants a writable, non-empty buffer; torch's own memory is aligned for it
+            # frombuffer needs a writable, non-empty buffer; the copy is aligned by torch.
             flat = torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0)
             self._storages[key] = flat.to(dtype, copy=True)
         if self._storages[key].dtype != dtype:
-            raise ValueError(f"storage {key} is used as two types")
+            raise ValueError(f"storage {key} is used with two dtypes")
         if len(self._storages[key]) != count:
-            raise ValueError(f"storage {key} does not have its {count} elements")
+            raise ValueError(f"storage {key} does not have {count} elements")
         return self._storages[key]
 
 
-def _inner(parameter: Record) -> Record:
+def _inner(parameter: PickleRecord) -> PickleRecord:
     inner = parameter.arguments[0]
-    if not isinstance(inner, Record) or inner.kind != TENSOR:
-        raise TypeError("a parameter without a tensor")
+    if not isinstance(inner, PickleRecord) or inner.kind != REBUILD_TENSOR:
+        raise TypeError("a parameter has no tensor")
     return inner

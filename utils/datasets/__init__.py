@@ -1,1 +1,1 @@
-"""From files to batches: data-set files, index, augmentation, loaders, the drawn street scenes."""
+"""From files to batches: data-set files, index, augmentation and loaders."""

@@ -1,7 +1,7 @@
-"""Getting a data set that is not there by downloading its archives.
+"""Download a missing data set from its archives.
 
-Everything is put together in a folder beside the final one and moved there when complete, so that
-a killed download is never taken for a data set.
+The data set is assembled in a temporary folder beside its final location and moved there when it is
+complete, so a killed download never looks like a data set.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from urllib.parse import urlsplit
 from utils.datasets.cache_files import source_key
 from utils.datasets.locate import DATASETS_VARIABLE
 from utils.errors import UserError
-from utils.files.download import fetch, unpack
+from utils.files.download import download_file, extract_zip
 
 CONTENT_FOLDERS = frozenset({"images", "labels"})
 MAC_FORKS = "__MACOSX"
-"""The folder that the archiver of macOS adds; it holds nothing of the data set."""
+"""Folder that the macOS archiver adds; it contains no data."""
 
 
 class Archive(NamedTuple):
-    """A zip to fetch, and the folder inside the data set that its content belongs into."""
+    """A zip archive to download, and the folder inside the data set to unpack it into."""
 
     url: str
     folder: str = "."
 
 
-def acquire(root: Path, archives: Sequence[Archive], obtain: str = "") -> None:
-    """Make the data set's folder `root`, which must be absent or empty.
+def download_dataset(root: Path, archives: Sequence[Archive], obtain: str = "") -> None:
+    """Download and unpack the archives of a data set.
 
     Args:
-        root: the folder.
-        archives: what to put into it, one at least.
-        obtain: how else the user can get it, half a sentence for the message; may be empty.
+        root: the data set's folder, which must be missing or empty.
+        archives: at least one archive.
+        obtain: another way to get the data, as a clause for the error message; may be empty.
 
     Raises:
-        UserError: an archive cannot be reached or used.
+        UserError: an archive cannot be downloaded or unpacked.
     """
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -49,48 +49,50 @@ def acquire(root: Path, archives: Sequence[Archive], obtain: str = "") -> None:
             _download_all(root, archives, staging, obtain)
             staging.replace(root)
     except OSError as error:
-        raise absence(root, f"and cannot be made ({error})", obtain) from error
+        raise missing_dataset_error(
+            root, f"the folder cannot be written ({error})", obtain
+        ) from error
 
 
-def absence(root: Path, why: str, obtain: str) -> UserError:
-    """The error that says that a data set is not there, and what to do.
+def missing_dataset_error(root: Path, why: str, obtain: str) -> UserError:
+    """Build the error for a missing data set.
 
     Args:
-        root: where it would have to be.
-        why: the program cannot get it, the end of the sentence's first half.
-        obtain: how the user can get it, half a sentence; may be empty.
+        root: where the data set should be.
+        why: why the program cannot download it, as a clause.
+        obtain: how the user can get it, as a clause; may be empty.
     """
-    remedy = f"put it there, or set {DATASETS_VARIABLE} to the folder that holds {root.name}/"
+    remedy = f"put it there, or set {DATASETS_VARIABLE} to the folder that contains {root.name}/"
     if obtain:
-        remedy = f"{obtain}; if you have it, {remedy}"
-    return UserError(f"the data set {root.name} is not at {root} {why}; {remedy}.")
+        remedy = f"{obtain}; if you already have it, {remedy}"
+    return UserError(f"data set {root} does not exist and {why}; {remedy}.")
 
 
 def _download_all(root: Path, archives: Sequence[Archive], staging: Path, obtain: str) -> None:
-    """Fetch and unpack every archive into `staging`; fetched ones are kept until all are there."""
+    """Download and unpack every archive into `staging`; keep the archives until all are done."""
     kept = root.parent / f"{root.name}-download"
     for archive in archives:
         name = PurePosixPath(urlsplit(archive.url).path).name
         file = kept / f"{source_key([archive.url])}-{name}"
         if not file.is_file():
             try:
-                fetch(archive.url, file)
+                download_file(archive.url, file)
             except UserError as error:
-                with suppress(OSError):  # unless an archive is kept in it
+                with suppress(OSError):  # fails if the folder holds an archive, which is wanted
                     kept.rmdir()
-                raise absence(root, f"and {error}", obtain) from error
+                raise missing_dataset_error(root, str(error), obtain) from error
         _unpack_into(file, staging, archive.folder)
     shutil.rmtree(kept)
 
 
 def _unpack_into(file: Path, staging: Path, folder: str) -> None:
-    """Add an archive's content to `staging`/`folder`.
+    """Add the content of an archive to `staging`/`folder`.
 
-    An archive of the whole data set usually holds one folder with the set's name; that folder is
-    the data set itself. `images` and `labels` are never taken for it.
+    An archive of a whole data set usually contains a single folder with the data set's name. In
+    that case the content of this folder is used. A single `images` or `labels` folder is kept.
     """
     with tempfile.TemporaryDirectory(dir=staging.parent) as scratch:
-        unpack(file, Path(scratch))
+        extract_zip(file, Path(scratch))
         content = Path(scratch)
         top = [entry for entry in content.iterdir() if entry.name != MAC_FORKS]
         whole_set = PurePosixPath(folder) == PurePosixPath(".")
@@ -100,7 +102,7 @@ def _unpack_into(file: Path, staging: Path, folder: str) -> None:
 
 
 def _merge(source: Path, target: Path) -> None:
-    """Move the files below `source` to the same places below `target`."""
+    """Move the files below `source` to the same relative paths below `target`."""
     target.mkdir(parents=True, exist_ok=True)
     for entry in source.iterdir():
         if entry.is_dir() and (target / entry.name).is_dir():

@@ -1,4 +1,4 @@
-"""The pixel work of the augmentation: blend, colours, flips, in place. Nothing random here."""
+"""Deterministic image operations of the augmentation, in place: mixup, HSV gains and flips."""
 
 from __future__ import annotations
 
@@ -13,65 +13,72 @@ from utils.datasets.labels import to_pixels
 from utils.datasets.letterbox import border_offset, letterbox, scaled_size
 
 LEVELS = 256
-HUES = 180  # OpenCV halves the degrees of the hue to fit them into a byte
+HUES = 180  # OpenCV stores half of the hue's degrees, to fit it into a byte
 ROUND_DOWN = 0.499
-"""To be taken off before OpenCV rounds to the nearest level; a little less than a half, or whole
-products would be rounded down too."""
+"""Subtracted before OpenCV rounds to the nearest integer, to round down instead. Slightly less than
+0.5, so that products which are whole numbers stay unchanged."""
 STRIP_PIXELS = 32_000
-BOTH_AXES = -1  # of cv2.flip
-IGNORED = -1
-"""Stands where objects have their class: a region in which nothing is known of objects.
+BOTH_AXES = -1  # flip code of cv2.flip
+IGNORE_CLASS = -1
+"""Class value that marks an ignore region, in which objects are not labelled.
 
-So it goes with the pixels exactly as the box of an object there would.
+As a row among the boxes, a region is transformed exactly like a box.
 """
 
 
-class Picture(NamedTuple):
-    """An image with the objects and the ignore regions in it."""
+class LabeledImage(NamedTuple):
+    """An image with its boxes and ignore regions."""
 
     image: np.ndarray
     """uint8 [height, width, 3], RGB."""
     classes: np.ndarray
-    """[k]; IGNORED for a region."""
+    """[k]: class of each box; IGNORE_CLASS for an ignore region."""
     boxes: np.ndarray
     """float64 [k, 4]: corners x1, y1, x2, y2, px."""
 
 
-def fit(
+def letterbox_with_labels(
     image: np.ndarray, labels: np.ndarray, shape: tuple[int, int], *, scale_up: bool
-) -> Picture:
-    """Letterbox an image and its normalised labels [k, 5] into `shape` (height, width).
+) -> LabeledImage:
+    """Letterbox an image together with its labels.
 
-    The labels hold class or IGNORED, cx, cy, w, h.
+    Args:
+        image: uint8 [height, width, 3].
+        labels: [k, 5]: class or IGNORE_CLASS, cx, cy, w, h, normalised.
+        shape: (height, width) of the result, px.
+        scale_up: also enlarge images that are smaller than `shape`.
     """
     boxed = letterbox(image, shape, scale_up=scale_up)
     inner = scaled_size(image.shape[:2], boxed.ratio[0])
     boxes = to_pixels(labels, inner, border_offset(boxed.pad))
-    return Picture(boxed.image, labels[:, 0], boxes)
+    return LabeledImage(boxed.image, labels[:, 0], boxes)
 
 
-def blended(first: Picture, second: Picture, weight: float) -> Picture:
-    """Both pictures on top of each other, the first with `weight` (mixup, Zhang 2018).
+def apply_mixup(first: LabeledImage, second: LabeledImage, weight: float) -> LabeledImage:
+    """Blend two images and concatenate their labels (mixup, Zhang 2018).
 
-    The image of the first becomes that of both.
+    Args:
+        first: labelled image; its pixels are overwritten with the result.
+        second: labelled image of the same shape.
+        weight: weight of the first image; the second has 1 - `weight`.
     """
     image = first.image
     cv2.addWeighted(image, weight, second.image, 1 - weight, 0, dst=image)
-    return Picture(
+    return LabeledImage(
         image,
         np.concatenate([first.classes, second.classes]),
         np.concatenate([first.boxes, second.boxes]),
     )
 
 
-def shift_colours(image: np.ndarray, gains: tuple[float, float, float]) -> None:
+def apply_hsv_gains(image: np.ndarray, gains: tuple[float, float, float]) -> None:
     """Multiply hue, saturation and value by `gains`, rounded down, in place.
 
-    It goes strip by strip, each small enough to stay in the processor's cache.
+    The image is processed in strips that fit into the processor's cache.
 
     Args:
-        image: uint8 [height, width, 3], RGB, written to.
-        gains: factors of hue, saturation and value.
+        image: uint8 [height, width, 3], RGB, overwritten.
+        gains: factors for hue, saturation and value.
     """
     if gains == (1.0, 1.0, 1.0):
         return
@@ -87,10 +94,10 @@ def shift_colours(image: np.ndarray, gains: tuple[float, float, float]) -> None:
 
 
 def _multiplication(gains: tuple[float, float, float]) -> Callable[..., np.ndarray]:
-    """What multiplies the channels of uint8 HSV: a function of an array that takes a `dst`."""
-    # Hues of 180 and more are understood, if they fit into a byte.
+    """Return a function `f(hsv, dst=...)` that multiplies the channels of a uint8 HSV array."""
+    # OpenCV accepts hues of 180 and more, provided they fit into a byte.
     if 0 <= gains[0] * HUES < LEVELS:
-        matrix = np.diag((*gains, 0.0))[:3]  # [3, 4], a factor and what is added
+        matrix = np.diag((*gains, 0.0))[:3]  # [3, 4]: factors and an offset
         matrix[:, 3] = -ROUND_DOWN
         return partial(cv2.transform, m=matrix)
     table = np.arange(LEVELS)[:, None] * gains  # [256, 3]
@@ -98,16 +105,16 @@ def _multiplication(gains: tuple[float, float, float]) -> Callable[..., np.ndarr
     return partial(cv2.LUT, lut=table.clip(0, LEVELS - 1).astype(np.uint8)[None])
 
 
-def flipped(picture: Picture, *, up_down: bool, left_right: bool) -> Picture:
-    """The picture mirrored about either axis, or both, its image in place."""
+def apply_flips(labelled: LabeledImage, *, up_down: bool, left_right: bool) -> LabeledImage:
+    """Flip an image and its boxes about either or both axes; the pixels are flipped in place."""
     if not (up_down or left_right):
-        return picture
-    height, width = picture.image.shape[:2]
-    x1, y1, x2, y2 = picture.boxes.T
+        return labelled
+    height, width = labelled.image.shape[:2]
+    x1, y1, x2, y2 = labelled.boxes.T
     if left_right:
         x1, x2 = width - x2, width - x1
     if up_down:
         y1, y2 = height - y2, height - y1
     axis = BOTH_AXES if up_down and left_right else int(left_right)
-    cv2.flip(picture.image, axis, dst=picture.image)
-    return picture._replace(boxes=np.stack([x1, y1, x2, y2], axis=1))
+    cv2.flip(labelled.image, axis, dst=labelled.image)
+    return labelled._replace(boxes=np.stack([x1, y1, x2, y2], axis=1))

@@ -1,4 +1,4 @@
-"""The dice of the augmentation: all that is random of a sample, drawn before pixels are touched."""
+"""Random parameters of the augmentation, sampled before any pixels are processed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from utils.datasets.affine import Warp
 
 MOSAIC_TILES = 4
-MIXUP_SHAPE = 32.0
-"""Both parameters of the Beta distribution of mixup: its weights are 0.5 ± 0.06, nearly halves."""
-MIN_SCALE = 0.05  # a hyp.scale of 1 or more would otherwise shrink an image to nothing
+MIXUP_BETA = 32.0
+"""Both parameters of mixup's Beta distribution; its weights are 0.5 ± 0.06."""
+MIN_SCALE = 0.05  # otherwise a hyp.scale of 1 or more could shrink an image to nothing
 
 
 @dataclass(frozen=True)
 class AugmentRanges:
-    """How far the augmentation may go: fields of a hyp file, under the same names."""
+    """Ranges and probabilities of the augmentation; the fields of a hyp file of the same names."""
 
     degrees: float = 0.0
     translate: float = 0.0
@@ -34,23 +34,24 @@ class AugmentRanges:
 
 
 class MosaicSpec(NamedTuple):
-    """A picture to compose: one image, or four around a centre; and how it is warped."""
+    """One image or a mosaic of four, and the warp applied to it."""
 
     tiles: tuple[int, ...]
-    """Data-set indices: 1, or 4 from top left to bottom right, row by row."""
+    """Data-set indices: one, or four in the order top left, top right, bottom left, bottom
+    right."""
     centre: tuple[int, int]
-    """(x, y) where the four meet, px of a canvas of twice the picture's side."""
+    """(x, y) where the four images meet, px of a canvas of twice the output's side."""
     warp: Warp
 
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """All that was drawn for one sample."""
+    """All random parameters of one sample."""
 
-    scenes: tuple[MosaicSpec, ...]
-    """One, or two to be blended."""
+    mosaics: tuple[MosaicSpec, ...]
+    """One, or two for mixup."""
     blend: float
-    """Weight of the first of two scenes."""
+    """Mixup weight of the first of two mosaics."""
     colour_gains: tuple[float, float, float]
     """Factors for hue, saturation and value."""
     flip_up_down: bool
@@ -65,28 +66,28 @@ def sample_augment_params(
     neighbours: np.ndarray,
     side: int,
 ) -> AugmentParams:
-    """Draw what happens to an image.
+    """Sample the augmentation parameters of one image.
 
     Args:
-        rng: of this sample.
-        ranges: how far the augmentation may go.
-        index: of the image in the data set.
-        neighbours: data-set indices, among which the other images of mosaics are drawn; there
-            must be some if there are mosaics.
-        side: of the picture, px.
+        rng: random generator of this sample.
+        ranges: ranges and probabilities of the augmentation.
+        index: data-set index of the image.
+        neighbours: data-set indices from which the other images of mosaics are sampled; must not
+            be empty if `ranges.mosaic` is above 0.
+        side: side of the output, px.
     """
     if rng.random() < ranges.mosaic:
-        scenes = [_sample_mosaic(rng, ranges, index=index, neighbours=neighbours, side=side)]
+        mosaics = [_sample_mosaic(rng, ranges, index=index, neighbours=neighbours, side=side)]
         if rng.random() < ranges.mixup:
             partner = rng.choice(neighbours)
             second = _sample_mosaic(rng, ranges, index=partner, neighbours=neighbours, side=side)
-            scenes.append(second)
+            mosaics.append(second)
     else:
-        scenes = [MosaicSpec((index,), (0, 0), _sample_warp(rng, ranges))]
+        mosaics = [MosaicSpec((index,), (0, 0), _sample_warp(rng, ranges))]
     hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (ranges.hsv_h, ranges.hsv_s, ranges.hsv_v)
     return AugmentParams(
-        scenes=tuple(scenes),
-        blend=float(rng.beta(MIXUP_SHAPE, MIXUP_SHAPE)),
+        mosaics=tuple(mosaics),
+        blend=float(rng.beta(MIXUP_BETA, MIXUP_BETA)),
         colour_gains=(float(hue), float(saturation), float(value)),
         flip_up_down=bool(rng.random() < ranges.flipud),
         flip_left_right=bool(rng.random() < ranges.fliplr),
@@ -103,7 +104,7 @@ def _sample_mosaic(
 ) -> MosaicSpec:
     others = neighbours[rng.integers(len(neighbours), size=MOSAIC_TILES - 1)]
     tiles = rng.permutation([index, *others])
-    # Uniform in the middle half of a canvas of twice the side.
+    # Uniform over the central half of a canvas of twice the side.
     x, y = rng.integers(side // 2, side + side // 2, size=2, endpoint=True)
     return MosaicSpec(tuple(map(int, tiles)), (int(x), int(y)), _sample_warp(rng, ranges))
 

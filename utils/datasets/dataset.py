@@ -1,4 +1,4 @@
-"""Data sets as torch sees them: a batch for those who ask for one."""
+"""The torch data sets; indexing one returns a whole batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from utils.datasets.augment import IGNORED, Picture, blended, fit, flipped, shift_colours
+from utils.datasets.augment import (
+    IGNORE_CLASS,
+    LabeledImage,
+    apply_flips,
+    apply_hsv_gains,
+    apply_mixup,
+    letterbox_with_labels,
+)
 from utils.datasets.augment_params import (
     AugmentParams,
     AugmentRanges,
@@ -25,28 +32,28 @@ from utils.datasets.letterbox import letterbox, scaled_size
 from utils.datasets.mosaic import Tile, compose, letterbox_layout, mosaic_layout
 from utils.errors import UserError
 
-NOWHERE = torch.empty(0, BOX_COLUMNS)
+NO_IGNORE_REGIONS = torch.empty(0, BOX_COLUMNS)
 """`Batch.ignored` of images without ignore regions."""
 
 
 class Frame(NamedTuple):
-    """Where an image of a batch came from; `letterbox.boxes_to_original` takes the last three."""
+    """Source of an image in a batch; `letterbox.boxes_to_original` takes the last three fields."""
 
     path: str
     original: tuple[int, int]
-    """(height, width) of the file's image, px."""
+    """(height, width) of the image in the file, px."""
     ratio: tuple[float, float]
-    """(vertical, horizontal) size in the batch over size in the file."""
+    """(vertical, horizontal) scale factors from the file to the batch."""
     pad: tuple[float, float]
-    """(left, top) border, px."""
+    """(left, top) padding, px."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image for the network."""
+    """One network input with its labels."""
 
     image: np.ndarray
-    """uint8 [height, width, 3], RGB, as it lies in its batch."""
+    """uint8 [height, width, 3], RGB; a view into the batch."""
     labels: np.ndarray
     """float32 [k, 5]: class, cx, cy, w, h, normalised to the image."""
     ignored: np.ndarray
@@ -58,47 +65,49 @@ class Batch(NamedTuple):
     """Images of one shape with their boxes and ignore regions."""
 
     images: Tensor
-    """uint8 [B, 3, H, W], RGB, in torch's channels_last format: rows of pixels in memory."""
+    """uint8 [B, 3, H, W], RGB, in the channels_last memory format."""
     targets: Tensor
-    """float32 [n, 6]: image in the batch, class, cx, cy, w, h, normalised to H and W."""
+    """float32 [n, 6]: index of the image in the batch, class, cx, cy, w, h, normalised."""
     indices: Tensor
-    """int64: data-set indices of the images that count; all [B], or none if another process has
-    them."""
+    """int64 [B]: data-set indices of the images. Empty in a process that has no image of this batch
+    and gets a placeholder."""
     frames: tuple[Frame, ...]
-    ignored: Tensor = NOWHERE
-    """float32 [m, 5]: image in the batch, cx, cy, w, h of the ignore regions, normalised."""
+    ignored: Tensor = NO_IGNORE_REGIONS
+    """float32 [m, 5]: index of the image in the batch, cx, cy, w, h of the ignore regions,
+    normalised."""
 
 
-class Failure(NamedTuple):
-    """What a worker hands over instead of a batch when the user's files are at fault.
+class LoadFailure(NamedTuple):
+    """Returned by a worker instead of a batch when a user's file is unusable.
 
-    torch would wrap the error's one sentence into a traceback.
+    If the worker raised the error instead, torch would wrap its message into a traceback.
     """
 
-    sentence: str
+    message: str
 
 
 class BatchRequest(NamedTuple):
-    """A batch of training samples to be made."""
+    """Request for one training batch."""
 
     epoch: int
     indices: list[int]
-    """Data-set indices of its images."""
+    """Data-set indices of the images."""
     neighbours: np.ndarray
-    """int64: data-set indices from which mosaics take their other images."""
+    """int64: data-set indices from which mosaics sample their other images."""
 
 
-class TrainSet(Dataset["Batch | Failure"]):
-    """Augmented samples: pure functions of seed and request, whichever process asks.
+class TrainDataset(Dataset["Batch | LoadFailure"]):
+    """Training samples, augmented. A batch depends only on the seed and the request.
 
-    The frame of a sample names its image; ratio and pad are 1 and 0, for there is no way back.
+    The `Frame` of a sample names its image. Its ratio is 1 and its pad 0, because augmented boxes
+    cannot be mapped back to the original image.
 
     Args:
-        index: of the data set.
-        images: its images.
-        shapes: [n, 2], height and width of each image's sample; squares if there are mosaics.
-        seed: of the run.
-        ranges: of the augmentation; None for plain letterboxed images.
+        index: index of the data set.
+        images: the images of the data set.
+        shapes: [n, 2], height and width of each image's sample; square if mosaics are used.
+        seed: random seed of the run.
+        ranges: ranges of the augmentation; None for letterboxed images without augmentation.
     """
 
     def __init__(
@@ -119,8 +128,8 @@ class TrainSet(Dataset["Batch | Failure"]):
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, request: BatchRequest) -> Batch | Failure:
-        """The batch that is asked for, whose images have one shape."""
+    def __getitem__(self, request: BatchRequest) -> Batch | LoadFailure:
+        """Return the requested batch; all its images must have the same shape."""
 
         def sample(i: int, out: np.ndarray) -> Sample:
             return self.sample(request.epoch, i, request.neighbours, out)
@@ -128,47 +137,49 @@ class TrainSet(Dataset["Batch | Failure"]):
         return make_batch(request.indices, _pair(self._shapes[request.indices[0]]), sample)
 
     def sample(self, epoch: int, i: int, neighbours: np.ndarray, out: np.ndarray) -> Sample:
-        """The sample of image `i`; its pixels are written to `out`, uint8 [height, width, 3]."""
+        """Return the sample of image `i`. Its pixels are written to `out`, uint8 [H, W, 3]."""
         if self._ranges is None:
-            boxed = fit(self._images.load(i), self._rows(i), out.shape[:2], scale_up=False)
+            boxed = letterbox_with_labels(
+                self._images.load(i), self._rows(i), out.shape[:2], scale_up=False
+            )
             out[:] = boxed.image
-            picture = boxed._replace(image=out)
+            labelled = boxed._replace(image=out)
         else:
             rng = np.random.default_rng(np.random.SeedSequence([self._seed, epoch, i]))
             side = max(out.shape[:2])
-            draw = sample_augment_params(
+            params = sample_augment_params(
                 rng, self._ranges, index=i, neighbours=neighbours, side=side
             )
-            picture = self._augmented(draw, out)
+            labelled = self._augment(params, out)
         frame = Frame(self._index.paths[i], _pair(self._index.sizes[i]), (1.0, 1.0), (0.0, 0.0))
-        return _sample(picture, frame)
+        return _sample(labelled, frame)
 
-    def _augmented(self, draw: AugmentParams, out: np.ndarray) -> Picture:
-        first, *others = draw.scenes
-        picture = self._composed(first, out)
-        for scene in others:
-            picture = blended(picture, self._composed(scene, np.empty_like(out)), draw.blend)
-        shift_colours(picture.image, draw.colour_gains)
-        return flipped(picture, up_down=draw.flip_up_down, left_right=draw.flip_left_right)
+    def _augment(self, params: AugmentParams, out: np.ndarray) -> LabeledImage:
+        first, *others = params.mosaics
+        labelled = self._compose(first, out)
+        for spec in others:
+            labelled = apply_mixup(labelled, self._compose(spec, np.empty_like(out)), params.blend)
+        apply_hsv_gains(labelled.image, params.colour_gains)
+        return apply_flips(labelled, up_down=params.flip_up_down, left_right=params.flip_left_right)
 
-    def _composed(self, scene: MosaicSpec, out: np.ndarray) -> Picture:
-        tiles = [Tile(i, self._images.size(i), self._rows(i)) for i in scene.tiles]
+    def _compose(self, spec: MosaicSpec, out: np.ndarray) -> LabeledImage:
+        tiles = [Tile(i, self._images.size(i), self._rows(i)) for i in spec.tiles]
         if len(tiles) == 1:
             layout = letterbox_layout(tiles[0], out.shape[:2])
         else:
-            layout = mosaic_layout(tiles, scene.centre, max(out.shape[:2]))
-        return compose(layout, scene.warp, self._images.load, out)
+            layout = mosaic_layout(tiles, spec.centre, max(out.shape[:2]))
+        return compose(layout, spec.warp, self._images.load, out)
 
     def _rows(self, i: int) -> np.ndarray:
-        return _marked(self._index, i)
+        return _labels_and_regions(self._index, i)
 
 
-class EvalSet(Dataset["Batch | Failure"]):
-    """Letterboxed images and what it takes to map boxes back to the files' pixels.
+class EvalDataset(Dataset["Batch | LoadFailure"]):
+    """Letterboxed images, with the values needed to map boxes back to the original images.
 
     Args:
-        index: of the data set.
-        images: its images.
+        index: index of the data set.
+        images: the images of the data set.
         shapes: [n, 2], height and width to which each image is letterboxed.
     """
 
@@ -180,38 +191,41 @@ class EvalSet(Dataset["Batch | Failure"]):
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch | Failure:
-        """The batch of these data-set indices, whose images have one shape."""
+    def __getitem__(self, indices: Sequence[int]) -> Batch | LoadFailure:
+        """Return the batch of these data-set indices; all its images must have the same shape."""
         return make_batch(indices, _pair(self._shapes[indices[0]]), self.sample)
 
     def sample(self, i: int, out: np.ndarray) -> Sample:
-        """The sample of image `i`; its pixels are written to `out`, uint8 [height, width, 3]."""
+        """Return the sample of image `i`. Its pixels are written to `out`, uint8 [H, W, 3]."""
         original = _pair(self._index.sizes[i])
         image = self._images.load(i)
         boxed = letterbox(image, out.shape[:2], scale_up=False)
         out[:] = boxed.image
         inner = scaled_size(image.shape[:2], boxed.ratio[0])
-        rows = _marked(self._index, i)
-        picture = Picture(out, rows[:, 0], to_pixels(rows, inner, boxed.pad))
+        rows = _labels_and_regions(self._index, i)
+        labelled = LabeledImage(out, rows[:, 0], to_pixels(rows, inner, boxed.pad))
         ratio = inner[0] / original[0], inner[1] / original[1]
         frame = Frame(self._index.paths[i], original, ratio, boxed.pad)
-        return _sample(picture, frame)
+        return _sample(labelled, frame)
 
 
 def make_batch(
     indices: Sequence[int],
     shape: tuple[int, int],
     sample: Callable[[int, np.ndarray], Sample],
-) -> Batch | Failure:
-    """Make the samples of a batch, each in its place.
+) -> Batch | LoadFailure:
+    """Build a batch; every sample is written directly into the batch's image tensor.
 
-    In a loader's worker the images are in memory that is shared with the process which waits for
-    them, so that they need not be copied there.
+    In a loader worker the tensor is in shared memory, so the main process receives it without a
+    copy.
 
     Args:
-        indices: of the samples in the data set.
-        shape: (height, width), px.
-        sample: makes the sample of an index, and writes its image where it is told.
+        indices: data-set indices of the samples.
+        shape: (height, width) of the images, px.
+        sample: takes a data-set index and the array to write the image to, and returns the sample.
+
+    Returns:
+        The batch, or a `LoadFailure` if a sample raises `UserError`.
     """
     images = torch.empty((len(indices), *shape, CHANNELS), dtype=torch.uint8)
     if get_worker_info() is not None:
@@ -219,39 +233,39 @@ def make_batch(
     try:
         samples = [sample(i, out) for i, out in zip(indices, images.numpy(), strict=True)]
     except UserError as error:
-        return Failure(str(error))
+        return LoadFailure(str(error))
     return Batch(
         images=images.permute(0, 3, 1, 2),
-        targets=_numbered([sample.labels for sample in samples]),
+        targets=_with_image_index([sample.labels for sample in samples]),
         indices=torch.tensor(indices),
         frames=tuple(sample.frame for sample in samples),
-        ignored=_numbered([sample.ignored for sample in samples]),
+        ignored=_with_image_index([sample.ignored for sample in samples]),
     )
 
 
-def _numbered(parts: Sequence[np.ndarray]) -> Tensor:
-    """All rows, float32 [n, 1 + c], each after the number of its part; parts are [k, c]."""
+def _with_image_index(parts: Sequence[np.ndarray]) -> Tensor:
+    """Concatenate parts [k, c] to rows [n, 1 + c]; the first column is the index of the part."""
     numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     rows = np.concatenate(parts)
     return torch.from_numpy(np.column_stack([numbers.astype(rows.dtype), rows]))
 
 
-def _marked(index: Index, i: int) -> np.ndarray:
-    """Boxes and ignore regions of an image: [k, 5], class or IGNORED, cx, cy, w, h, normalised."""
+def _labels_and_regions(index: Index, i: int) -> np.ndarray:
+    """Return boxes and ignore regions: [k, 5], class or IGNORE_CLASS, cx, cy, w, h, normalised."""
     labels, regions = index.labels(i), index.regions(i)
     if not len(regions):
         return labels
-    rows = np.full((len(labels) + len(regions), BOX_COLUMNS), IGNORED, np.float32)
+    rows = np.full((len(labels) + len(regions), BOX_COLUMNS), IGNORE_CLASS, np.float32)
     rows[: len(labels)] = labels
     rows[len(labels) :, 1:] = regions
     return rows
 
 
-def _sample(picture: Picture, frame: Frame) -> Sample:
-    """A finished picture, its objects and its ignore regions taken apart again."""
-    rows = from_pixels(picture.classes, picture.boxes, picture.image.shape[:2])
-    ignored = rows[:, 0] == IGNORED
-    return Sample(picture.image, rows[~ignored], rows[ignored, 1:], frame)
+def _sample(labelled: LabeledImage, frame: Frame) -> Sample:
+    """Convert a labelled image to a sample, separating boxes and ignore regions."""
+    rows = from_pixels(labelled.classes, labelled.boxes, labelled.image.shape[:2])
+    ignored = rows[:, 0] == IGNORE_CLASS
+    return Sample(labelled.image, rows[~ignored], rows[ignored, 1:], frame)
 
 
 def _pair(row: np.ndarray) -> tuple[int, int]:

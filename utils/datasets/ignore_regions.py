@@ -1,7 +1,7 @@
-"""Ignore regions: parts of images in which nothing is known of objects, as files beside the labels.
+"""Ignore regions: parts of images in which objects are not labelled.
 
-The folder `ignore` lies beside `labels` and has the same tree. A file has one row `x y w h` (centre
-format, fractions of the image) per region; images without regions need no file.
+The folder `ignore` is beside `labels` and has the same structure. A file has one row `x y w h`
+(centre format, fractions of the image) per region. Images without regions need no file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.datasets.labels import LABEL_FOLDER, label_path
 from utils.errors import UserError
-from utils.files.regular_file import open_regular
+from utils.files.regular_file import open_regular_file
 
 IGNORE_FOLDER = "ignore"
 COLUMNS = 4
@@ -24,20 +24,20 @@ NO_REGIONS = np.empty((0, COLUMNS), np.float32)
 
 @dataclass(frozen=True, eq=False)
 class IgnoreRegions:
-    """The regions of `n` images, packed into two arrays that loader processes can share."""
+    """The regions of `n` images, packed into two arrays that loader workers can share."""
 
     boxes: np.ndarray
-    """float32 [m, 4]: cx, cy, w, h, normalised; image by image."""
+    """float32 [m, 4]: cx, cy, w, h, normalised; in the order of the images."""
     offsets: np.ndarray
     """int64 [n + 1]: the regions of image i are `boxes[offsets[i]:offsets[i + 1]]`."""
 
     def of(self, i: int) -> np.ndarray:
-        """The regions of image `i`, a view: float32 [k, 4], cx, cy, w, h, normalised."""
+        """Return a view of the regions of image `i`: float32 [k, 4], cx, cy, w, h, normalised."""
         return self.boxes[self.offsets[i] : self.offsets[i + 1]]
 
 
 def ignore_path(image: str | Path) -> Path | None:
-    """The file of an image's regions; None if its labels are in no folder `labels`."""
+    """Return the regions file of an image; None if its labels are not below a folder `labels`."""
     label = label_path(image)
     folders = list(label.parent.parts)
     if LABEL_FOLDER not in folders:
@@ -47,17 +47,18 @@ def ignore_path(image: str | Path) -> Path | None:
 
 
 def load_ignore_regions(images: Sequence[str]) -> IgnoreRegions | None:
-    """Read the regions of images, in their order; None if there is no file for any of them.
+    """Read the regions of images, in the same order; None if no image has a regions file.
 
-    Folders are listed once, so that images without a file, in most data sets all, cost nothing.
+    Each folder is listed once, so images without a file, in most data sets all of them, cost
+    nothing.
 
     Args:
-        images: normalised paths, as an index has them.
+        images: normalised paths, as in an `Index`.
 
     Raises:
-        UserError: a file holds something else than regions.
+        UserError: a file cannot be read or contains something other than regions.
     """
-    listed: dict[str, frozenset[str]] = {}  # folder of images -> stems of the files of regions
+    listed: dict[str, frozenset[str]] = {}  # folder of images -> stems of the regions files
     parts: dict[int, np.ndarray] = {}
     for i, image in enumerate(images):
         folder, _, name = image.rpartition(os.sep)
@@ -84,19 +85,21 @@ def _stems_beside(image: str) -> frozenset[str]:
 
 
 def _read(path: Path) -> np.ndarray:
-    """What of the regions in a file is in the image, float32 [k, 4]; none without area."""
-    remedy = "must have rows `x y w h`, numbers from 0 to 1; correct or remove it"
+    """Read the regions of a file, clipped to the image, without empty ones: float32 [k, 4]."""
+    remedy = "write rows `x y w h` of numbers from 0 to 1, or remove the file."
     try:
-        with open_regular(path) as stream:
+        with open_regular_file(path) as stream:
             text = stream.read().decode("utf-8-sig")
         rows = [[float(field) for field in line.split()] for line in text.splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} {remedy}: {error}.") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; {remedy}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); {remedy}") from error
     rows = [row for row in rows if row]
     if any(len(row) != COLUMNS or not all(0 <= value <= 1 for value in row) for row in rows):
-        raise UserError(f"{path} {remedy}.")
+        raise UserError(f"{path} is damaged (a row is not four numbers from 0 to 1); {remedy}")
     regions = np.array(rows, np.float32).reshape(-1, COLUMNS)
-    # Within the image: what stands out would reach into the neighbours of a mosaic.
+    # Clip to the image: otherwise regions would extend into the neighbours in a mosaic.
     corners = np.stack([regions[:, :2] - regions[:, 2:] / 2, regions[:, :2] + regions[:, 2:] / 2])
     first, last = inside = corners.clip(0, 1)
     cut = (inside != corners).any((0, 2))

@@ -1,4 +1,4 @@
-"""Where the loaders get their resized images: decoded each time, or once into memory or a file."""
+"""Stores of resized images for the loaders: decoded on every load, or cached in RAM or on disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils.datasets.cache_files import cache_places, files_digest, write_first_writable
+from utils.datasets.cache_files import cache_paths, files_digest, write_to_first_writable
 from utils.datasets.image_files import ImageError, read_image
 from utils.datasets.index import Index
 from utils.errors import UserError
@@ -29,45 +29,45 @@ CacheKind = Literal["ram", "disk"]
 
 CHANNELS = 3
 CHUNK = 16
-"""Images that a thread decodes at a time, so that not each of them is handed over on its own."""
+"""Images per task of the thread pool; more than one keeps the overhead of a task small."""
 GIB = 1 << 30
-SHARE_TO_USE = 0.8
+MAX_USED_FRACTION = 0.8
 """Of the free memory or disk; the rest is for the model, the loaders and the checkpoints."""
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- only asked for its free space
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- used only to query its free space
 FORMAT = "images 1"
-"""Goes into the digest of every file: to be raised when the same inputs give other pixels."""
+"""Part of every file's digest; increase the number when the same inputs give different pixels."""
 DIGEST_LENGTH = 64
 MEMINFO = Path("/proc/meminfo")
-CONTROL_GROUP = Path("/sys/fs/cgroup")  # version 2, as seen from inside a container
+CONTROL_GROUP = Path("/sys/fs/cgroup")  # cgroup v2, as seen inside a container
 KIB = 1024
 
 
 class ImageStore(Protocol):
-    """Images of one data set, resized to one long side."""
+    """Images of a data set, resized to the same longer side."""
 
     def size(self, i: int) -> tuple[int, int]:
-        """(height, width) of image `i` as it will be loaded, px."""
+        """Return (height, width) of image `i` after resizing, px."""
 
     def load(self, i: int) -> np.ndarray:
-        """Image `i`: uint8 [height, width, 3], RGB; not to be written to.
+        """Return image `i`: uint8 [height, width, 3], RGB; read-only.
 
         Raises:
-            UserError: the file is gone or has changed since the index was made.
+            UserError: the file was removed or changed after the index was built.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Decodes and resizes at every call."""
+    """Decodes and resizes an image on every load."""
 
     index: Index
     side: int
-    """Px of the longer side."""
-    shrinking: int
-    """OpenCV's interpolation for images that shrink; those that grow are interpolated linearly."""
+    """Length of the longer side, px."""
+    shrink_interpolation: int
+    """OpenCV interpolation for downscaling; upscaling is always linear."""
 
     def size(self, i: int) -> tuple[int, int]:
-        """(height, width) of the resized image; the shorter side is rounded up."""
+        """Return (height, width) of the resized image, px; the shorter side is rounded up."""
         height, width = map(int, self.index.sizes[i])
         longer = max(height, width)
         return -(-height * self.side // longer), -(-width * self.side // longer)
@@ -78,27 +78,32 @@ class FileImages:
         try:
             image = read_image(path)
         except ImageError as error:
-            raise UserError(f"image {path} is not usable any more: {error}; restore it.") from error
+            raise UserError(
+                f"{path} changed during the run ({error}); restore the file and restart."
+            ) from error
         before, size = image.shape[:2], self.size(i)
         if before != tuple(self.index.sizes[i]):
-            raise UserError(f"image {path} has changed while it was in use; start again.")
+            raise UserError(
+                f"{path} changed during the run (its size is different); "
+                "restore the file and restart."
+            )
         if before == size:
             return image
-        interpolation = self.shrinking if max(size) < max(before) else cv2.INTER_LINEAR
+        interpolation = self.shrink_interpolation if max(size) < max(before) else cv2.INTER_LINEAR
         return cv2.resize(image, size[::-1], interpolation=interpolation)
 
 
 class PackedImages:
-    """All resized images one after the other in an array of bytes that the workers share.
+    """All resized images, concatenated in one array of bytes that the workers share.
 
-    The array is a tensor in shared memory, or a file that is mapped by whoever unpickles this, so
-    neither forked nor spawned workers copy it.
+    The array is a tensor in shared memory or a memory-mapped file. Unpickling maps the file again,
+    so neither forked nor spawned workers copy it.
     """
 
     def __init__(self, pixels: torch.Tensor | Path, sizes: np.ndarray, offsets: np.ndarray) -> None:
         self._pixels = pixels
-        self._sizes = sizes  # int64 [n, 2], height and width
-        self._offsets = offsets  # int64 [n + 1], bytes
+        self._sizes = sizes  # int64 [n, 2]: height and width
+        self._offsets = offsets  # int64 [n + 1], in bytes
         mapped = np.load(pixels, mmap_mode="r") if isinstance(pixels, Path) else pixels.numpy()
         self._bytes = np.asarray(mapped)
 
@@ -116,19 +121,20 @@ class PackedImages:
         return packed.reshape(*self._sizes[i], CHANNELS)
 
 
-def open_images(
-    index: Index, side: int, *, shrinking: int, cache: CacheKind | None, threads: int
+def open_image_store(
+    index: Index, side: int, *, shrink_interpolation: int, cache: CacheKind | None, threads: int
 ) -> ImageStore:
-    """The images of a data set with their longer side resized to `side` px.
+    """Return the image store of a data set, with the longer side of the images resized to `side`.
 
     Args:
-        index: of the data set.
-        side: px.
-        shrinking: OpenCV's interpolation for images that shrink.
-        cache: `ram` or `disk` to decode everything now, if there is room for it.
-        threads: for that decoding.
+        index: index of the data set.
+        side: length of the longer side, px.
+        shrink_interpolation: OpenCV interpolation for downscaling.
+        cache: `ram` or `disk` to decode all images now, if there is enough space; None to decode
+            on every load.
+        threads: number of threads that fill the cache.
     """
-    files = FileImages(index, side, shrinking)
+    files = FileImages(index, side, shrink_interpolation)
     if cache is None:
         return files
     sizes = np.array([files.size(i) for i in range(len(index))], np.int64)
@@ -139,13 +145,13 @@ def open_images(
 
 
 def _pack_in_memory(files: FileImages, offsets: np.ndarray, threads: int) -> torch.Tensor | None:
-    """A tensor of all bytes in shared memory; None, with a warning, if there is no room."""
+    """Decode all images into shared memory; None, with a warning, if there is too little."""
     size = int(offsets[-1])
     room = available_memory()
     if SHARED_MEMORY.is_dir():
         room = min(room, free_disk(SHARED_MEMORY))
-    if size > SHARE_TO_USE * room:
-        _warn_no_room(size, f"memory has {room / GIB:.1f} GiB free")
+    if size > MAX_USED_FRACTION * room:
+        _warn_no_room(size, f"{room / GIB:.1f} GiB of memory are free.")
         return None
     pixels = torch.empty(size, dtype=torch.uint8).share_memory_()
     _fill(pixels.numpy(), files, offsets, threads)
@@ -153,15 +159,16 @@ def _pack_in_memory(files: FileImages, offsets: np.ndarray, threads: int) -> tor
 
 
 def _pack_in_file(files: FileImages, offsets: np.ndarray, threads: int) -> Path | None:
-    """The .npy file of all bytes, from an earlier run if nothing has changed since.
+    """Return the .npy file of all images, reused from an earlier run if nothing changed.
 
-    The digest of what the file was made from stands behind the last image.
+    The digest of the source files is stored after the last image. None, with a warning, if no
+    location is writable and has enough free space.
     """
     index, size = files.index, int(offsets[-1])
-    recipe = f"{FORMAT}, long side {files.side}, interpolation {files.shrinking}"
+    recipe = f"{FORMAT}, long side {files.side}, interpolation {files.shrink_interpolation}"
     digest = np.frombuffer(files_digest(index.paths, recipe).encode(), np.uint8)
-    name = f"yolo-images-{index.key}-{files.side}-{files.shrinking}.npy"
-    places = cache_places(Path(index.paths[0]).parent, name)
+    name = f"yolo-images-{index.key}-{files.side}-{files.shrink_interpolation}.npy"
+    places = cache_paths(Path(index.paths[0]).parent, name)
 
     def write(part: Path) -> None:
         shape = (size + DIGEST_LENGTH,)
@@ -173,16 +180,16 @@ def _pack_in_file(files: FileImages, offsets: np.ndarray, threads: int) -> Path 
     ready = next((place for place in places if _holds(place, size, digest)), None)
     if ready is not None:
         return ready
-    roomy = [place for place in places if SHARE_TO_USE * free_disk(place.parent) > size]
+    roomy = [place for place in places if MAX_USED_FRACTION * free_disk(place.parent) > size]
     try:
-        return write_first_writable(roomy, write)
+        return write_to_first_writable(roomy, write)
     except UserError as error:
         _warn_no_room(size, str(error))
         return None
 
 
 def _holds(place: Path, size: int, digest: np.ndarray) -> bool:
-    """Whether a file of all bytes of these very images is at `place`."""
+    """Whether `place` is a complete cache file with this digest."""
     try:
         packed = np.load(place, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -191,7 +198,7 @@ def _holds(place: Path, size: int, digest: np.ndarray) -> bool:
 
 
 def _fill(pixels: np.ndarray, files: FileImages, offsets: np.ndarray, threads: int) -> None:
-    """Decode every image into its place of `pixels`, in several threads, showing progress."""
+    """Decode every image into its slice of `pixels`, with several threads and a progress bar."""
 
     def decode(chunk: range) -> int:
         for i in chunk:
@@ -210,27 +217,27 @@ def _fill(pixels: np.ndarray, files: FileImages, offsets: np.ndarray, threads: i
 
 def _warn_no_room(size: int, reason: str) -> None:
     log.warning(
-        "Images are decoded anew in every epoch: caching them takes %.1f GiB, but %s.",
+        "Images are not cached but decoded in every epoch: the cache needs %.1f GiB, but %s",
         size / GIB,
         reason,
     )
 
 
 class RecentImages:
-    """Images of another store, of which the last few are loaded only once.
+    """Least-recently-used cache in front of another image store.
 
-    Each process that loads has its own: `capacity` images of at most side x side x 3 bytes, that is
-    79 MB for 64 of 640 px.
+    Each loading process has its own. It holds `capacity` images of at most side x side x 3 bytes:
+    79 MB for 64 images of 640 px.
 
     Args:
-        images: where to load them.
-        capacity: images to keep.
+        images: the store to load from.
+        capacity: maximum number of cached images.
     """
 
     def __init__(self, images: ImageStore, capacity: int) -> None:
         self._images = images
         self._capacity = capacity
-        self._recent: OrderedDict[int, np.ndarray] = OrderedDict()  # the last used ones last
+        self._recent: OrderedDict[int, np.ndarray] = OrderedDict()  # most recently used last
 
     def size(self, i: int) -> tuple[int, int]:
         """See `ImageStore.size`."""
@@ -249,7 +256,7 @@ class RecentImages:
 
 
 def available_memory() -> int:
-    """Bytes that can be used without swapping, under a container's limit too."""
+    """Return the bytes of memory available without swapping, within a container's limit."""
     free = _from_meminfo()
     limit, used = (_number(CONTROL_GROUP / f"memory.{name}") for name in ("max", "current"))
     if limit is None or used is None:
@@ -258,7 +265,7 @@ def available_memory() -> int:
 
 
 def free_disk(folder: Path) -> int:
-    """Free bytes at `folder`, which may not exist yet."""
+    """Return the free bytes of the disk of `folder`, which may not exist yet."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
@@ -268,13 +275,13 @@ def _from_meminfo() -> int:
     if MEMINFO.is_file():
         fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * KIB
-    if not hasattr(os, "sysconf"):  # Windows, which has no such figure without another package
+    if not hasattr(os, "sysconf"):  # Windows, which reports it only with another package
         return sys.maxsize
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _number(file: Path) -> int | None:
-    """The number in a file; None where there is no file or, in words, no limit."""
+    """Return the number in a file; None if there is no file, or if it holds a word such as max."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):

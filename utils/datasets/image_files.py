@@ -1,4 +1,4 @@
-"""Image files: finding them, checking them, decoding them always in the same way."""
+"""Find, validate and decode image files."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import UserError
-from utils.files.regular_file import open_regular
+from utils.files.regular_file import open_regular_file
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 )
 MIN_SIDE = 10
-"""Pixels; a smaller image shows nothing that a stride of 8 could find."""
+"""Pixels; smaller images contain nothing that can be detected at stride 8."""
 JPEG_END = b"\xff\xd9"
 ORIENTATION_TAG = 0x0112  # EXIF 2.3, section 4.6.4
 UPRIGHT = 1
-ENTRIES_TRIED = 10
-MAX_ENTRY_LENGTH = 4096  # characters of a path, the most that Linux takes
-SHOWN = 40  # characters of a line that is quoted
+MAX_ENTRIES_TRIED = 10
+MAX_ENTRY_LENGTH = 4096  # characters; maximum length of a path on Linux
+MAX_QUOTED = 40  # characters of a quoted line
 
-# What Pillow is known to raise on broken files, the struct and zlib layers under it included.
+# Exceptions that Pillow, and struct and zlib below it, raise for broken files.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 class ImageError(ValueError):
-    """Why an image file cannot be used."""
+    """An image file is unusable; the message is the reason."""
 
 
 def list_images(sources: Sequence[Path]) -> list[str]:
-    """Every image of some folders (searched to any depth, sorted) and list files (in their order).
+    """List the images of folders and list files.
+
+    Folders are searched recursively and sorted; list files keep their order.
 
     Raises:
-        UserError: a source does not exist, is of another kind, or yields no image.
+        UserError: a source does not exist, is neither a folder nor a .txt file, or has no images.
     """
     images: list[str] = []
     for source in sources:
@@ -48,23 +50,27 @@ def list_images(sources: Sequence[Path]) -> list[str]:
         elif source.is_file() and source.suffix == ".txt":
             found = _images_in_list(source.absolute())
         elif source.is_file():
-            raise UserError(f"{source} is neither a folder of images nor a .txt list of them.")
+            raise UserError(
+                f"{source} is neither a folder nor a .txt file; "
+                "give a folder of images or a .txt file that lists them."
+            )
         else:
             raise UserError(f"{source} does not exist; correct the data-set file or put it there.")
         if not found:
-            raise UserError(f"{source} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+            known = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise UserError(f"{source} has no images; add some ({known}) or correct the path.")
         images += found
     return images
 
 
 def _images_in_folder(folder: Path) -> list[str]:
-    """Links to folders are followed, but no folder is entered twice: links may form circles."""
+    """List images recursively and follow links; enter each folder once, as links may form loops."""
     found: list[str] = []
     entered: set[tuple[int, int]] = set()
     waiting = [str(folder)]
     while waiting:
         for where, folders, names in os.walk(waiting.pop(0)):
-            status = os.stat(where)  # noqa: PTH116 -- a plain path, of which no Path is needed
+            status = os.stat(where)  # noqa: PTH116 -- a plain string needs no Path
             if (status.st_dev, status.st_ino) in entered:
                 folders.clear()
                 continue
@@ -81,22 +87,26 @@ def _is_image_name(name: str) -> bool:
 
 
 def _images_in_list(file: Path) -> list[str]:
-    """Entries are relative to the list file's folder, or to the nearest one above that has them.
+    """Return the entries of a list file as paths.
 
-    The folders above include the data set's root, for list files in a folder of their own.
+    They are relative to the nearest folder, from the list file's own upwards, that contains one of
+    the first entries. This finds the data set's root if list files are in a folder of their own.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not a list of images in UTF-8 ({error}).") from error
+        raise UserError(f"{file} is damaged ({error}); save it as UTF-8 text.") from error
     entries = [line.strip() for line in lines if line.strip()]
     wrong = next(
         (entry for entry in entries if "\0" in entry or len(entry) > MAX_ENTRY_LENGTH), None
     )
     if wrong is not None:
-        raise UserError(f"{file} is not a list of images: it has the line {wrong[:SHOWN]!r}.")
+        raise UserError(
+            f"{file} is not a list of images (it has the line {wrong[:MAX_QUOTED]!r}); "
+            "write one path per line."
+        )
     for folder in file.parents:
-        if any(_exists(folder / entry) for entry in entries[:ENTRIES_TRIED]):
+        if any(_exists(folder / entry) for entry in entries[:MAX_ENTRIES_TRIED]):
             return [str(folder / entry) for entry in entries]
     return [str(file.parent / entry) for entry in entries]
 
@@ -104,40 +114,42 @@ def _images_in_list(file: Path) -> list[str]:
 def _exists(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # such as a name that is longer than the file system takes
+    except OSError:  # for example a name that is too long for the file system
         return False
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Decode an image, upright according to its EXIF orientation.
+    """Decode an image and apply its EXIF orientation.
 
-    OpenCV decodes; Pillow helps with the few kinds that OpenCV refuses.
+    OpenCV decodes; Pillow handles the few formats that OpenCV rejects.
 
     Returns:
-        uint8 [height, width, 3], RGB, whatever the file's depth, palette or channels.
+        uint8 [height, width, 3], RGB, for any bit depth, palette or number of channels.
 
     Raises:
         ImageError: neither library can decode the file.
     """
-    require_unicode_name(path)
+    check_unicode_name(path)
     try:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:  # such as a header that claims more pixels than OpenCV takes
+    except cv2.error as error:  # for example a header with more pixels than OpenCV accepts
         raise ImageError(f"it cannot be decoded ({error.err})") from error
     if image is not None:
         return image
     try:
-        with Image.open(path) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        with Image.open(path) as opened:
+            return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
     except DECODING_ERRORS as error:
         raise ImageError(f"it cannot be decoded ({error})") from error
 
 
-def require_unicode_name(path: str | Path) -> None:
-    """Refuse names that are not UTF-8, which Python keeps as surrogates and OpenCV crashes at.
+def check_unicode_name(path: str | Path) -> None:
+    """Check that a file name is UTF-8.
+
+    Python represents other bytes as surrogates, which make OpenCV crash.
 
     Raises:
-        ImageError: it is such a name.
+        ImageError: the name is not UTF-8.
     """
     try:
         str(path).encode()
@@ -146,44 +158,45 @@ def require_unicode_name(path: str | Path) -> None:
 
 
 def probe_size(path: str | Path) -> tuple[int, int]:
-    """Check an image file and measure it, without decoding it where the format allows.
+    """Validate an image file and return its size, if possible without decoding.
 
-    JPEG and PNG, the formats of large data sets, tell their size at the beginning and their
-    completeness at the end or by checksums; anything else, or turned by EXIF, is decoded.
+    JPEG and PNG, the formats of large data sets, are not decoded: the size is in the header, and
+    the end marker or the checksums show that the file is complete. Other formats, and images with
+    an EXIF orientation, are decoded.
 
     Returns:
-        (height, width) as `read_image` returns it.
+        (height, width) of the image that `read_image` returns, px.
 
     Raises:
-        ImageError: the file is no image, truncated, or smaller than 10 pixels.
+        ImageError: the file is not an image, is truncated, or has a side below 10 px.
     """
-    require_unicode_name(path)
+    check_unicode_name(path)
     try:
-        with open_regular(path) as stream:
+        with open_regular_file(path) as stream:
             size = _size_from_header(stream)
     except UnidentifiedImageError as error:
-        raise ImageError("corrupt image (of no kind that is known)") from error
+        raise ImageError("corrupt image (unknown image format)") from error
     except DECODING_ERRORS as error:
         reason = str(error).replace(str(path), "file")
         raise ImageError(f"corrupt image ({reason})") from error
     if size is None:
         size = read_image(path).shape[:2]
     if min(size) < MIN_SIDE:
-        raise ImageError(f"image of {size[1]}x{size[0]} px; {MIN_SIDE} is the least side")
+        raise ImageError(f"image is {size[1]}x{size[0]} px; sides must be at least {MIN_SIDE} px")
     return size
 
 
 def _size_from_header(stream: IO[bytes]) -> tuple[int, int] | None:
-    """(height, width) of a complete, upright JPEG or PNG; None if it takes decoding to know."""
-    with Image.open(stream) as picture:
-        size = picture.height, picture.width
-        if picture.format == "JPEG" and _ends_with(stream, JPEG_END):
-            upright = picture.getexif().get(ORIENTATION_TAG, UPRIGHT) == UPRIGHT
+    """Return (height, width) of a complete, upright JPEG or PNG; None if it must be decoded."""
+    with Image.open(stream) as opened:
+        size = opened.height, opened.width
+        if opened.format == "JPEG" and _ends_with(stream, JPEG_END):
+            upright = opened.getexif().get(ORIENTATION_TAG, UPRIGHT) == UPRIGHT
             return size if upright else None
-        if picture.format == "PNG" and "exif" not in picture.info:
-            picture.verify()
+        if opened.format == "PNG" and "exif" not in opened.info:
+            opened.verify()
             return size
-        picture.load()  # raises if the file is truncated
+        opened.load()  # raises if the file is truncated
         return None
 
 

@@ -1,4 +1,4 @@
-"""The index of a data set: its images' paths and sizes and all its boxes, packed into arrays."""
+"""The index of a data set: paths and sizes of its images and all labels, packed into arrays."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.datasets.cache_files import (
-    cache_places,
+    cache_paths,
     files_digest,
     source_key,
-    write_first_writable,
+    write_to_first_writable,
 )
 from utils.datasets.ignore_regions import (
     NO_REGIONS,
@@ -41,49 +41,49 @@ from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
-FORMAT = "index 2"
-"""Goes into the digest of every cache: to be raised whenever the meaning of its arrays changes."""
+FORMAT = "index 3"
+"""Part of every cache's digest; increase the number when the content of the arrays changes."""
 CHUNK = 64
-"""Images that a thread checks at a time: milliseconds, much more than handing them over costs."""
-MESSAGES_LOGGED = 20
+"""Images per task of the thread pool; a task takes milliseconds, far more than its overhead."""
+MAX_MESSAGES_LOGGED = 20
 NO_BOXES = np.empty((0, BOX_COLUMNS), np.float32)
-# What np.load is known to raise on files that are truncated, of another kind or of another version.
+# Exceptions that np.load raises for truncated files and for other file formats or versions.
 CACHE_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """What is known of a data set without opening its images; `n` images, `m` boxes."""
+    """Paths, image sizes and labels of a data set with `n` images and `m` boxes."""
 
     paths: PackedStrings
-    """Image files, `n`."""
+    """The `n` image files."""
     sizes: np.ndarray
-    """int32 [n, 2]: height and width of the decoded, upright image."""
+    """int32 [n, 2]: height and width of the decoded, upright images, px."""
     boxes: np.ndarray
-    """float32 [m, 5]: class, cx, cy, w, h, normalised; image by image."""
+    """float32 [m, 5]: class, cx, cy, w, h, normalised; in the order of the images."""
     offsets: np.ndarray
     """int64 [n + 1]: the boxes of image i are `boxes[offsets[i]:offsets[i + 1]]`."""
     messages: PackedStrings
-    """What was left out or repaired, one sentence per file."""
+    """Skipped images and repaired label files, one sentence each."""
     key: str = ""
-    """Short name of the sources, for the names of cache files."""
+    """Short hash of the sources, for the names of cache files."""
     ignored: IgnoreRegions | None = None
-    """Where nothing is known of objects; None if that is nowhere."""
+    """Ignore regions; None if there are none."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def labels(self, i: int) -> np.ndarray:
-        """The boxes of image `i`, a view: float32 [k, 5], class, cx, cy, w, h, normalised."""
+        """Return a view of the boxes of image `i`: float32 [k, 5], class, cx, cy, w, h."""
         return self.boxes[self.offsets[i] : self.offsets[i + 1]]
 
     def regions(self, i: int) -> np.ndarray:
-        """The ignore regions of image `i`, a view: float32 [k, 4], cx, cy, w, h, normalised."""
+        """Return a view of the ignore regions of image `i`: float32 [k, 4], cx, cy, w, h."""
         return NO_REGIONS if self.ignored is None else self.ignored.of(i)
 
 
-class _Record(NamedTuple):
-    """What checking one image gave; without a size the image is left out."""
+class _CheckedImage(NamedTuple):
+    """Result of checking one image; an image without a size is skipped."""
 
     path: str
     size: tuple[int, int] | None
@@ -98,31 +98,31 @@ def build_index(
     single_class: bool = False,
     workers: int = 0,
 ) -> Index:
-    """Index the images of some folders or list files, from the cache if no file has changed.
+    """Index the images of folders and list files. Use the cache if no file has changed.
 
     Args:
-        sources: folders of images or .txt files that list images.
-        names: the classes; a label file must not name another one.
-        single_class: make every box class 0, whatever its class in the file.
-        workers: threads that check files, at least one.
+        sources: folders of images, or .txt files that list images.
+        names: class names; a class in a label file must be below their number.
+        single_class: set the class of every box to 0.
+        workers: number of threads that check files; at least one is used.
 
     Raises:
-        UserError: no images, no boxes at all, a class that the data set does not have, or a file
-            of ignore regions that is refused.
+        UserError: there are no images or no boxes, a class is out of range, or a file of ignore
+            regions is damaged.
     """
     images = list_images(sources)
     labels = find_labels(images)
     key = source_key(sources)
     digest = files_digest(itertools.chain(images, labels, _ignore_files(images)), FORMAT)
-    places = cache_places(Path(labels[0]).parent, f"yolo-index-{key}.npz")
+    places = cache_paths(Path(labels[0]).parent, f"yolo-index-{key}.npz")
 
     index = next(filter(None, (_read_cache(place, digest) for place in places)), None)
     if index is None:
-        index = _pack(_examine_all(images, labels, max(workers, 1)))
+        index = _pack(_check_all(images, labels, max(workers, 1)))
         index = replace(index, ignored=load_ignore_regions(index.paths))
         _write_cache(places, index, digest)
     index = replace(index, key=key)
-    _report(index, sources)
+    _log_summary(index, sources)
     _require_boxes(index, sources)
     if single_class:
         boxes = index.boxes.copy()
@@ -133,66 +133,66 @@ def build_index(
 
 
 def _ignore_files(images: Sequence[str]) -> list[str]:
-    """All that is in the folders in which files of ignore regions of these images can lie."""
+    """List all files in the folders that can hold the ignore regions of these images."""
     folders = {image.rpartition(os.sep)[0] for image in images}
     beside = {path.parent for f in folders if (path := ignore_path(f"{f}{os.sep}any")) is not None}
     return sorted(str(file) for folder in beside if folder.is_dir() for file in folder.iterdir())
 
 
-def _examine_all(images: Sequence[str], labels: Sequence[str], threads: int) -> list[_Record]:
-    """Check every image with its labels, in order, showing progress."""
+def _check_all(images: Sequence[str], labels: Sequence[str], threads: int) -> list[_CheckedImage]:
+    """Check every image and its labels, in order, with a progress bar."""
 
-    def examine_chunk(start: int) -> list[_Record]:
+    def check_chunk(start: int) -> list[_CheckedImage]:
         chosen = slice(start, start + CHUNK)
-        return list(map(_examine, images[chosen], labels[chosen]))
+        return list(map(_check_image, images[chosen], labels[chosen]))
 
-    records: list[_Record] = []
+    records: list[_CheckedImage] = []
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=len(images), desc="Checking images", unit="img", disable=None) as progress,
     ):
-        for chunk in pool.map(examine_chunk, range(0, len(images), CHUNK)):
+        for chunk in pool.map(check_chunk, range(0, len(images), CHUNK)):
             records += chunk
             progress.update(len(chunk))
     return records
 
 
-def _examine(image: str, label: str) -> _Record:
+def _check_image(image: str, label: str) -> _CheckedImage:
     try:
         size = probe_size(image)
         rows, notes = _read_labels(label)
     except ImageError as error:
-        return _Record(image, None, NO_BOXES, (f"{_printable(image)} left out: {error}.",))
+        return _CheckedImage(image, None, NO_BOXES, (f"{_printable(image)} is skipped: {error}.",))
     except LabelError as error:
-        return _Record(image, None, NO_BOXES, (f"{image} left out: {label}: {error}.",))
+        return _CheckedImage(image, None, NO_BOXES, (f"{image} is skipped: {label}: {error}.",))
     expected = label_path(image)
     if label != str(expected):
-        notes = (f"taken for {image}, for want of {expected.name}", *notes)
-    return _Record(image, size, rows, tuple(f"{label}: {note}." for note in notes))
+        notes = (f"used for {image}, because {expected.name} does not exist", *notes)
+    return _CheckedImage(image, size, rows, tuple(f"{label}: {note}." for note in notes))
 
 
 def _read_labels(label: str) -> ParsedLabels:
-    """The rows of a label file; none if there is no file: the image is background.
+    """Return the rows of a label file; none if it does not exist, for a background image.
 
     Raises:
-        LabelError: the file is refused or cannot be read.
+        LabelError: the file is damaged or cannot be read.
     """
     try:
         return read_labels(label)
     except FileNotFoundError as error:
         if Path(label).is_symlink():
-            raise LabelError("it is a link to what does not exist") from error
+            raise LabelError("it is a link to a file that does not exist") from error
         return ParsedLabels(NO_BOXES, ())
     except OSError as error:
         raise LabelError(f"it cannot be read ({error.strerror})") from error
 
 
 def _printable(path: str) -> str:
-    """The path, with numbers for those bytes of it that are not UTF-8."""
+    """Return the path with escapes for bytes that are not UTF-8."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def _pack(records: Sequence[_Record]) -> Index:
+def _pack(records: Sequence[_CheckedImage]) -> Index:
     kept = [record for record in records if record.size is not None]
     counts = [len(record.rows) for record in kept]
     return Index(
@@ -207,7 +207,7 @@ def _pack(records: Sequence[_Record]) -> Index:
 
 
 def _read_cache(place: Path, digest: str) -> Index | None:
-    """The index kept at `place`; None if there is none, it is of other files, or it is broken."""
+    """Read a cached index; None if it does not exist, is outdated or is damaged."""
     try:
         with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["digest"]) != digest:
@@ -225,7 +225,7 @@ def _read_cache(place: Path, digest: str) -> Index | None:
     except FileNotFoundError:
         return None
     except CACHE_ERRORS as error:
-        log.warning("%s is not a usable cache (%s); the index is made anew.", place, error)
+        log.warning("Cache file %s is damaged (%s); the index is rebuilt.", place, error)
         return None
 
 
@@ -247,16 +247,16 @@ def _write_cache(places: Sequence[Path], index: Index, digest: str) -> None:
         np.savez(part, allow_pickle=False, **arrays)
 
     try:
-        write_first_writable(places, write)
+        write_to_first_writable(places, write)
     except UserError as error:
-        log.warning("The index is made anew every time: %s", error)
+        log.warning("The index is rebuilt at every start: %s", error)
 
 
-def _report(index: Index, sources: Sequence[Path]) -> None:
-    for message in index.messages[:MESSAGES_LOGGED]:
+def _log_summary(index: Index, sources: Sequence[Path]) -> None:
+    for message in index.messages[:MAX_MESSAGES_LOGGED]:
         log.warning("%s", message)
-    if len(index.messages) > MESSAGES_LOGGED:
-        log.warning("… and %d more messages like these.", len(index.messages) - MESSAGES_LOGGED)
+    if len(index.messages) > MAX_MESSAGES_LOGGED:
+        log.warning("… and %d more messages.", len(index.messages) - MAX_MESSAGES_LOGGED)
     background = int((np.diff(index.offsets) == 0).sum())
     log.info(
         "%s: %d images, %d of them background, %d boxes%s",
@@ -273,10 +273,12 @@ def _require_boxes(index: Index, sources: Sequence[Path]) -> None:
         return
     origin = ", ".join(map(str, sources))
     if len(index) == 0:
-        raise UserError(f"no image of {origin} is usable; the first: {index.messages[0]}")
+        raise UserError(
+            f"{origin} has no usable images; correct the files. First error: {index.messages[0]}"
+        )
     raise UserError(
-        f"no image of {origin} has a box; the labels of {index.paths[0]} are looked for "
-        f"in {label_path(index.paths[0])}."
+        f"{origin} has no boxes; put the label files where they are read, "
+        f"for example {label_path(index.paths[0])}."
     )
 
 
@@ -286,7 +288,6 @@ def _require_known_classes(index: Index, names: Sequence[str]) -> None:
         image = int(np.searchsorted(index.offsets, unknown[0], side="right")) - 1
         (label,) = find_labels([index.paths[image]])
         raise UserError(
-            f"{label} names class {int(index.boxes[unknown[0], 0])}, "
-            f"but the data set has {len(names)} (0 to {len(names) - 1}); "
-            "correct the label or the names."
+            f"{label}: class {int(index.boxes[unknown[0], 0])} is out of range "
+            f"(classes are 0 to {len(names) - 1}); correct the label file or `names:`."
         )

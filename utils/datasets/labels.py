@@ -1,6 +1,6 @@
 """Label files: one row `class x y w h` (centre format, fractions of the image) per object.
 
-Rows of 7 or more columns are polygons, `class x1 y1 x2 y2 …`, and stand for their bounding box.
+Rows with 7 or more columns are polygons, `class x1 y1 x2 y2 …`, and are read as their bounding box.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.files.regular_file import open_regular
+from utils.files.regular_file import open_regular_file
 
 BOX_COLUMNS = 5
 MIN_POLYGON_COLUMNS = 7  # class and three points
 IMAGE_FOLDER = "images"
 LABEL_FOLDER = "labels"
 MAX_BYTES = 8 << 20
-"""Of a label file: 80 for each of the most rows, of which a box takes 40 or fewer."""
+"""Maximum size of a label file: 80 bytes for each of `MAX_ROWS` rows; a box needs 40 or fewer."""
 MAX_ROWS = 100_000
-"""Many times what can be seen in an image; a longer file is a mistake that would take minutes."""
+"""Far more objects than an image can show; a longer file is a mistake and would take minutes."""
 MAX_CLASS = 1 << 24
-"""Up to here float32, in which rows are kept, holds every whole number."""
+"""Rows are stored as float32, which represents every integer up to this one."""
 
 
 class LabelError(ValueError):
-    """Why a label file cannot be used."""
+    """A label file is unusable; the message is the reason."""
 
 
 class ParsedLabels(NamedTuple):
-    """The rows of a label file, and what was repaired in reading them."""
+    """The rows of a label file, and notes about repairs."""
 
     rows: np.ndarray
     """float32 [k, 5]: class, cx, cy, w, h, normalised."""
@@ -41,7 +41,7 @@ class ParsedLabels(NamedTuple):
 
 
 class _Box(NamedTuple):
-    """One row, in the order of the columns."""
+    """One row; the fields are in the order of the columns."""
 
     label: float
     centre_x: float
@@ -51,24 +51,24 @@ class _Box(NamedTuple):
 
 
 def label_path(image: str | Path) -> Path:
-    """The label file of an image: the last folder `images` becomes `labels`, the suffix `.txt`."""
+    """Return an image's label file: the last folder `images` becomes `labels`, the suffix .txt."""
     image = Path(image)
     return Path(_label_folder(str(image.parent)), f"{image.stem}.txt")
 
 
 def find_labels(images: Sequence[str]) -> list[str]:
-    """The label file of each image; it need not exist.
+    """Return the label file of each image; it may not exist.
 
-    Where none has the very name that `label_path` tells, but one does apart from upper and lower
-    case, and no other image has a claim on it, that one is taken: so it is on the file systems that
-    do not distinguish case, and a data set is to give the same training on all of them.
+    If the file named by `label_path` does not exist, a file whose name differs only in upper and
+    lower case is used, unless it belongs to another image. File systems that ignore case do the
+    same, and a data set must give the same training on all file systems.
     """
     wanted = [_label_file(image) for image in images]
     folders = {path.rpartition(os.sep)[0] for path in wanted}
     present = {f"{folder}{os.sep}{name}" for folder in folders for name in _names_in(folder)}
-    unclaimed = sorted(present.difference(wanted), reverse=True)  # the first stays of several
-    by_any_case = {_any_case(path): path for path in unclaimed}
-    return [p if p in present else by_any_case.get(_any_case(p), p) for p in wanted]
+    unclaimed = sorted(present.difference(wanted), reverse=True)  # keeps the first of several
+    by_any_case = {_case_folded(path): path for path in unclaimed}
+    return [p if p in present else by_any_case.get(_case_folded(p), p) for p in wanted]
 
 
 @lru_cache(maxsize=1024)
@@ -81,7 +81,7 @@ def _label_folder(folder: str) -> str:
 
 
 def _label_file(image: str) -> str:
-    """`label_path` of a normalised path, without taking a whole data set's paths into parts."""
+    """Return `label_path` of a normalised path; fast, because it does not split the whole path."""
     folder, _, name = image.rpartition(os.sep)
     stem = name.rpartition(".")[0] or name
     return f"{_label_folder(folder)}{os.sep}{stem}.txt"
@@ -89,12 +89,12 @@ def _label_file(image: str) -> str:
 
 def _names_in(folder: str) -> list[str]:
     try:
-        return os.listdir(folder)  # noqa: PTH208 -- Path would make an object of each name
-    except OSError:  # no such folder, or none that may be read: no labels
+        return os.listdir(folder)  # noqa: PTH208 -- Path would create an object per name
+    except OSError:  # a folder that is missing or unreadable has no labels
         return []
 
 
-def _any_case(path: str) -> tuple[str, str]:
+def _case_folded(path: str) -> tuple[str, str]:
     folder, _, name = path.rpartition(os.sep)
     return folder, name.casefold()
 
@@ -103,13 +103,13 @@ def read_labels(path: str | Path) -> ParsedLabels:
     """Read a label file; see `parse_labels`.
 
     Raises:
-        OSError: it is not there or cannot be read.
-        LabelError: it is too large, is not UTF-8, or has a row that is refused.
+        OSError: the file does not exist or cannot be read.
+        LabelError: the file is too large, is not UTF-8, or has an invalid row.
     """
-    with open_regular(path) as stream:
+    with open_regular_file(path) as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise LabelError(f"it has more than {MAX_BYTES >> 20} MiB, too much for one image")
+        raise LabelError(f"it is larger than {MAX_BYTES >> 20} MiB")
     try:
         return parse_labels(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -117,15 +117,15 @@ def read_labels(path: str | Path) -> ParsedLabels:
 
 
 def parse_labels(text: str) -> ParsedLabels:
-    """Read the rows of a label file; duplicates and boxes without area are taken out.
+    """Parse the rows of a label file; remove duplicate rows and boxes without area.
 
     Raises:
-        LabelError: too many rows, a row that is neither a box nor a polygon, a value that is no
-            number, a class that is no index, or a coordinate outside 0 … 1.
+        LabelError: there are too many rows, a row is neither a box nor a polygon, a value is not a
+            number, a class is not an index, or a coordinate is outside 0 to 1.
     """
     lines = text.splitlines()
     if len(lines) > MAX_ROWS:
-        raise LabelError(f"it has {len(lines)} rows; {MAX_ROWS} are the most for one image")
+        raise LabelError(f"it has {len(lines)} lines; the maximum is {MAX_ROWS}")
     rows = ((number, line.split()) for number, line in enumerate(lines, 1))
     boxes = [_parse_row(fields, number) for number, fields in rows if fields]
     with_area = [box for box in boxes if box.width > 0 and box.height > 0]
@@ -139,28 +139,28 @@ def parse_labels(text: str) -> ParsedLabels:
 
 
 def _parse_row(fields: list[str], number: int) -> _Box:
-    """One row; `number` counts from 1 and is for the message."""
+    """Parse one row; `number` is its line number, from 1, for messages."""
     is_polygon = len(fields) >= MIN_POLYGON_COLUMNS and len(fields) % 2 == 1
     if len(fields) != BOX_COLUMNS and not is_polygon:
         raise LabelError(
-            f"row {number} has {len(fields)} columns; a box has 5, a polygon an odd number from 7"
+            f"line {number} has {len(fields)} columns; a box has 5, a polygon an odd number from 7"
         )
     try:
         values = [float(field) for field in fields]
     except ValueError as error:
-        raise LabelError(f"row {number} is not made of numbers") from error
+        raise LabelError(f"line {number} has a value that is not a number") from error
     if not all(map(math.isfinite, values)):
-        raise LabelError(f"row {number} holds a value that is not finite")
+        raise LabelError(f"line {number} has a value that is not finite")
     label, *coordinates = values
     if not 0 <= label < MAX_CLASS or label != int(label):
-        raise LabelError(f"row {number} has class {fields[0]}; classes are 0, 1, 2 …")
+        raise LabelError(f"line {number} has class {fields[0]}; classes are 0, 1, 2 …")
     if min(coordinates) < 0 or max(coordinates) > 1:
-        raise LabelError(f"row {number} has a coordinate outside 0 … 1")
+        raise LabelError(f"line {number} has a coordinate outside 0 to 1")
     return _Box(label, *(_bounding_box(coordinates) if is_polygon else coordinates))
 
 
 def _bounding_box(points: list[float]) -> list[float]:
-    """The box cx, cy, w, h around a polygon given as x1, y1, x2, y2 and so on."""
+    """Return the bounding box cx, cy, w, h of a polygon (x1, y1, x2, y2, …)."""
     left, right = min(points[0::2]), max(points[0::2])
     top, bottom = min(points[1::2]), max(points[1::2])
     return [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
@@ -169,15 +169,15 @@ def _bounding_box(points: list[float]) -> list[float]:
 def to_pixels(
     labels: np.ndarray, size: tuple[float, float], offset: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
-    """Place normalised boxes on a canvas.
+    """Convert normalised boxes to pixel coordinates.
 
     Args:
-        labels: [k, 5], class and cx, cy, w, h as fractions of the image.
+        labels: [k, 5], class and cx, cy, w, h, normalised to the image.
         size: (height, width) of the image on the canvas, px.
         offset: (left, top) of the image on the canvas, px.
 
     Returns:
-        float64 [k, 4], corners x1, y1, x2, y2 in px of the canvas.
+        float64 [k, 4], corners x1, y1, x2, y2, px of the canvas.
     """
     scale = np.array([size[1], size[0]])
     centres = labels[:, 1:3] * scale + offset  # [k, 2]
@@ -186,15 +186,15 @@ def to_pixels(
 
 
 def from_pixels(classes: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The reverse of `to_pixels` on a whole canvas of `size` (height, width).
+    """Convert boxes from pixels to normalised labels; the inverse of `to_pixels`.
 
     Args:
         classes: [k].
-        boxes: [k, 4], corners in px.
-        size: (height, width) of the canvas.
+        boxes: [k, 4], corners x1, y1, x2, y2, px.
+        size: (height, width) of the canvas, px.
 
     Returns:
-        float32 [k, 5], class, cx, cy, w, h, normalised.
+        float32 [k, 5], class, cx, cy, w, h, normalised to the canvas.
     """
     scale = np.array([size[1], size[0]])
     labels = np.empty((len(boxes), BOX_COLUMNS), np.float32)

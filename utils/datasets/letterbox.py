@@ -1,4 +1,4 @@
-"""Fitting an image into a rectangle without changing its proportions, and boxes back again."""
+"""Letterbox: resize images to fit a shape, keep the aspect ratio, pad; and map boxes back."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PADDING_GREY = 114
-"""Grey level of the border, that of the published models' training."""
+"""Grey level of the padding; the published models were trained with it."""
 HALF_PIXEL_TIE = 0.1
-"""Of an odd number of border pixels the greater half goes to the right and the bottom."""
+"""With an odd number of padding pixels, the larger half goes to the right and the bottom."""
 
 Boxes = TypeVar("Boxes", np.ndarray, "Tensor")
 
 
 class Letterboxed(NamedTuple):
-    """An image with a border, and where it came to lie."""
+    """A letterboxed image, with its scale factors and padding."""
 
     image: np.ndarray
-    """[height, width, channels] of the wanted shape."""
+    """[height, width, channels] of the requested shape."""
     ratio: tuple[float, float]
-    """(vertical, horizontal) size now over size before."""
+    """(vertical, horizontal) scale factors."""
     pad: tuple[float, float]
-    """(left, top) border, px: half of both sides' sum, so it may end in .5."""
+    """(left, top) padding, px: half of the total of both sides, so it may end in .5."""
 
 
 def border_offset(pad: tuple[float, float]) -> tuple[int, int]:
-    """The whole pixels (left, top) at which an image lies that has this half border."""
+    """Return the offset (left, top) of the image in whole pixels, for a `Letterboxed.pad`."""
     return round(pad[0] - HALF_PIXEL_TIE), round(pad[1] - HALF_PIXEL_TIE)
 
 
 def scaled_size(size: tuple[int, int], ratio: float) -> tuple[int, int]:
-    """(height, width) in whole pixels of an image resized by `ratio`."""
+    """Return (height, width) of an image of `size` resized by `ratio`, rounded, at least 1 px."""
     return max(round(size[0] * ratio), 1), max(round(size[1] * ratio), 1)
 
 
-def fitting_ratio(size: tuple[int, int], target: tuple[int, int], *, scale_up: bool) -> float:
-    """By which an image of `size` is resized to fit `target`, both (height, width), px.
+def resize_ratio(size: tuple[int, int], target: tuple[int, int], *, scale_up: bool) -> float:
+    """Return the scale factor that fits an image into a target shape.
 
     Args:
-        size: of the image.
-        target: what it must not exceed.
+        size: (height, width) of the image, px.
+        target: (height, width) of the target, px.
         scale_up: also enlarge images that are smaller than the target.
     """
     ratio = min(target[0] / size[0], target[1] / size[1])
@@ -60,19 +60,19 @@ def letterbox(
     stride: int = 32,
     color: int = PADDING_GREY,
 ) -> Letterboxed:
-    """Resize to fit `new_shape`, keeping proportions, and fill up with a border.
+    """Resize an image to fit `new_shape`, keep its aspect ratio, and pad the rest.
 
     Args:
-        image: [height, width, channels], uint8.
-        new_shape: (height, width) or the side of a square, px.
-        auto: only fill up to the next multiple of the stride, the smallest rectangle that will do.
+        image: uint8 [height, width, channels].
+        new_shape: (height, width), or the side of a square, px.
+        auto: pad only to the next multiple of the stride, the minimum rectangle.
         scale_up: also enlarge images that are smaller than the shape.
-        stride: of the network, px; for `auto`.
-        color: grey level of the border.
+        stride: stride of the network, px; for `auto`.
+        color: grey level of the padding.
     """
     height, width = image.shape[:2]
     target = (new_shape, new_shape) if isinstance(new_shape, int) else new_shape
-    ratio = fitting_ratio((height, width), target, scale_up=scale_up)
+    ratio = resize_ratio((height, width), target, scale_up=scale_up)
     inner = scaled_size((height, width), ratio)
     spare_y, spare_x = target[0] - inner[0], target[1] - inner[1]
     if auto:
@@ -99,16 +99,16 @@ def boxes_to_original(
     pad: tuple[float, float],
     original: tuple[int, int],
 ) -> Boxes:
-    """Map boxes from a letterboxed image to the image before, and clip them to it.
+    """Map boxes from a letterboxed image to the original image, and clip them to it.
 
     Args:
         boxes: [..., 4], corners x1, y1, x2, y2, px of the letterboxed image; torch or numpy.
-        ratio: (vertical, horizontal) size in the letterboxed image over size in the original.
-        pad: (left, top) border, px.
-        original: (height, width) of the image before, px.
+        ratio: (vertical, horizontal) scale factors from the original to the letterboxed image.
+        pad: (left, top) padding, px.
+        original: (height, width) of the original image, px.
 
     Returns:
-        [..., 4], corners, px of the image before; a new array of floating type.
+        [..., 4], corners x1, y1, x2, y2, px of the original image; a new floating-point array.
     """
     mapped = boxes * 1.0
     for first, (border, scale, limit) in enumerate(

@@ -1,4 +1,4 @@
-"""Loaders: which images form a batch, in which order, and the processes that prepare them."""
+"""Data loaders: how images are grouped into batches, their order, and the worker processes."""
 
 from __future__ import annotations
 
@@ -16,54 +16,63 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from utils.datasets.augment_params import MOSAIC_TILES, AugmentRanges
-from utils.datasets.dataset import Batch, BatchRequest, EvalSet, Failure, TrainSet
-from utils.datasets.image_cache import CHANNELS, CacheKind, FileImages, RecentImages, open_images
+from utils.datasets.dataset import Batch, BatchRequest, EvalDataset, LoadFailure, TrainDataset
+from utils.datasets.image_cache import (
+    CHANNELS,
+    CacheKind,
+    FileImages,
+    RecentImages,
+    open_image_store,
+)
 from utils.datasets.index import Index
 from utils.datasets.rect_batches import rectangular_batches, square_batches
-from utils.datasets.workers import signals_held, start_worker, usable_workers
+from utils.datasets.workers import signals_blocked, start_worker, usable_workers
 from utils.errors import UserError
 from utils.hyp import Hyp
 
 log = logging.getLogger("yolo")
 
-ORDER_TAG = 1 << 31
-"""Stands where samples have their index, and no data set has that many: another stream of dice."""
-NEIGHBOURHOOD = 64
-"""Images of an epoch's order, at least, among which mosaics find their partners."""
-RECENT_BYTES = 256_000_000
-"""Of images that each process keeps for the mosaics that show them next: 208 of 640 px."""
-NICENESS = 5
-"""Of training's workers where the processors that they run on also train: training goes first."""
+ORDER_STREAM = 1 << 31
+"""Seed for the order of an epoch, in the place of a sample's index. It is larger than any index, so
+this random stream differs from those of the samples."""
+MIN_NEIGHBOURHOOD = 64
+"""Minimum number of consecutive images of an epoch from which mosaics sample their images."""
+MAX_RECENT_BYTES = 256_000_000
+"""Maximum size of the image cache that each process keeps for mosaics: 208 images of 640 px."""
+WORKER_NICENESS = 5
+"""Niceness of the workers when training runs on the same CPUs, so that training has priority."""
 
 
 class Shard(NamedTuple):
-    """Which images of every batch are this process's: number `rank` and every `of`-th after."""
+    """The images of every batch that belong to this process: `batch[rank::num_shards]`."""
 
     rank: int = 0
-    of: int = 1
+    num_shards: int = 1
 
 
 WHOLE_SHARD = Shard()
 
 
 class EpochSampler(Sampler[BatchRequest]):
-    """The batches of one epoch, in an order of that epoch's own.
+    """Yields the batches of an epoch, shuffled differently in every epoch.
 
-    The order is cut into neighbourhoods of equally many images, the last of which reaches back;
-    each batch lies in one, and its mosaics take their other images from there. So an image that
-    was loaded for its own sample is soon used again. Measured with neighbourhoods of 64 images and
-    batches of 16, 0.99 images are decoded for a sample with one worker or none, 1.7 with two and
-    2.4 with four or more, as each worker then makes but one batch of a neighbourhood; from
-    everywhere they would be 3.6. What it costs: such a batch shows 39 different images rather than
-    56, and those that come together in mosaics do so for the whole neighbourhood.
+    The shuffled order is divided into neighbourhoods of equal size; the last one is extended
+    backwards to this size. Each batch lies within one neighbourhood, and its mosaics sample their
+    other images from there. An image that was decoded for its own sample is therefore soon used
+    again. Measured with neighbourhoods of 64 images and batches of 16, 0.99 images are decoded per
+    sample with zero or one worker, 1.7 with two, and 2.4 with four or more, because then each
+    worker makes only one batch of a neighbourhood. Sampling from the whole data set would decode
+    3.6. The cost: such a batch shows 39 different images instead of 56, and the mosaics of a
+    neighbourhood combine the same images.
 
     Args:
         batches: data-set indices of each batch, before shuffling; all but the last of equal size.
-        seed: of the run.
-        keep_together: shuffle whole batches instead of images, for they differ in shape.
-        neighbourhood: images of one, a multiple of the batch size; 0 if nobody asks for neighbours.
-        shard: of every batch. Of a batch with too few images for all processes, those without get
-            its first one, so that they have something to do; `counts` tells them apart.
+        seed: random seed of the run.
+        shuffle_batches: shuffle whole batches instead of images, because batches differ in shape.
+        neighbourhood: size of a neighbourhood, a multiple of the batch size; 0 without mosaics.
+        shard: this process's shard of every batch. If a batch has fewer images than there are
+            processes, each process without an image gets the batch's first image as a placeholder;
+            see `has_own_images`.
     """
 
     def __init__(
@@ -71,15 +80,15 @@ class EpochSampler(Sampler[BatchRequest]):
         batches: Sequence[np.ndarray],
         *,
         seed: int,
-        keep_together: bool,
+        shuffle_batches: bool,
         neighbourhood: int = 0,
         shard: Shard = WHOLE_SHARD,
     ) -> None:
         self._batches = batches
         self._seed = seed
-        self._keep_together = keep_together
+        self._keep_together = shuffle_batches
         self._neighbourhood = neighbourhood
-        self._part = shard
+        self._shard = shard
         self._epoch = 0
         self._start = 0
 
@@ -87,26 +96,26 @@ class EpochSampler(Sampler[BatchRequest]):
         return len(self._batches)
 
     def seek(self, epoch: int, start: int) -> None:
-        """Let the next iteration yield the batches of `epoch` from number `start` on."""
+        """Set the next iteration to yield the batches of `epoch`, starting with batch `start`."""
         self._epoch = epoch
         self._start = start
 
     def __iter__(self) -> Iterator[BatchRequest]:
-        batches = self.order()
+        batches = self.epoch_batches()
         images = np.concatenate(batches)
         for number, batch in enumerate(batches[self._start :], self._start):
-            own = batch[self._part.rank :: self._part.of]
+            own = batch[self._shard.rank :: self._shard.num_shards]
             indices = own if len(own) else batch[:1]
             neighbours = self._neighbours(images, number * len(batches[0]))
             yield BatchRequest(self._epoch, indices.tolist(), neighbours)
 
-    def counts(self) -> list[bool]:
-        """Of each batch that the next iteration yields, whether it has images of this process."""
-        return [len(batch) > self._part.rank for batch in self.order()[self._start :]]
+    def has_own_images(self) -> list[bool]:
+        """Return, for each batch of the next iteration, whether it has images of this process."""
+        return [len(batch) > self._shard.rank for batch in self.epoch_batches()[self._start :]]
 
-    def order(self) -> list[np.ndarray]:
-        """The whole batches of the epoch, all processes' parts together: data-set indices."""
-        rng = np.random.default_rng(np.random.SeedSequence([self._seed, self._epoch, ORDER_TAG]))
+    def epoch_batches(self) -> list[np.ndarray]:
+        """Return the data-set indices of the epoch's batches, of all processes together."""
+        rng = np.random.default_rng(np.random.SeedSequence([self._seed, self._epoch, ORDER_STREAM]))
         batches = self._batches
         if self._keep_together:
             return [batches[i] for i in rng.permutation(len(batches))]
@@ -114,49 +123,50 @@ class EpochSampler(Sampler[BatchRequest]):
         return np.split(rng.permutation(np.concatenate(batches)), ends)
 
     def _neighbours(self, images: np.ndarray, position: int) -> np.ndarray:
-        """The neighbourhood of a position among the images in the epoch's order."""
+        """Return the neighbourhood of a position in the epoch's order of images."""
         size = self._neighbourhood
         first = min(position // size * size, max(len(images) - size, 0)) if size else 0
         return images[first : first + size]
 
 
-class BatchLoader(DataLoader["Batch | Failure"]):
-    """A DataLoader of batches that raises what its workers report in the user's words.
+class BatchLoader(DataLoader["Batch | LoadFailure"]):
+    """A DataLoader of batches that raises the failures reported by its workers.
 
     Raises:
-        UserError: while iterating, when an image has become unusable.
+        UserError: while iterating, if an image file is no longer usable.
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # no failures
-        with signals_held():  # until a worker has made up its mind about them
+        with signals_blocked():  # workers inherit the block, until `start_worker` handles signals
             batches = super().__iter__()
         for batch in batches:
-            if isinstance(batch, Failure):
-                raise UserError(batch.sentence)
+            if isinstance(batch, LoadFailure):
+                raise UserError(batch.message)
             yield batch
 
 
 class TrainLoader:
-    """The batches of every epoch, from any batch on; the workers live on between epochs."""
+    """Yields the batches of any epoch, from any batch on; its workers persist between epochs."""
 
-    def __init__(self, dataset: TrainSet, sampler: EpochSampler, *, workers: int) -> None:
+    def __init__(self, dataset: TrainDataset, sampler: EpochSampler, *, workers: int) -> None:
         self.dataset = dataset
         self._sampler = sampler
-        niceness = 0 if torch.cuda.is_available() else NICENESS
+        niceness = 0 if torch.cuda.is_available() else WORKER_NICENESS
         self._loader = _batch_loader(dataset, sampler, workers, niceness)
 
     def __len__(self) -> int:
-        """Batches of an epoch; the last may be smaller than the others."""
+        """Return the number of batches per epoch; the last batch may be smaller."""
         return len(self._sampler)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from number `start` on, as they would be without the ones before.
+        """Yield the batches of `epoch`, starting with batch `start`.
 
-        One epoch is read at a time: asking for another ends the one before.
+        The batches do not depend on `start`. Only one iteration can be active: starting another one
+        ends it.
         """
         self._sampler.seek(epoch, start)
-        for batch, counts in zip(self._loader, self._sampler.counts(), strict=True):
-            if counts:
+        for batch, has_images in zip(self._loader, self._sampler.has_own_images(), strict=True):
+            if has_images:
                 yield batch
             else:
                 yield batch._replace(
@@ -180,23 +190,24 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     stride: int = 32,
     shard: Shard = WHOLE_SHARD,
 ) -> TrainLoader:
-    """The loader for training.
+    """Build the loader for training.
 
     Args:
-        index: of the data set.
+        index: index of the data set.
         image_size: side of the samples, px.
         batch_size: images per batch.
-        hyp: the ranges of the augmentation.
-        seed: of the run.
-        workers: processes; 0 loads in this one. Never more than processors or batches.
+        hyp: hyper-parameters with the ranges of the augmentation.
+        seed: random seed of the run.
+        workers: number of worker processes, at most one per processor and per batch; 0 loads in the
+            main process.
         cache: decode and resize all images now, into memory (`ram`) or a file (`disk`).
-        augment: False gives plain letterboxed images.
-        rect: rectangular batches of similar images, without mosaics.
-        stride: of the network, px, for rectangular shapes.
-        shard: of every batch, where several processes share the work.
+        augment: False gives letterboxed images without augmentation.
+        rect: rectangular batches of images with similar aspect ratios, without mosaics.
+        stride: stride of the network, px, for rectangular shapes.
+        shard: this process's shard of every batch.
     """
     if hyp.copy_paste > 0:
-        log.warning("copy_paste has no effect: it needs outlines of objects, and these are boxes.")
+        log.warning("copy_paste has no effect: it needs segment labels, and labels are boxes.")
     if rect:
         plan = rectangular_batches(index.sizes, batch_size, image_size, stride=stride, pad=0.0)
     else:
@@ -204,18 +215,20 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     ranges = augment_ranges(hyp) if augment else None
     if ranges is not None and rect:
         ranges = dataclasses.replace(ranges, mosaic=0.0)
-    shrinking = cv2.INTER_LINEAR if augment else cv2.INTER_AREA
+    shrink_interpolation = cv2.INTER_LINEAR if augment else cv2.INTER_AREA
     workers = usable_workers(workers, len(plan.batches))
-    images = open_images(index, image_size, shrinking=shrinking, cache=cache, threads=workers)
+    images = open_image_store(
+        index, image_size, shrink_interpolation=shrink_interpolation, cache=cache, threads=workers
+    )
     neighbourhood = 0
     if ranges is not None and ranges.mosaic > 0:
-        neighbourhood = math.ceil(NEIGHBOURHOOD / batch_size) * batch_size
+        neighbourhood = math.ceil(MIN_NEIGHBOURHOOD / batch_size) * batch_size
         if isinstance(images, FileImages):
-            room = RECENT_BYTES // (CHANNELS * image_size**2)
+            room = MAX_RECENT_BYTES // (CHANNELS * image_size**2)
             images = RecentImages(images, min(neighbourhood, max(room, MOSAIC_TILES)))
-    dataset = TrainSet(index, images, plan.shapes, seed=seed, ranges=ranges)
+    dataset = TrainDataset(index, images, plan.shapes, seed=seed, ranges=ranges)
     sampler = EpochSampler(
-        plan.batches, seed=seed, keep_together=rect, neighbourhood=neighbourhood, shard=shard
+        plan.batches, seed=seed, shuffle_batches=rect, neighbourhood=neighbourhood, shard=shard
     )
     return TrainLoader(dataset, sampler, workers=workers)
 
@@ -231,16 +244,17 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
     stride: int = 32,
     cache: CacheKind | None = None,
 ) -> BatchLoader:
-    """The loader for evaluation: every image once, in rectangular batches unless `rect` is off.
+    """Build the loader for evaluation; it yields every image once.
 
     Args:
-        index: of the data set.
-        image_size: the longer side of the images, px.
+        index: index of the data set.
+        image_size: longer side of the images, px.
         batch_size: images per batch.
-        workers: processes; 0 loads in this one. Never more than processors or batches.
-        rect: sort by proportions and letterbox to the least shape; else to squares.
-        pad: strides to add to rectangular shapes before rounding up.
-        stride: of the network, px.
+        workers: number of worker processes, at most one per processor and per batch; 0 loads in the
+            main process.
+        rect: sort by aspect ratio and letterbox to the smallest common shape; otherwise to squares.
+        pad: number of strides to add to rectangular shapes before rounding up.
+        stride: stride of the network, px.
         cache: decode and resize all images now, into memory (`ram`) or a file (`disk`).
     """
     if rect:
@@ -248,30 +262,32 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
     else:
         plan = square_batches(len(index), batch_size, image_size)
     workers = usable_workers(workers, len(plan.batches))
-    images = open_images(index, image_size, shrinking=cv2.INTER_AREA, cache=cache, threads=workers)
+    images = open_image_store(
+        index, image_size, shrink_interpolation=cv2.INTER_AREA, cache=cache, threads=workers
+    )
     batches = [batch.tolist() for batch in plan.batches]
-    return _batch_loader(EvalSet(index, images, plan.shapes), batches, workers)
+    return _batch_loader(EvalDataset(index, images, plan.shapes), batches, workers)
 
 
 def augment_ranges(hyp: Hyp) -> AugmentRanges:
-    """What a hyp file says about the augmentation."""
+    """Return the ranges of the augmentation from hyper-parameters."""
     return AugmentRanges(
         **{field.name: getattr(hyp, field.name) for field in fields(AugmentRanges)}
     )
 
 
 def _batch_loader(
-    dataset: TrainSet | EvalSet,
+    dataset: TrainDataset | EvalDataset,
     batches: EpochSampler | list[list[int]],
     workers: int,
     niceness: int = 0,
 ) -> BatchLoader:
-    """A loader of what the data set makes of each of `batches`."""
+    """Build a loader that indexes the data set with each item of `batches`."""
     return BatchLoader(
         dataset,
         sampler=batches,
-        batch_size=None,  # the data set puts batches together
-        collate_fn=_as_it_is,  # type: ignore[arg-type] # gets what the data set gives
+        batch_size=None,  # the data set returns whole batches
+        collate_fn=_identity,  # type: ignore[arg-type] # takes a batch, not a list of samples
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=partial(start_worker, niceness=niceness),
@@ -279,5 +295,5 @@ def _batch_loader(
     )
 
 
-def _as_it_is(batch: Batch | Failure) -> Batch | Failure:
+def _identity(batch: Batch | LoadFailure) -> Batch | LoadFailure:
     return batch

@@ -1,11 +1,11 @@
-"""Where a data set lies: the rules that turn the `path:` of a data-set file into a folder."""
+"""Location of a data set: how the `path:` of a data-set file is resolved to a folder."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from utils.datasets.cache_files import cache_home, writable
+from utils.datasets.cache_files import cache_home, is_writable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATASETS_VARIABLE = "YOLO_DATASETS_DIR"
@@ -13,21 +13,22 @@ DATASETS_FOLDER = "datasets"
 
 
 def find_root(entry: str, beside: Path) -> Path:
-    """The folder meant by the `path:` entry of a data-set file that lies in the folder `beside`.
+    """Resolve the `path:` entry of a data-set file in the folder `beside`.
 
-    No entry, or one like `.`, means relative to the file itself; an absolute path means itself.
-    Otherwise the first of these that exists (NAME is the entry without leading `..`, `.` and
-    `datasets`; for ../datasets/coco128 it is coco128):
+    An empty entry, or one like `.`, is relative to the data-set file. An absolute path is used as
+    it is. Otherwise the result is the first of these folders that exists (NAME is the entry without
+    leading `..`, `.` and `datasets`; for ../datasets/coco128 it is coco128):
 
     1. $YOLO_DATASETS_DIR/NAME, if the variable is set, then with only the last part of NAME
     2. the entry relative to the working directory, to the repository, and to the file
     3. datasets/NAME beside the repository
     4. datasets/NAME in the user's cache folder
 
-    If none exists: the first of 1, 3 and 4 where a folder could be made, for downloading to.
+    If none exists, the result is the first of 1, 3 and 4 that is writable, as the folder to
+    download to.
 
     Raises:
-        RuntimeError: the entry begins with `~` and the name of somebody unknown.
+        RuntimeError: the entry begins with `~` and an unknown user name.
     """
     given = Path(entry).expanduser()
     name = _bare_name(given)
@@ -46,12 +47,12 @@ def find_root(entry: str, beside: Path) -> Path:
     ]
     found = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if found is None:
-        found = next((home for home in homes if writable(home)), homes[-1]) / name
+        found = next((home for home in homes if is_writable(home)), homes[-1]) / name
     return found.resolve()
 
 
 def _bare_name(given: Path) -> Path | None:
-    """The entry without leading `..`, `.` and `datasets`; None if nothing else is in it."""
+    """Return the entry without leading `..`, `.` and `datasets`; None if nothing else is left."""
     parts = list(given.parts)
     while parts and parts[0] in ("..", ".", DATASETS_FOLDER):
         parts.pop(0)

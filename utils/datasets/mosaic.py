@@ -1,8 +1,8 @@
-"""Composing a picture from images that lie on a canvas, of which a warp shows a part.
+"""Compose an output image from one or four images: lay them out on a canvas, then warp the canvas.
 
-The canvas is a way to speak of places. Where the warp only scales and moves, which is the default,
-every image goes straight into the picture; else as much of the canvas is painted as is seen.
-Images of which nothing is seen are not loaded.
+If the warp only scales and translates, which is the default, the canvas is virtual: every image is
+resized directly into the output. Otherwise the visible part of the canvas is rendered and warped.
+Images that are not visible are not loaded.
 """
 
 from __future__ import annotations
@@ -14,75 +14,75 @@ import cv2
 import numpy as np
 
 from utils.datasets.affine import (
-    Stretch,
+    AxisResize,
     Warp,
-    seen_window,
+    resize_along_axis,
+    resize_into,
     still_visible,
-    stretch,
-    stretch_image,
+    visible_window,
     warp_boxes,
     warp_image,
     warp_matrix,
 )
-from utils.datasets.augment import IGNORED, Picture
+from utils.datasets.augment import IGNORE_CLASS, LabeledImage
 from utils.datasets.labels import to_pixels
-from utils.datasets.letterbox import PADDING_GREY, border_offset, fitting_ratio, scaled_size
+from utils.datasets.letterbox import PADDING_GREY, border_offset, resize_ratio, scaled_size
 
-Load = Callable[[int], np.ndarray]
-"""Gives an image by its data-set index: uint8 [height, width, 3], RGB; not written to."""
+LoadImage = Callable[[int], np.ndarray]
+"""Loads an image by its data-set index: uint8 [height, width, 3], RGB, read-only."""
 
 
 class Tile(NamedTuple):
-    """An image on the canvas, with what is known of it before it is loaded."""
+    """An image on the canvas, before it is loaded."""
 
     image: int
     """Data-set index."""
     size: tuple[int, int]
     """(height, width) of the image, px."""
     rows: np.ndarray
-    """[k, 5]: class or IGNORED, cx, cy, w, h, normalised to the image."""
+    """[k, 5]: class or IGNORE_CLASS, cx, cy, w, h, normalised to the image."""
 
 
 class Place(NamedTuple):
-    """Where a tile lies, px of the canvas; it may be outside."""
+    """Position of a tile, px of the canvas; it may extend beyond the canvas."""
 
     x: tuple[int, int]
-    """Its left edge and its right one."""
+    """Left and right edge."""
     y: tuple[int, int]
-    """Its upper edge and its lower one."""
+    """Top and bottom edge."""
 
 
 class Layout(NamedTuple):
-    """Images on a canvas. None covers another."""
+    """Images on a canvas, without overlap."""
 
     tiles: Sequence[Tile]
     places: Sequence[Place]
-    """Of each tile."""
+    """Position of each tile."""
     canvas: tuple[int, int]
     """(height, width), px."""
 
 
 class _Objects(NamedTuple):
-    """What is in one tile, on the canvas and in the picture."""
+    """The labels of one tile, on the canvas and in the output."""
 
     classes: np.ndarray
-    """[k]; IGNORED for a region."""
+    """[k]: class of each box; IGNORE_CLASS for an ignore region."""
     before: np.ndarray
     """float64 [k, 4]: corners, px of the canvas, clipped to it."""
     after: np.ndarray
-    """float64 [k, 4]: corners, px of the picture; they may be outside."""
+    """float64 [k, 4]: corners, px of the output, not clipped."""
 
 
 _NOTHING = _Objects(np.empty(0, np.float32), np.empty((0, 4)), np.empty((0, 4)))
 
 
 def mosaic_layout(tiles: Sequence[Tile], centre: tuple[int, int], side: int) -> Layout:
-    """Four images around `centre` on a canvas of twice `side`, cut off at its edges.
+    """Lay out four images around `centre` on a canvas of twice `side`.
 
     Args:
         tiles: top left, top right, bottom left, bottom right.
-        centre: (x, y) at which their inner corners meet, px.
-        side: of the picture to be made from the canvas.
+        centre: (x, y) where their inner corners meet, px.
+        side: side of the output image, px.
     """
     places = []
     for position, tile in enumerate(tiles):
@@ -95,40 +95,43 @@ def mosaic_layout(tiles: Sequence[Tile], centre: tuple[int, int], side: int) -> 
 
 
 def letterbox_layout(tile: Tile, shape: tuple[int, int]) -> Layout:
-    """One image in the middle of a canvas of `shape` (height, width), as large as fits."""
-    height, width = scaled_size(tile.size, fitting_ratio(tile.size, shape, scale_up=True))
+    """Lay out one image, scaled to fit, in the middle of a canvas of `shape` (height, width)."""
+    height, width = scaled_size(tile.size, resize_ratio(tile.size, shape, scale_up=True))
     left, top = border_offset(((shape[1] - width) / 2, (shape[0] - height) / 2))
     return Layout([tile], [Place((left, left + width), (top, top + height))], shape)
 
 
-def compose(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> Picture:
-    """Fill `out` with what the warp shows of the canvas; without the objects that are lost in it.
+def compose(layout: Layout, warp: Warp, load: LoadImage, out: np.ndarray) -> LabeledImage:
+    """Warp the canvas into `out`, and drop the boxes that are no longer usable.
 
-    Of an ignore region all that is visible stays: the least part of it may show half an object.
+    Ignore regions are kept as long as any part is visible, because even a small part may show half
+    an object.
 
     Args:
-        layout: what lies on the canvas.
-        warp: from the canvas to the picture.
-        load: gives the images.
-        out: uint8 [height, width, 3], the picture's image, written to.
+        layout: the images on the canvas.
+        warp: transform from the canvas to the output.
+        load: loads an image.
+        out: uint8 [height, width, 3], overwritten with the output image.
     """
-    paint = _paint_straight if warp.is_straight else _paint_warped
-    objects = [_NOTHING, *paint(layout, warp, load, out)]
+    compose_tiles = _compose_by_resizing if warp.is_axis_aligned else _compose_by_warping
+    objects = [_NOTHING, *compose_tiles(layout, warp, load, out)]
     classes, before, after = (np.concatenate(part) for part in zip(*objects, strict=True))
     after = after.clip(0, out.shape[1::-1] * 2)
     keep = np.where(
-        classes == IGNORED,
+        classes == IGNORE_CLASS,
         (after[:, 2:] > after[:, :2]).all(axis=1),
         still_visible(before, after, warp.scale),
     )
-    return Picture(out, classes[keep], after[keep])
+    return LabeledImage(out, classes[keep], after[keep])
 
 
-def _paint_straight(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> list[_Objects]:
-    """Stretch each tile onto its own rectangle of the picture, and its boxes along with it."""
-    seen: list[tuple[int, Stretch, Stretch]] = []
+def _compose_by_resizing(
+    layout: Layout, warp: Warp, load: LoadImage, out: np.ndarray
+) -> list[_Objects]:
+    """Resize each tile into its rectangle of the output, and map its boxes the same way."""
+    seen: list[tuple[int, AxisResize, AxisResize]] = []
     for number in range(len(layout.tiles)):
-        across, down = (_along(axis, layout, number, warp, out) for axis in (0, 1))
+        across, down = (_resize_along(axis, layout, number, warp, out) for axis in (0, 1))
         if across and down:
             seen.append((number, across, down))
     covered = sum((x.stop - x.start) * (y.stop - y.start) for _, x, y in seen)
@@ -137,7 +140,7 @@ def _paint_straight(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> 
     objects = []
     for number, across, down in seen:
         tile = layout.tiles[number]
-        stretch_image(load(tile.image), across, down, out)
+        resize_into(load(tile.image), across, down, out)
         if len(tile.rows):
             before = _on_canvas(layout, number)
             after = before * ((across.scale, down.scale) * 2) + (across.shift, down.shift) * 2
@@ -145,23 +148,27 @@ def _paint_straight(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> 
     return objects
 
 
-def _along(axis: int, layout: Layout, number: int, warp: Warp, out: np.ndarray) -> Stretch | None:
-    """How a tile is stretched along x, 0, or y, 1."""
-    picture, canvas = out.shape[1 - axis], layout.canvas[1 - axis]
-    return stretch(
+def _resize_along(
+    axis: int, layout: Layout, number: int, warp: Warp, out: np.ndarray
+) -> AxisResize | None:
+    """Map a tile to the output along an axis: 0 is x, 1 is y."""
+    output, canvas = out.shape[1 - axis], layout.canvas[1 - axis]
+    return resize_along_axis(
         layout.places[number][axis],
         layout.tiles[number].size[1 - axis],
         canvas,
         scale=warp.scale,
-        shift=warp.centre[axis] * picture - warp.scale * canvas / 2,
-        picture=picture,
+        shift=warp.centre[axis] * output - warp.scale * canvas / 2,
+        output=output,
     )
 
 
-def _paint_warped(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> list[_Objects]:
-    """Paint the part of the canvas that is seen, and warp it into the picture."""
+def _compose_by_warping(
+    layout: Layout, warp: Warp, load: LoadImage, out: np.ndarray
+) -> list[_Objects]:
+    """Render the visible part of the canvas, and warp it into the output."""
     matrix = warp_matrix(warp, layout.canvas, out.shape[:2])
-    left, top, right, bottom = seen_window(matrix, layout.canvas, out.shape[:2])
+    left, top, right, bottom = visible_window(matrix, layout.canvas, out.shape[:2])
     if right <= left or bottom <= top:
         out[:] = PADDING_GREY
         return []
@@ -187,7 +194,7 @@ def _paint_warped(layout: Layout, warp: Warp, load: Load, out: np.ndarray) -> li
 
 
 def _on_canvas(layout: Layout, number: int) -> np.ndarray:
-    """Boxes of a tile: [k, 4], corners, px of the canvas, clipped to it."""
+    """Return the boxes of a tile: [k, 4], corners, px of the canvas, clipped to it."""
     (x1, x2), (y1, y2) = layout.places[number]
     boxes = to_pixels(layout.tiles[number].rows, (y2 - y1, x2 - x1), (x1, y1))
     return boxes.clip(0, layout.canvas[::-1] * 2)

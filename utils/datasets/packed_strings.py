@@ -1,4 +1,4 @@
-"""Many strings in two arrays, for what each loader process gets a copy of."""
+"""Many strings packed into two arrays, which loader workers can share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class PackedStrings(Sequence[str]):
-    """A sequence of `n` strings that holds no Python object for each of them.
+    """A sequence of `n` strings without a Python object per string.
 
-    A list of 120,000 paths is as many objects, whose reference counts make a forked process copy
-    their pages, and a spawned one receive them all; an array of numpy's strings makes each as long
-    as the longest.
+    A list of 120,000 paths is 120,000 objects. Their reference counts make a forked process copy
+    the memory pages, and a spawned process receives all objects. A numpy array of strings stores
+    each string at the length of the longest.
 
     Args:
-        content: uint8, all strings in UTF-8, one behind the other.
+        content: uint8, all strings in UTF-8, concatenated.
         offsets: int64 [n + 1]; string i is `content[offsets[i]:offsets[i + 1]]`.
     """
 
@@ -29,7 +29,7 @@ class PackedStrings(Sequence[str]):
         """Pack strings.
 
         Raises:
-            UnicodeEncodeError: one cannot be written as UTF-8.
+            UnicodeEncodeError: a string cannot be encoded as UTF-8.
         """
         encoded = [string.encode() for string in strings]
         offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
@@ -43,8 +43,8 @@ class PackedStrings(Sequence[str]):
     @overload
     def __getitem__(self, i: slice) -> list[str]: ...
     def __getitem__(self, i: int | slice) -> str | list[str]:
-        """String `i`, or a list of those of a slice."""
-        numbers = range(len(self))[i]  # checks, and counts negative ones from the end
+        """Return string `i`, or a list of the strings of a slice."""
+        numbers = range(len(self))[i]  # checks the bounds and resolves negative indices
         return [self._at(k) for k in numbers] if isinstance(numbers, range) else self._at(numbers)
 
     def __iter__(self) -> Iterator[str]:

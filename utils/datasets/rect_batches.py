@@ -1,4 +1,4 @@
-"""Rectangular batches: images of similar proportions together, in the least shape that fits all."""
+"""Rectangular batches: images of similar aspect ratios, in the smallest shape that fits them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import NamedTuple
 import numpy as np
 
 
-def whole_strides(side: int, stride: int) -> int:
-    """A side rounded up to a multiple of the stride, which the network needs; px."""
+def round_up_to_stride(side: int, stride: int) -> int:
+    """Round a side up to a multiple of the network's stride, px."""
     return math.ceil(side / stride) * stride
 
 
 class BatchPlan(NamedTuple):
-    """Which images form a batch and the shape that each is letterboxed to; `n` images."""
+    """The images of each batch, and the shape that each of the `n` images is letterboxed to."""
 
     batches: tuple[np.ndarray, ...]
-    """int64, the data-set indices of each batch."""
+    """int64: the data-set indices of each batch."""
     shapes: np.ndarray
-    """int64 [n, 2]: height and width by data-set index."""
+    """int64 [n, 2]: height and width by data-set index, px."""
 
 
 def square_batches(count: int, batch_size: int, side: int) -> BatchPlan:
-    """Images in the data set's order, all in squares of `side` px."""
+    """Batch images in the order of the data set, all with squares of `side` px."""
     return BatchPlan(
         _split(np.arange(count), batch_size), np.full((count, 2), side, dtype=np.int64)
     )
@@ -32,18 +32,18 @@ def square_batches(count: int, batch_size: int, side: int) -> BatchPlan:
 def rectangular_batches(
     sizes: np.ndarray, batch_size: int, side: int, *, stride: int, pad: float
 ) -> BatchPlan:
-    """Images sorted by height over width, each batch in a shape that holds its extremes.
+    """Batch images sorted by height over width; each batch has the shape that fits its extremes.
 
     Args:
         sizes: [n, 2], height and width of the images.
-        batch_size: images in a batch.
-        side: px of the longer side.
-        stride: of the network; sides are rounded up to multiples of it.
-        pad: strides to add before rounding.
+        batch_size: images per batch.
+        side: longer side of the shapes, px.
+        stride: stride of the network, px; sides are rounded up to multiples of it.
+        pad: number of strides to add before rounding up.
     """
     aspects = sizes[:, 0] / sizes[:, 1]
-    # Many images have the very same proportions, and which of them comes into a batch of wider ones
-    # decides its shape; the published results were measured with the order of numpy's default sort.
+    # Many images have exactly the same aspect ratio, and their order decides the shapes of the
+    # batches. The published results were measured with the order of numpy's default sort.
     batches = _split(np.argsort(aspects), batch_size)
     shapes = np.empty((len(sizes), 2), np.int64)
     for batch in batches:
@@ -53,7 +53,7 @@ def rectangular_batches(
 
 
 def _shape_for(least: float, greatest: float) -> tuple[float, float]:
-    """(height, width), the longer one 1, that holds aspects (h / w) from `least` to `greatest`."""
+    """Return (height, width), the longer one 1, that fits aspects (h / w) `least` to `greatest`."""
     if greatest < 1:  # all are wide
         return greatest, 1.0
     if least > 1:  # all are high

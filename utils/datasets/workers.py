@@ -1,4 +1,4 @@
-"""The processes that prepare batches: how many, and how they start and end."""
+"""Worker processes of the loaders: their number, initialization and termination."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 
 
 def usable_workers(wanted: int, batches: int) -> int:
-    """At most one process per processor, and per batch."""
+    """Limit the number of workers to one per processor and one per batch."""
     return min(wanted, os.cpu_count() or 1, batches)
 
 
 @contextmanager
-def signals_held() -> Iterator[None]:
-    """Let signals wait, here and in the processes that are started meanwhile."""
+def signals_blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM in this process and in processes started within the context."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -31,14 +31,14 @@ def signals_held() -> Iterator[None]:
 
 
 def start_worker(worker: int, *, niceness: int) -> None:
-    """Keep each worker to one thread: there are as many workers as processors.
+    """Initialize a loader worker: one thread, and no reaction to signals that stop a run.
 
-    And let it outlive the signals that ask a run to stop, which terminals and schedulers send to
-    every process: the run finishes its step first, and then ends its workers itself.
+    There can be one worker per processor, so each uses one thread. Terminals and schedulers send
+    signals to every process, but the run finishes its step first and then stops its workers itself.
 
     Args:
-        worker: its number.
-        niceness: by which it lets others go first, 0 for not at all; see nice(2).
+        worker: index of the worker.
+        niceness: increment of its niceness, see nice(2); 0 for none.
     """
     if niceness and hasattr(os, "nice"):  # not on Windows
         os.nice(niceness)
@@ -49,11 +49,11 @@ def start_worker(worker: int, *, niceness: int) -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows, where SIGTERM ends workers
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_obey_parent_alone, daemon=True).start()
+        threading.Thread(target=_exit_on_parent_sigterm, daemon=True).start()
 
 
-def _obey_parent_alone() -> None:
-    """End this process when its parent sends SIGTERM, as multiprocessing does to clean up."""
+def _exit_on_parent_sigterm() -> None:
+    """Exit when the parent process sends SIGTERM, as multiprocessing does to clean up."""
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
         pass
     os._exit(0)

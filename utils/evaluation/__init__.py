@@ -1,1 +1,1 @@
-"""How good the detector is: matching, average precision, the validation loop."""
+"""Evaluation: the validation loop, detection metrics, COCO and CityPersons benchmarks."""

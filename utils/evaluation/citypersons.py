@@ -1,4 +1,4 @@
-"""The miss rate of a detector that is being validated: images are known by their names."""
+"""Miss rate of a detector during validation; images are identified by their names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import numpy as np
 from torch import Tensor
 
 from utils.datasets.dataset import Batch
-from utils.datasets.description import MISS_RATE, DatasetDescription, truth_file
+from utils.datasets.description import MISS_RATE_KEY, DatasetDescription, truth_file
 from utils.errors import UserError
-from utils.evaluation.citypersons_files import PedestrianDetections, PedestrianTruth, read_truth
+from utils.evaluation.citypersons_files import (
+    PedestrianDetections,
+    PedestrianGroundTruth,
+    read_ground_truth,
+)
 from utils.evaluation.evaluate import to_original
 from utils.evaluation.miss_rate import MissRate, log_miss_rates, miss_rates, percentages
 
@@ -23,49 +27,52 @@ PEDESTRIAN_NAMES = ("pedestrian", "person")
 
 
 class PedestrianTarget(NamedTuple):
-    """What a detector is judged by."""
+    """Ground truth that a detector is evaluated against."""
 
-    truth: PedestrianTruth
+    truth: PedestrianGroundTruth
     label: int
-    """Index of the class whose detections count."""
+    """Index of the pedestrian class."""
 
 
 def pedestrian_target(
     description: DatasetDescription, names: Sequence[str], images: Sequence[str]
 ) -> PedestrianTarget | None:
-    """The ground truth that a data-set file names for its val images; None if it names none.
+    """Return the ground truth that a data-set file gives for its val images; None if it has none.
 
     Args:
-        description: of the data set.
-        names: the classes that are told apart.
-        images: the files to be validated.
+        description: the data-set file.
+        names: names of the evaluated classes.
+        images: paths of the evaluated images.
 
     Raises:
-        UserError: the ground truth cannot be read, is of other images, or no class is pedestrians.
+        UserError: the ground truth cannot be read, is of other images, or there is no pedestrian
+            class.
     """
-    file = truth_file(description, MISS_RATE)
+    file = truth_file(description, MISS_RATE_KEY)
     if file is None:
         return None
     if not file.exists():
         raise UserError(
-            f"{file}, which judges pedestrians, is not there; put it there, or remove "
-            f"`{MISS_RATE}:` from {description.path}."
+            f"{file} does not exist; put the ground truth of the miss rate there, or remove "
+            f"`{MISS_RATE_KEY}:` from {description.path}."
         )
-    truth = read_truth(file)
+    truth = read_ground_truth(file)
     stems = {Path(name).stem for name in truth.image_names}
     if len(stems) < len(truth.image_names):
-        raise UserError(f"{file} has images of the same name, or without; name them by `im_name`.")
-    mine = {Path(image).stem: image for image in images}
-    strange = next((image for stem, image in mine.items() if stem not in stems), None)
-    if strange is not None:
         raise UserError(
-            f"{file} has no image named as {strange}; judge the images it is for, or correct "
-            f"`{MISS_RATE}:` in {description.path}."
+            f"{file} has images with the same name or without a name; give each a unique `im_name`."
         )
-    if len(mine) < len(stems):
+    evaluated = {Path(image).stem: image for image in images}
+    unknown = next((image for stem, image in evaluated.items() if stem not in stems), None)
+    if unknown is not None:
+        raise UserError(
+            f"{file} has no image with the name of {unknown}; evaluate its own images, or correct "
+            f"`{MISS_RATE_KEY}:` in {description.path}."
+        )
+    if len(evaluated) < len(stems):
         log.warning(
-            "%d images of %s are not among those validated; their pedestrians count as missed.",
-            len(stems) - len(mine),
+            "%d images of %s are not evaluated; their pedestrians count as missed.",
+            len(stems) - len(evaluated),
             file,
         )
     return PedestrianTarget(truth, _pedestrian_label(names))
@@ -78,16 +85,16 @@ def _pedestrian_label(names: Sequence[str]) -> int:
         if name in names:
             return list(names).index(name)
     raise UserError(
-        f"the miss rate is that of pedestrians, but the classes are {', '.join(names):.80}; "
-        f"call one of them {PEDESTRIAN_NAMES[0]}."
+        f"the miss rate needs a class for pedestrians, but the classes are {', '.join(names):.80}; "
+        f"rename one of them to {PEDESTRIAN_NAMES[0]}."
     )
 
 
 class MissRateEvaluator:
-    """Observer of one evaluation: collects the detections of pedestrians, then judges them.
+    """Observer of one evaluation that collects detections of pedestrians and evaluates them.
 
     Args:
-        target: what to judge by.
+        target: the ground truth.
     """
 
     def __init__(self, target: PedestrianTarget) -> None:
@@ -99,27 +106,30 @@ class MissRateEvaluator:
         """Collect the detections of a batch, in pixels of the original images."""
         for frame, found in zip(batch.frames, detections, strict=True):
             position = self._positions[Path(frame.path).stem]
-            mine = to_original(found[found[:, 5] == self._label], frame).double().numpy()
-            boxes = np.concatenate([mine[:, :2], mine[:, 2:4] - mine[:, :2]], axis=1)
-            images = np.full(len(mine), position)
-            self._found.append(PedestrianDetections(images, boxes, mine[:, 4]))
+            rows = to_original(found[found[:, 5] == self._label], frame).double().numpy()
+            boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1)
+            images = np.full(len(rows), position)
+            self._found.append(PedestrianDetections(images, boxes, rows[:, 4]))
 
     def rates(self) -> tuple[MissRate, ...]:
-        """The miss rates of all detections seen."""
-        nothing = PedestrianDetections(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0))
-        columns = zip(nothing, *self._found, strict=True)
+        """Return the miss rates of all collected detections."""
+        empty = PedestrianDetections(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0))
+        columns = zip(empty, *self._found, strict=True)
         return miss_rates(self._truth, PedestrianDetections(*map(np.concatenate, columns)))
 
-    def report(self, picture: Path | None) -> dict[str, object]:
-        """Log the miss rates, and draw them unless there is no picture to be.
+    def report(self, plot: Path | None) -> dict[str, object]:
+        """Log the miss rates and plot their curves.
+
+        Args:
+            plot: image file to write; None for no plot.
 
         Returns:
-            For metrics.json: percent by subset.
+            Entry for metrics.json: miss rate of each subset in percent.
         """
         rates = self.rates()
         log_miss_rates(rates)
-        if picture is not None:
-            from utils.evaluation.curves import save_miss_rate_curves  # and matplotlib
+        if plot is not None:
+            from utils.evaluation.curves import save_miss_rate_curves  # imports matplotlib
 
-            save_miss_rate_curves(rates, picture)
+            save_miss_rate_curves(rates, plot)
         return {"miss_rate_percent": percentages(rates)}

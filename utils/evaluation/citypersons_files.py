@@ -1,4 +1,4 @@
-"""The files of the CityPersons benchmark: ground truth and detections, as packed arrays."""
+"""Reads the files of the CityPersons benchmark, ground truth and detections, into arrays."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from utils.errors import UserError
 from utils.evaluation.metrics import Bools, Floats, Ints
 from utils.files.json_file import JsonObject, number_column, read_json
 
-PEDESTRIAN = 1
-"""The only category that the benchmark judges; its files put all others under it, as ignored."""
+PEDESTRIAN_ID = 1
+"""The only category that the benchmark evaluates; its files mark all others as ignored."""
 BOX_COLUMNS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class PedestrianTruth:
-    """What there is to be found: `i` images with `g` boxes."""
+class PedestrianGroundTruth:
+    """Ground truth of `i` images with `g` boxes."""
 
     path: Path
-    """The file."""
+    """File of the ground truth."""
     image_ids: Ints
-    """The benchmark's numbers, ascending, [i]; elsewhere an image is its position herein."""
+    """The benchmark's image ids, ascending, [i]; `image` holds positions in this array."""
     image_names: tuple[str, ...]
     """File names of the images, in the order of `image_ids`."""
     image: Ints
@@ -34,42 +34,44 @@ class PedestrianTruth:
     height: Floats
     """Height of the whole person, pixels, [g]."""
     visibility: Floats
-    """Share of the person that is not hidden, [g]."""
+    """Visible fraction of the person, [g]."""
     ignore: Bools
-    """Neither to be found nor wrong to find, [g]."""
+    """Whether a box is ignored: neither a miss nor, if detected, a false positive, [g]."""
 
 
 class PedestrianDetections(NamedTuple):
-    """What a detector says is there: `d` boxes."""
+    """Detections: `d` boxes."""
 
     image: Ints
-    """Position of each box's image in `PedestrianTruth.image_ids`, [d]."""
+    """Position of each box's image in `PedestrianGroundTruth.image_ids`, [d]."""
     boxes: Floats
     """Left, top, width, height in pixels of the image, [d, 4]."""
     score: Floats
-    """Confidence, [d]; higher is surer."""
+    """Confidence, [d]."""
 
 
-def read_truth(path: Path) -> PedestrianTruth:
-    """Read ground truth in the benchmark's format, as val_gt.json.
+def read_ground_truth(path: Path) -> PedestrianGroundTruth:
+    """Read ground truth in the format of the benchmark's val_gt.json.
 
     Raises:
-        UserError: it cannot be read or is something else.
+        UserError: the file cannot be read or has another format.
     """
     content = read_json(path)
     if not isinstance(content, dict):
         content = {}
-    images, everything = content.get("images"), content.get("annotations")
-    if not isinstance(images, list) or not images or not isinstance(everything, list):
-        raise UserError(f"{path} has no `images` and `annotations`; give the benchmark's file.")
+    images, rows = content.get("images"), content.get("annotations")
+    if not isinstance(images, list) or not images or not isinstance(rows, list):
+        raise UserError(
+            f"{path} has no `images` and `annotations`; give the benchmark's val_gt.json."
+        )
     origin = f"{path}: annotations"
     image_ids = number_column(images, "id", f"{path}: images").astype(np.int64)
     order = np.argsort(image_ids, kind="stable")
     names = [str(images[i].get("im_name") or images[i].get("file_name", "")) for i in order]
     if len(np.unique(image_ids)) < len(image_ids):
-        raise UserError(f"{path} has images with the same id; number them anew.")
-    annotations = _pedestrians(everything, origin)
-    return PedestrianTruth(
+        raise UserError(f"{path} has images with the same id; give each image a unique id.")
+    annotations = _pedestrians(rows, origin)
+    return PedestrianGroundTruth(
         path=path,
         image_ids=image_ids[order],
         image_names=tuple(names),
@@ -81,20 +83,24 @@ def read_truth(path: Path) -> PedestrianTruth:
     )
 
 
-def read_detections(path: Path, truth: PedestrianTruth) -> PedestrianDetections:
-    """Read detections, a list of image_id, category_id, bbox and score, as COCO has them.
+def read_detections(path: Path, truth: PedestrianGroundTruth) -> PedestrianDetections:
+    """Read detections in COCO's format, a list of image_id, category_id, bbox and score.
 
     Raises:
-        UserError: it cannot be read, is something else, or is of other images than the truth.
+        UserError: the file cannot be read, has another format, or is of other images.
     """
     rows = read_json(path)
     if not isinstance(rows, list):
         raise UserError(
-            f"{path} is no list of detections; give image_id, category_id, bbox, score."
+            f"{path} is not a list of detections; "
+            "write image_id, category_id, bbox and score of each detection."
         )
     pedestrians = _pedestrians(rows, str(path))
     if rows and not pedestrians:
-        raise UserError(f"{path} has no detection of category_id {PEDESTRIAN}, the pedestrians'.")
+        raise UserError(
+            f"{path} has no detection with category_id {PEDESTRIAN_ID}; "
+            "use this id for pedestrians."
+        )
     return PedestrianDetections(
         image=_positions(pedestrians, str(path), truth.image_ids, truth.path),
         boxes=number_column(pedestrians, "bbox", str(path), BOX_COLUMNS),
@@ -104,17 +110,17 @@ def read_detections(path: Path, truth: PedestrianTruth) -> PedestrianDetections:
 
 def _pedestrians(rows: list[JsonObject], origin: str) -> list[JsonObject]:
     category = number_column(rows, "category_id", origin)
-    return [rows[i] for i in np.flatnonzero(category == PEDESTRIAN)]
+    return [rows[i] for i in np.flatnonzero(category == PEDESTRIAN_ID)]
 
 
 def _positions(rows: list[JsonObject], origin: str, image_ids: Ints, truth: Path) -> Ints:
-    """Where each row's image stands among ascending image ids, [rows]."""
+    """Return the position of each row's image in the ascending image ids, [rows]."""
     wanted = number_column(rows, "image_id", origin)
     positions = np.searchsorted(image_ids, wanted).clip(max=len(image_ids) - 1)
     unknown = np.flatnonzero(image_ids[positions] != wanted)
     if len(unknown):
         raise UserError(
-            f"{origin} names image_id {wanted[unknown[0]]:g}, which is none of the "
-            f"{len(image_ids)} images of {truth}; give files that belong together."
+            f"{origin} has image_id {wanted[unknown[0]]:g}, which is not one of the "
+            f"{len(image_ids)} images of {truth}; give files of the same images."
         )
     return positions

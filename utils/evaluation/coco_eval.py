@@ -1,4 +1,4 @@
-"""COCO's side of a validation: the results file, the ground truth and the twelve figures."""
+"""COCO benchmark of a validation: results file, ground truth and COCO's 12 metrics."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from utils.errors import UserError
 from utils.evaluation.coco_json import (
     CocoResults,
     ImageId,
-    own_numbers,
-    published_numbers,
-    save_truth,
+    default_ids,
+    published_ids,
+    save_ground_truth,
 )
 from utils.evaluation.evaluate import Evaluation
 from utils.files.json_file import JsonObject, read_json
 
 log = logging.getLogger("yolo")
 
-TRUTH_FILE = "coco_ground_truth.json"
-FIGURES = (
+GROUND_TRUTH_FILE = "coco_ground_truth.json"
+METRICS = (
     ("AP", "average precision, IoU 0.50 to 0.95"),
     ("AP50", "average precision, IoU 0.50"),
     ("AP75", "average precision, IoU 0.75"),
@@ -46,21 +46,21 @@ FIGURES = (
     ("ARm", "average recall, 32x32 to 96x96 px"),
     ("ARl", "average recall, above 96x96 px"),
 )
-"""Short names and meanings, in the order of the libraries."""
+"""Short names and descriptions of COCO's 12 metrics, in the order of the libraries."""
 
 
 class CocoBenchmark:
-    """Observer of one evaluation: collects its detections, then lets COCO's tools judge them.
+    """Observer of one evaluation that collects detections and evaluates them with a COCO library.
 
     Args:
-        index: of the images.
-        names: of the classes that are told apart.
+        index: index of the images.
+        names: names of the evaluated classes.
         regions: ignore regions of the images, if there are any.
-        published: ground truth in COCO's format; made from the labels if None, if there is no such
-            file, or if it is of other images or classes.
+        published: ground-truth file in COCO's format. If it is None, does not exist, or is of other
+            images or classes, the ground truth is built from the labels.
 
     Raises:
-        UserError: the published file is something else.
+        UserError: the published file has another format.
     """
 
     def __init__(
@@ -71,49 +71,50 @@ class CocoBenchmark:
         published: Path | None,
     ) -> None:
         self._index, self._names, self._regions = index, names, regions
-        numbers = published_numbers(published, names, index.paths)
-        self._published = published if numbers else None
-        self._numbers = numbers or own_numbers(names, index.paths)
-        self._results = CocoResults(self._numbers.categories, self._numbers.images)
+        ids = published_ids(published, names, index.paths)
+        self._published = published if ids else None
+        self._ids = ids or default_ids(names, index.paths)
+        self._results = CocoResults(self._ids.categories, self._ids.images)
 
     def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
         """Collect the detections of a batch."""
         self._results(batch, detections)
 
     def report(self, evaluation: Evaluation, results: Path) -> dict[str, object]:
-        """Write the results file, and the ground truth beside it if it is made from the labels.
+        """Write the results file, and next to it a ground truth built from labels; log metrics.
 
         Args:
-            evaluation: our figures, to be logged beside COCO's.
-            results: the file to write.
+            evaluation: our metrics, logged next to COCO's.
+            results: the results file to write.
 
         Returns:
-            For metrics.json: the library and its figures; nothing if no library is installed.
+            Entry for metrics.json: library and metrics; {} if no library is installed.
         """
         self._results.save(results)
         truth = self._published
         if truth is None:
-            truth = results.with_name(TRUTH_FILE)
-            save_truth(self._index, self._names, self._numbers, self._regions, truth)
+            truth = results.with_name(GROUND_TRUTH_FILE)
+            save_ground_truth(self._index, self._names, self._ids, self._regions, truth)
         library = installed_library()
         if library is None:
             log.warning(
-                "COCO's own figures are left out: pip install faster-coco-eval (or pycocotools)."
+                "COCO metrics are skipped, no library is installed; "
+                "run: pip install faster-coco-eval (or pycocotools)."
             )
             return {}
-        figures = coco_figures(truth, results, self._numbers.images.values(), library)
-        log_coco_figures(figures, map50=evaluation.map50, map50_95=evaluation.map50_95)
-        return {"coco": {"library": figures.library, **figures.values}}
+        metrics = coco_metrics(truth, results, self._ids.images.values(), library)
+        log_coco_metrics(metrics, map50=evaluation.map50, map50_95=evaluation.map50_95)
+        return {"coco": {"library": metrics.library, **metrics.values}}
 
 
 class Library(NamedTuple):
-    """A package that evaluates; both have the same classes under different names."""
+    """A package that computes COCO metrics, and the names of its classes."""
 
     package: str
     data: tuple[str, str]
     """Module and class of data sets and results."""
-    judge: tuple[str, str]
-    """Module and class of the evaluation."""
+    evaluator: tuple[str, str]
+    """Module and class of the evaluator."""
 
 
 LIBRARIES = (
@@ -124,73 +125,75 @@ LIBRARIES = (
     ),
     Library("pycocotools", ("pycocotools.coco", "COCO"), ("pycocotools.cocoeval", "COCOeval")),
 )
-"""The faster one first."""
+"""In order of preference: the faster one first."""
 
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """What a library says of a results file."""
+    """COCO's 12 metrics of a results file."""
 
     library: str
-    """Name and version."""
+    """Name and version of the library."""
     values: dict[str, float | None]
-    """By the short names of `FIGURES`; None where there is nothing of the kind."""
+    """By the short names of `METRICS`; None if there are no labels of the kind."""
 
 
 def installed_library() -> Library | None:
-    """The first of `LIBRARIES` that is installed."""
+    """Return the first of `LIBRARIES` that is installed; None if there is none."""
     return next((lib for lib in LIBRARIES if find_spec(lib.data[0].partition(".")[0])), None)
 
 
-def coco_figures(
+def coco_metrics(
     truth: Path, results: Path, images: Collection[ImageId], library: Library
 ) -> CocoMetrics:
     """Evaluate a results file.
 
     Args:
-        truth: ground truth in COCO's format.
-        results: detections in COCO's format.
-        images: the ids of the images that were validated; others of the truth do not count.
-        library: what evaluates.
+        truth: file of the ground truth in COCO's format.
+        results: file of the detections in COCO's format.
+        images: ids of the evaluated images; other images of the ground truth are ignored.
+        library: library that computes the metrics.
 
     Raises:
-        UserError: the ground truth is something else.
+        UserError: the ground truth has another format.
     """
     try:
         content = _of_images(read_json(truth), images)
-        # The libraries want numbers for ids, and ids in data sets of one's own may be names.
+        # The libraries need integer ids, but the ids of custom data sets may be names.
         found = [{**row, "image_id": content.ids[row["image_id"]]} for row in read_json(results)]
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        with contextlib.redirect_stdout(io.StringIO()):  # silences pycocotools
             values = _run(library, content.dataset, found)
     except (KeyError, TypeError) as error:
-        raise UserError(f"{truth} is no ground truth of COCO; give its instances file.") from error
+        raise UserError(
+            f"{truth} is not a ground-truth file in COCO's format; give an instances file."
+        ) from error
     return CocoMetrics(
         library=f"{library.package} {version(library.package)}",
         values={
             name: None if value < 0 else value
-            for (name, _), value in zip(FIGURES, values, strict=True)
+            for (name, _), value in zip(METRICS, values, strict=True)
         },
     )
 
 
-def log_coco_figures(figures: CocoMetrics, *, map50: float, map50_95: float) -> None:
-    """Log the twelve figures, and ours where there is the like."""
+def log_coco_metrics(metrics: CocoMetrics, *, map50: float, map50_95: float) -> None:
+    """Log a table of COCO's 12 metrics, with our AP and AP50 next to COCO's."""
     ours = {"AP": f"{map50_95:.4f}", "AP50": f"{map50:.4f}"}
-    log.info("\nCOCO's figures by %s%s", figures.library.ljust(28), "theirs    ours")
-    for name, meaning in FIGURES:
-        value = figures.values[name]
-        theirs = "-" if value is None else f"{value:.4f}"
-        log.info("%s", f"{name:>6}  {meaning:<42}{theirs:>7}{ours.get(name, ''):>8}")
+    log.info("\nCOCO metrics by %s%s", metrics.library.ljust(37), "COCO    ours")
+    for name, meaning in METRICS:
+        value = metrics.values[name]
+        coco = "-" if value is None else f"{value:.4f}"
+        log.info("%s", f"{name:>6}  {meaning:<42}{coco:>7}{ours.get(name, ''):>8}")
 
 
 class _Content(NamedTuple):
     dataset: JsonObject
     ids: dict[ImageId, int]
-    """New number of each image, by its id."""
+    """New integer id of each image, by its original id."""
 
 
 def _of_images(content: JsonObject, images: Collection[ImageId]) -> _Content:
-    """The ground truth of some images, which are numbered from 1."""
+    """Return the ground truth of some images, with new ids from 1."""
     ids = {image: number for number, image in enumerate(images, 1)}
     dataset = {
         "info": {},
@@ -206,21 +209,21 @@ def _of_images(content: JsonObject, images: Collection[ImageId]) -> _Content:
 
 
 def _run(library: Library, dataset: JsonObject, found: list[JsonObject]) -> list[float]:
-    """The twelve figures, -1 for what there is not; all zero without detections."""
-    data_class, judge_class = (
-        getattr(import_module(module), name) for module, name in (library.data, library.judge)
+    """Return COCO's 12 metrics; -1 where there are no labels, zeros if there are no detections."""
+    data_class, evaluator_class = (
+        getattr(import_module(module), name) for module, name in (library.data, library.evaluator)
     )
     truth = data_class()
     truth.dataset = dataset
     truth.createIndex()
     if found:
-        judged = truth.loadRes(found)
-    else:  # pycocotools looks at the first result to see what kind they are
-        judged = data_class()
-        judged.dataset = {**dataset, "annotations": []}
-        judged.createIndex()
-    judge = judge_class(truth, judged, iouType="bbox")
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
-    return [float(value) for value in judge.stats[: len(FIGURES)]]
+        results = truth.loadRes(found)
+    else:  # loadRes of pycocotools fails without a first result
+        results = data_class()
+        results.dataset = {**dataset, "annotations": []}
+        results.createIndex()
+    evaluator = evaluator_class(truth, results, iouType="bbox")
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    return [float(value) for value in evaluator.stats[: len(METRICS)]]

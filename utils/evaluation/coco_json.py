@@ -1,4 +1,4 @@
-"""Ground truth in COCO's format: the published file, or one made from the labels."""
+"""Files in COCO's format: results, and ground truth (published, or built from the labels)."""
 
 from __future__ import annotations
 
@@ -23,38 +23,36 @@ from utils.files.json_file import JsonObject, read_json
 log = logging.getLogger("yolo")
 ImageId = int | str
 COCO_DATA = "coco.yaml"
-# COCO numbers its 80 classes from 1 to 90 and leaves these out.
+# COCO numbers its 80 classes from 1 to 90, without these ids.
 COCO_GAPS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in COCO_GAPS)
-BOX_DIGITS, SCORE_DIGITS = 3, 5  # after the point, in pixels and of 1
+BOX_DIGITS, SCORE_DIGITS = 3, 5  # decimal places; boxes are in pixels
 
 
-class CocoNumbers(NamedTuple):
-    """What a ground truth calls classes and images."""
+class CocoIds(NamedTuple):
+    """Ids of classes and images in a ground-truth file."""
 
     categories: tuple[int, ...]
-    """By class index."""
+    """Category ids by class index."""
     images: Mapping[str, ImageId]
-    """By path."""
+    """Image ids by path."""
 
 
-def own_numbers(names: Sequence[str], images: Sequence[str]) -> CocoNumbers:
-    """The numbers of ground truth that is made from the labels."""
-    return CocoNumbers(category_ids(names), image_ids(images))
+def default_ids(names: Sequence[str], images: Sequence[str]) -> CocoIds:
+    """Return the ids for ground truth that is built from the labels."""
+    return CocoIds(category_ids(names), image_ids(images))
 
 
-def published_numbers(
-    file: Path | None, names: Sequence[str], images: Sequence[str]
-) -> CocoNumbers | None:
-    """The numbers in a published file of ground truth; None if there is none for these images.
+def published_ids(file: Path | None, names: Sequence[str], images: Sequence[str]) -> CocoIds | None:
+    """Return the ids in a published ground-truth file; None if it does not exist or match.
 
     Args:
-        file: in COCO's format, such as instances_val2017.json; need not exist.
-        names: the classes that are told apart.
-        images: the files to be validated.
+        file: a file in COCO's format, such as instances_val2017.json; may not exist.
+        names: names of the evaluated classes.
+        images: paths of the evaluated images.
 
     Raises:
-        UserError: the file is something else.
+        UserError: the file has another format.
     """
     if file is None or not file.exists():
         return None
@@ -64,37 +62,46 @@ def published_numbers(
         by_name = {category["name"]: category["id"] for category in content["categories"]}
         _ = [row["image_id"] for row in content["annotations"]]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{file} is no ground truth of COCO; give its instances file.") from error
-    numbers = {image: by_stem.get(Path(image).stem) for image in images}
-    strange = [image for image, number in numbers.items() if number is None]
-    strange += [name for name in names if name not in by_name]
-    if strange:
-        log.warning("%s knows nothing of %s: the labels are the ground truth.", file, strange[0])
+        raise UserError(
+            f"{file} is not a ground-truth file in COCO's format; give an instances file."
+        ) from error
+    ids = {image: by_stem.get(Path(image).stem) for image in images}
+    unknown = [image for image, image_id in ids.items() if image_id is None]
+    unknown += [name for name in names if name not in by_name]
+    if unknown:
+        log.warning("%s does not have %s; using the labels as ground truth.", file, unknown[0])
         return None
-    return CocoNumbers(
+    return CocoIds(
         tuple(by_name[name] for name in names),
-        {image: number for image, number in numbers.items() if number is not None},
+        {image: image_id for image, image_id in ids.items() if image_id is not None},
     )
 
 
-def save_truth(
+def save_ground_truth(
     index: Index,
     names: Sequence[str],
-    numbers: CocoNumbers,
+    ids: CocoIds,
     regions: IgnoreRegions | None,
     path: Path,
 ) -> None:
-    """Write ground truth made from labels, which COCO's own tools read.
+    """Write ground truth built from labels, in COCO's format.
 
-    The area is that of the box, where COCO itself takes that of the object's outline, and an ignore
-    region, which is for all classes, is a crowd of every class that has labels.
+    The area is that of the box; COCO's own files have the area of the object's mask. An ignore
+    region applies to all classes: it becomes a crowd of every class that has labels.
+
+    Args:
+        index: index of the images and their labels.
+        names: names of the classes.
+        ids: ids of classes and images.
+        regions: ignore regions of the images, if there are any.
+        path: the file to write.
     """
     labelled = np.unique(index.boxes[:, 0]).astype(int).tolist()
     images: list[JsonObject] = []
     annotations: list[JsonObject] = []
     for i, image in enumerate(index.paths):
         height, width = size = index.sizes[i].tolist()
-        place = {"id": numbers.images[image], "file_name": Path(image).name}
+        place = {"id": ids.images[image], "file_name": Path(image).name}
         images.append({**place, "width": width, "height": height})
         rows = [(row, int(row[0]), 0) for row in index.labels(i)]
         for region in regions.of(i) if regions is not None else ():
@@ -103,16 +110,16 @@ def save_truth(
             x1, y1, x2, y2 = to_pixels(row[None], size)[0].tolist()
             annotations.append(
                 {
-                    "id": len(annotations) + 1,  # COCO's tools take 0 for none
+                    "id": len(annotations) + 1,  # COCO's libraries treat id 0 as no match
                     "image_id": place["id"],
-                    "category_id": numbers.categories[label],
+                    "category_id": ids.categories[label],
                     "bbox": [round(value, BOX_DIGITS) for value in (x1, y1, x2 - x1, y2 - y1)],
                     "area": round((x2 - x1) * (y2 - y1), BOX_DIGITS),
                     "iscrowd": crowd,
                 }
             )
     categories = [
-        {"id": number, "name": name} for number, name in zip(numbers.categories, names, strict=True)
+        {"id": category, "name": name} for category, name in zip(ids.categories, names, strict=True)
     ]
     content = {
         "info": {"description": "made from label files"},
@@ -124,16 +131,16 @@ def save_truth(
 
 
 def category_ids(names: Sequence[str]) -> tuple[int, ...]:
-    """The COCO benchmark's numbers if these are its 80 classes, else 0, 1, 2 and so on."""
+    """Return COCO's category ids if these are its 80 classes, else 0, 1, 2 and so on."""
     coco = load_description(COCO_DATA).names
     return COCO_CATEGORY_IDS if tuple(names) == coco else tuple(range(len(names)))
 
 
 def image_ids(images: Sequence[str]) -> dict[str, ImageId]:
-    """The id of each image, by its path: all of one type, and all different.
+    """Return a unique id for each image path; all ids have the same type.
 
-    COCO's names are numbers, which are the ids. Where not all names are, the name without its
-    suffix is the id; where names come twice, in several folders, the position counted from 1.
+    The id is the file name without suffix, as an integer if all names are numbers, as in COCO. If
+    names repeat (in several folders), the id is the position, from 1.
     """
     stems = [Path(image).stem for image in images]
     ids: Sequence[ImageId] = stems
@@ -145,11 +152,11 @@ def image_ids(images: Sequence[str]) -> dict[str, ImageId]:
 
 
 class CocoResults:
-    """Observer: collects detections in the result format of the COCO benchmark.
+    """Observer that collects detections and writes them in COCO's results format.
 
     Args:
-        category_ids: The benchmark's number of each class.
-        image_ids: The benchmark's id of each image, by its path.
+        category_ids: category id of each class.
+        image_ids: id of each image, by path.
     """
 
     def __init__(self, category_ids: Sequence[int], image_ids: Mapping[str, ImageId]) -> None:
@@ -166,7 +173,7 @@ class CocoResults:
             self._found[frame.path] = columns
 
     def save(self, path: Path) -> None:
-        """Write what was collected, a list of one object per detection."""
+        """Write the collected detections, a list with one object per detection."""
         with path.open("w", encoding="utf-8") as file:
             file.write("[")
             file.writelines(self._entries())

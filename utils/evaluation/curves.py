@@ -29,30 +29,30 @@ from utils.plots.figure import (
 )
 
 MAX_NAMED_CLASSES = 20
-"""Curves of more classes are drawn thin and grey, and not listed."""
+"""Above this number of classes, curves are thin, grey and without a legend entry."""
 MAX_NUMBERED_CLASSES = 30
-"""Cells of a larger confusion matrix have no room for numbers."""
+"""Above this number of classes, the cells of the confusion matrix have no numbers."""
 MAX_LABELLED_CLASSES = 100
-"""A larger confusion matrix has no room for names."""
-MIN_SHARE_WRITTEN = 0.005
-"""Smaller shares would be written as 0.00."""
+"""Above this number of classes, the confusion matrix has no class names."""
+MIN_WRITTEN_FRACTION = 0.005
+"""Smaller fractions would be rounded to 0.00; their cells stay empty."""
 DARK_CELL = 0.5
-"""White figures from here on."""
+"""Cells with at least this fraction have white numbers."""
 MAX_NAME_LENGTH = 24
 # The confusion matrix, in inches.
 CELL, MATRIX_LIMITS = 0.42, (4.5, 12.0)
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_BOTTOM, MARGIN_TOP = 2.2, 1.0, 2.1, 0.6
 SIZE_TIMES_CLASSES, FONT_LIMITS = 600.0, (5.5, 8.5)  # points
 COLOURS = (BLUE, ORANGE, VERMILION, GREEN)
-LEFT, RIGHT = 1e-3, 10.0  # false positives per image
-AVERAGED = (0.01, 1.0)
-MIN_SHOWN = 0.05
-WIDE_AS_A_DIGIT = "\N{FIGURE SPACE}"
-SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.64, 0.8, 1.0)
+MIN_FPPI, MAX_FPPI = 1e-3, 10.0  # x axis, false positives per image
+AVERAGED_FPPI = (0.01, 1.0)
+MAX_BOTTOM = 0.05  # the y axis starts at this miss rate or below
+FIGURE_SPACE = "\N{FIGURE SPACE}"
+MISS_RATE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.64, 0.8, 1.0)
 
 
-class _Curve(NamedTuple):
-    """What one picture shows."""
+class _CurvePlot(NamedTuple):
+    """Content of one plot of metric curves."""
 
     file: str
     title: str
@@ -66,55 +66,55 @@ def save_metric_curves(curves: MetricCurves, folder: Path) -> None:
     map50 = float(curves.ap50.mean()) if len(curves.ap50) else 0.0
     classes = [f"{_shorten(n)} {ap:.3f}" for n, ap in zip(curves.names, curves.ap50, strict=True)]
     axes_names = ("recall", "precision")
-    picture = _Curve("PR_curve.png", "Precision over recall", axes_names, curves.envelope)
-    _save_curves(picture, curves.confidence, classes, f"all classes {map50:.3f} mAP50", folder)
+    plot = _CurvePlot("PR_curve.png", "Precision over recall", axes_names, curves.envelope)
+    _save_curves(plot, curves.confidence, classes, f"all classes {map50:.3f} mAP50", folder)
     names = [_shorten(name) for name in curves.names]
     for file, title, values in (
         ("F1_curve.png", "F1 over confidence", curves.f1),
         ("P_curve.png", "Precision over confidence", curves.precision),
         ("R_curve.png", "Recall over confidence", curves.recall),
     ):
-        picture = _Curve(file, title, ("confidence", title.split()[0]), values)
-        _save_curves(picture, curves.confidence, names, _best_of_mean(picture, curves), folder)
+        plot = _CurvePlot(file, title, ("confidence", title.split()[0]), values)
+        _save_curves(plot, curves.confidence, names, _mean_label(plot, curves), folder)
 
 
-def _best_of_mean(picture: _Curve, curves: MetricCurves) -> str:
-    """The legend's entry for the mean: its highest point, smoothed, and where that lies."""
-    if not len(picture.values):
+def _mean_label(plot: _CurvePlot, curves: MetricCurves) -> str:
+    """Return the legend entry of the mean: maximum of the smoothed mean, and its confidence."""
+    if not len(plot.values):
         return "all classes"
-    mean = smooth(picture.values.mean(0))
+    mean = smooth(plot.values.mean(0))
     return f"all classes {mean.max():.2f} at {curves.confidence[mean.argmax()]:.3f}"
 
 
 def _shorten(name: str) -> str:
-    """A class name on one line and of bounded length."""
+    """Return a class name on one line, with at most `MAX_NAME_LENGTH` characters."""
     name = " ".join(name.split())
     return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
 
 
 def _save_curves(
-    picture: _Curve, axis: Floats, names: Sequence[str], mean_name: str, folder: Path
+    plot: _CurvePlot, axis: Floats, names: Sequence[str], mean_name: str, folder: Path
 ) -> None:
-    """Draw the curve of every class and their mean over one axis [1000]."""
+    """Plot the curve of every class and their mean over an axis [1000]."""
     figure = new_figure(9.5, 6.0)
     axes = figure.add_axes((0.075, 0.095, 0.62, 0.81))
     style_axes(axes)
     named = len(names) <= MAX_NAMED_CLASSES
     palette = colormaps["tab20"]
     handles: list[Line2D] = []
-    for number, values in enumerate(picture.values):
+    for number, values in enumerate(plot.values):
         color, width = (palette(number), 1.3) if named else ("#b8c4cc", 0.7)
         handles += axes.plot(axis, values, color=color, linewidth=width)
     if not named:
         handles, names = handles[:1], [f"each of {len(names)} classes"]
-    mean = picture.values.mean(0) if len(picture.values) else np.zeros_like(axis)
+    mean = plot.values.mean(0) if len(plot.values) else np.zeros_like(axis)
     handles += axes.plot(axis, mean, color=INK, linewidth=3)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel(picture.axis_names[0], fontsize=10.5, color=INK)
-    axes.set_ylabel(picture.axis_names[1], fontsize=10.5, color=INK)
-    axes.set_title(picture.title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
-    # Matplotlib leaves out labels that begin with an underscore, so the names are set afterwards.
+    axes.set_xlabel(plot.axis_names[0], fontsize=10.5, color=INK)
+    axes.set_ylabel(plot.axis_names[1], fontsize=10.5, color=INK)
+    axes.set_title(plot.title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
+    # Matplotlib omits labels that begin with an underscore, so the names are set afterwards.
     legend = figure.legend(
         handles=handles,
         labels=[str(number) for number in range(len(handles))],
@@ -127,32 +127,32 @@ def _save_curves(
     for text, name in zip(legend.get_texts(), [*names, mean_name], strict=True):
         text.set_parse_math(False)
         text.set_text(name)
-    save_figure(figure, folder / picture.file)
+    save_figure(figure, folder / plot.file)
 
 
 def save_confusion_matrix(matrix: NDArray[np.integer], names: Sequence[str], path: Path) -> None:
-    """Draw a confusion matrix, each column as shares of the true class.
+    """Plot a confusion matrix, each column as fractions of the true class.
 
     Args:
         matrix: Counts of (predicted, true), [c + 1, c + 1]; background is the last.
         names: The ``c`` class names.
-        path: The picture to write.
+        path: image file to write.
     """
-    shares = matrix / np.maximum(matrix.sum(0, keepdims=True), 1)
+    fractions = matrix / np.maximum(matrix.sum(0, keepdims=True), 1)
     side = float(np.clip(CELL * len(matrix), *MATRIX_LIMITS))
     width, height = MARGIN_LEFT + side + MARGIN_RIGHT, MARGIN_BOTTOM + side + MARGIN_TOP
     figure = new_figure(width, height)
     left, bottom = MARGIN_LEFT / width, MARGIN_BOTTOM / height
     axes = figure.add_axes((left, bottom, side / width, side / height))
-    shown = np.where(shares > 0, shares, np.nan)
+    shown = np.where(fractions > 0, fractions, np.nan)
     image = axes.imshow(shown, cmap=colormaps["Blues"], vmin=0, vmax=1)
     axes.tick_params(colors=INK, length=0)
     for spine in axes.spines.values():
         spine.set_color(QUIET)
-    _label_cells(axes, shares, [*(_shorten(name) for name in names), "background"])
+    _label_cells(axes, fractions, [*(_shorten(name) for name in names), "background"])
     axes.set_xlabel("true class", fontsize=10.5, color=INK)
     axes.set_ylabel("predicted class", fontsize=10.5, color=INK)
-    title = "Confusion matrix, shares of each true class"
+    title = "Confusion matrix, fractions of each true class"
     axes.set_title(title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
     scale = figure.add_axes(
         ((MARGIN_LEFT + side + 0.2) / width, bottom, 0.2 / width, side / height)
@@ -163,8 +163,8 @@ def save_confusion_matrix(matrix: NDArray[np.integer], names: Sequence[str], pat
     save_figure(figure, path)
 
 
-def _label_cells(axes: Axes, shares: Floats, names: Sequence[str]) -> None:
-    """Write names along the sides and numbers into the cells, as far as there is room."""
+def _label_cells(axes: Axes, fractions: Floats, names: Sequence[str]) -> None:
+    """Write names on the axes and numbers in the cells, if there is room for them."""
     count = len(names)
     if count > MAX_LABELLED_CLASSES:
         axes.set_xticks([])
@@ -177,41 +177,41 @@ def _label_cells(axes: Axes, shares: Floats, names: Sequence[str]) -> None:
         text.set_parse_math(False)
     if count > MAX_NUMBERED_CLASSES:
         return
-    for row, column in zip(*np.nonzero(shares >= MIN_SHARE_WRITTEN), strict=True):
-        share = shares[row, column]
-        color = "white" if share >= DARK_CELL else INK
-        axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=color, fontsize=size)
+    for row, column in zip(*np.nonzero(fractions >= MIN_WRITTEN_FRACTION), strict=True):
+        number = f"{fractions[row, column]:.2f}"
+        color = "white" if fractions[row, column] >= DARK_CELL else INK
+        axes.text(column, row, number, ha="center", va="center", color=color, fontsize=size)
 
 
 def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
-    """Draw the curves of subsets that have pedestrians.
+    """Plot the miss-rate curves of all subsets that have pedestrians.
 
     Args:
-        rates: with the corners of the curves.
-        path: the picture to write.
+        rates: miss rates with their curves.
+        path: image file to write.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     figure = new_figure(8.0, 6.0)
     axes = figure.add_axes((0.1, 0.11, 0.85, 0.8))
     style_axes(axes)
-    axes.axvspan(*AVERAGED, color=QUIET, alpha=0.1, linewidth=0)
+    axes.axvspan(*AVERAGED_FPPI, color=QUIET, alpha=0.1, linewidth=0)
     lowest = 1.0
     for number, rate in enumerate(rates):
         if not rate.pedestrians:
-            continue  # and its colour stays its own, so that pictures can be compared
-        # Prolonged to the right edge: more detections would only add false positives.
-        fppi = np.append(rate.fppi, max(RIGHT, rate.fppi[-1])).clip(min=LEFT)
+            continue  # its colour stays reserved, so that plots can be compared
+        # Extended to the right edge: more detections would only add false positives.
+        fppi = np.append(rate.fppi, max(MAX_FPPI, rate.fppi[-1])).clip(min=MIN_FPPI)
         missed = np.append(rate.missed, rate.missed[-1])
-        lowest = min(lowest, float(missed[fppi <= RIGHT].min()))
+        lowest = min(lowest, float(missed[fppi <= MAX_FPPI].min()))
         axes.plot(
             fppi,
-            missed.clip(min=SHARES[0]),
+            missed.clip(min=MISS_RATE_TICKS[0]),
             drawstyle="steps-post",
             color=COLOURS[number % len(COLOURS)],
             linewidth=1.8,
-            label=f"{rate.log_average:7.2%}  {rate.subset}".replace(" ", WIDE_AS_A_DIGIT),
+            label=f"{rate.log_average:7.2%}  {rate.subset}".replace(" ", FIGURE_SPACE),
         )
     _scale(axes, lowest)
     axes.set_xlabel("false positives per image", fontsize=10.5, color=INK)
@@ -224,18 +224,21 @@ def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
         save_figure(figure, path)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"cannot draw {path}: {error}; name a .png in a folder there is."
+            f"cannot write {path}: {error}; give a .png file in an existing folder."
         ) from error
 
 
 def _scale(axes: Axes, lowest: float) -> None:
-    """Logarithmic axes; the lower end is the number below the curves, 0.05 at most."""
+    """Set logarithmic axes; y starts at the tick below the curves, at most `MAX_BOTTOM`."""
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(LEFT, RIGHT)
-    bottom = max([share for share in SHARES if share <= min(lowest, MIN_SHOWN)], default=SHARES[0])
+    axes.set_xlim(MIN_FPPI, MAX_FPPI)
+    bottom = max(
+        [tick for tick in MISS_RATE_TICKS if tick <= min(lowest, MAX_BOTTOM)],
+        default=MISS_RATE_TICKS[0],
+    )
     axes.set_ylim(bottom, 1.03)
-    axes.yaxis.set_major_locator(FixedLocator([share for share in SHARES if share >= bottom]))
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in MISS_RATE_TICKS if tick >= bottom]))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda missed, _: f"{missed:g}"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda fppi, _: f"{fppi:g}"))

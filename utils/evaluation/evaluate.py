@@ -1,4 +1,4 @@
-"""The validation loop: a detector and labelled batches in, metrics out."""
+"""The validation loop: evaluates a detector on labelled batches."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from utils.evaluation.metrics import (
     ConfusionMatrix,
     MetricCurves,
     ap_per_class,
+    fraction_inside,
     match_detections,
-    share_inside,
 )
 
 MILLISECONDS = 1000.0
 SINGLE_CLASS_NAME = "item"
 TABLE_HEADER = ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
-MIN_SHARE_IGNORED = 0.5
-"""Detections count as lying in an ignore region if more of them does."""
+MIN_IGNORED_FRACTION = 0.5
+"""A detection lies in an ignore region if more than this fraction of its area does."""
 BAR = "{l_bar}{bar:10}{r_bar}"
 
 Observer = Callable[[Batch, list[Tensor]], None]
@@ -42,31 +42,31 @@ Observer = Callable[[Batch, list[Tensor]], None]
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """How detections are made and judged."""
+    """Settings of detection and evaluation."""
 
     conf_thres: float = 0.001
-    """Least confidence of a detection; low, since AP wants the whole curve."""
+    """Minimum confidence of a detection; low, because AP needs the whole curve."""
     iou_thres: float = 0.6
-    """Non-maximum suppression drops boxes that overlap a better one by more."""
+    """IoU threshold of non-maximum suppression."""
     max_det: int = 300
-    """Most detections per image."""
+    """Maximum number of detections per image."""
     single_class: bool = False
-    """Judge positions only: all labels and detections become one class."""
+    """Evaluate all labels and detections as one class."""
     precision: str = "fp32"
-    """Number format of the forward pass: fp32, bf16 or fp16."""
+    """Precision of the forward pass: fp32, bf16 or fp16."""
     ignore: IgnoreRegions | None = None
-    """Of the data set's images. A detection that lies in one and is no true positive at any
-    threshold counts as neither right nor wrong."""
+    """Ignore regions of the images. A detection in a region that is not a true positive at any
+    threshold is ignored: it is not a false positive either."""
 
 
 @dataclass(frozen=True)
 class ClassResult:
-    """The result for one class that has labels."""
+    """Result for one class that has labels."""
 
     index: int
     name: str
     images: int
-    """Images evaluated, whether or not they show the class."""
+    """Number of evaluated images, with or without the class."""
     instances: int
     precision: float
     recall: float
@@ -76,24 +76,24 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of a validation; metrics are means over the classes that have labels."""
+    """Result of a validation; metrics are means over the classes that have labels."""
 
     precision: float
     recall: float
     map50: float
     map50_95: float
     losses: tuple[float, float, float]
-    """Mean box, objectness and class loss over the batches; zeros when no loss was given."""
+    """Mean box, objectness and class loss over the batches; zeros if no loss was given."""
     images: int
     instances: int
     classes: tuple[ClassResult, ...]
     names: tuple[str, ...]
-    """Names of all classes judged, those without labels included."""
+    """Names of all evaluated classes, including those without labels."""
     curves: MetricCurves
     confusion: NDArray[np.int64]
     """Counts of (predicted, true), [classes + 1, classes + 1], background last."""
     speed_ms: tuple[float, float, float]
-    """Milliseconds per image: pre-processing, inference, non-maximum suppression."""
+    """Milliseconds per image: preprocessing, inference, non-maximum suppression."""
 
 
 def evaluate(
@@ -106,19 +106,21 @@ def evaluate(
     settings: EvalSettings = EvalSettings(),
     observers: Sequence[Observer] = (),
 ) -> Evaluation:
-    """Detect on every batch and compare with the labels, in pixels of the original images.
+    """Evaluate a model: detect on every batch and compare with the labels.
+
+    Boxes are compared in pixels of the original images.
 
     Args:
-        model: On `device`; its train or eval mode is as before when this returns.
-        batches: Labelled images, uint8.
-        names: Class names by index.
-        device: Where to compute.
-        loss: Also measure this training loss.
-        settings: How detections are made and judged.
-        observers: Called with every batch and its detections: for each image [n, 6] corners in
+        model: a detector on `device`; its train or eval mode is restored at the end.
+        batches: labelled images, uint8.
+        names: class names by index.
+        device: device of the model.
+        loss: also compute this training loss.
+        settings: settings of detection and evaluation.
+        observers: called with every batch and its detections: for each image [n, 6], corners in
             pixels of the network input, confidence, class; best first, on the CPU.
     """
-    tally = _Tally(evaluated_names(names, single_class=settings.single_class), settings)
+    accumulator = _Accumulator(evaluated_names(names, single_class=settings.single_class), settings)
     losses = torch.zeros(3, device=device)
     forward = Forward(model, device, settings.precision, threshold=settings.conf_thres, loss=loss)
     suppression = Stopwatch(device)
@@ -130,26 +132,26 @@ def evaluate(
             losses += forwarded.losses
             with suppression:
                 detections = _detect(forwarded.boxes, settings)
-            tally.add(batch, detections)
+            accumulator.add(batch, detections)
             for observer in observers:
                 observer(batch, detections)
     finally:
         model.train(was_training)
-    return tally.result(losses, (forward.preprocessing, forward.inference, suppression))
+    return accumulator.result(losses, (forward.preprocessing, forward.inference, suppression))
 
 
 def evaluated_names(names: Sequence[str], *, single_class: bool) -> tuple[str, ...]:
-    """The names of the classes that are told apart: all, or a single one."""
+    """Return the names of the evaluated classes: all, or one name for `single_class`."""
     return (SINGLE_CLASS_NAME,) if single_class and len(names) != 1 else tuple(names)
 
 
 def table_row(name: str, *cells: str) -> str:
-    """One row of the results table, in the columns of `TABLE_HEADER`."""
+    """Format one row of the results table, with the columns of `TABLE_HEADER`."""
     return f"{name:>22}" + "".join(f"{cell:>11}" for cell in cells)
 
 
 def to_original(detections: Tensor, frame: Frame) -> Tensor:
-    """Detections [n, 6] from pixels of the network input to pixels of the original, clipped."""
+    """Convert detections [n, 6] from network-input pixels to original pixels, and clip them."""
     boxes = boxes_to_original(
         detections[:, :4], ratio=frame.ratio, pad=frame.pad, original=frame.original
     )
@@ -157,7 +159,7 @@ def to_original(detections: Tensor, frame: Frame) -> Tensor:
 
 
 def _detect(prediction: Sequence[Tensor], settings: EvalSettings) -> list[Tensor]:
-    """Detections [n, 6] of each image from its decoded predictions [n, 5 + classes]."""
+    """Return the detections [n, 6] of each image from its decoded predictions [n, 5 + classes]."""
     detections = non_max_suppression(
         prediction,
         conf_thres=settings.conf_thres,
@@ -173,25 +175,25 @@ def _detect(prediction: Sequence[Tensor], settings: EvalSettings) -> list[Tensor
     return detections
 
 
-class _Judged(NamedTuple):
-    """What one image contributes: n detections and m labels."""
+class _Matches(NamedTuple):
+    """Matching result of n detections with m labels."""
 
     tp: NDArray[np.bool_]
-    """[n, 10]."""
+    """True positives at the ten IoU thresholds, [n, 10]."""
     confidence: NDArray[np.floating]
-    """[n]."""
+    """Confidence of the detections, [n]."""
     predicted: NDArray[np.integer]
-    """[n]."""
+    """Classes of the detections, [n]."""
     labels: NDArray[np.integer]
-    """Classes, [m]."""
+    """Classes of the labels, [m]."""
 
 
-class _Tally:
-    """Judges image by image, and sums up.
+class _Accumulator:
+    """Matches detections with labels image by image, and accumulates the results.
 
     Args:
-        names: Class names by index.
-        settings: Whether to take all labels for class 0, and what to ignore.
+        names: class names by index.
+        settings: `single_class` and `ignore` are used.
     """
 
     def __init__(self, names: tuple[str, ...], settings: EvalSettings) -> None:
@@ -199,21 +201,21 @@ class _Tally:
         self.single_class = settings.single_class
         self.ignore = settings.ignore
         self.confusion = ConfusionMatrix(len(names))
-        self.judged: list[_Judged] = []
+        self.matches: list[_Matches] = []
         self.batches = 0
 
     def add(self, batch: Batch, detections: Sequence[Tensor]) -> None:
-        """Judge the detections [n, 6] of every image of a batch."""
+        """Match the detections [n, 6] of every image of a batch with its labels."""
         self.batches += 1
         height, width = batch.images.shape[2:]
         corners = xywh_to_xyxy(batch.targets[:, 2:]) * torch.tensor([width, height, width, height])
         for position, (frame, found) in enumerate(zip(batch.frames, detections, strict=True)):
-            mine = batch.targets[:, 0] == position
-            classes = batch.targets[mine, 1].int().numpy()
+            in_image = batch.targets[:, 0] == position
+            classes = batch.targets[in_image, 1].int().numpy()
             if self.single_class:
                 classes = np.zeros_like(classes)
             boxes = boxes_to_original(
-                corners[mine], ratio=frame.ratio, pad=frame.pad, original=frame.original
+                corners[in_image], ratio=frame.ratio, pad=frame.pad, original=frame.original
             )
             found_boxes = to_original(found, frame)[:, :4]
             iou = box_iou(boxes, found_boxes).numpy()
@@ -225,14 +227,14 @@ class _Tally:
                 tp, iou = tp[kept], iou[:, kept]
                 confidence, predicted = confidence[kept], predicted[kept]
             self.confusion.update(iou, classes, predicted, confidence)
-            self.judged.append(_Judged(tp, confidence, predicted, classes))
+            self.matches.append(_Matches(tp, confidence, predicted, classes))
 
     def result(self, losses: Tensor, watches: Sequence[Stopwatch]) -> Evaluation:
-        """The metrics of all images together, and the means of the summed losses [3] and times."""
-        nothing = _Judged(np.zeros((0, len(IOU_THRESHOLDS)), bool), *[np.zeros(0, int)] * 3)
-        everything = _Judged(*map(np.concatenate, zip(nothing, *self.judged, strict=True)))
-        metrics = ap_per_class(*everything, names=self.names)
-        images = len(self.judged)
+        """Return the metrics of all images, and the means of the summed losses [3] and times."""
+        empty = _Matches(np.zeros((0, len(IOU_THRESHOLDS)), bool), *[np.zeros(0, int)] * 3)
+        all_matches = _Matches(*map(np.concatenate, zip(empty, *self.matches, strict=True)))
+        metrics = ap_per_class(*all_matches, names=self.names)
+        images = len(self.matches)
         box, obj, cls = (losses / max(self.batches, 1)).tolist()
         pre, inference, nms = (w.seconds * MILLISECONDS / max(images, 1) for w in watches)
         return Evaluation(
@@ -242,7 +244,7 @@ class _Tally:
             map50_95=_mean(metrics.ap),
             losses=(box, obj, cls),
             images=images,
-            instances=len(everything.labels),
+            instances=len(all_matches.labels),
             classes=_class_results(metrics, self.names, images),
             names=self.names,
             curves=metrics.curves,
@@ -252,22 +254,22 @@ class _Tally:
 
 
 def _in_regions(boxes: Tensor, regions: NDArray[np.floating], frame: Frame) -> NDArray[np.bool_]:
-    """Which boxes lie in ignore regions.
+    """Return which boxes lie in ignore regions, [n].
 
     Args:
-        boxes: Corners in pixels of the original, [n, 4].
-        regions: Centre and size, normalised, [k, 4].
-        frame: Where the image came from.
+        boxes: corners in pixels of the original, [n, 4].
+        regions: centre and size, normalised, [k, 4].
+        frame: source of the image.
     """
     height, width = frame.original
     centres, half = regions[:, :2], regions[:, 2:] / 2
     corners = np.concatenate([centres - half, centres + half], 1) * (width, height, width, height)
-    inside: NDArray[np.bool_] = share_inside(boxes.numpy(), corners) > MIN_SHARE_IGNORED
+    inside: NDArray[np.bool_] = fraction_inside(boxes.numpy(), corners) > MIN_IGNORED_FRACTION
     return inside
 
 
 def _mean(values: NDArray[np.floating]) -> float:
-    """The mean, 0 of nothing."""
+    """Return the mean; 0 for an empty array."""
     return float(values.mean()) if values.size else 0.0
 
 

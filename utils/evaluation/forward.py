@@ -1,4 +1,4 @@
-"""The forward passes of a validation: labelled images in, confident boxes and losses out."""
+"""Forward passes of a validation: computes boxes above the threshold, and losses."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
 from utils.runtime.device import Precision, images_to_device
 
-PIXELS_AT_ONCE = 4 * 640 * 640
-"""That a CPU takes at once: what a layer makes is then still in its caches for the next."""
+CPU_CHUNK_PIXELS = 4 * 640 * 640
+"""Pixels per forward pass on a CPU: activations then stay in its caches for the next layer."""
 
 
-class Forwarded(NamedTuple):
-    """What a model says of a batch."""
+class ForwardResult(NamedTuple):
+    """Output of a model for a batch."""
 
     boxes: list[Tensor]
-    """For each image ``[n, 5 + classes]``, see `DetectionHead.decode_confident`."""
+    """For each image ``[n, 5 + classes]``; see `DetectionHead.decode_confident`."""
     losses: Tensor
-    """Box, objectness and class loss, ``[3]``; zeros when no loss was given."""
+    """Box, objectness and class loss, ``[3]``; zeros if no loss was given."""
 
 
 class Forward:
-    """A model as a validation uses it, and the time that it takes.
+    """Runs a model for validation, and measures the time.
 
     Args:
-        model: on `device`, in evaluation mode.
-        device: where to compute.
-        precision: number format: fp32, bf16 or fp16.
-        threshold: least score of a box.
-        loss: also measure this training loss.
+        model: a detector on `device`, in eval mode.
+        device: device of the model.
+        precision: fp32, bf16 or fp16.
+        threshold: minimum score of a box.
+        loss: also compute this training loss.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Forward:
         self.inference = Stopwatch(device)
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Forwarded:
-        """Pass a batch, on a CPU some of its images at a time."""
+    def __call__(self, batch: Batch) -> ForwardResult:
+        """Run a batch; on a CPU, in chunks of its images."""
         count = len(batch.images)
-        at_once = count
+        chunk = count
         if self._device.type == "cpu":
-            at_once = max(PIXELS_AT_ONCE // batch.images[0, 0].numel(), 1)
+            chunk = max(CPU_CHUNK_PIXELS // batch.images[0, 0].numel(), 1)
         boxes: list[Tensor] = []
         losses = torch.zeros(3, device=self._device)
-        for start in range(0, count, at_once):
-            part = range(start, min(start + at_once, count))
+        for start in range(0, count, chunk):
+            part = range(start, min(start + chunk, count))
             with self.preprocessing:
                 images = images_to_device(
                     batch.images[part.start : part.stop], self._device, self._precision.dtype
@@ -76,29 +76,29 @@ class Forward:
                 boxes += self._model.decode_confident(raw, self._threshold)
             if self._loss is not None:
                 losses += self._losses(self._loss, raw, batch, part)
-        return Forwarded(boxes, losses)
+        return ForwardResult(boxes, losses)
 
     def _losses(
         self, loss: DetectionLoss, raw: Sequence[Tensor], batch: Batch, part: range
     ) -> Tensor:
-        """The share of some images in the losses of their batch, ``[3]``."""
+        """Return the contribution of a chunk of images to the losses of the batch, ``[3]``."""
         targets, ignored = batch.targets.to(self._device), batch.ignored.to(self._device)
         if len(part) < len(batch.images):
             whole = loss.counts(raw, targets, len(batch.images))
-            loss = loss.of_parts(lambda own: whole)
+            loss = loss.for_partial_batches(lambda own: whole)
             targets, ignored = _of_images(targets, part), _of_images(ignored, part)
         parts = loss(raw, targets, ignored=ignored)
         return torch.stack((parts.box, parts.obj, parts.cls))
 
 
 def _of_images(rows: Tensor, part: range) -> Tensor:
-    """The rows of some images, which their first column numbers, numbered anew from 0."""
+    """Select the rows of a range of images (first column), and renumber the images from 0."""
     own = rows[(rows[:, 0] >= part.start) & (rows[:, 0] < part.stop)]
     return torch.cat((own[:, :1] - part.start, own[:, 1:]), 1)
 
 
 class Stopwatch:
-    """Sums up the seconds spent in its with-blocks, waiting for a GPU to finish."""
+    """Sums the seconds spent in its with-blocks; waits for the GPU to finish."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

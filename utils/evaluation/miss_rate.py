@@ -1,9 +1,9 @@
-"""Log-average miss rate of pedestrian detectors, as the CityPersons benchmark measures it.
+"""Log-average miss rate of pedestrian detectors, as defined by the CityPersons benchmark.
 
 The curve is that of Dollár et al., "Pedestrian Detection: An Evaluation of the State of the Art"
-(PAMI 2012), section 4: the share of pedestrians missed over the false positives per image, and its
-geometric mean at nine points from 0.01 to 1. The subsets are those of Zhang et al., "CityPersons"
-(CVPR 2017).
+(PAMI 2012), section 4: the fraction of missed pedestrians over the false positives per image, and
+its geometric mean at nine points from 0.01 to 1. The subsets are those of Zhang et al.,
+"CityPersons" (CVPR 2017).
 
 Usage:
     python -m utils.tools.miss_rate --gt val_gt.json --dt detections.json --plot curves.png
@@ -20,30 +20,30 @@ import numpy as np
 
 from utils.evaluation.citypersons_files import (
     PedestrianDetections,
-    PedestrianTruth,
+    PedestrianGroundTruth,
 )
 from utils.evaluation.metrics import Floats, Ints, greedy_pairs
 
 log = logging.getLogger("yolo")
 
 FPPI = np.array([0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0])
-"""False positives per image at which the miss rate is averaged, in the benchmark's digits."""
+"""False positives per image at which the miss rate is averaged, rounded as in the benchmark."""
 MIN_OVERLAP = 0.5
-HEIGHT_SLACK = 1.25
-"""Detections count if they are this much smaller or larger than the subset's pedestrians."""
+HEIGHT_TOLERANCE = 1.25
+"""Detections whose height is outside the subset's limits by more than this factor are ignored."""
 MAX_PER_IMAGE = 1000
 PERCENT = 100
 NAME_WIDTH = 20
 
 
 class Subset(NamedTuple):
-    """Pedestrians that are to be found; all others are ignored. Limits are inclusive."""
+    """Limits of the pedestrians that count; all others are ignored. Limits are inclusive."""
 
     name: str
     heights: tuple[float, float]
-    """Pixels."""
+    """Minimum and maximum height, pixels."""
     visibilities: tuple[float, float]
-    """Shares."""
+    """Minimum and maximum visible fraction."""
 
 
 SUBSETS = (
@@ -56,21 +56,21 @@ SUBSETS = (
 
 @dataclass(frozen=True, eq=False)
 class MissRate:
-    """The result for one subset, and its curve of `n` corners."""
+    """Result for one subset, and its curve with `n` corners."""
 
     subset: str
     pedestrians: int
-    """How many there are to be found."""
+    """Number of pedestrians in the subset."""
     log_average: float
-    """From 0 to 1; NaN if there is no pedestrian."""
+    """Log-average miss rate, 0 to 1; NaN if there are no pedestrians."""
     fppi: Floats
-    """False positives per image where the curve falls, ascending from 0, [n]."""
+    """False positives per image at the steps of the curve, ascending from 0, [n]."""
     missed: Floats
-    """Share of the pedestrians missed from there on, [n]."""
+    """Fraction of the pedestrians missed from each step on, [n]."""
 
 
 class _Overlaps(NamedTuple):
-    """Pairs in which half of the detection or more lies in the true box, [p] each."""
+    """Pairs in which at least half of the detection lies in the true box, [p] each."""
 
     detections: Ints
     truths: Ints
@@ -78,18 +78,18 @@ class _Overlaps(NamedTuple):
 
 
 def miss_rates(
-    truth: PedestrianTruth, found: PedestrianDetections, subsets: Sequence[Subset] = SUBSETS
+    truth: PedestrianGroundTruth, found: PedestrianDetections, subsets: Sequence[Subset] = SUBSETS
 ) -> tuple[MissRate, ...]:
-    """Judge detections on every subset."""
+    """Evaluate detections on every subset."""
     found = _ranked(found)
     pairs = list(_overlaps_by_image(truth, found))
-    nothing = _Overlaps(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
-    overlaps = _Overlaps(*map(np.concatenate, zip(nothing, *pairs, strict=True)))
+    empty = _Overlaps(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
+    overlaps = _Overlaps(*map(np.concatenate, zip(empty, *pairs, strict=True)))
     return tuple(_miss_rate(subset, truth, found, overlaps) for subset in subsets)
 
 
 def percentages(rates: Sequence[MissRate]) -> dict[str, float | None]:
-    """Log-average miss rate of each subset in percent; None where there is no pedestrian."""
+    """Return the log-average miss rate of each subset in percent; None without pedestrians."""
     return {
         rate.subset: None if np.isnan(rate.log_average) else rate.log_average * PERCENT
         for rate in rates
@@ -97,7 +97,7 @@ def percentages(rates: Sequence[MissRate]) -> dict[str, float | None]:
 
 
 def log_miss_rates(rates: Sequence[MissRate]) -> None:
-    """Log a row for each subset."""
+    """Log a table with one row for each subset."""
     log.info("%s %12s %12s", "Subset".rjust(NAME_WIDTH), "Pedestrians", "MR^-2 %")
     for rate in rates:
         percent = f"{rate.log_average * PERCENT:.2f}" if rate.pedestrians else "-"
@@ -105,8 +105,8 @@ def log_miss_rates(rates: Sequence[MissRate]) -> None:
 
 
 def _ranked(found: PedestrianDetections) -> PedestrianDetections:
-    """The surest 1000 of each image, the surest of all images first."""
-    order = np.lexsort((-found.score, found.image))  # stable: equals stay as they were in the file
+    """Return the 1000 most confident detections of each image, all by descending confidence."""
+    order = np.lexsort((-found.score, found.image))  # stable: ties keep the order of the file
     image = found.image[order]
     rank = np.arange(len(image)) - np.searchsorted(image, image)  # within the image
     order = order[rank < MAX_PER_IMAGE]
@@ -114,7 +114,9 @@ def _ranked(found: PedestrianDetections) -> PedestrianDetections:
     return PedestrianDetections(found.image[order], found.boxes[order], found.score[order])
 
 
-def _overlaps_by_image(truth: PedestrianTruth, found: PedestrianDetections) -> Iterator[_Overlaps]:
+def _overlaps_by_image(
+    truth: PedestrianGroundTruth, found: PedestrianDetections
+) -> Iterator[_Overlaps]:
     images = np.arange(len(truth.image_ids) + 1)
     truths, detections = (np.argsort(of, kind="stable") for of in (truth.image, found.image))
     truth_ends = np.searchsorted(truth.image[truths], images)
@@ -127,7 +129,7 @@ def _overlaps_by_image(truth: PedestrianTruth, found: PedestrianDetections) -> I
 
 
 def _overlaps(found: Floats, truth: Floats, rows: Ints, columns: Ints) -> _Overlaps:
-    """The pairs among some detections and some true boxes, left, top, width, height [., 4]."""
+    """Return the overlapping pairs of detections and true boxes (left, top, width, height)."""
     a, b = found[rows][:, None], truth[columns][None]  # [d, 1, 4], [1, g, 4]
     low = np.maximum(a[..., :2], b[..., :2])
     high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
@@ -139,14 +141,14 @@ def _overlaps(found: Floats, truth: Floats, rows: Ints, columns: Ints) -> _Overl
 
 
 def _miss_rate(
-    subset: Subset, truth: PedestrianTruth, found: PedestrianDetections, overlaps: _Overlaps
+    subset: Subset, truth: PedestrianGroundTruth, found: PedestrianDetections, overlaps: _Overlaps
 ) -> MissRate:
-    """Match every detection with the free pedestrian it overlaps most, the surest first."""
+    """Match detections, most confident first, with the unmatched pedestrian of highest IoU."""
     low, high = subset.heights
     ignored = truth.ignore | _outside(truth.height, subset.heights)
     ignored |= _outside(truth.visibility, subset.visibilities)
     height = found.boxes[:, 3]
-    of_size = (height >= low / HEIGHT_SLACK) & (height < high * HEIGHT_SLACK)
+    of_size = (height >= low / HEIGHT_TOLERANCE) & (height < high * HEIGHT_TOLERANCE)
     detections, truths, iou = overlaps
     in_ignored = of_size[detections] & ignored[truths]
     matching = of_size[detections] & ~ignored[truths] & (iou >= MIN_OVERLAP)
@@ -154,15 +156,16 @@ def _miss_rate(
     order = np.lexsort((-truths, -iou, detections))
     hit = np.zeros(len(height), dtype=bool)
     hit[greedy_pairs(detections[order], truths[order]).rows] = True
-    excused = ~of_size  # neither right nor wrong
-    excused[overlaps.detections[in_ignored]] = True
-    hit = hit[hit | ~excused]
+    neutral = ~of_size  # neither a true nor a false positive
+    neutral[overlaps.detections[in_ignored]] = True
+    hit = hit[hit | ~neutral]
     pedestrians = int((~ignored).sum())
     fppi = np.concatenate([[0.0], (~hit).cumsum()[hit] / len(truth.image_ids)])
     missed = 1 - np.arange(len(fppi)) / max(pedestrians, 1)
-    # At its left end the curve misses all, where a detector cannot do with so few false positives.
+    # Below the smallest number of false positives that the detector reaches, the miss rate is 1.
     at_points = missed[np.searchsorted(fppi, FPPI, side="right") - 1]
-    with np.errstate(divide="ignore"):  # nothing missed somewhere: 0, as in the benchmark
+    # A miss rate of 0 gives an average of 0, as in the benchmark.
+    with np.errstate(divide="ignore"):
         log_average = float(np.exp(np.log(at_points).mean())) if pedestrians else float("nan")
     end = (~hit).sum() / len(truth.image_ids)
     return MissRate(

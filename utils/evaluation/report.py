@@ -1,4 +1,4 @@
-"""What is written of an evaluation: table, metrics.json, pictures, detections as text."""
+"""Output of an evaluation: table, metrics.json, plots, detections as label files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLOTTED_BATCHES = 3
 
 
 def log_table(evaluation: Evaluation, *, per_class: bool = False, label: str = "all") -> None:
-    """Log the row of all classes under the progress bar's header, and those of each class."""
+    """Log the row for all classes, below the progress bar's header, and optionally each class."""
     counts = evaluation.images, evaluation.instances
     log.info("%s", _row(label, counts, evaluation))
     for result in evaluation.classes if per_class else ():
@@ -36,7 +36,7 @@ def _row(name: str, counts: tuple[int, int], metrics: Evaluation | ClassResult) 
 def save_metrics(
     evaluation: Evaluation, path: Path, benchmarks: Mapping[str, object] | None = None
 ) -> None:
-    """Write the numbers of an evaluation as JSON, with those of benchmarks' own measures if any."""
+    """Write the metrics of an evaluation as JSON, including those of benchmarks, if any."""
     speed = dict(zip(("preprocess", "inference", "nms"), evaluation.speed_ms, strict=True))
     record = {
         "precision": evaluation.precision,
@@ -53,7 +53,7 @@ def save_metrics(
 
 
 def save_plots(evaluation: Evaluation, folder: Path) -> None:
-    """Draw the metric curves and the confusion matrix into a folder."""
+    """Write the plots of the metric curves and the confusion matrix to a folder."""
     from utils.evaluation.curves import save_confusion_matrix, save_metric_curves
 
     save_metric_curves(evaluation.curves, folder)
@@ -61,11 +61,11 @@ def save_plots(evaluation: Evaluation, folder: Path) -> None:
 
 
 class BatchPlots:
-    """Observer: draws labels and detections of the first three batches.
+    """Observer that plots labels and detections of the first three batches.
 
     Args:
-        folder: Receives val_batch0_labels.jpg, val_batch0_pred.jpg and so on.
-        names: Class names by index.
+        folder: folder for val_batch0_labels.jpg, val_batch0_pred.jpg and so on.
+        names: class names by index.
     """
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
@@ -74,7 +74,7 @@ class BatchPlots:
         self.count = 0
 
     def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
-        """Draw a batch, if it is one of the first."""
+        """Plot a batch, if it is one of the first three."""
         if self.count < PLOTTED_BATCHES:
             stem = self.folder / f"val_batch{self.count}"
             save_batch_grid(batch, stem.with_name(f"{stem.name}_labels.jpg"), self.names)
@@ -85,14 +85,14 @@ class BatchPlots:
 
 
 class TextFiles:
-    """Observer: writes the detections of each image as a label file.
+    """Observer that writes the detections of each image to a label file.
 
-    A line is class, centre x and y, width, height as shares of the image, and, if wanted,
-    confidence. Images without detections get no file.
+    A line has class, centre x and y, width and height as fractions of the image size, and
+    optionally the confidence. There is no file for an image without detections.
 
     Args:
-        folder: Receives `<image>.txt` files.
-        with_confidence: Append the confidence.
+        folder: folder for the `<image>.txt` files; created if it does not exist.
+        with_confidence: append the confidence to each line.
     """
 
     def __init__(self, folder: Path, *, with_confidence: bool) -> None:
@@ -101,7 +101,7 @@ class TextFiles:
         folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
-        """Write the files of a batch."""
+        """Write the label files of a batch."""
         for frame, found in zip(batch.frames, detections, strict=True):
             if not len(found):
                 continue

@@ -1,1 +1,1 @@
-"""Reading and writing files safely: atomic writes, YAML, JSON, downloads."""
+"""Safe file access: atomic writes, YAML, JSON, downloads."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever happens while they are written."""
+"""Atomic writes: a file is written completely or not at all, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -13,122 +13,123 @@ from pathlib import Path
 
 from utils.errors import UserError
 
-PART = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")
+TEMPORARY_FILE = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")
 REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then go on"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space, then resume or run again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make its folder writable"),
-    errno.EFBIG: "choose a place that takes files of this size",
+    errno.EFBIG: "use a file system that supports files of this size",
 }
 
 
 class UnwritableError(UserError, OSError):
-    """A file cannot be written: an OSError, with its `errno`, that is also a sentence for the user.
+    """A file cannot be written: an OSError with its `errno`, and a message for the user.
 
     Args:
-        target: the file that was to be.
-        reason: what the system says.
+        target: the file to write.
+        reason: the error of the operating system.
     """
 
     def __init__(self, target: Path, reason: OSError) -> None:
         OSError.__init__(self, reason.errno, reason.strerror or str(reason), str(target))
 
     def __str__(self) -> str:
-        remedy = REMEDIES.get(self.errno or 0, "choose another place")
+        remedy = REMEDIES.get(self.errno or 0, "choose another folder")
         return (
-            f"cannot write {self.filename}: {self.strerror}; "
-            f"what was there before is untouched; {remedy}."
+            f"cannot write {self.filename}: {self.strerror} (an existing file is unchanged); "
+            f"{remedy}."
         )
 
 
-def write_replacing(target: Path, write: Callable[[Path], None]) -> None:
-    """Write a file beside `target`, flush it and move it there: nobody ever sees half a file.
+def atomic_write(target: Path, write: Callable[[Path], None]) -> None:
+    """Write a file atomically: write a temporary file beside it, flush it and rename it.
 
     Args:
-        target: the file to be; its folder is made.
-        write: fills the file it is given, whose suffix is that of `target`.
+        target: the file to write; its folder is created.
+        write: writes the temporary file at the given path, which has the suffix of `target`.
 
     Raises:
-        UnwritableError: the folder cannot be made or written, or the disk is full.
+        UnwritableError: the folder cannot be created or written, or the disk is full.
     """
-    part = _part_of(target)
-    with _sentence(target):
+    part = _temporary_path(target)
+    with _unwritable_reported(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.touch(exist_ok=False)
             write(part)
-            with part.open("r+b") as stream:  # Windows flushes only what is open for writing
+            with part.open("r+b") as stream:  # Windows flushes only files open for writing
                 os.fsync(stream.fileno())
             part.replace(target)
         except BaseException:
-            with contextlib.suppress(OSError):  # what went wrong first is what is to be told
+            with contextlib.suppress(OSError):  # report the first error, not this one
                 part.unlink(missing_ok=True)
             raise
     _sync_folder(target.parent)
 
 
-def write_text_replacing(target: Path, text: str) -> None:
-    """Write a text file, UTF-8, at once or not at all.
+def atomic_write_text(target: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically.
 
     Raises:
-        UnwritableError: as for `write_replacing`.
+        UnwritableError: as for `atomic_write`.
     """
-    write_replacing(target, lambda part: _write_text(part, text))
+    atomic_write(target, lambda part: _write_text(part, text))
 
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def clear_parts(folder: Path) -> None:
-    """Delete the half-written files that killed processes left in a folder."""
+def remove_temporary_files(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder."""
     for file in folder.glob(".*"):
-        if PART.fullmatch(file.name) and file.is_file():
+        if TEMPORARY_FILE.fullmatch(file.name) and file.is_file():
             file.unlink()
 
 
-def copy_replacing(source: Path, target: Path) -> None:
-    """Give `target` a copy of `source`, at once or not at all.
+def atomic_copy(source: Path, target: Path) -> None:
+    """Copy `source` to `target` atomically.
 
     Raises:
-        UnwritableError: as for `write_replacing`.
+        UnwritableError: as for `atomic_write`.
     """
-    write_replacing(target, lambda part: _copy(source, part))
+    atomic_write(target, lambda part: _copy(source, part))
 
 
 def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def link_replacing(source: Path, target: Path) -> None:
-    """Let `target` be the same file as `source`, which is about to be replaced; costs nothing.
+def atomic_link(source: Path, target: Path) -> None:
+    """Make `target` a hard link to `source`, atomically and without copying.
 
-    Where the file system has no links, the content is copied.
+    Use it to keep a `source` that is about to be replaced. If the file system does not support hard
+    links, the content is copied.
 
     Raises:
-        UnwritableError: as for `write_replacing`.
+        UnwritableError: as for `atomic_write`.
     """
-    part = _part_of(target)
+    part = _temporary_path(target)
     try:
         os.link(source, part)
     except OSError:
-        copy_replacing(source, target)
+        atomic_copy(source, target)
         return
-    with _sentence(target):
+    with _unwritable_reported(target):
         try:
             part.replace(target)
-        finally:  # POSIX renames nothing where both names are one file already
+        finally:  # POSIX renames nothing if both names already are the same file
             part.unlink(missing_ok=True)
     _sync_folder(target.parent)
 
 
-def _part_of(target: Path) -> Path:
-    """A name beside the target that is nobody else's; hidden, and of the same suffix."""
+def _temporary_path(target: Path) -> Path:
+    """Return a unique, hidden file name beside the target, with the same suffix."""
     return target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}{target.suffix}")
 
 
 @contextlib.contextmanager
-def _sentence(target: Path) -> Iterator[None]:
-    """Turn an error of the file system into one for the user; of a network it stays what it is."""
+def _unwritable_reported(target: Path) -> Iterator[None]:
+    """Convert file-system errors to `UnwritableError`; network errors pass unchanged."""
     try:
         yield
     except UserError:
@@ -140,10 +141,9 @@ def _sentence(target: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; POSIX keeps it in the folder, which must be flushed itself.
+    """Make a rename durable by flushing the folder, as POSIX requires.
 
-    The rename is done by then: where the system cannot flush a folder, as on some network drives,
-    there is nothing to take back and nothing more to do.
+    Errors are ignored: the rename is already done, and some network drives cannot flush folders.
     """
     if os.name != "posix":
         return

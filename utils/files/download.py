@@ -1,4 +1,4 @@
-"""Fetching archives and unpacking them so that nothing half done or dangerous is left behind."""
+"""Download and unpack archives safely: no partial files, no files outside the target folder."""
 
 from __future__ import annotations
 
@@ -19,83 +19,84 @@ from typing import IO
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files.atomic_write import write_replacing
+from utils.files.atomic_write import atomic_write
 
 log = logging.getLogger("yolo")
 
-BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 30
-KEPT_FREE = 64 << 20
-"""Bytes of the disk that a download leaves to others."""
+MIN_FREE_BYTES = 64 << 20
+"""Bytes of disk space that a download leaves free."""
 MAX_EXPANSION = 100
-"""Unpacked size over archive size: images hardly shrink, label text 5-fold, a bomb 1000-fold."""
+"""Unpacked size over archive size. Images are about 1, label text 5, a zip bomb 1000."""
 MAX_ENTRIES = 1_000_000
-"""Files in an archive; COCO's largest has 123,000. Each costs memory, and an inode of the disk."""
-FILE_MODE_SHIFT = 16  # a zip made on Unix keeps the file mode in the upper half of external_attr
-PLAIN_KINDS = frozenset({0, stat.S_IFREG, stat.S_IFDIR})  # 0: made where there are no modes
-USUAL_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-"""The others may take gigabytes of memory to decompress."""
-# What reading an archive that is no zip, damaged or encrypted is known to raise.
+"""Files in an archive. COCO's largest has 123,000. Each file needs memory and an inode."""
+FILE_MODE_SHIFT = 16  # on Unix, the upper half of a zip entry's external_attr is the file mode
+ALLOWED_FILE_TYPES = frozenset({0, stat.S_IFREG, stat.S_IFDIR})  # 0: made on a system without modes
+ALLOWED_COMPRESSION = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""Other compression methods may need gigabytes of memory to decompress."""
+# Exceptions that zipfile raises for files that are not zip archives, damaged or encrypted.
 ARCHIVE_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(NotImplementedError, RuntimeError, EOFError, ValueError),
 )
 
 
-def is_address(text: str) -> bool:
-    """Whether `text` is an address that `fetch` understands."""
+def is_url(text: str) -> bool:
+    """Whether `text` is an http(s) URL, as `download_file` requires."""
     return text.lower().startswith(("http://", "https://"))
 
 
-def fetch(url: str, target: Path) -> None:
-    """Download `url` to the file `target`, with a progress bar; on any failure there is no file.
+def download_file(url: str, target: Path) -> None:
+    """Download `url` to the file `target`, with a progress bar. Leave no file on failure.
 
     Raises:
-        UserError: the address is not of the web, cannot be reached, leads to one that is not of
-            the web, or sends more than there is room for; or the connection breaks off.
+        UserError: the URL is not http(s), cannot be reached or redirects to another protocol; the
+            connection is lost; or the disk has too little free space.
     """
-    if not is_address(url):
-        raise UserError(f"{url} is not an http(s) address.")
+    if not is_url(url):
+        raise UserError(f"{url} is not an http(s) URL; correct it.")
     log.info("Downloading %s to %s", url, target)
     try:
-        write_replacing(target, lambda part: _download(url, part))
-    # URLError is an OSError; addresses that are malformed raise ValueError.
+        atomic_write(target, lambda part: _download(url, part))
+    # URLError is an OSError; malformed URLs raise ValueError.
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"{url} cannot be downloaded ({reason})") from error
 
 
-def open_address(url: str) -> http.client.HTTPResponse:
-    """Open an http(s) address; redirections are followed to such addresses only.
+def open_url(url: str) -> http.client.HTTPResponse:
+    """Open an http(s) URL; follow redirections to http(s) URLs only.
 
     Raises:
-        OSError, HTTPException, ValueError: it cannot be reached, breaks off, or is malformed.
+        OSError, HTTPException, ValueError: the URL cannot be reached or is malformed, or the
+            connection is lost.
     """
-    if not is_address(url):
-        raise ValueError("not an http(s) address")
+    if not is_url(url):
+        raise ValueError("not an http(s) URL")
     request = urllib.request.Request(url, headers={"User-Agent": "yolov5-extend"})
-    response: http.client.HTTPResponse = urllib.request.build_opener(_WebOnly).open(
+    response: http.client.HTTPResponse = urllib.request.build_opener(_HttpRedirectHandler).open(
         request, timeout=TIMEOUT_S
     )
     return response
 
 
 def _download(url: str, part: Path) -> None:
-    with open_address(url) as response, part.open("wb") as file:
+    with open_url(url) as response, part.open("wb") as file:
         expected = int(response.headers.get("Content-Length", 0))
-        room = shutil.disk_usage(part.parent).free - KEPT_FREE
-        _require_at_most(room, expected)
+        room = shutil.disk_usage(part.parent).free - MIN_FREE_BYTES
+        _check_free_space(room, expected)
         with tqdm(total=expected, unit="B", unit_scale=True, disable=None) as progress:
-            while block := response.read(BLOCK):
-                _require_at_most(room, file.tell() + len(block))
+            while block := response.read(BLOCK_BYTES):
+                _check_free_space(room, file.tell() + len(block))
                 file.write(block)
                 progress.update(len(block))
         if expected and file.tell() != expected:
             raise http.client.IncompleteRead(b"", expected - file.tell())
 
 
-class _WebOnly(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, but not to ftp, which the one of the library allows."""
+class _HttpRedirectHandler(urllib.request.HTTPRedirectHandler):
+    """Follows redirections to http(s) only; the library's handler also allows ftp."""
 
     def redirect_request(
         self,
@@ -106,63 +107,78 @@ class _WebOnly(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """The request for the new address."""
-        if not is_address(newurl):
-            raise urllib.error.URLError(f"it leads to {newurl}, which is not of the web")
+        """Return the request for the new URL."""
+        if not is_url(newurl):
+            raise urllib.error.URLError(f"it redirects to {newurl}, which is not an http(s) URL")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _require_at_most(room: int, size: int) -> None:
+def _check_free_space(room: int, size: int) -> None:
     if size > room:
-        raise OSError(errno.ENOSPC, f"at least {size} bytes, but there is room for {max(room, 0)}")
+        raise OSError(errno.ENOSPC, f"needs {size} bytes, but only {max(room, 0)} are free")
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip into `folder`, which is made.
+def extract_zip(archive: Path, folder: Path) -> None:
+    """Unpack a zip archive into `folder`, which is created.
 
     Raises:
-        UserError: not a zip or damaged, or it cannot be written; or an entry is neither file nor
-            folder, or would land outside of `folder`; or there are more than a million of them; or
-            it unpacks to more than a hundred times its size, or than the disk has room for.
+        UserError: the archive is not a zip or is damaged; the folder cannot be written; an entry is
+            neither a file nor a folder, or would be written outside of `folder`; there are more
+            than a million entries; the unpacked size is more than a hundred times the archive's
+            size, or more than the free disk space.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(archive) as content:
             entries = content.infolist()
             if len(entries) > MAX_ENTRIES:
-                raise UserError(f"{archive} is refused: it has {len(entries)} entries.")
+                raise UserError(
+                    f"{archive} has {len(entries)} entries, more than {MAX_ENTRIES}; "
+                    "unpack it yourself if you trust it."
+                )
             for entry in entries:
-                _require_harmless(entry, archive)
-            # An entry that holds more than it declares is cut off by the library and found damaged.
-            _require_room(sum(entry.file_size for entry in entries), archive, folder)
+                _check_entry(entry, archive)
+            # zipfile reports entries that are larger than declared as damaged.
+            _check_unpacked_size(sum(entry.file_size for entry in entries), archive, folder)
             for entry in tqdm(entries, desc=f"Unpacking {archive.name}", disable=None):
                 content.extract(entry, folder)
     except ARCHIVE_ERRORS as error:
         raise UserError(
-            f"{archive} is not a usable zip archive ({error}); delete it and try again."
+            f"{archive} is damaged ({error}); delete it to download it again."
         ) from error
     except OSError as error:
-        raise UserError(f"{archive} cannot be unpacked into {folder} ({error}).") from error
+        raise UserError(
+            f"cannot write {folder}: {error}; unpack {archive} yourself or choose another folder."
+        ) from error
 
 
-def _require_harmless(entry: zipfile.ZipInfo, archive: Path) -> None:
+def _check_entry(entry: zipfile.ZipInfo, archive: Path) -> None:
     name = entry.filename
     absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor
     if not name or absolute or "\\" in name or ".." in PurePosixPath(name).parts:
-        raise UserError(f"{archive} is refused: its entry {name!r} leads out of the folder.")
-    if stat.S_IFMT(entry.external_attr >> FILE_MODE_SHIFT) not in PLAIN_KINDS:
-        raise UserError(f"{archive} is refused: its entry {name!r} is a link or a device.")
-    if entry.compress_type not in USUAL_METHODS:
-        raise UserError(f"{archive} is refused: its entry {name!r} is compressed unusually.")
+        raise UserError(
+            f"{archive} is not safe: its entry {name!r} is outside of the folder; delete it."
+        )
+    if stat.S_IFMT(entry.external_attr >> FILE_MODE_SHIFT) not in ALLOWED_FILE_TYPES:
+        raise UserError(
+            f"{archive} is not safe: its entry {name!r} is a link or a device; delete it."
+        )
+    if entry.compress_type not in ALLOWED_COMPRESSION:
+        raise UserError(
+            f"{archive} is not safe: its entry {name!r} has an unusual compression method; "
+            "delete it."
+        )
 
 
-def _require_room(size: int, archive: Path, folder: Path) -> None:
+def _check_unpacked_size(size: int, archive: Path, folder: Path) -> None:
     if size > MAX_EXPANSION * archive.stat().st_size:
         raise UserError(
-            f"{archive} is refused: it would grow more than {MAX_EXPANSION}-fold to {size} bytes."
+            f"{archive} is not safe: it unpacks to {size} bytes, more than {MAX_EXPANSION} times "
+            "its size; delete it."
         )
     free = shutil.disk_usage(folder).free
     if size > free:
         raise UserError(
-            f"{archive} unpacks to {size} bytes, but only {free} are free at {folder}; make room."
+            f"{archive} unpacks to {size} bytes, but only {free} are free at {folder}; "
+            "free disk space and run again."
         )

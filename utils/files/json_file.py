@@ -1,4 +1,4 @@
-"""Reading the JSON files of benchmarks."""
+"""Read the JSON files of benchmark data sets."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files.regular_file import open_regular
+from utils.files.regular_file import open_regular_file
 
 JsonObject = dict[str, Any]
-"""Whatever a file holds; its readers check what they use."""
+"""A JSON object of unknown content; readers check the keys they use."""
 
-LIMIT = 2.0**53
-"""Up to here float64 holds every whole number, image ids among them."""
+MAX_INTEGER = 2.0**53
+"""float64 represents every integer below this one; image ids are integers."""
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 -- whatever is in the file
-    """The content of a JSON file.
+def read_json(path: Path) -> Any:  # noqa: ANN401 -- a file can contain anything
+    """Read a JSON file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read or is not JSON.
     """
     try:
-        with open_regular(path) as stream:
+        with open_regular_file(path) as stream:
             return json.loads(stream.read())
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give a JSON file.") from error
+        raise UserError(f"cannot read {path}: {error.strerror}; give a JSON file.") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); make it anew.") from error
+        raise UserError(f"{path} is damaged ({error}); give a JSON file.") from error
 
 
 def number_column(rows: Sequence[JsonObject], key: str, origin: str, width: int = 0) -> np.ndarray:
-    """One field of every row, as numbers.
+    """Return one field of all rows as an array.
 
     Args:
-        rows: from a JSON file.
-        key: the field's name; each row must have it.
-        origin: the file and list, for messages.
-        width: numbers in each field; 0 for a plain number.
+        rows: objects of a JSON file.
+        key: name of the field, which each row must have.
+        origin: the file and the list, for messages.
+        width: length of the field if it is a list of numbers; 0 for a single number.
 
     Returns:
         float64 [rows], or [rows, width].
 
     Raises:
-        UserError: a row lacks the field, or it is something else; the first such row is named.
+        UserError: a row has no such field, or it is not finite numbers; names the first such row.
     """
     shape = (len(rows), width) if width else (len(rows),)
     if not rows:
@@ -56,10 +56,10 @@ def number_column(rows: Sequence[JsonObject], key: str, origin: str, width: int 
     try:
         values = np.array([row[key] for row in rows])
         numeric = values.shape == shape and values.dtype.kind in "iufb"
-        if numeric and (np.abs(values.astype(np.float64)) < LIMIT).all():
+        if numeric and (np.abs(values.astype(np.float64)) < MAX_INTEGER).all():
             return values.astype(np.float64)
     except (KeyError, TypeError, ValueError):
-        pass  # which row it was is found below
+        pass  # find the row below
     bad = next(i for i, row in enumerate(rows) if not _fits(row, key, width))
     if not isinstance(rows[bad], dict) or key not in rows[bad]:
         raise UserError(f"{origin}[{bad}] has no {key!r}; every entry must have it.")
@@ -76,4 +76,4 @@ def _fits(row: object, key: str, width: int) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) < LIMIT
+    return isinstance(value, int | float) and abs(value) < MAX_INTEGER

@@ -1,4 +1,4 @@
-"""Opening only what is a file: a pipe might never begin, and a device never end."""
+"""Open regular files only: reading a pipe could block forever, and a device could be endless."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular_file(path: str | Path) -> BinaryIO:
     """Open a regular file, or a link to one, for reading.
 
     Raises:
-        OSError: there is none, or it is a folder, a pipe, a socket or a device.
+        OSError: the file does not exist, or is a folder, a pipe, a socket or a device.
     """
     stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 -- Path.open has no opener
     if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
@@ -23,5 +23,5 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opening a pipe waits for whoever writes to it; not so with this flag, where there is one."""
+    """Open without blocking, where the flag exists; opening a pipe would wait for a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -1,4 +1,4 @@
-"""YAML files: read as others wrote them, plain values only and nothing that blows up; written."""
+"""Read and write YAML files; reading accepts plain values only, within safe limits."""
 
 from __future__ import annotations
 
@@ -8,54 +8,56 @@ from pathlib import Path
 import yaml
 
 from utils.errors import UserError
-from utils.files.atomic_write import write_text_replacing
+from utils.files.atomic_write import atomic_write_text
 
 MAX_BYTES = 1 << 20
-"""Some 30,000 class names; the parser takes seconds for this much."""
+"""About 30,000 class names; parsing this much takes seconds."""
 MAX_DEPTH = 20
-SHOWN = 40  # characters of a value that is quoted
+MAX_QUOTED = 40  # characters of a quoted value
 MAX_ALIASES = 10
-"""With so few references a file cannot grow more than 39-fold, however they are nested."""
+"""With this many aliases a file can expand at most 39-fold, even if they are nested."""
 MAX_DIGITS = 1000
-"""Of a number; Python refuses to show one of more than 4,300."""
-# What the constructors of PyYAML are known to raise on a month 13 or `!!int ""`, beside its own.
+"""Digits of a number; Python does not print integers of more than 4,300 digits."""
+# PyYAML's constructors also raise built-in errors, for example for a month 13 or `!!int ""`.
 VALUE_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError)
 
 
 def read_yaml(path: Path) -> object:
-    """The content of a YAML file, made of dicts, lists, texts, numbers, dates, booleans and None.
+    """Read a YAML file: dicts, lists, strings, numbers, dates, booleans and None.
 
     Raises:
-        UserError: it cannot be read, is not YAML, names a type of Python, or is large, deep or full
-            of references beyond all use.
+        UserError: the file cannot be read, is not YAML, contains a Python type, or exceeds the
+            limits for size, nesting, aliases or digits.
     """
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise UserError(f"{path} has more than {MAX_BYTES >> 20} MiB; it is not for settings.")
+            raise UserError(
+                f"{path} is larger than {MAX_BYTES >> 20} MiB; give a smaller YAML file."
+            )
         text = content.decode("utf-8-sig")
-        _require_harmless(text, path)
+        _check_structure(text, path)
         return yaml.safe_load(text)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+        raise UserError(f"cannot read {path}: {error.strerror}; give a YAML file.") from error
     except VALUE_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not readable YAML: {reason}") from error
+        raise UserError(f"{path} is damaged ({reason}); correct the YAML.") from error
 
 
 def write_yaml(data: Mapping[str, object], path: Path) -> None:
-    """Write plain data as YAML, in the order of its keys, at once or not at all.
+    """Write plain data to a YAML file atomically, in the order of its keys.
 
     Raises:
-        UnwritableError: as for `write_replacing`.
+        UnwritableError: as for `atomic_write`.
     """
     text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
-    write_text_replacing(path, text)
+    atomic_write_text(path, text)
 
 
-def _require_harmless(text: str, path: Path) -> None:
-    """Look at the structure before anything is built from it; the parser needs no recursion."""
+def _check_structure(text: str, path: Path) -> None:
+    """Check the structure before any objects are built; parsing events needs no recursion."""
     depth = aliases = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -65,17 +67,21 @@ def _require_harmless(text: str, path: Path) -> None:
         elif isinstance(event, yaml.AliasEvent):
             aliases += 1
         elif isinstance(event, yaml.ScalarEvent):
-            _require_harmless_value(event, path)
+            _check_value(event, path)
         if depth > MAX_DEPTH or aliases > MAX_ALIASES:
             raise UserError(
-                f"{path} is refused: it is nested more than {MAX_DEPTH} deep or has more than "
-                f"{MAX_ALIASES} aliases (*name); write it out plainly."
+                f"{path} is nested more than {MAX_DEPTH} levels deep or has more than "
+                f"{MAX_ALIASES} aliases (*name); write it with fewer."
             )
 
 
-def _require_harmless_value(event: yaml.ScalarEvent, path: Path) -> None:
-    """Refuse what no name, path or number is made of: a NUL, or half of a surrogate pair."""
+def _check_value(event: yaml.ScalarEvent, path: Path) -> None:
+    """Check a value for a NUL, for half of a surrogate pair, and for the length of a number."""
     if "\0" in event.value or any("\ud800" <= c <= "\udfff" for c in event.value):
-        raise UserError(f"{path} holds a character that is no text: {event.value[:SHOWN]!a}.")
+        raise UserError(
+            f"{path} has an invalid character in {event.value[:MAX_QUOTED]!a}; remove it."
+        )
     if len(event.value) > MAX_DIGITS and event.value.lstrip("+-.")[:1].isdigit():
-        raise UserError(f"{path} holds a number of {len(event.value)} digits; shorten it.")
+        raise UserError(
+            f"{path} has a number of {len(event.value)} digits, more than {MAX_DIGITS}; shorten it."
+        )

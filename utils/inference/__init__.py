@@ -1,1 +1,1 @@
-"""From a source of images to predictions and their files."""
+"""Inference: reads image sources, predicts, and writes the results."""

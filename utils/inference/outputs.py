@@ -1,4 +1,4 @@
-"""What detect.py writes for each image: pictures and videos, label files, crops and a table."""
+"""Writes the results of detect.py: annotated images and videos, label files, crops, a CSV table."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from utils.inference.sources import SourceImage
 from utils.plots.images import class_color, draw_boxes, write_picture
 
 WRITABLE = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-CROP_GROWTH, CROP_BORDER = 1.02, 10  # a crop is 2 % and 10 px (5 on each side) larger than its box
-YOLO, VOC = 0, 1  # of --save-format
-UNFIT_FOR_FILES = r"[^\w.\- ]+"
+CROP_GROWTH, CROP_BORDER = 1.02, 10  # a crop is 2 % plus 10 px (5 per side) larger than its box
+YOLO, VOC = 0, 1  # values of --save-format
+INVALID_NAME_CHARACTERS = r"[^\w.\- ]+"
 CSV_HEADER = ("Image Name", "Prediction", "Confidence")
 
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """What to write."""
+    """Which files to write, and how."""
 
-    pictures: bool = True
+    images: bool = True
     txt: bool = False
     txt_format: int = YOLO
     txt_confidence: bool = False
@@ -39,17 +39,17 @@ class OutputSettings:
 
 
 class PredictionFiles:
-    """Writes detections below a folder. Use as a context, so that videos are completed.
+    """Writes detections to a folder; a context manager, which closes videos at its end.
 
     Args:
-        folder: exists.
+        folder: an existing folder.
         names: class names by index.
         settings: what to write.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], settings: OutputSettings) -> None:
         self._folder, self._names, self._settings = folder, names, settings
-        self._stems: dict[str, str] = {}  # stem of the outputs -> source it belongs to
+        self._stems: dict[str, str] = {}  # stem of the outputs -> source
         self._video: tuple[str, cv2.VideoWriter] | None = None  # source and its open writer
         self.label_files = 0
 
@@ -63,7 +63,7 @@ class PredictionFiles:
         self._close_video()
 
     def annotate(self, loaded: SourceImage, detections: np.ndarray) -> np.ndarray:
-        """Return the original, BGR, with detections [n, 6] drawn, the most confident on top."""
+        """Return the original image (BGR) with detections [n, 6], the most confident on top."""
         worst_first = detections[::-1]
         classes = [int(label) for label in worst_first[:, 5]]
         return draw_boxes(
@@ -77,12 +77,12 @@ class PredictionFiles:
     def write(
         self, loaded: SourceImage, detections: np.ndarray, annotated: np.ndarray | None
     ) -> None:
-        """Write everything that was asked for.
+        """Write all files that the settings ask for.
 
         Args:
             loaded: the image or frame.
             detections: [n, 6] corners in pixels of the original, confidence, class; best first.
-            annotated: the original with boxes, BGR; only needed for pictures and videos.
+            annotated: the original with boxes, BGR; only needed for images and videos.
         """
         stem = self._stem(loaded.path)
         frame = f"{stem}_{loaded.frame}" if loaded.kind == "video" else stem
@@ -93,8 +93,8 @@ class PredictionFiles:
             self._write_rows(loaded, worst_first)
         if self._settings.crops:
             self._write_crops(frame, loaded.original, worst_first)
-        if self._settings.pictures and annotated is not None:
-            self._write_picture(loaded, stem, annotated)
+        if self._settings.images and annotated is not None:
+            self._write_image(loaded, stem, annotated)
 
     def _caption(self, label: int, confidence: float) -> str | None:
         if self._settings.hide_labels:
@@ -103,8 +103,8 @@ class PredictionFiles:
         return name if self._settings.hide_conf else f"{name} {confidence:.2f}"
 
     def _stem(self, source: str) -> str:
-        """Name of the outputs of a source; equal names of different sources are numbered."""
-        stem = plain_name(source).stem
+        """Return the stem of a source's output files; numbers avoid conflicts between sources."""
+        stem = file_name(source).stem
         candidate, number = stem, 2
         while self._stems.setdefault(candidate, source) != source:
             candidate, number = f"{stem}{number}", number + 1
@@ -128,7 +128,7 @@ class PredictionFiles:
 
     def _write_rows(self, loaded: SourceImage, detections: np.ndarray) -> None:
         rows = [
-            (plain_name(loaded.path).name, self._names[int(label)], f"{confidence:.2f}")
+            (file_name(loaded.path).name, self._names[int(label)], f"{confidence:.2f}")
             for *_, confidence, label in detections.tolist()
         ]
         with (self._folder / "predictions.csv").open("a", newline="", encoding="utf-8") as file:
@@ -136,17 +136,19 @@ class PredictionFiles:
 
     def _write_crops(self, name: str, image: np.ndarray, detections: np.ndarray) -> None:
         for number, row in enumerate(detections, start=1):
-            label = re.sub(UNFIT_FOR_FILES, "_", self._names[int(row[5])]).strip(". ") or "_"
+            label = (
+                re.sub(INVALID_NAME_CHARACTERS, "_", self._names[int(row[5])]).strip(". ") or "_"
+            )
             folder = self._folder / "crops" / label
             folder.mkdir(parents=True, exist_ok=True)
             crop = crop_box(image, row[:4])
             write_picture(folder / f"{name}{'' if number == 1 else number}.jpg", crop)
 
-    def _write_picture(self, loaded: SourceImage, stem: str, annotated: np.ndarray) -> None:
+    def _write_image(self, loaded: SourceImage, stem: str, annotated: np.ndarray) -> None:
         if loaded.kind == "video":
             self._video_writer(loaded, stem).write(annotated)
             return
-        suffix = plain_name(loaded.path).suffix.lower()
+        suffix = file_name(loaded.path).suffix.lower()
         suffix = suffix if suffix in WRITABLE else ".jpg"
         write_picture(self._folder / f"{stem}{suffix}", annotated)
 
@@ -159,7 +161,10 @@ class PredictionFiles:
         codec = cv2.VideoWriter.fourcc(*"mp4v")
         writer = cv2.VideoWriter(str(path), codec, loaded.fps, (width, height))
         if not writer.isOpened():
-            raise UserError(f"cannot write the video {path}; use --nosave, or --save-txt instead.")
+            raise UserError(
+                f"cannot write {path}: OpenCV cannot open an MP4 writer; "
+                "use --nosave, or --nosave with --save-txt."
+            )
         self._video = (loaded.path, writer)
         return writer
 
@@ -169,8 +174,8 @@ class PredictionFiles:
             self._video = None
 
 
-def plain_name(source: str) -> PurePosixPath | Path:
-    """Return the file name of a path, or of an address without its query."""
+def file_name(source: str) -> PurePosixPath | Path:
+    """Return the file name of a path, or of a URL without its query."""
     parts = urlsplit(source)
     return PurePosixPath(PurePosixPath(parts.path).name) if "://" in source else Path(source)
 

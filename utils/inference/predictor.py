@@ -1,4 +1,4 @@
-"""From one loaded image to detections in its own pixels."""
+"""Predicts the detections of one image, in pixels of the original."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ MS_PER_S = 1e3
 
 @dataclass(frozen=True)
 class DetectSettings:
-    """What counts as a detection."""
+    """Thresholds and filters of detections."""
 
     conf_thres: float = 0.25
     iou_thres: float = 0.45
     max_det: int = 1000
     classes: Sequence[int] | None = None
-    """Only these; all if None."""
+    """Keep only these classes; all if None."""
     agnostic: bool = False
-    """Boxes of different classes suppress each other."""
+    """Class-agnostic NMS: boxes of different classes suppress each other."""
 
 
 class Speed(NamedTuple):
-    """Milliseconds spent on an image, or on average on each."""
+    """Milliseconds per image, for one image or as a mean."""
 
     preprocess: float
     inference: float
@@ -50,13 +50,13 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """A model made ready for images of any size.
+    """Runs a model on single images of any size.
 
     Args:
-        model: any detector; a fused copy of it is used.
-        device: where to compute.
-        settings: what counts as a detection.
-        half: compute in fp16, which only GPUs do well.
+        model: any detector; it is copied and fused.
+        device: device of the model and its inputs.
+        settings: thresholds and filters of detections.
+        half: compute in fp16, which is fast on GPUs only.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, loaded: SourceImage) -> Prediction:
-        """Detect on one image."""
+        """Return the detections of one image."""
         marks = [self._now()]
         pixels = torch.from_numpy(loaded.network).to(self._device)  # [H, W, 3]
         images = pixels.permute(2, 0, 1)[None].to(self._dtype) / MAX_PIXEL

@@ -1,4 +1,4 @@
-"""What detect.py can look at: images, folders, patterns, lists, videos, cameras and addresses."""
+"""Sources of detect.py: images, folders, glob patterns, lists, videos, cameras and URLs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import numpy as np
 from utils.datasets.image_files import (
     IMAGE_SUFFIXES,
     ImageError,
+    check_unicode_name,
     read_image,
-    require_unicode_name,
 )
 from utils.datasets.letterbox import Letterboxed, letterbox
 from utils.errors import UserError
-from utils.files.download import open_address
+from utils.files.download import open_url
 
 log = logging.getLogger("yolo")
 
@@ -44,43 +44,43 @@ VIDEO_SUFFIXES = frozenset(
 )
 WEB_SCHEMES = ("http", "https")
 STREAM_SCHEMES = ("rtsp", "rtmp", "tcp")
-MAX_BYTES = 256 << 20  # of an image at a web address
-SHOWN = 80  # characters of a source that cannot be looked up
-USUAL_FPS = 30.0  # of a stream that does not tell
-MAX_FPS = 240.0  # what lies beyond is no frame rate; some cameras report 0 or 90000
+MAX_BYTES = 256 << 20  # of a downloaded image
+MAX_SHOWN_CHARACTERS = 80  # of an invalid source, in a message
+DEFAULT_FPS = 30.0  # of a stream that does not report its frame rate
+MAX_FPS = 240.0  # larger values are not frame rates; some cameras report 0 or 90000
 
 Kind = Literal["image", "video"]
 Fit = Callable[[np.ndarray], Letterboxed]
 
 
 class SourceImage(NamedTuple):
-    """One image, or one frame of a video, and what the network gets of it."""
+    """One image or one frame of a video, and the network input made from it."""
 
     path: str
-    """File, address, or number of the camera."""
+    """File, URL, or camera index."""
     kind: Kind
     original: np.ndarray
     """uint8 [h, w, 3] BGR."""
     network: np.ndarray
     """uint8 [H, W, 3] RGB, letterboxed, contiguous."""
     ratio: tuple[float, float]
-    """(vertical, horizontal) size in `network` over size in `original`."""
+    """(vertical, horizontal) scale factor from `original` to `network`."""
     pad: tuple[float, float]
-    """(left, top) border in `network`, px."""
+    """(left, top) padding in `network`, px."""
     number: int
-    """Of the file among all files, from 1."""
+    """Index of the file, from 1."""
     files: int
     """Number of files."""
     frame: int = 0
-    """Of a video, from 1; 0 for images."""
+    """Index of the frame in its video, from 1; 0 for images."""
     frames: int = 0
-    """How many the video says it has; 0 for images and for streams, which do not know."""
+    """Number of frames that the video reports; 0 for images and streams."""
     fps: float = 0.0
     """Frames yielded per second of the video; 0 for images."""
 
 
-class Entry(NamedTuple):
-    """A file, address or camera of the source."""
+class SourceEntry(NamedTuple):
+    """One file, URL or camera of a source."""
 
     location: str
     kind: Kind
@@ -94,87 +94,95 @@ def open_source(
     auto: bool = True,
     vid_stride: int = 1,
 ) -> Iterator[SourceImage]:
-    """Find what a `--source` names and return an iterator that loads it piece by piece.
+    """Resolve a `--source` and return an iterator over its images and video frames.
 
     Args:
-        source: image or video file; folder (its own files only); glob pattern; .txt list of any of
-            these files; number of a camera; http, https, rtsp, rtmp or tcp address.
+        source: image or video file; folder (not recursive); glob pattern; .txt list of such files;
+            camera index; http, https, rtsp, rtmp or tcp URL.
         image_size: (height, width) that each image is fitted into, px.
-        stride: of the network, px.
-        auto: only pad up to the next multiple of the stride.
+        stride: stride of the network, px.
+        auto: pad only up to the next multiple of the stride.
         vid_stride: yield every n-th frame of videos.
 
     Raises:
-        UserError: at once if the source does not exist or holds nothing usable; while iterating, if
-            not one of its files can be read. Single files that cannot are skipped with a warning.
+        UserError: immediately if the source does not exist or has no image or video; during the
+            iteration if none of its files can be read. Of several files, those that cannot be read
+            are skipped with a warning.
     """
     try:
-        entries = _find(source)
+        entries = _find_entries(source)
     except (OSError, RuntimeError, ValueError) as error:
-        # such as a name longer than the file system takes, or the home folder of nobody
-        raise UserError(f"--source {source[:SHOWN]} cannot be used: {error}.") from error
+        # e.g. a name that is too long for the file system, or the home folder of an unknown user
+        raise UserError(
+            f"--source {source[:MAX_SHOWN_CHARACTERS]} cannot be used ({error}); "
+            "give another source."
+        ) from error
     fit = partial(letterbox, new_shape=image_size, auto=auto, stride=stride)
     return _load(source, entries, fit, vid_stride)
 
 
-def _find(source: str) -> list[Entry]:
+def _find_entries(source: str) -> list[SourceEntry]:
     scheme = urlsplit(source).scheme.lower()
     path = Path(source).expanduser()
     if source.isdecimal():
-        return [Entry(source, "video")]
+        return [SourceEntry(source, "video")]
     if scheme in (*WEB_SCHEMES, *STREAM_SCHEMES):
-        return [_address(source)]
+        return [_url_entry(source)]
     if path.is_dir():
-        return _usable([file for file in sorted(path.iterdir()) if file.is_file()], source)
+        return _media_entries([file for file in sorted(path.iterdir()) if file.is_file()], source)
     if path.is_file() and path.suffix.lower() == ".txt":
-        return _listed(path)
+        return _entries_from_list(path)
     if path.is_file():
-        return _usable([path], source)
+        return _media_entries([path], source)
     if glob.has_magic(source):
         found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - patterns may be absolute
-        return _usable([Path(name) for name in sorted(found)], source)
+        return _media_entries([Path(name) for name in sorted(found)], source)
     raise UserError(
         f"--source {source} does not exist; give an image, a video or a folder of them."
     )
 
 
-def _address(source: str) -> Entry:
+def _url_entry(source: str) -> SourceEntry:
     suffix = PurePosixPath(urlsplit(source).path).suffix.lower()
-    return Entry(source, "image" if suffix in IMAGE_SUFFIXES else "video")
+    return SourceEntry(source, "image" if suffix in IMAGE_SUFFIXES else "video")
 
 
-def _usable(files: Sequence[Path], source: str) -> list[Entry]:
+def _media_entries(files: Sequence[Path], source: str) -> list[SourceEntry]:
     entries = [
-        Entry(str(file), "image" if file.suffix.lower() in IMAGE_SUFFIXES else "video")
+        SourceEntry(str(file), "image" if file.suffix.lower() in IMAGE_SUFFIXES else "video")
         for file in files
         if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
     ]
     if not entries:
         known = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
-        raise UserError(f"--source {source} holds no image and no video ({known}).")
+        raise UserError(
+            f"--source {source} has no image or video; give files of these types: {known}."
+        )
     return entries
 
 
-def _listed(file: Path) -> list[Entry]:
-    """Entries of a list file, relative to the working directory or else to the list's folder."""
+def _entries_from_list(file: Path) -> list[SourceEntry]:
+    """Return the entries of a list file; paths are relative to the working or the list's folder."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise UserError(f"--source {file} is not a text file of paths: {error}.") from error
-    entries: list[Entry] = []
+        raise UserError(
+            f"--source {file} is not a UTF-8 text file ({error}); put one path on each line."
+        ) from error
+    entries: list[SourceEntry] = []
     for line in filter(None, lines):
         if urlsplit(line).scheme.lower() in (*WEB_SCHEMES, *STREAM_SCHEMES):
-            entries.append(_address(line))
+            entries.append(_url_entry(line))
         else:
             path = Path(line) if Path(line).is_file() else file.parent / line
-            entries += _usable([path], line)
+            entries += _media_entries([path], line)
     if not entries:
-        raise UserError(f"--source {file} lists nothing; put a path on each line.")
+        raise UserError(f"--source {file} is empty; put one path on each line.")
     return entries
 
 
 def _load(
-    source: str, entries: Sequence[Entry], fit: Fit, vid_stride: int
+    source: str, entries: Sequence[SourceEntry], fit: Fit, vid_stride: int
 ) -> Iterator[SourceImage]:
     any_loaded = False
     for number, entry in enumerate(entries, start=1):
@@ -185,62 +193,68 @@ def _load(
                 yield loaded._replace(number=number, files=len(entries))
         except ImageError as error:
             if len(entries) > 1:
-                log.warning("Skipped %s: %s", entry.location, error)
+                log.warning("Skipped %s: %s.", entry.location, error)
             else:
-                raise UserError(f"--source {entry.location} cannot be used: {error}.") from error
+                raise UserError(
+                    f"--source {entry.location} cannot be used ({error}); give another source."
+                ) from error
     if not any_loaded:
-        raise UserError(f"--source {source}: not one of its {len(entries)} files can be read.")
+        raise UserError(
+            f"--source {source}: none of its {len(entries)} files can be read; give another source."
+        )
 
 
 def _load_image(location: str, fit: Fit) -> Iterator[SourceImage]:
     is_web = urlsplit(location).scheme.lower() in WEB_SCHEMES
     rgb = _fetch_image(location) if is_web else read_image(location)
     fitted = fit(rgb)
-    yield _loaded(location, "image", np.ascontiguousarray(rgb[..., ::-1]), fitted)
+    yield _source_image(location, "image", np.ascontiguousarray(rgb[..., ::-1]), fitted)
 
 
-def _loaded(location: str, kind: Kind, original: np.ndarray, fitted: Letterboxed) -> SourceImage:
+def _source_image(
+    location: str, kind: Kind, original: np.ndarray, fitted: Letterboxed
+) -> SourceImage:
     network = np.ascontiguousarray(fitted.image)
     return SourceImage(location, kind, original, network, fitted.ratio, fitted.pad, 1, 1)
 
 
 def _fetch_image(url: str) -> np.ndarray:
-    """Return the image at a web address, uint8 [h, w, 3] RGB."""
+    """Download an image; return it as uint8 [h, w, 3] RGB."""
     try:
-        with open_address(url) as response:
+        with open_url(url) as response:
             content = response.read(MAX_BYTES + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
         raise ImageError(f"it cannot be downloaded ({getattr(error, 'reason', error)})") from error
     if len(content) > MAX_BYTES:
-        raise ImageError(f"what is at this address is larger than {MAX_BYTES >> 20} MiB")
+        raise ImageError(f"it is larger than {MAX_BYTES >> 20} MiB")
     try:
         bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-    except cv2.error as error:  # such as a header that claims more pixels than OpenCV takes
+    except cv2.error as error:  # e.g. a header that claims more pixels than OpenCV accepts
         raise ImageError(f"it cannot be decoded ({error.err})") from error
     if bgr is None:
-        raise ImageError("what is at this address is not an image")
+        raise ImageError("it is not an image")
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
 def _load_video(location: str, fit: Fit, vid_stride: int) -> Iterator[SourceImage]:
-    require_unicode_name(location)
+    check_unicode_name(location)
     capture = cv2.VideoCapture(int(location) if location.isdecimal() else location)
     try:
         if not capture.isOpened():
             raise ImageError("it cannot be opened as a video, a camera or a stream")
         rate = capture.get(cv2.CAP_PROP_FPS)
-        fps = (rate if 0 < rate <= MAX_FPS else USUAL_FPS) / vid_stride
+        fps = (rate if 0 < rate <= MAX_FPS else DEFAULT_FPS) / vid_stride
         frames = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         for number, bgr in _frames(capture, vid_stride):
             fitted = fit(np.ascontiguousarray(bgr[..., ::-1]))
-            loaded = _loaded(location, "video", bgr, fitted)
+            loaded = _source_image(location, "video", bgr, fitted)
             yield loaded._replace(frame=number, frames=frames, fps=fps)
     finally:
         capture.release()
 
 
 def _frames(capture: cv2.VideoCapture, vid_stride: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the number and the picture, BGR, of every n-th frame; only those are decoded."""
+    """Yield index and image (BGR) of every n-th frame; other frames are not decoded."""
     number = 0
     while True:
         for _ in range(vid_stride):

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.files.atomic_write import write_replacing, write_text_replacing
+from utils.files.atomic_write import atomic_write, atomic_write_text
 from utils.plots.plan_curves import save_lr_plan
 from utils.solver.continuation import Extension
 from utils.solver.preview import PlanPreview, plan_previews, preview_warnings
@@ -54,8 +54,8 @@ def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) 
     for sentence in preview_warnings(choices):
         log.warning("%s", sentence)
     numbers = json.dumps({preview.label: preview.plan.factors() for preview in choices})
-    write_replacing(folder / PLOT_FILE, lambda part: save_lr_plan(plan, completed, choices, part))
-    write_text_replacing(folder / FACTORS_FILE, numbers + "\n")
+    atomic_write(folder / PLOT_FILE, lambda part: save_lr_plan(plan, completed, choices, part))
+    atomic_write_text(folder / FACTORS_FILE, numbers + "\n")
     log.info("Nothing was trained; see %s and %s", folder / PLOT_FILE, folder / FACTORS_FILE)
 
 

@@ -19,7 +19,7 @@ from utils.checkpoint.format import (
     no_progress,
     plan_digest,
 )
-from utils.checkpoint.store import load_whole, read_checkpoint
+from utils.checkpoint.store import load_with_fallback, read_checkpoint
 from utils.errors import UserError
 from utils.history import ITERATION_COLUMN
 from utils.options.train_options import TrainRequest
@@ -182,7 +182,7 @@ def _load_own(path: Path, request: TrainRequest) -> _Source:
         raise UserError(
             f"{given} applies only to YOLOv5 checkpoints, and {path} is not one; omit it."
         )
-    source, checkpoint = load_whole(path)
+    source, checkpoint = load_with_fallback(path)
     if checkpoint["kind"] != "training":
         raise UserError(
             f"{path} contains only weights, no optimizer state and no learning-rate plan; "

@@ -10,7 +10,7 @@ from pathlib import Path
 from utils.checkpoint.format import BEST, LAST, PREVIOUS
 from utils.checkpoint.store import save_checkpoint
 from utils.errors import UserError
-from utils.files.atomic_write import copy_replacing
+from utils.files.atomic_write import atomic_copy
 from utils.hyp import Hyp, load_hyp
 from utils.options.option import OnResume, option_names
 from utils.options.train_options import TrainOptions, TrainRequest, resumed_options
@@ -201,7 +201,7 @@ def clear_and_set_up_folder(run: Run) -> Path:
         save_checkpoint(resume_point.checkpoint, seam)
     if run.folder is not None and resume_point.path.name == PREVIOUS:
         # last.pt is damaged; replace it, because the next save renames it to last_prev.pt.
-        copy_replacing(resume_point.path, weights / LAST)
+        atomic_copy(resume_point.path, weights / LAST)
     _write_best(resume_point, weights / BEST)
     return folder
 
@@ -211,7 +211,7 @@ def _write_best(resume_point: ResumePoint, target: Path) -> None:
     best = resume_point.best
     if isinstance(best, Path):
         if best.resolve() != target.resolve():
-            copy_replacing(best, target)
+            atomic_copy(best, target)
     elif best is not None:
         save_checkpoint(best, target)
     elif resume_point.checkpoint["best"]["epoch"] >= 0:

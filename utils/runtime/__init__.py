@@ -1,1 +1,1 @@
-"""The machine and the processes of a run: device, distributed training, signals."""
+"""Runtime environment of a run: device, distributed training, signals, background jobs."""

@@ -1,4 +1,4 @@
-"""Work that need not keep the training waiting: one job after another, in a thread of its own."""
+"""Run jobs in a background thread, one after another, without blocking the training."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 
-class Background:
-    """Runs jobs in the order in which they come; leaving it waits for the last one."""
+class BackgroundWorker:
+    """Runs jobs in order, in one thread. Leaving the context waits for the last job."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
         self._running: Future[None] | None = None
 
-    def __enter__(self) -> Background:
-        """Nothing is started before the first job."""
+    def __enter__(self) -> BackgroundWorker:
+        """Return the object itself; the thread starts with the first job."""
         return self
 
     def __exit__(
@@ -24,30 +24,30 @@ class Background:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Wait; what went wrong outside is not hidden by what went wrong in a job."""
+        """Wait for the last job; raise its error only if the context itself raised none."""
         self._thread.shutdown(wait=True)
         if error is None:
             self.wait()
 
-    def do(self, job: Callable[[], None]) -> None:
-        """Start a job when the one before it is done.
+    def submit(self, job: Callable[[], None]) -> None:
+        """Wait for the previous job, then start this one.
 
         Args:
-            job: reads nothing that may change meanwhile.
+            job: the function to call; it must not read anything that changes in the meantime.
 
         Raises:
-            Exception: what the job before raised.
+            Exception: the error of the previous job.
         """
         self.wait()
         self._running = self._thread.submit(job)
 
-    def then(self, job: Callable[[], None]) -> None:
-        """Start a job when the one before it is done, without waiting for that here.
+    def enqueue(self, job: Callable[[], None]) -> None:
+        """Queue a job behind the previous one, without waiting.
 
-        If the one before raises, the job is not run, and the error is kept for `do` or `wait`.
+        If the previous job raises, this job does not run, and `submit` or `wait` raises the error.
 
         Args:
-            job: reads nothing that may change meanwhile.
+            job: the function to call; it must not read anything that changes in the meantime.
         """
         before = self._running
 
@@ -62,7 +62,7 @@ class Background:
         """Wait for the last job.
 
         Raises:
-            Exception: what it raised, or one before it.
+            Exception: the error of the last job, or of a job before it.
         """
         running, self._running = self._running, None
         if running is not None:

@@ -1,4 +1,4 @@
-"""The machine a run is on: device, number format, memory."""
+"""Device, precision, memory and compilation."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 GIGABYTE = 1e9
 PIXEL_MAX = 255.0
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, KiB on Linux
-BF16_CUDA_CAPABILITY = 8  # Ampere, the first with bf16 tensor cores
+BF16_CUDA_CAPABILITY = 8  # Ampere, the first architecture with bf16 tensor cores
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt(3), from malloc.h
 NEVER, NONE = -1, 0
 
 
 def select_device(text: str = "", distributed: Distributed = SINGLE_PROCESS) -> torch.device:
-    """The device named by `--device`: '' (first GPU, else CPU), 'cpu', 'mps', or a CUDA index.
+    """Return the device for `--device`: '' (first GPU, else CPU), 'cpu', 'mps' or a CUDA index.
 
-    Several processes take the machine's GPUs in turn, or those of a list such as '0,2'.
+    In distributed training, each process takes the GPU of its local rank, from all GPUs or from a
+    list such as '0,2'.
 
     Raises:
-        UserError: the device is not on this machine, or several are named.
+        UserError: the machine does not have the device, or a single process names several.
     """
     name = text.strip().lower().removeprefix("cuda:")
     if distributed.world_size > 1 and name != "cpu" and torch.cuda.is_available():
         numbers = name.split(",") if name else [str(n) for n in range(torch.cuda.device_count())]
         if distributed.local_rank >= len(numbers):
-            raise UserError(f"--device {text}: name as many GPUs as there are processes.")
+            raise UserError(
+                f"--device {text}: there are {len(numbers)} GPUs for "
+                f"{distributed.local_world_size} processes; use one GPU per process."
+            )
         name = numbers[distributed.local_rank]
     if name == "":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -47,7 +51,7 @@ def select_device(text: str = "", distributed: Distributed = SINGLE_PROCESS) -> 
     if name == "cuda":
         name = "0"
     if not name.isdigit():
-        raise UserError(f"--device {text}: give one device: cpu, mps or the number of a GPU.")
+        raise UserError(f"--device {text}: choose one of cpu, mps or the index of a GPU.")
     count = torch.cuda.device_count()
     if int(name) >= count:
         raise UserError(
@@ -58,7 +62,7 @@ def select_device(text: str = "", distributed: Distributed = SINGLE_PROCESS) -> 
 
 @dataclass(frozen=True)
 class Precision:
-    """The number format of the forward pass; weights, losses and the optimizer stay in fp32."""
+    """Precision of the forward pass; weights, losses and optimizer stay in fp32."""
 
     name: str
     """fp32, bf16 or fp16."""
@@ -66,44 +70,44 @@ class Precision:
 
     @property
     def needs_scaler(self) -> bool:
-        """Gradients of fp16 underflow without loss scaling; bf16 has the range of fp32."""
+        """Whether loss scaling is needed: fp16 gradients underflow, bf16 has the range of fp32."""
         return self.name == "fp16"
 
     @property
-    def for_evaluation(self) -> str:
-        """The format to validate in: fp32, or fp16 where a GPU trains in less.
+    def eval_precision(self) -> str:
+        """The precision for evaluation: fp16 if a GPU trains in bf16 or fp16, otherwise fp32.
 
-        The 8 bits of bf16 are enough to learn with, but boxes are judged by overlaps of up to 0.95:
-        on COCO128 at 320 pixels they move mAP50-95 by 0.004.
+        The 8 bits of bf16 are enough for training, but evaluation uses IoU thresholds up to 0.95:
+        on COCO128 at 320 pixels, bf16 changes mAP50-95 by 0.004.
         """
         return "fp16" if self.device_type == "cuda" and self.name != "fp32" else "fp32"
 
     @property
     def dtype(self) -> torch.dtype:
-        """The format as torch calls it."""
+        """The torch dtype."""
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context of a forward pass in this format."""
+        """Return the autocast context for a forward pass in this precision."""
         if self.name == "fp32":
             return nullcontext()
         return torch.autocast(self.device_type, dtype=self.dtype)
 
 
 def choose_precision(amp: str, device: torch.device) -> Precision:
-    """Resolve `--amp`: auto is bf16 or fp16 on CUDA, and bf16 on CPUs with instructions for it.
+    """Resolve `--amp`. auto is bf16 or fp16 on CUDA, bf16 on CPUs with bf16 instructions, else off.
 
     Raises:
-        UserError: fp16 was asked for on a CPU.
+        UserError: `--amp fp16` on a CPU.
     """
     if amp == "auto":
-        amp = _native_format(device)
+        amp = _native_precision(device)
     if amp == "fp16" and device.type == "cpu":
-        raise UserError("--amp fp16 needs a GPU; a CPU can train with --amp bf16 or --amp off.")
+        raise UserError("--amp fp16 needs a GPU; on a CPU use --amp bf16 or --amp off.")
     return Precision("fp32" if amp == "off" else amp, device.type)
 
 
-def _native_format(device: torch.device) -> str:
+def _native_precision(device: torch.device) -> str:
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         return "bf16" if major >= BF16_CUDA_CAPABILITY else "fp16"
@@ -119,19 +123,25 @@ def _cpu_multiplies_bf16() -> bool:
 def images_to_device(
     images: Tensor, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Uint8 images [B, 3, H, W] to 0 … 1 on the device, in the number format of the forward pass.
+    """Move uint8 images to the device and scale them to 0 … 1, in the dtype of the forward pass.
 
-    Every format holds 0 … 255 exactly, so this rounds once, as autocast would round a float32.
-    Channels last: convolutions run faster so, those of yolov5n on a CPU 1.7 times as fast.
+    Every dtype represents 0 … 255 exactly, so the values are rounded once, as autocast would round
+    float32. The channels_last memory format makes convolutions faster, those of yolov5n on a CPU
+    1.7 times.
+
+    Args:
+        images: uint8 [B, 3, H, W].
+        device: target device.
+        dtype: target dtype.
     """
     moved = images.to(device, non_blocking=True)
     return moved.to(dtype, memory_format=torch.channels_last).div_(PIXEL_MAX)
 
 
 def memory_in_use(device: torch.device) -> float:
-    """Gigabytes reserved on the GPU, or the peak resident size of this process on other devices.
+    """Return the gigabytes reserved on the GPU, or on other devices the peak RSS of this process.
 
-    Windows has no such figure to ask for without another package; it is 0 there.
+    On Windows without a GPU the result is 0, because reading it needs another package.
     """
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device) / GIGABYTE
@@ -143,17 +153,17 @@ def memory_in_use(device: torch.device) -> float:
 
 
 def keep_freed_memory(device: torch.device) -> bool:
-    """Let the rest of this process, and processes forked from it, reuse memory that was freed.
+    """Make this process, and processes forked from it, keep freed memory for reuse.
 
-    glibc hands large blocks back to the system as soon as they are freed. The layers of a step ask
-    for gigabytes in such blocks, every time anew, and the system fills every page with zeros before
-    a first touch: on a CPU that was a quarter of a training epoch.
+    glibc returns large blocks to the system as soon as they are freed. The layers of a training
+    step allocate gigabytes in such blocks in every step, and the system zeroes every page on first
+    use. On a CPU this took a quarter of a training epoch.
 
     Args:
-        device: that the process computes on; on a GPU torch does the like itself.
+        device: the device of the run; on a GPU torch has its own caching allocator.
 
     Returns:
-        Whether it was done; there is nothing to do without glibc.
+        Whether the setting was changed; it is not on a GPU or without glibc.
     """
     if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
         return False
@@ -161,32 +171,32 @@ def keep_freed_memory(device: torch.device) -> bool:
     return bool(mallopt(TRIM_THRESHOLD, NEVER) and mallopt(MMAP_MAX, NONE))
 
 
-def compile_forward(model: nn.Module, device: torch.device, *, any_shape: bool) -> None:
-    """Let a model's forward pass be compiled when it is called next.
+def compile_forward(model: nn.Module, device: torch.device, *, dynamic: bool) -> None:
+    """Compile the forward pass of a model, in place, at its next call.
 
-    Its parameters and their names stay, and a copy of it, such as the average of its weights or
-    what is validated, is not compiled. What is computed differs from what it was by rounding.
+    Parameters keep their names. Copies of the model, such as the EMA model and the model that is
+    evaluated, are not compiled. Results differ from the uncompiled model by rounding.
 
     Args:
-        model: its calls are compiled from now on.
-        device: it is on.
-        any_shape: make one version for images of any shape, the first that comes being its model,
-            instead of one for each shape, which does not depend on those that came before it.
+        model: the model.
+        device: device of the model.
+        dynamic: compile once for all image shapes, based on the first one, instead of once per
+            shape. One version per shape does not depend on the shapes seen before.
 
     Raises:
-        UserError: this machine lacks what torch compiles with.
+        UserError: torch cannot compile on this machine.
     """
     _try_to_compile(device)
-    model.compile(dynamic=any_shape)
+    model.compile(dynamic=dynamic)
 
 
 def _try_to_compile(device: torch.device) -> None:
-    """Compile and call the smallest function, before anything is trained or written."""
+    """Compile and call a minimal function, to fail before anything is trained or written."""
     try:
         torch.compile(lambda x: x + 1, dynamic=False)(torch.zeros(2, device=device))
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"--compile does not work here ({reason}): install a C++ compiler such as g++, and "
-            "triton where there is a GPU, or train without it."
+            f"--compile: torch.compile does not work on this machine ({reason}); install a C++ "
+            "compiler such as g++ and, for a GPU, triton, or remove --compile."
         ) from error

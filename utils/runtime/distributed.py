@@ -1,4 +1,4 @@
-"""The processes of a run: one, or several started by torchrun that train as one."""
+"""Distributed training: one process, or several processes started by torchrun."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from torch import Tensor
 
 from utils.errors import UserError
 
-PATIENCE = timedelta(days=7)
-"""How long a process waits for another's word: the first one validates while they do."""
-GPU_PATIENCE = timedelta(minutes=10)
-"""How long a GPU waits for the others' part of a step."""
-STARTED = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+GLOO_TIMEOUT = timedelta(days=7)
+"""Timeout of gloo collectives; it is long because the other processes wait while the main process
+evaluates."""
+NCCL_TIMEOUT = timedelta(minutes=10)
+"""Timeout of NCCL collectives, which wait for the other GPUs within a step."""
+TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Distributed:
-    """This process among those of the run. Every method but `first` is called by all together."""
+    """Rank and world size of this process. Every method is collective: all processes call it."""
 
     rank: int = 0
-    """Number of this process."""
+    """Index of this process."""
     world_size: int = 1
+    """Number of processes."""
     local_rank: int = 0
-    """Number of this process among those of its machine, which is also its GPU's."""
+    """Index of this process on its machine, and of its GPU."""
     local_world_size: int = 1
-    """Processes on this machine."""
+    """Number of processes on this machine."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that validates, writes and talks."""
+        """Whether this is the process that evaluates, writes files and logs."""
         return self.rank == 0
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
-        """The sum of every process's tensor, of the same shape and not differentiable.
+        """Return the sum of the tensors of all processes, not differentiable.
 
         Raises:
             UserError: another process has ended.
@@ -51,12 +53,12 @@ class Distributed:
         if self.world_size == 1:
             return tensor
         summed = tensor.detach().clone()
-        with peer_failures_reported():
+        with peer_failures_as_user_errors():
             dist.all_reduce(summed)
         return summed
 
     def all_reduce_gradients(self, model: torch.nn.Module) -> None:
-        """Replace every gradient by the sum over the processes, in one message.
+        """Replace every gradient by its sum over the processes, in one collective.
 
         Raises:
             UserError: another process has ended.
@@ -68,14 +70,14 @@ class Distributed:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         gradients = [p.grad for p in parameters if p.grad is not None]
         message = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        with peer_failures_reported():
+        with peer_failures_as_user_errors():
             dist.all_reduce(message)
         parts = message.split([gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def all_reduce_max(self, number: int) -> int:
-        """The highest of every process's number.
+        """Return the maximum of the numbers of all processes.
 
         Raises:
             UserError: another process has ended.
@@ -83,12 +85,12 @@ class Distributed:
         if self.world_size == 1:
             return number
         shared = torch.tensor(number)
-        with peer_failures_reported():
+        with peer_failures_as_user_errors():
             dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=_gloo_group())
         return int(shared.item())
 
     def broadcast(self, value: Value) -> Value:
-        """What the first process has, given to all.
+        """Return the value of the main process in every process.
 
         Raises:
             UserError: another process has ended.
@@ -96,13 +98,13 @@ class Distributed:
         if self.world_size == 1:
             return value
         shared = [value]
-        with peer_failures_reported():
+        with peer_failures_as_user_errors():
             dist.broadcast_object_list(shared, src=0, group=_gloo_group())
         return shared[0]
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let the first process do something, such as filling a cache, before the others do."""
+        """Run the body in the main process first, for example to fill a cache, then elsewhere."""
         if not self.is_main:
             self.all_reduce_max(0)
         yield
@@ -114,46 +116,49 @@ SINGLE_PROCESS = Distributed()
 
 
 def distributed_from_environment() -> Distributed:
-    """This process among those that torchrun started; alone without torchrun.
+    """Return rank and world size from torchrun's variables; a single process without torchrun.
 
     Raises:
-        UserError: something else than torchrun has set its variables, or some of them.
+        UserError: WORLD_SIZE is set, but other variables of torchrun are not.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return SINGLE_PROCESS
-    missing = [name for name in STARTED if name not in os.environ]
+    missing = [name for name in TORCHRUN_VARIABLES if name not in os.environ]
     if missing:
         raise UserError(
-            f"WORLD_SIZE is set to {count}, but {', '.join(missing)} is not; start several "
-            "processes with torchrun, or unset WORLD_SIZE."
+            f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start the processes with "
+            "torchrun, or unset WORLD_SIZE."
         )
-    rank, local_rank, local_world_size = (int(os.environ[name]) for name in STARTED)
+    rank, local_rank, local_world_size = (int(os.environ[name]) for name in TORCHRUN_VARIABLES)
     return Distributed(rank, count, local_rank, local_world_size)
 
 
 @contextmanager
 def process_group(distributed: Distributed, device: torch.device) -> Iterator[None]:
-    """Connect this process with the others: GPUs sum by NCCL, and all the rest goes by gloo.
+    """Initialize the process groups: NCCL for tensors on GPUs, gloo for everything else.
 
     Args:
-        distributed: all of them.
-        device: of this one.
+        distributed: rank and world size.
+        device: device of this process.
 
     Raises:
-        UserError: the device has no way to exchange tensors.
+        UserError: the device does not support distributed training.
     """
     if distributed.world_size == 1:
         yield
         return
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {device.type}: several processes need GPUs of NVIDIA, or CPUs.")
+        raise UserError(
+            f"--device {device.type}: distributed training needs CUDA GPUs or CPUs; "
+            "start one process or use --device cpu."
+        )
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # or every process would also claim the first GPU
-        dist.init_process_group("nccl", device_id=device, timeout=GPU_PATIENCE)
+        torch.cuda.set_device(device)  # otherwise every process would also use the first GPU
+        dist.init_process_group("nccl", device_id=device, timeout=NCCL_TIMEOUT)
     else:
-        dist.init_process_group("gloo", timeout=PATIENCE)
-    _gloo_group()  # made by all at once, now
+        dist.init_process_group("gloo", timeout=GLOO_TIMEOUT)
+    _gloo_group()  # all processes must create it together
     try:
         yield
     finally:
@@ -163,26 +168,26 @@ def process_group(distributed: Distributed, device: torch.device) -> Iterator[No
 
 @cache
 def _gloo_group() -> dist.ProcessGroup | None:
-    """The connection for what is not summed on GPUs; None for the one there is."""
+    """Return the gloo group beside NCCL; None if the default group is gloo."""
     if dist.get_backend() == "gloo":
         return None
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    group = dist.new_group(backend="gloo", timeout=GLOO_TIMEOUT)
     assert isinstance(group, dist.ProcessGroup)  # every process is in it; for the type checker
     return group
 
 
 @contextmanager
-def peer_failures_reported() -> Iterator[None]:
-    """Tell a broken connection in the user's words.
+def peer_failures_as_user_errors() -> Iterator[None]:
+    """Convert errors of collectives to `UserError`.
 
     Raises:
-        UserError: another process has ended, or the connection is broken.
+        UserError: another process has ended, or the connection is lost.
     """
     try:
         yield
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"the connection with another process of this run is lost, mostly because that one "
-            f"has ended ({reason}); go on from the last checkpoint with --resume."
+            f"the connection to another process of this run is lost, usually because it has ended "
+            f"({reason}); resume from the last checkpoint with --resume."
         ) from error

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: noted when they come, obeyed between two steps."""
+"""Signals that stop a run: recorded when they arrive, handled between two steps."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ EXIT_CODES = {
     for name, code in (
         ("SIGINT", 130),  # 128 + the signal's number, the shell's convention
         ("SIGTERM", 143),
-        ("SIGUSR1", 85),  # what schedulers are told to requeue a job upon
+        ("SIGUSR1", 85),  # schedulers can be configured to requeue a job on this exit code
     )
     if hasattr(signal, name)
 }
-SAME_PRESS = 1.0
-"""Seconds in which SIGINTs are one: a terminal and torchrun both pass Ctrl-C on to a process."""
+SIGINT_DEBOUNCE_S = 1.0
+"""Seconds within which SIGINTs count as one: the terminal and torchrun both forward Ctrl-C."""
 
 
-class Interrupts:
-    """While entered, SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
+class SignalHandler:
+    """Context in which SIGTERM, SIGINT and SIGUSR1 are recorded instead of ending the process.
 
-    SIGINT after any of them raises KeyboardInterrupt at once. Outside the main thread nothing is
-    noted, since Python lets nobody else handle signals.
+    A SIGINT after another signal raises KeyboardInterrupt immediately. Outside the main thread
+    nothing is recorded, because Python handles signals only in the main thread.
 
     Args:
-        distributed: of the run; a signal to one of them stops all after the same step.
+        distributed: the processes of the run; a signal to one of them stops all after the same
+            step.
     """
 
     def __init__(self, distributed: Distributed = SINGLE_PROCESS) -> None:
         self._distributed = distributed
-        self._noted: str | None = None
-        self._noted_at = 0.0
+        self._received: str | None = None
+        self._received_at = 0.0
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> Interrupts:
-        """Take the signals over."""
+    def __enter__(self) -> SignalHandler:
+        """Install the signal handlers."""
         if threading.current_thread() is threading.main_thread():
             for name in EXIT_CODES:
                 number = signal.Signals[name]
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -53,39 +54,39 @@ class Interrupts:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Give the signals back to whom they belonged to."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type] # as it was returned
+            signal.signal(number, handler)  # type: ignore[arg-type] # as signal.signal returned it
         self._before.clear()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         now = time.monotonic()
-        if self._noted is None:
-            self._noted, self._noted_at = name, now
-        elif name == "SIGINT" and now - self._noted_at > SAME_PRESS:
+        if self._received is None:
+            self._received, self._received_at = name, now
+        elif name == "SIGINT" and now - self._received_at > SIGINT_DEBOUNCE_S:
             raise KeyboardInterrupt
 
     def check(self, *_: object) -> None:
-        """Stop here if any process of the run was told to; all of them call this together.
+        """Stop if any process of the run received a signal. Collective: all processes call it.
 
         Raises:
-            RunInterruptedError: a signal came.
+            RunInterruptedError: a process received a signal.
         """
         names = list(EXIT_CODES)
-        own = 0 if self._noted is None else names.index(self._noted) + 1
+        own = 0 if self._received is None else names.index(self._received) + 1
         agreed = self._distributed.all_reduce_max(own)
         if agreed:
             raise _interruption(names[agreed - 1])
 
     def check_own(self, *_: object) -> None:
-        """Stop here if this process was told to, while the others wait for it.
+        """Stop if this process received a signal, while the other processes wait for it.
 
         Raises:
-            RunInterruptedError: a signal came.
+            RunInterruptedError: this process received a signal.
         """
-        if self._noted is not None:
-            raise _interruption(self._noted)
+        if self._received is not None:
+            raise _interruption(self._received)
 
 
 def _interruption(name: str) -> RunInterruptedError:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from utils.runtime.distributed import Distributed, peer_failures_reported
+from utils.runtime.distributed import Distributed, peer_failures_as_user_errors
 from utils.solver.param_groups import NORM_LAYERS
 
 
@@ -74,7 +74,7 @@ class _AllReduceSum(torch.autograd.Function):
 
 def _all_reduce_sum(x: Tensor) -> Tensor:
     total = x.clone()
-    with peer_failures_reported():
+    with peer_failures_as_user_errors():
         dist.all_reduce(total)
     return total
 

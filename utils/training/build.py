@@ -14,7 +14,7 @@ from models.loss import DetectionLoss
 from models.spec import ModelSpec, load_spec
 from utils.autoanchor import box_sizes, with_fitting_anchors
 from utils.checkpoint.format import Config
-from utils.datasets.rect_batches import whole_strides
+from utils.datasets.rect_batches import round_up_to_stride
 from utils.errors import UserError
 from utils.files.yaml_file import write_yaml
 from utils.options.train_options import TrainOptions
@@ -81,13 +81,13 @@ def build_model(
             the model cannot be compiled.
     """
     model = Detector(source.spec) if run.resume_point else _new_model(run, source, data)
-    log.info("%s", describe(model, whole_strides(run.options.imgsz, model.max_stride)))
+    log.info("%s", describe(model, round_up_to_stride(run.options.imgsz, model.max_stride)))
     _freeze(model, run)
     if run.options.sync_bn and distributed.world_size > 1:
         model = convert_sync_batchnorm(model, device)
     model = model.to(device).to(memory_format=torch.channels_last)
     if run.options.compile:
-        compile_forward(model, device, any_shape=run.options.multi_scale or run.options.rect)
+        compile_forward(model, device, dynamic=run.options.multi_scale or run.options.rect)
     return model
 
 
@@ -190,7 +190,9 @@ def build_context(
         )
     return TrainContext(
         plan=plan,
-        loss=loss if distributed.world_size == 1 else loss.of_parts(distributed.all_reduce_sum),
+        loss=loss
+        if distributed.world_size == 1
+        else loss.for_partial_batches(distributed.all_reduce_sum),
         precision=precision,
         device=next(model.parameters()).device,
         distributed=distributed,

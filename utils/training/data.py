@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader
 
 from utils.datasets.description import (
     DatasetDescription,
+    check_obtainable,
     ensure_available,
     load_description,
-    require_obtainable,
 )
 from utils.datasets.index import Index, build_index
 from utils.datasets.loader import Shard, TrainLoader, build_eval_loader, build_train_loader
-from utils.datasets.rect_batches import whole_strides
+from utils.datasets.rect_batches import round_up_to_stride
 from utils.evaluation.evaluate import evaluated_names
 from utils.runs.run import Run
 from utils.runtime.distributed import Distributed
@@ -129,7 +129,7 @@ def load_data_description(run: Run) -> DatasetDescription:
     """
     description = load_description(run.options.data)
     run.require_names(evaluated_names(description.names, single_class=run.options.single_cls))
-    require_obtainable(description)
+    check_obtainable(description)
     return description
 
 
@@ -155,7 +155,7 @@ def training_image_size(requested: int, stride: int) -> int:
 
     Batch norm cannot train on a single image whose coarsest feature map is a single cell.
     """
-    size = max(whole_strides(requested, stride), 2 * stride)
+    size = max(round_up_to_stride(requested, stride), 2 * stride)
     if size != requested:
         log.warning(
             "--imgsz %d: must be a multiple of the stride %d and at least %d; using %d.",

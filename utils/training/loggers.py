@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from utils.checkpoint.format import ContinuationRecord
-from utils.files.atomic_write import write_text_replacing
+from utils.files.atomic_write import atomic_write_text
 from utils.history import (
     COLUMNS,
     MISS_RATE_PREFIX,
@@ -21,7 +21,7 @@ from utils.history import (
     write_results,
 )
 from utils.runs.run import SEAMS_FILE
-from utils.runtime.background import Background
+from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.solver.seam import SeamMetrics, seam_metrics
@@ -152,7 +152,7 @@ class SeamsLogger(Logger):
             return
         content = {"seams": seams, "continuations": run.continuations}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_text_replacing(self._path, text)
+        atomic_write_text(self._path, text)
 
 
 class TensorBoardLogger(Logger):
@@ -236,7 +236,7 @@ class Loggers:
         background: also writes the checkpoints.
     """
 
-    def __init__(self, loggers: Sequence[Logger], plan: Plan, background: Background) -> None:
+    def __init__(self, loggers: Sequence[Logger], plan: Plan, background: BackgroundWorker) -> None:
         self._before_checkpoint = [logger for logger in loggers if logger.before_checkpoint]
         self._after_checkpoint = [logger for logger in loggers if not logger.before_checkpoint]
         self._plan = plan
@@ -273,7 +273,7 @@ class Loggers:
         for logger in self._before_checkpoint:
             self._call(logger, event)
         if self._after_checkpoint:
-            self._background.then(log_later)
+            self._background.enqueue(log_later)
 
     def _call(self, logger: Logger, event: Callable[[Logger], None]) -> None:
         if logger in self._failed and not logger.retry_after_failure:
@@ -299,7 +299,7 @@ def _report_failure(logger: Logger, error: Exception) -> None:
 
 
 def build_loggers(
-    folder: Path, plan: Plan, distributed: Distributed, background: Background
+    folder: Path, plan: Plan, distributed: Distributed, background: BackgroundWorker
 ) -> Loggers:
     """Create the loggers of a run; none except in the main process.
 

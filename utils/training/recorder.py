@@ -8,10 +8,10 @@ from pathlib import Path
 
 from utils.checkpoint.format import Config, TrainingCheckpoint
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
-from utils.files.atomic_write import clear_parts, copy_replacing
+from utils.files.atomic_write import atomic_copy, remove_temporary_files
 from utils.options.train_options import TrainOptions
 from utils.runs.run import Run
-from utils.runtime.background import Background
+from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.training.state import TrainingState, deploy_checkpoint, require_finite
@@ -30,7 +30,7 @@ class RunRecorder:
         config: Config,
         options: TrainOptions,
         distributed: Distributed,
-        background: Background,
+        background: BackgroundWorker,
     ) -> None:
         self.folder = folder
         self._distributed = distributed
@@ -57,7 +57,7 @@ class RunRecorder:
         """
         if self._distributed.is_main:
             for place in (self.folder, self.weights):
-                clear_parts(place)
+                remove_temporary_files(place)
         branched = run.resume_point is None or run.folder is None
         if (run.resume_point and run.resume_point.extended) or (
             branched and not self._options.nosave
@@ -98,12 +98,12 @@ class RunRecorder:
 
     def _in_background(self, job: Callable[[], None]) -> None:
         if self._distributed.is_main:
-            self._background.do(job)
+            self._background.submit(job)
 
     def _write(self, checkpoint: TrainingCheckpoint, copies: Sequence[Path]) -> None:
         self._write_last(checkpoint)
         for target in copies:
-            copy_replacing(self.last, target)
+            atomic_copy(self.last, target)
 
     def _write_last(self, checkpoint: TrainingCheckpoint) -> None:
         require_finite(checkpoint)

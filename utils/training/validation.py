@@ -21,9 +21,9 @@ from utils.evaluation.miss_rate import MissRate, log_miss_rates
 from utils.evaluation.report import log_table
 from utils.options.train_options import TrainOptions
 from utils.plots.images import save_batch_grid
-from utils.runtime.background import Background
+from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import Distributed
-from utils.runtime.signals import Interrupts
+from utils.runtime.signals import SignalHandler
 from utils.solver.schedule import BASE, Plan
 from utils.training.state import TrainingState
 
@@ -55,7 +55,7 @@ class Validator:
     options: TrainOptions
     """`noval` and `seam_epochs` are used."""
     distributed: Distributed
-    interrupts: Interrupts
+    interrupts: SignalHandler
 
     def evaluate_epoch(self, state: TrainingState) -> ValidationResult:
         """Validate after the last step of an epoch, before the epoch is added to the state.
@@ -155,7 +155,7 @@ class LabelsPlot:
         folder: Path,
         boxes: np.ndarray,
         names: Sequence[str],
-        background: Background,
+        background: BackgroundWorker,
         *,
         enabled: bool,
     ) -> None:
@@ -169,7 +169,7 @@ class LabelsPlot:
         """Start the job at the first call."""
         if self._wanted:
             self._wanted = False
-            self._background.do(self._save)
+            self._background.submit(self._save)
 
     def _save(self) -> None:
         from utils.plots.label_statistics import save_labels_plot  # imports matplotlib

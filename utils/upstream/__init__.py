@@ -1,1 +1,1 @@
-"""YOLOv5's own files: reading its weights and importing its runs."""
+"""Reads YOLOv5's checkpoints and imports its runs."""

@@ -1,4 +1,4 @@
-"""The record of a run of YOLOv5: results.csv (v6.0 and later) or results.txt (v5.0); no torch."""
+"""Reads the results of a YOLOv5 run: results.csv (v6.0 and later), results.txt (v5.0); no torch."""
 
 from __future__ import annotations
 
@@ -22,22 +22,26 @@ TEXT_COLUMNS = (
     *METRIC_COLUMNS,
     *VAL_LOSSES,
 )
-"""Columns of results.txt, separated by blanks."""
+"""Columns of results.txt, separated by whitespace."""
 
 
 class TextResults(NamedTuple):
-    """What a results.txt tells."""
+    """Content of a results.txt."""
 
     rows: list[Row]
     planned: int | None
-    """The planned total; None if there is no line."""
+    """Planned number of epochs; None if the file is empty."""
 
 
 def parse_text_results(text: str, origin: str) -> TextResults:
-    """Read the text of a results.txt, which holds no learning rates.
+    """Parse the text of a results.txt, which has no learning rates.
+
+    Args:
+        text: the text.
+        origin: name of the file, for messages.
 
     Raises:
-        UserError: a line is not one of v5.0's; the message begins with `origin`.
+        UserError: a line does not have the format of v5.0.
     """
     rows, planned = [], None
     for line in filter(str.strip, text.splitlines()):
@@ -45,42 +49,41 @@ def parse_text_results(text: str, origin: str) -> TextResults:
             cells = dict(zip(TEXT_COLUMNS, line.split(), strict=True))
             epoch, _, last = cells["epoch/last epoch"].partition("/")
             planned = int(last) + 1
-            figures = {name: float(cells[name]) for name in COLUMNS if name in cells}
-            rows.append(_whole_row({**figures, "epoch": float(epoch)}))
+            values = {name: float(cells[name]) for name in COLUMNS if name in cells}
+            rows.append(_complete_row({**values, "epoch": float(epoch)}))
         except ValueError as error:
             raise UserError(
-                f"{origin}: {line.strip()[:60]!r} is not a line of YOLOv5 v5.0's results.txt; "
-                "repair the file or move it away."
+                f"{origin} is damaged ({line.strip()[:60]!r} is not a line of YOLOv5 v5.0's "
+                "results.txt); correct or remove the file."
             ) from error
     return TextResults(rows, planned)
 
 
 def read_csv_results(path: Path, *, biases_last: bool) -> list[Row]:
-    """Read a results.csv of upstream, with the rates in our order: biases first.
+    """Read upstream's results.csv and put the learning rates in our order: biases first.
 
     Args:
         path: the file.
-        biases_last: whether the file has the rate of the biases in its last column, as v6.0 and
-            v6.1 wrote it, whose optimizer had the groups in that order.
+        biases_last: whether the last column is the learning rate of the biases, as in v6.0 and
+            v6.1, whose optimizer had its groups in that order.
 
     Raises:
-        UserError: the file is not a whole table of numbers.
+        UserError: the file is not a complete table of numbers.
     """
     try:
-        rows = [_whole_row(row) for row in read_results(path)]
+        rows = [_complete_row(row) for row in read_results(path)]
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UserError(
-            f"{path} is not a readable results.csv ({error}); repair it or move it away."
-        ) from error
+        raise UserError(f"{path} is damaged ({error}); correct or remove the file.") from error
     if biases_last:
         return [{**row, "x/lr0": row["x/lr2"], "x/lr2": row["x/lr0"]} for row in rows]
     return rows
 
 
-def _whole_row(row: Row) -> Row:
-    """The row with our columns, NaN where it has none or where nothing was validated.
+def _complete_row(row: Row) -> Row:
+    """Return the row with all of our columns; missing values are NaN.
 
-    Upstream writes zeros for an epoch without validation; no validated epoch has losses of zero.
+    Upstream writes zeros for an epoch that it did not validate; these become NaN too. A validated
+    epoch never has losses of zero.
     """
     whole = {name: row.get(name, math.nan) for name in COLUMNS}
     whole["epoch"] = float(row["epoch"])
@@ -90,28 +93,29 @@ def _whole_row(row: Row) -> Row:
 
 
 class History(NamedTuple):
-    """A row for each completed epoch, from epoch 0."""
+    """One row for each completed epoch, from epoch 0."""
 
     rows: list[Row]
-    absent: int
-    """How many of them were in no file and hold nothing but their number."""
+    missing: int
+    """Number of epochs without a row in the file; their values are NaN."""
 
 
-def history_of(rows: Iterable[Row], completed: int) -> History:
-    """Exactly one row per completed epoch.
+def build_history(rows: Iterable[Row], completed: int) -> History:
+    """Return exactly one row per completed epoch.
 
-    A run that was killed between writing the row and the checkpoint repeats an epoch: the later row
-    is that of the weights that were kept. But a row with the losses of the one before it is a
-    second validation, of best.pt at the end of a run on COCO: there the earlier one counts.
+    A run that was killed after it wrote a row and before it wrote the checkpoint repeats that epoch
+    when it is resumed; the later row then belongs to the weights that were kept. A repeated row
+    with the same training losses, however, is the second validation, of best.pt, at the end of a
+    run on COCO; then the earlier row counts.
     """
     by_epoch: dict[int, Row] = {}
     for row in rows:
         before = by_epoch.get(int(row["epoch"]))
         if before is None or any(row[name] != before[name] for name in TRAIN_LOSSES):
             by_epoch[int(row["epoch"])] = row
-    nothing = dict.fromkeys(COLUMNS, math.nan)
-    kept = [by_epoch.get(epoch, {**nothing, "epoch": float(epoch)}) for epoch in range(completed)]
-    return History(kept, sum(epoch not in by_epoch for epoch in range(completed)))
+    empty = dict.fromkeys(COLUMNS, math.nan)
+    history = [by_epoch.get(epoch, {**empty, "epoch": float(epoch)}) for epoch in range(completed)]
+    return History(history, sum(epoch not in by_epoch for epoch in range(completed)))
 
 
 class BestEpoch(NamedTuple):
@@ -121,18 +125,18 @@ class BestEpoch(NamedTuple):
     fitness: float
 
 
-def best_on_record(rows: Sequence[Row]) -> BestEpoch | None:
-    """The best epoch of everything that was written, an epoch with two rows counted once."""
+def best_recorded_epoch(rows: Sequence[Row]) -> BestEpoch | None:
+    """Return the best of all recorded epochs, with one row per epoch; see `build_history`."""
     epochs = 1 + max((int(row["epoch"]) for row in rows), default=-1)
-    return best_epoch(history_of(rows, epochs).rows)
+    return best_epoch(build_history(rows, epochs).rows)
 
 
 def best_epoch(rows: Sequence[Row]) -> BestEpoch | None:
-    """The validated epoch of highest fitness, the last one of equals; None if there is none."""
+    """Return the last validated epoch with the highest fitness; None if none was validated."""
     map50, map50_95 = METRIC_COLUMNS[2:]
-    judged = [
+    validated = [
         BestEpoch(int(row["epoch"]), fitness(row[map50], row[map50_95]))
         for row in rows
         if not math.isnan(row[map50_95])
     ]
-    return max(judged, key=lambda best: (best.fitness, best.epoch), default=None)
+    return max(validated, key=lambda best: (best.fitness, best.epoch), default=None)

@@ -1,9 +1,10 @@
-"""Imports a run of YOLOv5: its checkpoint becomes one of ours, to be continued like any other.
+"""Imports a run of YOLOv5: converts its checkpoint to one of ours, which can be resumed.
 
     imported = import_run(Path("runs/train/exp/weights/last.pt"), ImportOptions())
 
-Upstream stores no iteration. While a warm-up lasts, it can be read off the file; else it follows
-from the number of batches per epoch, which is known once the data set is: `with_batches_per_epoch`.
+Upstream does not store the iteration. During the warm-up it can be computed from the file. After
+the warm-up it follows from the number of batches per epoch, which is known once the data set is
+loaded: see `with_batches_per_epoch`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from utils.upstream.best import convert_best
 from utils.upstream.history import best_epoch
 from utils.upstream.optimizer import NamedGroup, name_optimizer_state
 from utils.upstream.options import (
-    WITHOUT_COUNTERPART,
+    UNSUPPORTED_OPTIONS,
     find_hyp,
     raw_options,
     train_options,
@@ -43,9 +44,9 @@ from utils.upstream.options import (
 from utils.upstream.progress import RunProgress, find_progress
 from utils.upstream.reader import UpstreamCheckpoint, read_upstream
 from utils.upstream.schedule import (
-    law_of,
+    base_law,
+    check_law,
     optimizer_steps,
-    require_law,
     warmup_length,
     warmup_progress,
 )
@@ -58,81 +59,85 @@ from utils.upstream.state import (
     stripped_parts,
 )
 
-ALWAYS_MISSING = {
-    "full precision": "YOLOv5 saves weights and EMA in fp16, off by up to 0.05 % each",
-    "data order": "never saved by YOLOv5; drawn from the seed and the epoch here",
+NEVER_SAVED = {
+    "full precision": "YOLOv5 saves weights and EMA in fp16; each value is off by up to 0.05 %",
+    "data order": "never saved by YOLOv5; derived from the seed and the epoch",
 }
-WITHOUT_AMP = frozenset({"cpu", "mps"})
-"""Devices on which YOLOv5 trains in fp32; on a GPU in fp16, unless a test of its own fails."""
+FP32_DEVICES = frozenset({"cpu", "mps"})
+"""Devices on which YOLOv5 trains in fp32; on a GPU it uses fp16, unless its AMP check fails."""
 UNKNOWN = "unknown"
-NOT_ON_RECORD = "amp"
-"""The option of ours that YOLOv5 has no counterpart of, so that any value may be given for it."""
+UNRECORDED_OPTION = "amp"
+"""Option that YOLOv5 does not have. It is not recorded, so that a resume may set any value."""
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What the command line says about an upstream run; None or False where it says nothing."""
+    """Command-line options for an upstream run; None or False if not given."""
 
     data: str | None = None
-    """Data-set file to go on with, instead of the run's."""
+    """Data-set file to continue with, instead of the run's."""
     schedule: str | None = None
-    """Base law of the run (`LAWS`), instead of the one that its version and options tell."""
+    """Base law of the run (one of `LAWS`), instead of that derived from version and options."""
     completed_epochs: int | None = None
-    """Epochs done, for a stripped file that no results file lies beside."""
+    """Number of completed epochs, for a stripped file without a results file."""
     allow_partial_state: bool = False
-    """Go on from a file that was stripped of its state."""
+    """Continue from a file that was stripped of its state."""
 
     def __post_init__(self) -> None:
         if self.schedule is not None and self.schedule not in LAWS:
             raise UserError(f"--schedule {self.schedule}: choose one of {', '.join(LAWS)}.")
         if self.completed_epochs is not None and self.completed_epochs < 1:
-            raise UserError(f"--completed-epochs {self.completed_epochs}: give at least 1.")
+            raise UserError(f"--completed-epochs {self.completed_epochs}: must be at least 1.")
 
 
 class ImportReport(NamedTuple):
-    """What the files of a run held."""
+    """What was found in the files of a run."""
 
     found: tuple[str, ...]
-    """What was imported."""
+    """Imported parts."""
     missing: dict[str, str]
-    """What they did not hold, part by part, and what stands in for it."""
+    """Parts that were not found, and the replacement for each."""
 
 
 class ImportedRun(NamedTuple):
-    """A run of YOLOv5 in our terms."""
+    """A run of YOLOv5, converted to our formats."""
 
     checkpoint: TrainingCheckpoint
-    """With the missing parts in it. Its position may be open until the number of batches per epoch
-    is known, see `with_batches_per_epoch`."""
+    """Lists the missing parts. Its position may be unknown until the number of batches per epoch is
+    known; see `with_batches_per_epoch`."""
     best: DeployCheckpoint | None
-    """The weights of a best.pt beside it, if they are those of the run's best epoch."""
+    """Weights of the best.pt in the same folder, if they are from the run's best epoch."""
     report: ImportReport
 
 
-def import_run(path: Path, how: ImportOptions) -> ImportedRun:
-    """Turn a checkpoint of YOLOv5 (v5.0 to v7.0 and later) into one of ours; writes nothing.
+def import_run(path: Path, import_options: ImportOptions) -> ImportedRun:
+    """Convert a checkpoint of YOLOv5 (v5.0 to v7.0 and later) to one of ours; write nothing.
+
+    Args:
+        path: the checkpoint.
+        import_options: command-line options for the import.
 
     Raises:
-        UserError: the file cannot be read, was stripped and `how` does not allow to continue from
-            it, or planned total, completed epochs or data set are not on record; the sentence says
-            what to give.
+        UserError: the file cannot be read; it was stripped and `import_options` does not allow
+            partial state; or planned epochs, completed epochs or data set are unknown. The message
+            names the option to give.
     """
     content = read_upstream(path)
-    _refuse_stripped(path, content, how)
+    _refuse_stripped(path, content, import_options)
     groups = () if content.optimizer is None else name_optimizer_state(content)
     raw = raw_options(path, content)
-    progress = find_progress(path, content, raw, how.completed_epochs)
+    progress = find_progress(path, content, raw, import_options.completed_epochs)
     rate = last_rate(groups)
     found = find_hyp(path, content, raw, rate.initial_lr if rate else None)
-    law = how.schedule or law_of(content.version, raw)
-    if rate and how.schedule is None:
+    law = import_options.schedule or base_law(content.version, raw)
+    if rate and import_options.schedule is None:
         completed, total = progress.completed, progress.planned
-        require_law(law, rate, completed=completed, total=total, lrf=found.hyp.lrf)
-    parts = _Parts(path, content, groups, progress, found.hyp, law)
-    checkpoint = _checkpoint(parts, _options(parts, raw, how), raw)
+        check_law(law, rate, completed=completed, total=total, lrf=found.hyp.lrf)
+    parts = _RunParts(path, content, groups, progress, found.hyp, law)
+    checkpoint = _checkpoint(parts, _options(parts, raw, import_options), raw)
     missing = _missing_parts(content) | progress.notes | found.notes | _unsupported(raw)
     if checkpoint["config"]["precision"] == UNKNOWN:
-        missing |= {"AMP scaler": "never saved by YOLOv5", "precision": "not recorded"}
+        missing |= {"AMP scaler": "never saved by YOLOv5", "precision": "not recorded by YOLOv5"}
     checkpoint["missing"] = missing
     momentum = groups[0].number("momentum") if groups else None
     warmup = warmup_progress(
@@ -154,12 +159,12 @@ def import_run(path: Path, how: ImportOptions) -> ImportedRun:
 def with_batches_per_epoch(
     checkpoint: TrainingCheckpoint, batches_per_epoch: int
 ) -> TrainingCheckpoint:
-    """The checkpoint with its iteration, its warm-up and its EMA counter, where these are open.
+    """Return the checkpoint with its iteration, warm-up length and EMA counter, if unknown so far.
 
     Args:
-        checkpoint: any; one with a position of its own is returned as it is.
-        batches_per_epoch: of the run so far, or, where that is not on record, of the loader that
-            it is continued with.
+        checkpoint: any; one whose position is known is returned unchanged.
+        batches_per_epoch: of the run so far or, if that was not recorded, of the loader that the
+            run is continued with.
     """
     position = checkpoint.get("open_position")
     if position is None:
@@ -168,7 +173,7 @@ def with_batches_per_epoch(
     iteration = completed * batches_per_epoch
     epochs = checkpoint["config"]["hyp"]["warmup_epochs"]
     length = warmup_length(epochs, batches_per_epoch, position["min_warmup"])
-    if position["warmup_over"]:  # also when the data set is now so small that the formula says no
+    if position["warmup_over"]:  # even if `length` disagrees, since the data set is smaller now
         length = min(length, iteration - 1)
     plan = Plan.from_dict(checkpoint["plan"])
     plan = dataclasses.replace(plan, warmup=dataclasses.replace(plan.warmup, iterations=length))
@@ -184,15 +189,15 @@ def with_batches_per_epoch(
 
 
 def _import_best(path: Path, checkpoint: TrainingCheckpoint) -> DeployCheckpoint | None:
-    """The best.pt beside a checkpoint, as one of ours; None if it does not belong."""
+    """Convert the best.pt in a checkpoint's folder; None if there is none or it does not match."""
     best = path.with_name(BEST)
     if path.name == BEST or not best.is_file():
         return None
     return convert_best(best, checkpoint)
 
 
-class _Parts(NamedTuple):
-    """What was found, before it is put together."""
+class _RunParts(NamedTuple):
+    """Parts of a run from which the checkpoint is built."""
 
     path: Path
     content: UpstreamCheckpoint
@@ -202,22 +207,26 @@ class _Parts(NamedTuple):
     law: str
 
 
-def _refuse_stripped(path: Path, content: UpstreamCheckpoint, how: ImportOptions) -> None:
+def _refuse_stripped(
+    path: Path, content: UpstreamCheckpoint, import_options: ImportOptions
+) -> None:
     gone = stripped_parts(content)
-    if gone and not how.allow_partial_state:
+    if gone and not import_options.allow_partial_state:
         raise UserError(
-            f"{path} was stripped of {', '.join(gone)}, as YOLOv5 does when a run ends; "
-            "resume from an epochN.pt of the run if there is one, or add --allow-partial-state to "
-            "go on from the weights with fresh momentum."
+            f"{path} was stripped of {', '.join(gone)}, as YOLOv5 does at the end of a run; "
+            "resume from an epochN.pt of the run, or add --allow-partial-state to "
+            "continue from the weights with new momentum."
         )
 
 
-def _options(parts: _Parts, raw: Mapping[str, object], how: ImportOptions) -> TrainOptions:
-    data = how.data or raw.get("data")
+def _options(
+    parts: _RunParts, raw: Mapping[str, object], import_options: ImportOptions
+) -> TrainOptions:
+    data = import_options.data or raw.get("data")
     if not isinstance(data, str):
         raise UserError(
-            f"neither {parts.path} nor an opt.yaml beside it says which data set the run was "
-            "trained on; give it with --data."
+            f"neither {parts.path} nor an opt.yaml in its run folder names the data set; "
+            "add --data FILE."
         )
     decided: dict[str, object] = {
         "data": data,
@@ -231,19 +240,21 @@ def _options(parts: _Parts, raw: Mapping[str, object], how: ImportOptions) -> Tr
 
 
 def _checkpoint(
-    parts: _Parts, options: TrainOptions, raw: Mapping[str, object]
+    parts: _RunParts, options: TrainOptions, raw: Mapping[str, object]
 ) -> TrainingCheckpoint:
     content, completed = parts.content, parts.progress.completed
     spec, plan = spec_from_upstream(content), _plan(parts, options).to_dict()
     weights = fp32_state(content.model_state, spec, parts.path)
-    recorded = {name: value for name, value in options.to_dict().items() if name != NOT_ON_RECORD}
-    average = fp32_state(content.ema_state or content.model_state, spec, parts.path)
+    recorded = {
+        name: value for name, value in options.to_dict().items() if name != UNRECORDED_OPTION
+    }
+    ema_weights = fp32_state(content.ema_state or content.model_state, spec, parts.path)
     return TrainingCheckpoint(
         format=FORMAT,
         version=VERSION,
         kind="training",
         model=weights,
-        ema={"weights": average, "updates": ema_counter(content) or completed},
+        ema={"weights": ema_weights, "updates": ema_counter(content) or completed},
         optimizer={"name": options.optimizer, "buffers": buffers_by_name(parts.groups)},
         scaler={},
         plan=plan,
@@ -260,14 +271,14 @@ def _checkpoint(
             "hyp": parts.hyp.to_dict(),
             "spec": spec.to_dict(),
             "names": list(content.names),
-            "precision": "fp32" if raw.get("device") in WITHOUT_AMP else UNKNOWN,
+            "precision": "fp32" if raw.get("device") in FP32_DEVICES else UNKNOWN,
             "processes": _processes(raw),
         },
         software={"yolov5": content.version},
     )
 
 
-def _plan(parts: _Parts, options: TrainOptions) -> Plan:
+def _plan(parts: _RunParts, options: TrainOptions) -> Plan:
     hyp = parts.hyp
     return Plan(
         lr0=hyp.lr0,
@@ -278,10 +289,10 @@ def _plan(parts: _Parts, options: TrainOptions) -> Plan:
     )
 
 
-def _best(parts: _Parts) -> Best:
-    """From the history; the fitness exact where the file has it.
+def _best(parts: _RunParts) -> Best:
+    """Return the best epoch of the history, with the exact fitness if the file has it.
 
-    With a fitness but no record of it the last epoch stands in for the one that gave it.
+    If the file has a fitness but there is no history, the last epoch is used.
     """
     saved = parts.content.best_fitness
     best = best_epoch(parts.progress.history)
@@ -293,30 +304,30 @@ def _best(parts: _Parts) -> Best:
 
 
 def _processes(raw: Mapping[str, object]) -> int:
-    """As v5.0 wrote it down; else one for every GPU that --device names."""
+    """Return the world size: recorded by v5.0, else the number of GPUs in `--device`."""
     recorded = raw.get("world_size")
     return recorded if isinstance(recorded, int) else str(raw.get("device", "")).count(",") + 1
 
 
 def _missing_parts(content: UpstreamCheckpoint) -> dict[str, str]:
     substitutes = {
-        "optimizer": ("optimizer", "stripped, so its momentum starts afresh"),
-        "raw weights beside the EMA": ("weights", "stripped, so the EMA's stand in for them"),
-        "EMA counter": ("EMA", "its counter was stripped and is what the epochs done give"),
+        "optimizer": ("optimizer", "stripped; momentum is reset"),
+        "non-EMA weights": ("weights", "stripped; replaced by the EMA weights"),
+        "EMA counter": ("EMA", "counter stripped; computed from the completed epochs"),
     }
     gone = stripped_parts(content)
-    return dict(substitutes[part] for part in substitutes if part in gone) | ALWAYS_MISSING
+    return dict(substitutes[part] for part in substitutes if part in gone) | NEVER_SAVED
 
 
 def _unsupported(raw: Mapping[str, object]) -> dict[str, str]:
     return {
-        f"--{name.replace('_', '-')}": "not in this program; left out"
-        for name in WITHOUT_COUNTERPART
+        f"--{name.replace('_', '-')}": "not supported by this program; ignored"
+        for name in UNSUPPORTED_OPTIONS
         if raw.get(name)
     }
 
 
-def _found(parts: _Parts) -> tuple[str, ...]:
+def _found(parts: _RunParts) -> tuple[str, ...]:
     content, progress = parts.content, parts.progress
     found = [
         f"YOLOv5 {content.version} checkpoint, {len(content.model_state)} tensors",

@@ -1,9 +1,9 @@
-"""Gives the numbered optimizer state of an upstream file its parameter names back.
+"""Assigns parameter names to the numbered optimizer state of an upstream file.
 
-Upstream's optimizer has three groups, filled in the order of the modules: biases, weights of the
-other layers (the only ones with weight decay) and weights of normalisation layers. v6.2 and later
-write them in this order, v5.0 to v6.1 as norm weights, weights, biases. torch numbers the
-parameters through the groups.
+Upstream's optimizer has three groups, filled in the order of the modules: biases, weights of other
+layers (the only ones with weight decay) and weights of normalization layers. v6.2 and later use
+this order; v5.0 to v6.1 use norm weights, weights, biases. torch numbers the parameters
+consecutively across the groups.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from utils.checkpoint.pickle_records import DAMAGE, require_type
+from utils.checkpoint.pickle_records import DAMAGE_ERRORS, require_type
 from utils.errors import UserError
 from utils.upstream.reader import UpstreamCheckpoint
 
@@ -23,34 +23,37 @@ class NamedGroup(NamedTuple):
     """One parameter group of an upstream optimizer."""
 
     kind: str
-    """bias, weight or norm."""
+    """`bias`, `weight` or `norm`."""
     settings: dict[str, object]
-    """lr, initial_lr, momentum, weight_decay, …; without the parameter numbers."""
+    """lr, initial_lr, momentum, weight_decay and so on; without the parameter numbers."""
     state: dict[str, dict[str, object]]
-    """Of each parameter by name, such as {"momentum_buffer": Tensor}; {} before a first step."""
+    """State such as {"momentum_buffer": Tensor}, by parameter name; {} before the first step."""
 
     def number(self, setting: str) -> float | None:
-        """A setting as a number; None if the group has none.
+        """Return a setting as a number; None if the group does not have it.
 
         Raises:
-            UserError: it is something else.
+            UserError: it is not a number.
         """
         value = self.settings.get(setting)
         if value is None or isinstance(value, int | float):
             return value
-        raise UserError(f"the checkpoint's optimizer has the {setting} {value!r}, not a number.")
+        raise UserError(
+            f"the checkpoint is damaged (optimizer setting {setting} is {value!r}, not a number); "
+            "use another checkpoint."
+        )
 
 
 def name_optimizer_state(checkpoint: UpstreamCheckpoint) -> tuple[NamedGroup, ...]:
-    """The groups of a checkpoint's optimizer in the file's order, with names for numbers.
+    """Return the optimizer's groups in the order of the file, with their state by parameter name.
 
     Raises:
-        UserError: the file has no optimizer, or its groups are not those of the model.
+        UserError: the file has no optimizer, or its groups do not match the model.
     """
     optimizer = checkpoint.optimizer
     if optimizer is None:
         raise UserError(
-            "the checkpoint was stripped of its optimizer; there is no state to go on from."
+            "the checkpoint was stripped of its optimizer; use an unstripped checkpoint."
         )
     members = _members_by_kind(checkpoint)
     try:
@@ -58,17 +61,21 @@ def name_optimizer_state(checkpoint: UpstreamCheckpoint) -> tuple[NamedGroup, ..
             named = _name_groups(optimizer, members, order)
             if named and _fits(named, checkpoint):
                 return named
-    except DAMAGE as error:
-        raise UserError(f"the checkpoint's optimizer state is not readable: {error}.") from error
+    except DAMAGE_ERRORS as error:
+        raise UserError(
+            f"the checkpoint is damaged (unreadable optimizer state: {error}); "
+            "use another checkpoint."
+        ) from error
     raise UserError(
-        "the checkpoint's optimizer does not belong to its model; its state cannot be named."
+        "the checkpoint is damaged (its optimizer does not match its model); "
+        "use another checkpoint."
     )
 
 
 def _name_groups(
     optimizer: dict[str, object], members: dict[str, list[str]], order: tuple[str, ...]
 ) -> tuple[NamedGroup, ...]:
-    """The groups, were they in the given order; () if there are not as many members in each."""
+    """Return the groups for an assumed order; () if their sizes do not match."""
     groups = [require_type(group, dict) for group in require_type(optimizer["param_groups"], list)]
     numbers = [require_type(group["params"], list) for group in groups]
     state = require_type(optimizer["state"], dict)
@@ -98,7 +105,7 @@ def _members_by_kind(checkpoint: UpstreamCheckpoint) -> dict[str, list[str]]:
 
 
 def _fits(groups: tuple[NamedGroup, ...], checkpoint: UpstreamCheckpoint) -> bool:
-    """Every buffer that is not a counter has the shape of its parameter."""
+    """Return whether every buffer, except scalar counters, has the shape of its parameter."""
     return all(
         buffer.shape == checkpoint.model_state[name].shape
         for group in groups

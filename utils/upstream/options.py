@@ -1,4 +1,4 @@
-"""The configuration of an upstream run, from its checkpoint or the files beside it, as ours."""
+"""Converts the options of an upstream run, from its checkpoint or the files of its folder."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from utils.options.train_options import TrainOptions
 from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS, optimizer_of_flags
 from utils.upstream.reader import UpstreamCheckpoint
 
-RENAMED = {
+RENAMED_OPTIONS = {
     "img_size": "imgsz",
     "notest": "noval",
     "cache_images": "cache",
-    "total_batch_size": "batch_size",  # v5.0 on several GPUs: `batch_size` is what each one got
+    "total_batch_size": "batch_size",  # v5.0 on several GPUs: `batch_size` is per GPU
 }
-"""Options of v5.0 under their later names."""
-WITHOUT_COUNTERPART = ("image_weights", "quad")
-"""Options that changed the training and that this program does not have."""
-CACHES = {True: "ram", "ram": "ram", "disk": "disk"}
+"""Options that were renamed after v5.0, with their current names."""
+UNSUPPORTED_OPTIONS = ("image_weights", "quad")
+"""Options that affect the training and that this program does not have."""
+CACHE_MODES = {True: "ram", "ram": "ram", "disk": "disk"}
 DEFAULT_LRF = {"v5.0": 0.2, "v6.0": 0.1}
-"""Final fraction in the default hyper-parameters of the versions that differ from ours."""
+"""Default `lrf` of the versions whose default differs from ours."""
 
 
-class HypFound(NamedTuple):
-    """Hyper-parameters, and what of them is lost."""
+class ImportedHyp(NamedTuple):
+    """Hyper-parameters of a run, and notes on those that are missing."""
 
     hyp: Hyp
     notes: dict[str, str]
-    """What was not to be found, and what stands in for it."""
+    """Missing or ignored values, and the replacement for each."""
 
 
-def file_beside(checkpoint: Path, name: str) -> Path | None:
-    """A file of the checkpoint's run: in its own folder or in the one above `weights/`."""
+def find_run_file(checkpoint: Path, name: str) -> Path | None:
+    """Find a file in the checkpoint's folder or, if that is `weights/`, in its parent folder."""
     folders = [checkpoint.parent]
     if checkpoint.resolve().parent.name == "weights":
         folders.append(checkpoint.resolve().parent.parent)
@@ -45,48 +45,51 @@ def file_beside(checkpoint: Path, name: str) -> Path | None:
 
 
 def raw_options(checkpoint: Path, content: UpstreamCheckpoint) -> dict[str, object]:
-    """The options as upstream wrote them: opt.yaml beside, with those in the file on top; or {}.
+    """Return upstream's options: those of opt.yaml, overridden by those in the checkpoint.
+
+    Returns:
+        Values by upstream's names; {} if there are none.
 
     Raises:
-        UserError: opt.yaml is not readable.
+        UserError: opt.yaml cannot be read.
     """
-    beside = _mapping(file_beside(checkpoint, "opt.yaml"))
-    inside = dict(content.options or {})
-    if inside.get("batch_size") == -1:
-        del inside["batch_size"]  # AutoBatch; opt.yaml may say what it chose
-    return {**beside, **inside}
+    from_file = _mapping(find_run_file(checkpoint, "opt.yaml"))
+    from_checkpoint = dict(content.options or {})
+    if from_checkpoint.get("batch_size") == -1:
+        del from_checkpoint["batch_size"]  # AutoBatch; opt.yaml may have the chosen size
+    return {**from_file, **from_checkpoint}
 
 
 def find_hyp(
     checkpoint: Path, content: UpstreamCheckpoint, options: Mapping[str, object], lr0: float | None
-) -> HypFound:
-    """The hyper-parameters: in the options (v6.2 and later), else hyp.yaml, else the defaults.
+) -> ImportedHyp:
+    """Return the hyper-parameters from the options (v6.2 and later), hyp.yaml or the defaults.
 
     Args:
-        checkpoint: the file, beside which hyp.yaml is looked for.
-        content: what is in it.
-        options: as `raw_options` gives them.
-        lr0: the initial rate in the file's optimizer, where it has one.
+        checkpoint: the checkpoint file; hyp.yaml is searched for in its run folder.
+        content: content of the checkpoint.
+        options: result of `raw_options`.
+        lr0: initial learning rate of the checkpoint's optimizer; None if it has none.
 
     Raises:
-        UserError: a value is impossible, or hyp.yaml is not readable.
+        UserError: a value is invalid, or hyp.yaml cannot be read.
     """
-    inside = options.get("hyp")
-    file = file_beside(checkpoint, "hyp.yaml")
-    values = inside if isinstance(inside, dict) and inside else _mapping(file)
+    recorded = options.get("hyp")
+    file = find_run_file(checkpoint, "hyp.yaml")
+    values = recorded if isinstance(recorded, dict) and recorded else _mapping(file)
     notes = {}
     if not values:
         values = {"lrf": DEFAULT_LRF.get(content.version, Hyp().lrf), "lr0": lr0 or Hyp().lr0}
         notes["hyper-parameters"] = (
-            "neither in the file nor in a hyp.yaml beside it; those of hyp.scratch-low with lr0 "
-            f"{values['lr0']:g} and lrf {values['lrf']:g} take their place"
+            "neither in the checkpoint nor in a hyp.yaml of the run; replaced by those of "
+            f"hyp.scratch-low with lr0 {values['lr0']:g} and lrf {values['lrf']:g}"
         )
     known = {field.name for field in dataclasses.fields(Hyp)}
     dropped = sorted(str(name) for name in values if name not in known)
     if dropped:
-        notes["hyper-parameters not known here"] = f"{', '.join(dropped)}; left out"
+        notes["unknown hyper-parameters"] = f"{', '.join(dropped)}; ignored"
     kept = {str(name): value for name, value in values.items() if name in known}
-    return HypFound(Hyp.from_dict(kept, origin=str(checkpoint)), notes)
+    return ImportedHyp(Hyp.from_dict(kept, origin=str(checkpoint)), notes)
 
 
 def _mapping(file: Path | None) -> dict[str, object]:
@@ -94,47 +97,52 @@ def _mapping(file: Path | None) -> dict[str, object]:
         return {}
     content = read_yaml(file)
     if not isinstance(content, dict):
-        raise UserError(f"{file} must hold `name: value` lines.")
+        raise UserError(f"{file} is not a mapping; write one `name: value` per line.")
     return {str(name): value for name, value in content.items()}
 
 
-def train_options(raw: Mapping[str, object], checkpoint: Path, **settled: object) -> TrainOptions:
-    """Upstream's options as ours; those that this program does not have are left out.
+def train_options(raw: Mapping[str, object], checkpoint: Path, **overrides: object) -> TrainOptions:
+    """Convert upstream's options to ours; ignore those that this program does not have.
 
     Args:
-        raw: as `raw_options` gives them.
-        checkpoint: names the source in messages.
-        settled: options decided elsewhere; they take precedence.
+        raw: result of `raw_options`.
+        checkpoint: the checkpoint file, for messages.
+        overrides: options that take precedence.
 
     Raises:
-        UserError: an option is of the wrong type or has an impossible value.
+        UserError: an option is of the wrong type or has an invalid value.
     """
-    values = {name: value for name, value in raw.items() if name not in RENAMED}
-    values |= {RENAMED[name]: value for name, value in raw.items() if name in RENAMED}
+    values = {name: value for name, value in raw.items() if name not in RENAMED_OPTIONS}
+    values |= {
+        RENAMED_OPTIONS[name]: value for name, value in raw.items() if name in RENAMED_OPTIONS
+    }
     if values.get("batch_size") == -1:
         raise UserError(
-            f"{checkpoint} was trained with AutoBatch; write the batch size that it chose, which "
-            "the run's console shows, as `batch_size` into opt.yaml beside it."
+            f"{checkpoint} was trained with AutoBatch and the chosen batch size is not recorded; "
+            "write it (see the console output of the run) as `batch_size: N` into opt.yaml."
         )
     if flagged := optimizer_of_flags(raw):
         values["optimizer"] = flagged
-    values["hyp"] = str(file_beside(checkpoint, "hyp.yaml") or checkpoint)
+    values["hyp"] = str(find_run_file(checkpoint, "hyp.yaml") or checkpoint)
     sizes = values.get("imgsz")
     if isinstance(sizes, list | tuple) and sizes:
-        values["imgsz"] = sizes[0]  # v5.0: of training and of validation
+        values["imgsz"] = sizes[0]  # v5.0: sizes for training and validation
     if isinstance(values.get("freeze"), int):
         values["freeze"] = [values["freeze"]]
-    values["cache"] = CACHES.get(values.get("cache") or "")
+    values["cache"] = CACHE_MODES.get(values.get("cache") or "")
     if "," in str(values.get("device", "")):
         values["device"] = ""  # several GPUs
-    values |= settled
+    values |= overrides
     if values.get("optimizer", DEFAULT_OPTIMIZER) not in OPTIMIZERS:
-        raise UserError(f"{checkpoint} was trained with {values['optimizer']}, which is not known.")
-    return TrainOptions(**_checked(values, checkpoint))
+        raise UserError(
+            f"{checkpoint} was trained with optimizer {values['optimizer']}; "
+            f"only runs with one of {', '.join(OPTIMIZERS)} can be imported."
+        )
+    return TrainOptions(**_check_types(values, checkpoint))
 
 
-def _checked(values: Mapping[str, object], checkpoint: Path) -> dict[str, Any]:
-    """The values that `TrainOptions` has a field for, each checked to be of its default's type."""
+def _check_types(values: Mapping[str, object], checkpoint: Path) -> dict[str, Any]:
+    """Return the values that `TrainOptions` has fields for; check that their types match."""
     checked = {}
     defaults = TrainOptions().to_dict()
     for name, default in defaults.items():
@@ -145,7 +153,8 @@ def _checked(values: Mapping[str, object], checkpoint: Path) -> dict[str, Any]:
         wrong_flag = isinstance(value, bool) != isinstance(default, bool)
         if default is not None and (wrong_flag or not isinstance(value, accepted)):
             raise UserError(
-                f"{checkpoint}: the run's option {name} is {value!r}; correct opt.yaml."
+                f"{checkpoint}: option {name} of the run is {value!r}, which is of the wrong type; "
+                "correct it in opt.yaml."
             )
         checked[name] = value
     return checked

@@ -1,4 +1,4 @@
-"""How far an upstream run came and what it had reached: epochs done, planned total, history."""
+"""Finds the progress of an upstream run: completed epochs, planned epochs, history."""
 
 from __future__ import annotations
 
@@ -9,97 +9,112 @@ from typing import NamedTuple
 from utils.checkpoint.format import BEST
 from utils.errors import UserError
 from utils.history import Row
-from utils.upstream.history import best_on_record, history_of, parse_text_results, read_csv_results
-from utils.upstream.options import file_beside
+from utils.upstream.history import (
+    best_recorded_epoch,
+    build_history,
+    parse_text_results,
+    read_csv_results,
+)
+from utils.upstream.options import find_run_file
 from utils.upstream.reader import UpstreamCheckpoint
 
 BIASES_LAST = frozenset({"v6.0", "v6.1"})
-"""Versions with a results.csv whose rates are in the order of the old parameter groups."""
+"""Versions whose results.csv has the learning rates in the order of the old parameter groups."""
 
 
 class RunProgress(NamedTuple):
-    """Where a run stands."""
+    """Progress of a run."""
 
     completed: int
     planned: int
     history: list[Row]
-    """A row per completed epoch."""
+    """One row per completed epoch."""
     rows_found: int
-    """How many of them were on record; the others hold NaN."""
+    """Number of rows found in the results file; the others are NaN."""
     stopped_early: bool
     notes: dict[str, str]
-    """What was not to be found, and what stands in for it."""
+    """Missing values, and the replacement for each."""
 
 
 class ResultsFile(NamedTuple):
-    """What a results file tells."""
+    """Content of a results file."""
 
     rows: list[Row]
-    """As they were written; an epoch may have two."""
+    """Rows as written; an epoch may have two."""
     planned: int | None
-    """As results.txt tells it."""
+    """Planned number of epochs, from results.txt only."""
 
 
 def find_progress(
     path: Path,
     content: UpstreamCheckpoint,
     options: Mapping[str, object],
-    told: int | None,
+    completed_option: int | None,
 ) -> RunProgress:
-    """Completed epochs, planned total and history of a run.
+    """Find completed epochs, planned epochs and history of a run.
 
     Args:
-        path: the checkpoint; results.csv or results.txt are looked for beside it.
-        content: what is in it.
-        options: as `upstream_options.raw_options` gives them.
-        told: `--completed-epochs`.
+        path: the checkpoint; results.csv or results.txt is searched for in its run folder.
+        content: content of the checkpoint.
+        options: result of `raw_options`.
+        completed_option: value of `--completed-epochs`; None if not given.
 
     Raises:
-        UserError: one of them is nowhere told, or what is told is contradictory.
+        UserError: a value is not recorded anywhere, or two sources contradict each other.
     """
     record = read_results_file(path, content)
     notes = {}
     stripped = content.epoch < 0
-    completed = _stripped_epochs(path, record.rows, told) if stripped else content.epoch + 1
-    if told is not None and told != completed:
+    completed = (
+        _stripped_epochs(path, record.rows, completed_option) if stripped else content.epoch + 1
+    )
+    if completed_option is not None and completed_option != completed:
         raise UserError(
-            f"--completed-epochs {told}: {path} itself says {completed}; leave the option out."
+            f"--completed-epochs {completed_option}: {path} records {completed} completed epochs; "
+            "remove the option."
         )
     if stripped:
-        notes["epoch"] = f"stripped; {_source(path, told)} says {completed} are completed"
+        notes["epoch"] = (
+            f"stripped; {completed} completed according to {_source(path, completed_option)}"
+        )
     planned = _planned(options, record, path)
     if planned is None and stripped:
         planned = completed
-        notes["planned total"] = f"not on record; a stripped run is at its end, {completed}"
+        notes["planned total"] = f"not recorded; a stripped run has ended, so it is {completed}"
     if planned is None:
         raise UserError(
-            f"neither {path} nor an opt.yaml beside it says how many epochs were planned; "
+            f"neither {path} nor an opt.yaml in its run folder has the planned number of epochs; "
             "put the run's opt.yaml, or one with the line `epochs: N`, into its folder."
         )
     if completed > planned:
         raise UserError(
-            f"{path}: {completed} epochs are completed, but only {planned} planned by the options; "
+            f"{path}: {completed} epochs are completed, but the options plan only {planned}; "
             "correct --completed-epochs or `epochs` in opt.yaml."
         )
-    history = history_of(record.rows, completed)
-    if history.absent:
-        notes["history"] = f"{history.absent} of {completed} epochs are in no results file"
+    history = build_history(record.rows, completed)
+    if history.missing:
+        notes["history"] = (
+            f"{history.missing} of {completed} epochs are missing from the results file"
+        )
     early = stripped and path.name != BEST and completed < planned
-    found = completed - history.absent
+    found = completed - history.missing
     return RunProgress(completed, planned, history.rows, found, early, notes)
 
 
 def read_results_file(path: Path, content: UpstreamCheckpoint) -> ResultsFile:
-    """The results of a run: in the file itself (v5.0) or beside it; empty if there are none.
+    """Read the results of a run, from results.csv, the checkpoint (v5.0) or results.txt.
+
+    Returns:
+        Without rows if there are no results.
 
     Raises:
-        UserError: the results file is not readable.
+        UserError: the results file is damaged.
     """
-    table = file_beside(path, "results.csv")
+    table = find_run_file(path, "results.csv")
     if table is not None:
         biases_last = content.version in BIASES_LAST
         return ResultsFile(read_csv_results(table, biases_last=biases_last), None)
-    file = file_beside(path, "results.txt")
+    file = find_run_file(path, "results.txt")
     if content.training_results is not None:
         text, origin = content.training_results, path
     elif file is not None:
@@ -109,21 +124,21 @@ def read_results_file(path: Path, content: UpstreamCheckpoint) -> ResultsFile:
     return ResultsFile(*parse_text_results(text, str(origin)))
 
 
-def _stripped_epochs(path: Path, rows: list[Row], told: int | None) -> int:
-    """All epochs on record; for best.pt those up to the best one, whose weights it holds."""
-    if told is not None:
-        return told
+def _stripped_epochs(path: Path, rows: list[Row], completed_option: int | None) -> int:
+    """Return the completed epochs of a stripped file; a best.pt holds the best epoch's weights."""
+    if completed_option is not None:
+        return completed_option
     if not rows:
         raise UserError(
-            f"{path} was stripped of its epoch and no results file lies beside it; "
-            "say how many epochs were trained: --completed-epochs N."
+            f"{path} was stripped of its epoch, and its run folder has no results file; "
+            "add --completed-epochs N with the number of trained epochs."
         )
-    best = best_on_record(rows) if path.name == BEST else None
+    best = best_recorded_epoch(rows) if path.name == BEST else None
     return 1 + (best.epoch if best is not None else max(int(row["epoch"]) for row in rows))
 
 
-def _source(path: Path, told: int | None) -> str:
-    if told is not None:
+def _source(path: Path, completed_option: int | None) -> str:
+    if completed_option is not None:
         return "--completed-epochs"
     return "the best row of the results" if path.name == BEST else "the last row of the results"
 
@@ -131,5 +146,8 @@ def _source(path: Path, told: int | None) -> str:
 def _planned(options: Mapping[str, object], record: ResultsFile, path: Path) -> int | None:
     epochs = options.get("epochs", record.planned)
     if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int)):
-        raise UserError(f"{path}: the run's option epochs is {epochs!r}; correct opt.yaml.")
+        raise UserError(
+            f"{path}: option epochs of the run is {epochs!r}, which is of the wrong type; "
+            "correct it in opt.yaml."
+        )
     return epochs

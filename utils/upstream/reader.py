@@ -1,8 +1,7 @@
-"""Reads the checkpoints of upstream YOLOv5, v5.0 to today, without running anything in them.
+"""Reads the checkpoints of upstream YOLOv5, v5.0 and later, without executing anything in them.
 
-Upstream pickles whole modules. Here the pickle is only described (`pickle_records`), so a module
-comes as a record of its parameters, buffers and children, from which the state dict is put together
-by name.
+Upstream pickles whole modules. Here the pickle is only parsed (`pickle_records`): a module is a
+record of its parameters, buffers and children, from which the state dict is built.
 """
 
 from __future__ import annotations
@@ -16,66 +15,68 @@ import torch
 from torch import Tensor
 
 from utils.checkpoint.pickle_records import (
-    DAMAGE,
+    DAMAGE_ERRORS,
     MAX_NAME_LENGTH,
-    Record,
+    PickleRecord,
+    forbidden_name_error,
     imported_names,
-    refused_name,
     require_type,
 )
 from utils.checkpoint.plain_data import DATA_KINDS, PlainData
 from utils.checkpoint.torch_archive import STORAGE_TYPES, TorchArchive
-from utils.checkpoint.zip_members import PROGRAM, read_members
+from utils.checkpoint.zip_members import PICKLE_MEMBER, read_members
 from utils.errors import UserError
 
-DETECTORS = frozenset({"models.yolo.Model", "models.yolo.DetectionModel"})
+DETECTOR_CLASSES = frozenset({"models.yolo.Model", "models.yolo.DetectionModel"})
 MODULE_PREFIXES = ("models.common.", "torch.nn.modules.")
 CONTAINER_KINDS = {"collections.OrderedDict", "__builtin__.set", "builtins.set"}
-ALLOWED = DATA_KINDS | CONTAINER_KINDS | DETECTORS | STORAGE_TYPES.keys() | {"models.yolo.Detect"}
+ALLOWED_NAMES = (
+    DATA_KINDS | CONTAINER_KINDS | DETECTOR_CLASSES | STORAGE_TYPES.keys() | {"models.yolo.Detect"}
+)
 T = TypeVar("T")
-MAX_DEPTH = 32  # nesting of modules; a YOLOv5 has fewer than 10 levels
-MAX_ENTRIES = 20_000  # modules and tensors; a YOLOv5x6 has under 2,000
+MAX_DEPTH = 32  # nesting levels of modules; a YOLOv5 has fewer than 10
+MAX_ENTRIES = 20_000  # modules and tensors; a YOLOv5x6 has fewer than 2,000
 MAX_LEVELS = 16
 
 
 @dataclass(frozen=True)
 class UpstreamCheckpoint:
-    """What an upstream file holds; None where the file never had it or was stripped of it."""
+    """Content of an upstream file; a field is None if the file does not have it or was stripped."""
 
     weights: dict[str, Tensor]
-    """State dict in fp32: the EMA's where there is one, else the model's."""
+    """State dict in fp32: that of the EMA if there is one, else that of the model."""
     model_state: dict[str, Tensor]
-    """State dict of the raw model, in the file's precision (fp16)."""
+    """State dict of the non-EMA model, in the file's precision (fp16)."""
     ema_state: dict[str, Tensor] | None
     """State dict of the EMA, in the file's precision (fp16)."""
     ema_updates: int | None
     epoch: int
-    """Last epoch done, 0-based; -1 in a stripped file."""
+    """Last completed epoch, 0-based; -1 in a stripped file."""
     best_fitness: float | None
     optimizer: dict[str, object] | None
-    """`state` by parameter number and `param_groups`; see `upstream_optimizer` for names."""
+    """`state` by parameter number, and `param_groups`; see `utils.upstream.optimizer` for names."""
     spec: dict[str, object]
-    """The model file: nc, depth_multiple, width_multiple, anchors as given, backbone, head."""
+    """The model file: nc, depth_multiple, width_multiple, original anchors, backbone, head."""
     names: tuple[str, ...]
     strides: tuple[int, ...]
     anchors: Tensor | None
-    """The anchors really used, [levels, anchors, 2] in units of the level's stride, fp32."""
+    """Anchors in use, fp32 [levels, anchors, 2], in units of the level's stride."""
     options: dict[str, object] | None
-    """The training options, from v6.2 on; paths as text."""
+    """Training options, since v6.2; paths are strings."""
     date: str | None
     version: str
-    """Best guess: v5.0, v6.0, v6.1, v6.2 or v7.0 (and later)."""
+    """Estimated version: v5.0, v6.0, v6.1, v6.2 or v7.0 (and later)."""
     parameter_names: tuple[str, ...]
-    """In the order of the modules, as `named_parameters()` gives them."""
+    """In the order of `named_parameters()`."""
     norm_parameters: frozenset[str]
-    """Those of `parameter_names` that belong to normalisation layers."""
+    """Names of the parameters of normalization layers."""
     training_results: str | None
-    """The text of results.txt, v5.0 only."""
+    """Text of results.txt, v5.0 only."""
 
     def anchors_in_pixels(self) -> list[list[float]] | None:
-        """The anchors really used, a row w, h, w, h, … per level; None if the file has none.
+        """Return the anchors in use, one row w, h, w, h, … per level; None if the file has none.
 
-        AutoAnchor changes these, not the model file that is kept with them.
+        AutoAnchor changes these anchors, not those of the model file in the checkpoint.
         """
         if self.anchors is None:
             return None
@@ -86,70 +87,72 @@ class UpstreamCheckpoint:
 
 
 def is_upstream_file(path: Path) -> bool:
-    """Whether a file holds pickled modules, as upstream's do, rather than plain data, as ours do.
+    """Return whether a file holds pickled modules (upstream's format), not plain data (ours).
 
-    False for what is no torch file at all, so that the reader of our own format says what is wrong.
+    False if it is not a torch file, so that the reader of our format reports what is wrong.
     """
     try:
-        program = read_members(path, only=(PROGRAM,))[PROGRAM]
+        pickled = read_members(path, only=(PICKLE_MEMBER,))[PICKLE_MEMBER]
     except UserError:
         return False
     foreign = ("models.", "torch.nn.modules.", "ultralytics.")
-    return any(name.startswith(foreign) for name in imported_names(program))
+    return any(name.startswith(foreign) for name in imported_names(pickled))
 
 
 def read_upstream(path: Path) -> UpstreamCheckpoint:
     """Read an upstream detection checkpoint, stripped or not.
 
     Raises:
-        UserError: not such a file, damaged, of another task, fused for inference, or asking for
-            anything that a checkpoint has no use for; the sentence names the file and the thing.
+        UserError: the file is not an upstream checkpoint, is damaged, is of another task, was fused
+            for inference, or references anything that no checkpoint needs. The message names the
+            file and the reason.
     """
     archive = TorchArchive(path)
     content = archive.records(_check_name)
     try:
         return _interpret(archive, content)
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise UserError(
-            f"{path} is not a readable YOLOv5 checkpoint: {str(error)[:100]}."
+            f"{path} is damaged or not a YOLOv5 checkpoint ({str(error)[:100]}); "
+            "use another checkpoint."
         ) from error
 
 
 def _check_name(name: str) -> None:
-    known = name in ALLOWED or name.startswith(MODULE_PREFIXES)
+    known = name in ALLOWED_NAMES or name.startswith(MODULE_PREFIXES)
     if known and len(name) <= MAX_NAME_LENGTH:
         return
     if name.startswith(("models.", "ultralytics.")):
         shown = ascii(name)[1:-1][:MAX_NAME_LENGTH]
-        raise UserError(f"holds a {shown}; only YOLOv5 detection models can be read.")
-    raise refused_name(name)
+        raise UserError(f"holds a {shown}; use the checkpoint of a YOLOv5 detection model.")
+    raise forbidden_name_error(name)
 
 
 def _interpret(archive: TorchArchive, content: object) -> UpstreamCheckpoint:
-    if not isinstance(content, dict) or not isinstance(content.get("model"), Record):
-        raise UserError(f"{archive.path} holds no YOLOv5 model; give it a training checkpoint.")
+    if not isinstance(content, dict) or not isinstance(content.get("model"), PickleRecord):
+        raise UserError(f"{archive.path} holds no YOLOv5 model; use a training checkpoint.")
     model, ema = content["model"], content.get("ema")
-    if model.kind not in DETECTORS:
+    if model.kind not in DETECTOR_CLASSES:
         raise UserError(
-            f"{archive.path} holds a {model.kind}; only YOLOv5 detection models can be read."
+            f"{archive.path} holds a {model.kind}; use the checkpoint of a YOLOv5 detection model."
         )
     tree = list(_walk(model))
     if any(part.kind == "models.common.Conv" and "bn" not in part.children for part in tree):
-        raise UserError(f"{archive.path} was fused for inference; give it the training checkpoint.")
+        raise UserError(f"{archive.path} was fused for inference; use the training checkpoint.")
     plain = PlainData(archive)
-    raw = _state_dict(archive, tree)
-    averaged = _state_dict(archive, list(_walk(ema))) if isinstance(ema, Record) else None
+    model_state = _state_dict(archive, tree)
+    ema_state = _state_dict(archive, list(_walk(ema))) if isinstance(ema, PickleRecord) else None
     weights = {
         name: value.float() if value.is_floating_point() else value
-        for name, value in (averaged or raw).items()
+        for name, value in (ema_state or model_state).items()
     }
     attributes = model.state
-    names = plain(attributes["names"])  # a list up to v6.1, a dictionary by number since
+    names = plain(attributes["names"])  # a list up to v6.1, later a dict by class index
     names = list(names.values()) if isinstance(names, dict) else require_type(names, list)
     return UpstreamCheckpoint(
         weights=weights,
-        model_state=raw,
-        ema_state=averaged,
+        model_state=model_state,
+        ema_state=ema_state,
         ema_updates=_optional(int, plain(content.get("updates"))),
         epoch=require_type(plain(content["epoch"]), int),
         best_fitness=_fitness(plain(content.get("best_fitness"))),
@@ -175,13 +178,13 @@ def _interpret(archive: TorchArchive, content: object) -> UpstreamCheckpoint:
 class _Module(NamedTuple):
     prefix: str
     kind: str
-    parameters: dict[str, Record]
-    buffers: dict[str, Record]
-    children: dict[str, Record]
+    parameters: dict[str, PickleRecord]
+    buffers: dict[str, PickleRecord]
+    children: dict[str, PickleRecord]
 
 
-def _walk(root: Record) -> Iterator[_Module]:
-    """The modules of a model, parents first, in the order of `nn.Module.named_modules()`."""
+def _walk(root: PickleRecord) -> Iterator[_Module]:
+    """Yield the modules of a model in the order of `nn.Module.named_modules()`."""
     pending = [("", root, 0)]
     entries_left = MAX_ENTRIES
     while pending:
@@ -198,20 +201,20 @@ def _walk(root: Record) -> Iterator[_Module]:
         )
         entries_left -= 1 + sum(map(len, (part.parameters, part.buffers, part.children)))
         if depth > MAX_DEPTH or entries_left < 0:
-            raise ValueError("its modules are nested without end")
+            raise ValueError("its modules are nested too deeply or too many")
         yield part
         children = reversed(part.children.items())
         pending.extend((f"{prefix}{name}.", child, depth + 1) for name, child in children)
 
 
-def _records(entries: object) -> dict[str, Record]:
-    """The entries that are set: a module without a bias has a `bias` of None."""
+def _records(entries: object) -> dict[str, PickleRecord]:
+    """Return the entries that are not None; a module without a bias has a `bias` of None."""
     present = {
         name: entry for name, entry in require_type(entries, dict).items() if entry is not None
     }
     if any(len(require_type(name, str)) > MAX_NAME_LENGTH for name in present):
-        raise ValueError("names of modules or tensors too long to be true")
-    return {name: require_type(entry, Record) for name, entry in present.items()}
+        raise ValueError("a name of a module or tensor is too long")
+    return {name: require_type(entry, PickleRecord) for name, entry in present.items()}
 
 
 def _state_dict(archive: TorchArchive, tree: list[_Module]) -> dict[str, Tensor]:
@@ -224,7 +227,7 @@ def _state_dict(archive: TorchArchive, tree: list[_Module]) -> dict[str, Tensor]
 
 def _strides(values: Tensor) -> tuple[int, ...]:
     if values.dim() != 1 or len(values) > MAX_LEVELS:
-        raise ValueError("strides of more levels than a model has")
+        raise ValueError("its strides are not those of a model")
     return tuple(int(stride) for stride in values.tolist())
 
 
@@ -233,16 +236,16 @@ def _optional(kind: type[T], value: object) -> T | None:
 
 
 def _fitness(value: object) -> float | None:
-    """A number, or an array of one, as v6.0 and later store it."""
+    """Return a fitness as a number; v6.0 and later store an array of one element."""
     if isinstance(value, list):
         (value,) = value
     if value is None or isinstance(value, int | float):
         return None if value is None else float(value)
-    raise TypeError(f"a fitness that is a {type(value).__name__}")
+    raise TypeError(f"the fitness is a {type(value).__name__}, not a number")
 
 
 def _version(content: Mapping[Any, Any], tree: list[_Module]) -> str:
-    """By what the versions added, see the docstring of `UpstreamCheckpoint.version`."""
+    """Estimate the version from the keys and layers that each version added or removed."""
     if "training_results" in content or any(part.kind == "models.common.Focus" for part in tree):
         return "v5.0"
     for version, key in (("v7.0", "git"), ("v6.2", "opt"), ("v6.1", "date")):

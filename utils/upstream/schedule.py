@@ -1,8 +1,8 @@
-"""The learning rate of an upstream run, as a plan: law, warm-up, and how far it had come; no torch.
+"""Recovers the learning-rate schedule of an upstream run: law, warm-up and position; no torch.
 
-Upstream stores no schedule. The law follows from the version and its options and is checked
-against the rate in the optimizer; the position in the warm-up can be read off the momentum, which
-rises with every iteration as long as the warm-up lasts.
+Upstream does not store its schedule. The law follows from the version and the options, and is
+checked against the learning rate in the optimizer. The position in the warm-up is computed from the
+momentum, which rises with every iteration of the warm-up.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from utils.solver.schedule import (
 COSINE_BY_DEFAULT = frozenset({"v5.0", "v6.0"})
 LONG_WARMUP = frozenset({"v5.0", "v6.0", "v6.1"})
 MIN_LONG_WARMUP = 1000  # iterations
-SAME_FACTOR = 1e-6
-SAME_PROGRESS = 1e-12
-MAX_BATCHES = 200_000  # per epoch; beyond, two numbers of them hardly differ in progress
+FACTOR_TOLERANCE = 1e-6
+PROGRESS_TOLERANCE = 1e-12
+MAX_BATCHES = 200_000  # per epoch; larger numbers cannot be distinguished by the progress
 
 
-def law_of(version: str, options: Mapping[str, object]) -> str:
-    """The base law of a run.
+def base_law(version: str, options: Mapping[str, object]) -> str:
+    """Return the base law of a run.
 
-    v6.1 and later: linear, or cosine with `cos_lr`. v5.0 and v6.0: cosine, or their own linear one
-    with `linear_lr`. The option's name tells them apart where there are options.
+    v6.1 and later: linear, or cosine with `cos_lr`. v5.0 and v6.0: cosine, or their own linear law
+    with `linear_lr`. If either option is recorded, its name decides; else the version.
     """
     if "cos_lr" in options:
         return "cosine" if options["cos_lr"] else "linear"
@@ -44,98 +44,99 @@ def law_of(version: str, options: Mapping[str, object]) -> str:
 
 
 class LastRate(NamedTuple):
-    """The rate that the file's optimizer was left with: `lr0 f(completed - 1)`, free of warm-up."""
+    """Learning rate in the file's optimizer: `lr0 * f(completed - 1)`, without warm-up."""
 
     lr: float
     initial_lr: float
 
 
-def require_law(law: str, rate: LastRate, *, completed: int, total: int, lrf: float) -> None:
-    """Check that a law gives the rate that the optimizer was left with.
+def check_law(law: str, rate: LastRate, *, completed: int, total: int, lrf: float) -> None:
+    """Check that a law gives the learning rate in the file's optimizer.
 
     Raises:
-        UserError: it does not; the sentence names the laws that do.
+        UserError: it does not; the message names a law that does.
     """
     found = rate.lr / rate.initial_lr
 
     def fits(candidate: str) -> bool:
-        return abs(law_factor(candidate, completed - 1, total, lrf) - found) <= SAME_FACTOR
+        return abs(law_factor(candidate, completed - 1, total, lrf) - found) <= FACTOR_TOLERANCE
 
     if fits(law):
         return
     others = [candidate for candidate in LAWS if fits(candidate)]
     remedy = (
-        f"--schedule {others[0]} gives it"
+        f"add --schedule {others[0]}, which matches"
         if others
-        else "no law does: check `epochs` and `lrf` in opt.yaml and hyp.yaml, "
-        "or insist with --schedule"
+        else "no law matches: correct `epochs` and `lrf` in opt.yaml and hyp.yaml, "
+        "or choose a law with --schedule"
     )
     raise UserError(
-        f"after {completed} of {total} epochs the file's learning rate is {found:.6g} of the "
-        f"initial one, but `{law}` with lrf {lrf:g} gives "
+        f"after {completed} of {total} epochs the checkpoint's learning rate is {found:.6g} of "
+        f"the initial one, but law {law} with lrf {lrf:g} gives "
         f"{law_factor(law, completed - 1, total, lrf):.6g}; {remedy}."
     )
 
 
 def warmup_length(warmup_epochs: float, batches_per_epoch: int, min_length: int) -> int:
-    """Length of a warm-up in iterations, in a version whose shortest is `min_length`."""
+    """Return the length of a warm-up in iterations, at least `min_length`."""
     return max(warmup_iterations(warmup_epochs, batches_per_epoch), min_length)
 
 
 class WarmupProgress(NamedTuple):
-    """How far the warm-up of a run had come, as far as its files say."""
+    """Progress of a run's warm-up, as far as it is recorded."""
 
     min_length: int
-    """Shortest warm-up of its version, iterations."""
+    """Minimum warm-up of the version, iterations."""
     batches_per_epoch: int | None
-    """Exact; None where it is not on record, as after the warm-up."""
+    """Exact; None if unknown, for example after the warm-up."""
     is_over: bool
-    """Known to be over; False also where nothing is known."""
+    """Whether the warm-up is known to be over; False if unknown."""
 
 
 def warmup_progress(
     version: str, hyp: Hyp, completed: int, momentum: float | None, last_row: Row
 ) -> WarmupProgress:
-    """Read the progress off the momentum of the optimizer, else off the last rates on record.
+    """Compute the progress from the optimizer's momentum, or else from the last recorded rates.
 
     Args:
-        version: of upstream.
-        hyp: the run's.
-        completed: epochs.
-        momentum: as the file's optimizer was left with; None where it has none.
-        last_row: of the history; its rates may be NaN.
+        version: version of upstream.
+        hyp: hyper-parameters of the run.
+        completed: completed epochs.
+        momentum: momentum in the file's optimizer; None if it has none.
+        last_row: last row of the history; its learning rates may be NaN.
     """
-    shortest = MIN_LONG_WARMUP if version in LONG_WARMUP else MINIMUM_WARMUP_ITERATIONS
+    min_length = MIN_LONG_WARMUP if version in LONG_WARMUP else MINIMUM_WARMUP_ITERATIONS
     bias, weight = last_row["x/lr0"], last_row["x/lr1"]
-    over = hyp.warmup_bias_lr > 0 and bias == weight  # false if both are NaN
-    found = WarmupProgress(shortest, None, over)
+    over = hyp.warmup_bias_lr > 0 and bias == weight  # False if both are NaN
+    found = WarmupProgress(min_length, None, over)
     if momentum is None or hyp.warmup_momentum == hyp.momentum:
         return found
-    share = (momentum - hyp.warmup_momentum) / (hyp.momentum - hyp.warmup_momentum)
-    if share >= 1 - SAME_FACTOR:
+    fraction = (momentum - hyp.warmup_momentum) / (hyp.momentum - hyp.warmup_momentum)
+    if fraction >= 1 - FACTOR_TOLERANCE:
         return found._replace(is_over=True)
     matching = {
         batches
-        for batches in _candidates(share, completed, hyp.warmup_epochs, shortest)
-        if abs(_share(hyp.warmup_epochs, shortest, completed, batches) - share) <= SAME_PROGRESS
+        for batches in _candidate_batches(fraction, completed, hyp.warmup_epochs, min_length)
+        if abs(_warmup_fraction(hyp.warmup_epochs, min_length, completed, batches) - fraction)
+        <= PROGRESS_TOLERANCE
     }
     return found._replace(batches_per_epoch=matching.pop()) if len(matching) == 1 else found
 
 
-def _share(warmup_epochs: float, shortest: int, completed: int, batches: int) -> float:
-    """Share of the warm-up at the last iteration, `completed * batches - 1`."""
-    return (completed * batches - 1) / warmup_length(warmup_epochs, batches, shortest)
+def _warmup_fraction(warmup_epochs: float, min_length: int, completed: int, batches: int) -> float:
+    """Return the fraction of the warm-up done at the last iteration, `completed * batches - 1`."""
+    return (completed * batches - 1) / warmup_length(warmup_epochs, batches, min_length)
 
 
-def _candidates(
-    progress: float, completed: int, warmup_epochs: float, shortest: int
+def _candidate_batches(
+    progress: float, completed: int, warmup_epochs: float, min_length: int
 ) -> Iterator[int]:
-    """Numbers of batches n that may have led to a progress `(E n - 1) / length`.
+    """Yield the numbers of batches n for which the progress may be `(E n - 1) / length`.
 
-    The length is the shortest one, or `warmup_epochs * n` rounded, that is off by up to 0.5: then
-    `n = (1 + progress * error) / (E - progress * warmup_epochs)`.
+    E is the number of completed epochs. The length is the minimum, or `warmup_epochs * n` with a
+    rounding error of up to 0.5; then `n = (1 + progress * error) / (E - progress * warmup_epochs)`.
     """
-    yield max(round((progress * shortest + 1) / completed), 1)
+    yield max(round((progress * min_length + 1) / completed), 1)
     left = completed - progress * warmup_epochs
     if left * MAX_BATCHES > 1:
         error = progress * 0.5
@@ -143,10 +144,10 @@ def _candidates(
 
 
 def optimizer_steps(plan: Plan, iterations: int) -> int:
-    """Optimizer steps, which are EMA updates, that so many batches give from the start of a run.
+    """Return the optimizer steps (= EMA updates) in the first `iterations` batches of a run.
 
-    Upstream sums gradients across the end of an epoch; during the warm-up the number of batches
-    per step grows from 1 to `plan.accumulate`.
+    Upstream accumulates gradients across the end of an epoch. During the warm-up, the number of
+    batches per step grows from 1 to `plan.accumulate`.
     """
     steps = pending = 0
     ramp = min(iterations, plan.warmup.iterations + 1)

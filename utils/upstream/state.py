@@ -1,4 +1,4 @@
-"""Weights, counter and optimizer state of an upstream file, in the terms of our checkpoints."""
+"""Converts weights, EMA counter and optimizer state of an upstream file to our format."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from utils.upstream.schedule import LastRate
 
 
 def stripped_parts(content: UpstreamCheckpoint) -> list[str]:
-    """The parts of the state that the file was stripped of."""
+    """Return the names of the parts of the state that the file was stripped of."""
     parts = {
         "optimizer": content.optimizer is None,
-        "raw weights beside the EMA": content.ema_state is None,
+        "non-EMA weights": content.ema_state is None,
         "EMA counter": content.ema_updates is None,
         "epoch": content.epoch < 0,
     }
@@ -28,34 +28,34 @@ def stripped_parts(content: UpstreamCheckpoint) -> list[str]:
 
 
 def ema_counter(content: UpstreamCheckpoint) -> int | None:
-    """The counter belongs to an average; without one it says nothing."""
+    """Return the number of EMA updates; None if the file has no EMA weights."""
     return content.ema_updates if content.ema_state is not None else None
 
 
 def spec_from_upstream(content: UpstreamCheckpoint) -> ModelSpec:
-    """The model file kept with the weights, with the anchors that were really used."""
+    """Return the model specification in the checkpoint, with the anchors in use."""
     spec, anchors = ModelSpec.from_dict(content.spec), content.anchors_in_pixels()
     return spec if anchors is None else spec.with_anchors(anchors)
 
 
 def fp32_state(state: dict[str, Tensor], spec: ModelSpec, path: Path) -> dict[str, Tensor]:
-    """The tensors of our model, in its order and types; what else is there is left out.
+    """Return the tensors of our model, in its order and dtypes; drop all others.
 
     Raises:
-        UserError: a tensor of the model is absent or of another shape.
+        UserError: a tensor of the model is missing or has another shape.
     """
     own = Detector(spec).state_dict()
     absent = [name for name in own if name not in state or state[name].shape != own[name].shape]
     if absent:
         raise UserError(
-            f"{path} lacks {len(absent)} tensors of the model it describes: {absent[0]}, …; "
-            "it was changed or written by another program."
+            f"{path} lacks {len(absent)} tensors of its model ({absent[0]}, …); "
+            "use another checkpoint."
         )
     return {name: state[name].to(own[name].dtype) for name in own}
 
 
 def buffers_by_name(groups: Sequence[NamedGroup]) -> dict[str, dict[str, Tensor]]:
-    """By parameter name, fp32; a parameter that was frozen has none."""
+    """Return the optimizer buffers in fp32, by parameter name; frozen parameters have none."""
     return {
         name: {
             key: torch.as_tensor(value, dtype=torch.float32)
@@ -69,7 +69,7 @@ def buffers_by_name(groups: Sequence[NamedGroup]) -> dict[str, dict[str, Tensor]
 
 
 def last_rate(groups: Sequence[NamedGroup]) -> LastRate | None:
-    """The rate that the optimizer was left with; None if there is no optimizer."""
+    """Return the learning rate in the optimizer; None if there is no optimizer."""
     if not groups:
         return None
     lr, initial_lr = groups[0].number("lr"), groups[0].number("initial_lr")

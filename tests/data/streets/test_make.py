@@ -9,7 +9,7 @@ from data.streets import make as synthetic
 from data.streets.camera import Camera
 from data.streets.canvas import OVERSAMPLING, Air, Canvas, Pen
 from data.streets.cars import Car, random_car
-from data.streets.cast import CAR, PEDESTRIAN, Item
+from data.streets.items import CAR, PEDESTRIAN, Item
 from data.streets.make import SEED, label_text, make_streets
 from data.streets.pedestrians import Pedestrian, random_pedestrian
 from data.streets.rng import Rng
@@ -29,7 +29,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def digest(painting: Painting) -> str:
-    content = painting.picture.tobytes() + label_text(painting).encode()
+    content = painting.image.tobytes() + label_text(painting).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -45,27 +45,27 @@ def digest(painting: Painting) -> str:
         ((SEED, 1, 47), "39fe6411621fd67e"),  # the last of val
     ],
 )
-def test_same_pixels_on_every_machine(key: tuple[int, ...], expected: str) -> None:
-    """The data set of results that are compared must never change: not even by a rounded pixel."""
+def test_pixels_are_the_same_on_every_machine(key: tuple[int, ...], expected: str) -> None:
+    """Results on this data set are compared, so its pixels must never change."""
     assert digest(paint_scene(*key)) == expected
 
 
-def test_a_figure_is_boxed_by_the_pixels_it_changed() -> None:
-    figures: list[Pedestrian | Car | Sign] = [
+def test_extent_covers_the_painted_pixels() -> None:
+    objects: list[Pedestrian | Car | Sign] = [
         random_pedestrian(Rng(1)),
         random_pedestrian(Rng(2)),
         random_car(Rng(3), "side"),
     ]
-    figures += [random_car(Rng(4), "front"), random_car(Rng(5), "rear")]
-    figures += [Sign(kind, 0.6, 1.2) for kind in KINDS]
-    for figure in figures:
-        # A light that no paint has on black air: every painted pixel differs from the empty canvas.
+    objects += [random_car(Rng(4), "front"), random_car(Rng(5), "rear")]
+    objects += [Sign(kind, 0.6, 1.2) for kind in KINDS]
+    for item in objects:
+        # Light and haze for which every painted pixel differs from the empty canvas.
         canvas = Canvas(160, 128, Air((255, 255, 255), (255, 0, 255), 1e6))
         canvas.owner, canvas.distance = 7, 1e3
-        figure.paint(Pen(canvas, (80.3, 110.6), 40.0))
+        item.paint(Pen(canvas, (80.3, 110.6), 40.0))
         extent = canvas.extent(7)
         assert extent is not None
-        rows, columns = np.nonzero(canvas.picture().any(axis=2))
+        rows, columns = np.nonzero(canvas.image().any(axis=2))
         assert columns.min() == int(extent.left)
         assert rows.min() == int(extent.top)
         assert columns.max() == int(np.ceil(extent.right)) - 1
@@ -73,7 +73,7 @@ def test_a_figure_is_boxed_by_the_pixels_it_changed() -> None:
 
 
 def block(label: int | None, x: float, z: float, width: float) -> Item:
-    """A box 2 m high, of a width in metres."""
+    """Return an item that is a box, 2 m high, `width` metres wide."""
     half = width / 2
 
     def paint(pen: Pen) -> None:
@@ -86,9 +86,9 @@ def paint_blocks(*items: Item) -> tuple[Label, ...]:
     return paint_items(Canvas(320, 256, CLEAR), CAMERA, items)
 
 
-def test_the_box_is_that_of_the_visible_part() -> None:
+def test_box_covers_the_visible_part() -> None:
     """At 10 m a metre is 25 pixels, and the ground is 2.5 m below the horizon at row 90."""
-    within = pytest.approx  # a figure reaches up to one and a half fine pixels beyond its outline
+    within = pytest.approx  # an item extends up to 1.5 fine pixels beyond its outline
     fine = 1.5 / OVERSAMPLING + 1e-9
     car = block(CAR, 0.0, 10.0, 4.0)
     (alone,) = paint_blocks(car)
@@ -99,47 +99,47 @@ def test_the_box_is_that_of_the_visible_part() -> None:
     (shortened,) = paint_blocks(car, lamp_at_the_left)
     assert shortened[1:] == within((135.0, 102.5, 210.0, 152.5), abs=2 * fine)
 
-    lamp_in_the_middle = block(None, 0.0, 9.9, 1.0)  # parts it: one box around both
+    lamp_in_the_middle = block(None, 0.0, 9.9, 1.0)  # divides it; the box covers both parts
     assert paint_blocks(car, lamp_in_the_middle) == (alone,)
 
-    half_outside = block(CAR, -6.4, 10.0, 4.0)  # its middle is on the picture's left edge
+    half_outside = block(CAR, -6.4, 10.0, 4.0)  # its middle is on the image's left edge
     (clipped,) = paint_blocks(half_outside)
     assert clipped[1:] == within((0.0, 102.5, 50.0, 152.5), abs=fine)
 
 
 @pytest.mark.parametrize(("hidden", "labels"), [(0.70, 2), (0.80, 1)])
-def test_figures_behind_others_are_dropped_from_the_labels(hidden: float, labels: int) -> None:
-    """Someone at 10 m, 2 m wide, behind something equally high on the picture at 9.9 m."""
+def test_mostly_covered_objects_have_no_label(hidden: float, labels: int) -> None:
+    """A pedestrian at 10 m, 2 m wide, behind an equally high item at 9.9 m."""
     far = block(PEDESTRIAN, 0.0, 10.0, 2.0)
     near = block(CAR, -1.0 + hidden, 9.9, 2.0 * hidden)
     assert len(paint_blocks(far, near)) == labels
 
 
-def test_scenes_are_varied_and_have_all_classes() -> None:
+def test_scenes_are_diverse_and_have_all_classes() -> None:
     paintings = [paint_scene(SEED, 0, i) for i in range(12)]
     counts = [len(painting.labels) for painting in paintings]
     assert min(counts) >= 3
     assert max(counts) <= 11
     assert {box.label for painting in paintings for box in painting.labels} == {0, 1, 2}
-    levels = [int(painting.picture.mean()) for painting in paintings]
-    assert min(levels) < 70  # by night
+    levels = [int(painting.image.mean()) for painting in paintings]
+    assert min(levels) < 70  # at night
     assert max(levels) > 130
     for box in (box for painting in paintings for box in painting.labels):
         assert 0 <= box.left < box.right <= 320
         assert 0 <= box.top < box.bottom <= 256
 
 
-def test_weathers_tell_night_from_day() -> None:
+def test_night_weathers() -> None:
     assert {weather.name for weather in WEATHERS if weather.night} == {"dusk", "night"}
 
 
-def test_dice() -> None:
-    """Values pinned: they are what the pixels hang on."""
+def test_rng() -> None:
+    """The values are pinned, because the pixels depend on them."""
     rng = Rng(20, 1)
-    assert [rng.whole(1, 6) for _ in range(10)] == [3, 5, 6, 1, 5, 4, 5, 4, 2, 3]
-    assert 2.0 <= rng.real(2.0, 3.0) < 3.0
-    assert {Rng(7, i).whole(0, 2) for i in range(40)} == {0, 1, 2}
-    assert {Rng(7, i).chance(0.5) for i in range(40)} == {True, False}
+    assert [rng.integer(1, 6) for _ in range(10)] == [3, 5, 6, 1, 5, 4, 5, 4, 2, 3]
+    assert 2.0 <= rng.uniform(2.0, 3.0) < 3.0
+    assert {Rng(7, i).integer(0, 2) for i in range(40)} == {0, 1, 2}
+    assert {Rng(7, i).bernoulli(0.5) for i in range(40)} == {True, False}
 
 
 def test_label_text() -> None:
@@ -148,7 +148,7 @@ def test_label_text() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_set_is_written_and_then_left_alone(tmp_path: Path) -> None:
+def test_data_set_is_written_once(tmp_path: Path) -> None:
     root = tmp_path / "new" / "streets"
     make_streets(root)
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*.*"))
@@ -163,9 +163,11 @@ def test_set_is_written_and_then_left_alone(tmp_path: Path) -> None:
     painting = paint_scene(SEED, 1, 0)
     stored = cv2.imread(str(root / "images/val/street_000.png"))
     assert stored is not None
-    assert np.array_equal(stored[..., ::-1], painting.picture)
+    assert np.array_equal(stored[..., ::-1], painting.image)
     assert (root / "labels/val/street_000.txt").read_text() == label_text(painting)
-    assert [path.name for path in root.parent.iterdir()] == ["streets"]  # nothing is left beside it
+    assert [path.name for path in root.parent.iterdir()] == [
+        "streets"
+    ]  # no temporary folder is left
 
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     make_streets(root)
@@ -173,22 +175,20 @@ def test_set_is_written_and_then_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_an_empty_folder_is_filled_and_a_full_one_refused(tmp_path: Path) -> None:
+def test_empty_folder_is_filled_and_other_folder_rejected(tmp_path: Path) -> None:
     empty, full = tmp_path / "empty", tmp_path / "full"
     empty.mkdir()
     make_streets(empty)
     assert (empty / "images" / "val" / "street_000.png").is_file()
 
     (full / "images").mkdir(parents=True)
-    with pytest.raises(UserError, match="full is not a complete streets data set: remove it"):
+    with pytest.raises(UserError, match="full is not a complete streets data set; remove it"):
         make_streets(full)
     assert list(full.rglob("*")) == [full / "images"]
 
 
 @pytest.mark.usefixtures("few")
-def test_the_slower_of_two_makers_does_no_harm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, write = tmp_path / "streets", synthetic._write
 
     def write_while_another_finishes(made: Path) -> None:
@@ -202,9 +202,7 @@ def test_the_slower_of_two_makers_does_no_harm(
 
 
 @pytest.mark.usefixtures("few")
-def test_a_maker_that_is_killed_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_generation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> str:
         raise KeyboardInterrupt
 
@@ -214,7 +212,7 @@ def test_a_maker_that_is_killed_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot make the streets data set at"):
+    with pytest.raises(UserError, match=r"cannot write .*/file/streets: "):
         make_streets(tmp_path / "file" / "streets")

@@ -1,4 +1,4 @@
-"""Writes pickles that Python's own pickler would not: calls of names that need not exist."""
+"""Writes pickles that Python's pickler cannot write: calls of names that may not exist."""
 
 import struct
 import zipfile
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Name:
-    """A class or function, mentioned by its dotted name."""
+    """A class or function, by its dotted name."""
 
     dotted: str
 
@@ -26,20 +26,20 @@ class Call:
 
 @dataclass(frozen=True)
 class Persistent:
-    """What torch writes for a tensor's storage."""
+    """A persistent id, which torch writes for a tensor's storage."""
 
     identity: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Opcodes as they are."""
+    """Opcodes that are copied to the pickle."""
 
     opcodes: bytes
 
 
 def encode(value: Any) -> bytes:
-    """Opcodes of protocol 2 (and BINBYTES) that put the value on the stack."""
+    """Return opcodes of protocol 2 (and BINBYTES) that push the value."""
     if value is None or isinstance(value, bool):
         return {None: b"N", True: b"\x88", False: b"\x89"}[value]
     return ENCODERS[type(value)](value)
@@ -72,12 +72,12 @@ ENCODERS: dict[type, Callable[[Any], bytes]] = {
 
 
 def program(content: Any) -> bytes:
-    """A whole pickle."""
+    """Return a complete pickle."""
     return b"\x80\x02" + encode(content) + b"."
 
 
 def write_archive(path: Path, pickled: bytes, storages: dict[str, bytes] | None = None) -> Path:
-    """A torch.save file around a pickle, its checksums right."""
+    """Write a torch.save archive around a pickle, with correct checksums."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickled)
         for key, content in (storages or {}).items():

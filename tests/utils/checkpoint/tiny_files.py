@@ -1,4 +1,4 @@
-"""Checkpoints of a few hundred bytes: ours, and such as YOLOv5 writes."""
+"""Checkpoints of a few hundred bytes, in our format and in YOLOv5's."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from utils.solver.schedule import Plan, Segment, WarmUp, base_segment
 
 
 def tiny_training(**changes: Any) -> dict[str, Any]:
-    """A run of four epochs, extended by two, of which the first is done."""
+    """A run of four epochs, extended by two epochs, one of which is completed."""
     seam = Segment("rebase", start=4, epochs=2, law="linear", lrf=0.01, level=0.2575)
     plan = Plan(0.01, 0.937, 2, WarmUp(100, 0.1, 0.8), (base_segment(4, "linear", 0.01), seam))
     model = {
@@ -68,7 +68,7 @@ def tiny_deploy(**changes: Any) -> dict[str, Any]:
 
 
 def tensor(key: str, *size: int, kind: str = "Float", of: int = 0) -> Call:
-    """A contiguous tensor over storage `key`; `of` says how many elements the storage claims."""
+    """A contiguous tensor over storage `key`; `of` is the number of elements that it claims."""
     strides = tuple(int(np.prod(size[i + 1 :])) for i in range(len(size)))
     count = of or int(np.prod(size))
     storage = Persistent(("storage", Name(f"torch.{kind}Storage"), key, "cpu", count))
@@ -80,7 +80,7 @@ def module(kind: str, **parts: dict[str, Any]) -> Call:
 
 
 def tiny_model(**extra: Any) -> Call:
-    """One Conv with its norm layer, and a Detect with anchors."""
+    """A model with a Conv, its batch norm, and a Detect with anchors."""
     norm = module(
         "torch.nn.modules.batchnorm.BatchNorm2d",
         _parameters={"weight": tensor("1", 2), "bias": tensor("1", 2)},
@@ -108,7 +108,7 @@ STORAGES = {
 
 
 def tiny_upstream_run(**changes: Any) -> dict[str, Any]:
-    """The content of an unstripped file of v7.0: EMA, counter, optimizer, options."""
+    """Content of an unstripped v7.0 file: EMA, counter, optimizer, options."""
     return tiny_content(
         ema=tiny_model(),
         updates=12,

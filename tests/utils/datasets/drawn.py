@@ -1,4 +1,4 @@
-"""Small data sets: black images, each with white rectangles that its labels name."""
+"""Small data sets: black images with white rectangles, and labels of the rectangles."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,11 @@ import numpy as np
 from utils.datasets.index import Index, build_index
 
 Rectangle = tuple[int, int, int, int]
-"""x1, y1, x2, y2 in whole pixels; x2 and y2 are the first beyond it."""
+"""x1, y1, x2, y2 in whole pixels; x2 and y2 are exclusive."""
 
 
 def label_rows(height: int, width: int, rectangles: Sequence[Rectangle], label: int = 0) -> str:
-    """The text of a label file."""
+    """Return the text of a label file."""
     return "".join(
         f"{label} {(x1 + x2) / 2 / width:.9f} {(y1 + y2) / 2 / height:.9f} "
         f"{(x2 - x1) / width:.9f} {(y2 - y1) / height:.9f}\n"
@@ -24,7 +24,7 @@ def label_rows(height: int, width: int, rectangles: Sequence[Rectangle], label: 
 def draw(
     root: Path, name: str, size: tuple[int, int], rectangles: Sequence[Rectangle], label: int = 0
 ) -> Path:
-    """Write an image of `size` (height, width) and its labels; returns the image's path."""
+    """Write an image of `size` (height, width) and its labels; return the path of the image."""
     image = np.zeros((*size, 3), np.uint8)
     for x1, y1, x2, y2 in rectangles:
         image[y1:y2, x1:x2] = 255
@@ -38,7 +38,7 @@ def draw(
 
 
 def drawn_index(root: Path, sizes: Sequence[tuple[int, int]]) -> Index:
-    """An index of images of these sizes (height, width), each with its own rectangle inside."""
+    """Build an index of images of these sizes (height, width), each with one rectangle."""
     for i, (height, width) in enumerate(sizes):
         rectangle = (width // 8, height // 4 + i, width - width // 4 - i, height - height // 4)
         draw(root, f"{i:02d}", (height, width), [rectangle], label=i % 3)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from tests.utils.datasets.web import closed_address, serving
-from utils.datasets.acquire import Archive, acquire
+from utils.datasets.acquire import Archive, download_dataset
 from utils.errors import UserError
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """Archives as they are met: of a whole set with and without its own folder, and of a part."""
+    """Archives of a whole data set, with and without its own folder, and of a part."""
     for name, entries in {
         "whole.zip": ["set/images/a/1.jpg", "set/labels/a/1.txt", "__MACOSX/set/._1"],
         "bare.zip": ["images/a/1.jpg", "labels/a/1.txt"],
@@ -41,60 +41,64 @@ def files_in(folder: Path) -> list[str]:
         ),
     ],
 )
-def test_archives_come_to_their_places(
+def test_archives_are_unpacked_to_their_folders(
     site: Path, tmp_path: Path, archives: list[tuple[str, str]], files: list[str]
 ) -> None:
     root = tmp_path / "data" / "my-set"
     with serving(site) as address:
-        acquire(root, [Archive(f"{address}/{name}", folder) for name, folder in archives])
+        download_dataset(root, [Archive(f"{address}/{name}", folder) for name, folder in archives])
     assert files_in(root) == files
-    assert list(root.parent.iterdir()) == [root]  # neither archives nor scratch folders remain
+    assert list(root.parent.iterdir()) == [root]  # no archives and no temporary folders
 
 
-def test_until_all_is_there_nothing_is(site: Path, tmp_path: Path) -> None:
+def test_interrupted_download_leaves_no_data_set_and_can_be_continued(
+    site: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "data" / "my-set"
     with serving(site) as address:
         archives = [Archive(f"{address}/whole.zip"), Archive(f"{address}/late.zip", "images")]
         with pytest.raises(UserError, match=r"late\.zip cannot be downloaded"):
-            acquire(root, archives)
+            download_dataset(root, archives)
         assert not root.exists()
-        (kept,) = root.parent.iterdir()  # what is fetched need not be fetched again
+        (kept,) = root.parent.iterdir()  # finished downloads are kept
         assert [path.name.split("-")[1] for path in kept.iterdir()] == ["whole.zip"]
 
         shutil.move(site / "part.zip", site / "late.zip")
         (site / "whole.zip").unlink()
-        acquire(root, archives)
+        download_dataset(root, archives)
     assert "images/val/2.jpg" in files_in(root)
     assert list(root.parent.iterdir()) == [root]
 
 
-def test_an_empty_folder_does_not_stand_in_the_way(site: Path, tmp_path: Path) -> None:
+def test_empty_folder_is_replaced(site: Path, tmp_path: Path) -> None:
     root = tmp_path / "my-set"
     root.mkdir()
     with serving(site) as address:
-        acquire(root, [Archive(f"{address}/bare.zip")])
+        download_dataset(root, [Archive(f"{address}/bare.zip")])
     assert len(files_in(root)) == 2
 
 
-def test_offline_it_says_what_to_do(tmp_path: Path) -> None:
+def test_error_message_when_offline(tmp_path: Path) -> None:
     root = tmp_path / "my-set"
     url = f"{closed_address()}/my-set.zip"
     with pytest.raises(UserError) as caught:
-        acquire(root, [Archive(url)])
+        download_dataset(root, [Archive(url)])
     sentence = str(caught.value)
-    assert sentence.startswith(
-        f"the data set my-set is not at {root} and {url} cannot be downloaded ("
-    )
+    assert sentence.startswith(f"data set {root} does not exist and {url} cannot be downloaded (")
     assert sentence.endswith(
-        "; put it there, or set YOLO_DATASETS_DIR to the folder that holds my-set/."
+        "; put it there, or set YOLO_DATASETS_DIR to the folder that contains my-set/."
     )
     assert "\n" not in sentence
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match=r"\); ask the makers; if you have it, put it there, or"):
-        acquire(root, [Archive(url)], "ask the makers")
+    with pytest.raises(
+        UserError, match=r"\); ask the makers; if you already have it, put it there, or"
+    ):
+        download_dataset(root, [Archive(url)], "ask the makers")
 
 
-def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"is not at .* and cannot be made \(.*; put it there, or"):
-        acquire(tmp_path / "file" / "my-set", [Archive("http://localhost/a.zip")])
+    with pytest.raises(
+        UserError, match=r"does not exist and the folder cannot be written \(.*; put it there, or"
+    ):
+        download_dataset(tmp_path / "file" / "my-set", [Archive("http://localhost/a.zip")])

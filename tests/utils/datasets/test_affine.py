@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from utils.datasets.affine import (
-    Stretch,
+    AxisResize,
     Warp,
-    seen_window,
+    resize_along_axis,
+    resize_into,
     still_visible,
-    stretch,
-    stretch_image,
+    visible_window,
     warp_boxes,
     warp_image,
     warp_matrix,
@@ -18,18 +18,18 @@ from utils.datasets.affine import (
 
 
 def warped(image: np.ndarray, matrix: np.ndarray, target: tuple[int, int]) -> np.ndarray:
-    picture = np.zeros((*target, 3), np.uint8)
-    warp_image(image, matrix, picture)
-    return picture
+    output = np.zeros((*target, 3), np.uint8)
+    warp_image(image, matrix, output)
+    return output
 
 
-def test_the_defaults_change_nothing() -> None:
+def test_default_warp_is_the_identity() -> None:
     assert np.array_equal(warp_matrix(Warp(), (40, 60), (40, 60)), np.eye(3))
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     assert np.array_equal(warped(image, np.eye(3), (4, 6)), image)
 
 
-def test_the_defaults_take_the_middle_of_a_greater_canvas() -> None:
+def test_default_warp_crops_the_centre_of_a_larger_canvas() -> None:
     matrix = warp_matrix(Warp(), (8, 12), (4, 6))
     assert matrix.tolist() == [[1, 0, -3], [0, 1, -2], [0, 0, 1]]
     canvas = np.arange(8 * 12 * 3, dtype=np.uint8).reshape(8, 12, 3)
@@ -39,25 +39,25 @@ def test_the_defaults_take_the_middle_of_a_greater_canvas() -> None:
 @pytest.mark.parametrize(
     ("warp", "point", "expected"),
     [
-        # of a source 100 px high and 200 wide, whose centre is (100, 50)
+        # source: 100 px high, 200 px wide, centre at (100, 50)
         (Warp(scale=2), (110, 60), (120, 70)),
         (Warp(centre=(0.75, 0.5)), (100, 50), (150, 50)),
         (Warp(centre=(0.5, 0.25)), (100, 50), (100, 25)),
-        (Warp(angle=90), (110, 50), (100, 40)),  # the right goes up
+        (Warp(angle=90), (110, 50), (100, 40)),  # a point on the right moves up
         (Warp(shear=(45, 0)), (100, 60), (110, 60)),
         (Warp(shear=(0, 45)), (110, 50), (110, 60)),
         # depth 1 + 0.01 * 10
         (Warp(perspective=(0.01, 0)), (110, 60), (100 + 10 / 1.1, 50 + 10 / 1.1)),
     ],
 )
-def test_where_points_go(
+def test_warp_matrix_maps_points(
     warp: Warp, point: tuple[float, float], expected: tuple[float, float]
 ) -> None:
     x, y, depth = warp_matrix(warp, (100, 200), (100, 200)) @ [*point, 1]
     assert (x / depth, y / depth) == pytest.approx(expected)
 
 
-def test_a_turned_box_is_the_box_around_its_corners() -> None:
+def test_rotated_box_is_the_bounding_box_of_its_corners() -> None:
     matrix = warp_matrix(Warp(angle=45), (100, 100), (100, 100))
     half_diagonal = 10 * math.sqrt(2)
     (box,) = warp_boxes(np.array([[40.0, 40.0, 60.0, 60.0]]), matrix)
@@ -65,7 +65,7 @@ def test_a_turned_box_is_the_box_around_its_corners() -> None:
     assert box.tolist() == pytest.approx([low, low, high, high])
 
 
-def test_boxes_may_lie_outside_of_the_picture() -> None:
+def test_warped_boxes_are_not_clipped() -> None:
     matrix = warp_matrix(Warp(scale=2), (100, 100), (100, 80))
     boxes = warp_boxes(np.array([[0.0, 40.0, 60.0, 99.0], [0.0, 0.0, 5.0, 5.0]]), matrix)
     assert boxes.tolist() == [[-60, 30, 60, 148], [-60, -50, -50, -40]]
@@ -82,22 +82,22 @@ def test_boxes_may_lie_outside_of_the_picture() -> None:
         Warp(perspective=(0.0008, -0.0005), angle=-10),
     ],
 )
-def test_a_drawn_rectangle_stays_in_its_box(warp: Warp) -> None:
+def test_warped_boxes_match_warped_pixels(warp: Warp) -> None:
     image = np.zeros((120, 160, 3), np.uint8)
     image[45:80, 60:110] = 255
     matrix = warp_matrix(warp, (120, 160), (100, 100))
-    picture = warped(image, matrix, (100, 100))
+    output = warped(image, matrix, (100, 100))
     (box,) = warp_boxes(np.array([[60.0, 45.0, 110.0, 80.0]]), matrix)
-    left, top, width, height = cv2.boundingRect((picture[..., 0] > 127).astype(np.uint8))
-    # half covered pixels at both ends, and the cut-off tips of turned corners
+    left, top, width, height = cv2.boundingRect((output[..., 0] > 127).astype(np.uint8))
+    # tolerance for half covered pixels at both ends and for rotated corners
     assert box.tolist() == pytest.approx([left, top, left + width, top + height], abs=1.01)
 
 
-def test_nothing_is_grey() -> None:
+def test_empty_areas_have_the_padding_grey() -> None:
     black = np.zeros((10, 10, 3), np.uint8)
-    picture = warped(black, warp_matrix(Warp(), (10, 10), (30, 30)), (30, 30))
-    assert picture[0, 0].tolist() == [114, 114, 114]
-    assert picture[15, 15].tolist() == [0, 0, 0]
+    output = warped(black, warp_matrix(Warp(), (10, 10), (30, 30)), (30, 30))
+    assert output[0, 0].tolist() == [114, 114, 114]
+    assert output[15, 15].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -109,73 +109,73 @@ def test_nothing_is_grey() -> None:
         ((0, 0, 10, 10), (0, 0, 10, 2), 1, False),
         ((0, 0, 100, 100), (0, 0, 30, 33), 1, False),  # 9.9 % of the area left
         ((0, 0, 100, 100), (0, 0, 30, 34), 1, True),
-        ((0, 0, 50, 50), (0, 0, 30, 33), 2, False),  # of the area after doubling the sides
+        ((0, 0, 50, 50), (0, 0, 30, 33), 2, False),  # relative to the area after doubling the sides
         ((0, 0, 1000, 5), (0, 0, 300, 3), 1, False),  # aspect 100
         ((0, 0, 1000, 5), (0, 0, 299, 3), 1, True),
     ],
 )
-def test_what_counts_as_visible(
+def test_still_visible(
     before: tuple[float, ...], after: tuple[float, ...], scale: float, visible: bool
 ) -> None:
     boxes = np.array([before], float), np.array([after], float)
     assert still_visible(*boxes, scale).tolist() == [visible]
 
 
-def test_which_warps_are_straight() -> None:
-    assert Warp(scale=0.5, centre=(0.2, 0.9)).is_straight
+def test_is_axis_aligned() -> None:
+    assert Warp(scale=0.5, centre=(0.2, 0.9)).is_axis_aligned
     for warp in (Warp(angle=1), Warp(shear=(0, 1)), Warp(perspective=(1e-4, 0))):
-        assert not warp.is_straight
+        assert not warp.is_axis_aligned
 
 
 @pytest.mark.parametrize(
     ("place", "pixels", "scale", "shift", "expected"),
     [
-        # On a canvas of 20 px, in a picture of 10: image px, picture px, scale and shift of boxes.
-        ((4, 12), 8, 1.0, 0.0, (0, 6, 4, 10, 1.0, 0.0)),  # cut off at the right
-        ((4, 12), 8, 1.0, -6.0, (2, 8, 0, 6, 1.0, -6.0)),  # at the left
+        # On a canvas of 20 px, in an output of 10: image px, output px, scale and shift of boxes.
+        ((4, 12), 8, 1.0, 0.0, (0, 6, 4, 10, 1.0, 0.0)),  # clipped at the right
+        ((4, 12), 8, 1.0, -6.0, (2, 8, 0, 6, 1.0, -6.0)),  # clipped at the left
         ((4, 12), 8, 0.5, 0.0, (0, 8, 2, 6, 0.5, 0.0)),
-        ((4, 12), 16, 0.5, 0.0, (0, 16, 2, 6, 0.5, 0.0)),  # two of the image's px for one
-        ((-3, 5), 8, 1.0, 0.0, (3, 8, 0, 5, 1.0, 0.0)),  # cut off by the canvas
+        ((4, 12), 16, 0.5, 0.0, (0, 16, 2, 6, 0.5, 0.0)),  # two image px per canvas px
+        ((-3, 5), 8, 1.0, 0.0, (3, 8, 0, 5, 1.0, 0.0)),  # clipped by the canvas
         ((16, 24), 8, 1.0, -12.0, (0, 4, 4, 8, 1.0, -12.0)),
         ((3, 7), 4, 1.3, 0.0, (0, 4, 4, 9, 1.25, 0.25)),  # 3.9 … 9.1 become 4 … 9
         ((3, 7), 4, 1.0, -3.4, (0, 4, 0, 4, 1.0, -3.0)),
         ((0, 20), 20, 2.0, -15.0, (8, 12, 0, 10, 2.5, -20.0)),  # 7.5 … 12.5 become 8 … 12
-        ((0, 4), 4, 8.0, -29.0, (3, 4, 0, 3, 3.0, -9.0)),  # there must be one px to show
-        ((0, 8), 8, 1.0, 10.0, None),  # beyond the picture
-        ((0, 8), 8, 1.0, -8.0, None),  # before it
+        ((0, 4), 4, 8.0, -29.0, (3, 4, 0, 3, 3.0, -9.0)),  # at least one image px
+        ((0, 8), 8, 1.0, 10.0, None),  # beyond the output
+        ((0, 8), 8, 1.0, -8.0, None),  # before the output
         ((0, 8), 8, 0.05, 0.0, None),  # less than half a px
         ((20, 28), 8, 1.0, -15.0, None),  # beyond the canvas
         ((-8, 0), 8, 1.0, 5.0, None),
     ],
 )
-def test_what_is_stretched_onto_what(
+def test_resize_along_axis(
     place: tuple[int, int],
     pixels: int,
     scale: float,
     shift: float,
     expected: tuple[float, ...] | None,
 ) -> None:
-    found = stretch(place, pixels, 20, scale=scale, shift=shift, picture=10)
+    found = resize_along_axis(place, pixels, 20, scale=scale, shift=shift, output=10)
     assert found == (None if expected is None else pytest.approx(expected))
 
 
-def test_a_stretch_draws_what_it_says() -> None:
+def test_resize_into() -> None:
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    picture = np.zeros((5, 8, 3), np.uint8)
-    stretch_image(image, Stretch(2, 5, 1, 7, 2, -3), Stretch(1, 3, 3, 5, 1, 2), picture)
+    output = np.zeros((5, 8, 3), np.uint8)
+    resize_into(image, AxisResize(2, 5, 1, 7, 2, -3), AxisResize(1, 3, 3, 5, 1, 2), output)
     expected = np.zeros((5, 8), int)
-    # Red is 18 * row + 3 * column; between the centres of pixels lie quarters.
+    # Red is 18 * row + 3 * column; the samples are a quarter of a pixel off the centres.
     expected[3, 1:7] = [24, 25, 26, 28, 29, 30]
     expected[4, 1:7] = expected[3, 1:7] + 18
-    np.testing.assert_allclose(picture[..., 0].astype(int), expected, atol=0.5)
-    assert not picture[:3].any()
+    np.testing.assert_allclose(output[..., 0].astype(int), expected, atol=0.5)
+    assert not output[:3].any()
 
 
-def test_the_window_is_what_is_seen_and_a_pixel_around_it() -> None:
+def test_visible_window_has_a_margin_of_one_pixel() -> None:
     source, target = (100, 200), (20, 40)
 
     def window(warp: Warp) -> tuple[int, int, int, int]:
-        return seen_window(warp_matrix(warp, source, target), source, target)
+        return visible_window(warp_matrix(warp, source, target), source, target)
 
     assert window(Warp()) == (79, 39, 121, 61)
     assert window(Warp(scale=0.5)) == (59, 29, 141, 71)
@@ -183,4 +183,4 @@ def test_the_window_is_what_is_seen_and_a_pixel_around_it() -> None:
     assert window(Warp(scale=0.1)) == (0, 0, 200, 100)
     left, _, right, _ = window(Warp(centre=(9.5, 0.5)))  # far to the right
     assert right <= left
-    assert window(Warp(perspective=(0.1, 0))) == (0, 0, 200, 100)  # there is a horizon in it
+    assert window(Warp(perspective=(0.1, 0))) == (0, 0, 200, 100)  # the horizon is visible

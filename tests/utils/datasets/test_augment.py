@@ -1,30 +1,39 @@
 import numpy as np
 import pytest
 
-from utils.datasets.augment import STRIP_PIXELS, Picture, blended, fit, flipped, shift_colours
+from utils.datasets.augment import (
+    STRIP_PIXELS,
+    LabeledImage,
+    apply_flips,
+    apply_hsv_gains,
+    apply_mixup,
+    letterbox_with_labels,
+)
 
 
 def plain(height: int, width: int, level: int) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
 
 
-def test_fit_places_the_boxes_on_the_image() -> None:
+def test_letterbox_with_labels() -> None:
     image = plain(20, 40, 9)
     image[5:15, 10:30] = 255
-    picture = fit(image, np.array([[7, 0.5, 0.5, 0.5, 0.5]]), (41, 40), scale_up=True)
-    assert picture.image.shape == (41, 40, 3)
-    assert picture.classes.tolist() == [7]
-    assert picture.boxes.tolist() == [[10, 15, 30, 25]]
-    assert (picture.image[15:25, 10:30] == 255).all()
-    assert (picture.image == 255).all(axis=2).sum() == 200
+    labelled = letterbox_with_labels(
+        image, np.array([[7, 0.5, 0.5, 0.5, 0.5]]), (41, 40), scale_up=True
+    )
+    assert labelled.image.shape == (41, 40, 3)
+    assert labelled.classes.tolist() == [7]
+    assert labelled.boxes.tolist() == [[10, 15, 30, 25]]
+    assert (labelled.image[15:25, 10:30] == 255).all()
+    assert (labelled.image == 255).all(axis=2).sum() == 200
 
 
-def test_a_blend_has_the_objects_of_both() -> None:
-    first = Picture(plain(4, 4, 100), np.array([1]), np.array([[0.0, 0.0, 2.0, 2.0]]))
-    second = Picture(plain(4, 4, 200), np.array([5]), np.array([[1.0, 1.0, 3.0, 3.0]]))
-    both = blended(first, second, 0.25)
+def test_mixup_blends_images_and_concatenates_labels() -> None:
+    first = LabeledImage(plain(4, 4, 100), np.array([1]), np.array([[0.0, 0.0, 2.0, 2.0]]))
+    second = LabeledImage(plain(4, 4, 200), np.array([5]), np.array([[1.0, 1.0, 3.0, 3.0]]))
+    both = apply_mixup(first, second, 0.25)
     assert (both.image == 175).all()
-    assert both.image is first.image  # no memory but the pictures' own
+    assert both.image is first.image  # no extra memory
     assert both.classes.tolist() == [1, 5]
     assert both.boxes.tolist() == [[0, 0, 2, 2], [1, 1, 3, 3]]
 
@@ -41,33 +50,35 @@ def test_a_blend_has_the_objects_of_both() -> None:
         ((1.4, 1.0, 1.0), (200, 0, 100), (60, 200, 0)),  # hue 330° becomes 462°, that is 102°
     ],
 )
-def test_colours(
+def test_hsv_gains(
     gains: tuple[float, float, float], before: tuple[int, int, int], after: tuple[int, int, int]
 ) -> None:
     image = np.full((2, 2, 3), before, np.uint8)
-    shift_colours(image, gains)
+    apply_hsv_gains(image, gains)
     np.testing.assert_allclose(image[1, 1].astype(int), after, atol=1)
 
 
-def test_levels_are_multiplied_as_by_a_table() -> None:
-    grey = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=2)  # value alone
+def test_gains_are_rounded_down() -> None:
+    grey = (
+        np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=2)
+    )  # only the value channel
     equal = []
     for gain in np.linspace(0.61, 1.39, 40):
         image = grey.copy()
-        shift_colours(image, (1.0, 1.0, float(gain)))
+        apply_hsv_gains(image, (1.0, 1.0, float(gain)))
         expected = np.floor(np.arange(256) * gain).clip(0, 255)
         assert np.abs(image[0, :, 0] - expected).max() <= 1
         equal.append(np.mean(image[0, :, 0] == expected))
     assert np.mean(equal) > 0.98
 
 
-def test_a_picture_of_several_strips_is_treated_alike_everywhere() -> None:
+def test_hsv_gains_do_not_depend_on_strips() -> None:
     width = 100
     rows = STRIP_PIXELS // width
     image = np.full((2 * rows + 3, width, 3), (200, 100, 50), np.uint8)
-    shift_colours(image, (1.01, 0.5, 0.8))
+    apply_hsv_gains(image, (1.01, 0.5, 0.8))
     alone = np.full((1, width, 3), (200, 100, 50), np.uint8)
-    shift_colours(alone, (1.01, 0.5, 0.8))
+    apply_hsv_gains(alone, (1.01, 0.5, 0.8))
     assert (image == alone).all()
     assert alone[0, 0].tolist() != [200, 100, 50]
 
@@ -83,9 +94,9 @@ def test_a_picture_of_several_strips_is_treated_alike_everywhere() -> None:
 )
 def test_flips(up_down: bool, left_right: bool, box: list[int], corner: tuple[int, int]) -> None:
     image = plain(8, 10, 0)
-    image[2, 1] = 255  # the upper left pixel of the box
-    picture = Picture(image, np.array([3]), np.array([[1.0, 2.0, 5.0, 4.0]]))
-    mirrored = flipped(picture, up_down=up_down, left_right=left_right)
+    image[2, 1] = 255  # the top left pixel of the box
+    labelled = LabeledImage(image, np.array([3]), np.array([[1.0, 2.0, 5.0, 4.0]]))
+    mirrored = apply_flips(labelled, up_down=up_down, left_right=left_right)
     assert mirrored.image is image
     assert mirrored.boxes.tolist() == [box]
     assert mirrored.image[corner].tolist() == [255, 255, 255]

@@ -21,7 +21,7 @@ FULL = AugmentRanges(
 NEIGHBOURS = np.array([3, 11, 12, 20, 30, 31, 40, 41, 42, 50])
 
 
-def drawn(ranges: AugmentRanges, epochs: int = 200) -> list[AugmentParams]:
+def sampled(ranges: AugmentRanges, epochs: int = 200) -> list[AugmentParams]:
     return [
         sample_augment_params(
             np.random.default_rng(np.random.SeedSequence([0, epoch, 3])),
@@ -34,40 +34,40 @@ def drawn(ranges: AugmentRanges, epochs: int = 200) -> list[AugmentParams]:
     ]
 
 
-def test_nothing_is_drawn_where_nothing_may_vary() -> None:
-    for draw in drawn(AugmentRanges(), 20):
-        (scene,) = draw.scenes
-        assert scene.tiles == (3,)
-        assert scene.warp == Warp()
-        assert draw.colour_gains == (1, 1, 1)
-        assert not draw.flip_up_down
-        assert not draw.flip_left_right
+def test_empty_ranges_give_no_augmentation() -> None:
+    for sample in sampled(AugmentRanges(), 20):
+        (mosaic,) = sample.mosaics
+        assert mosaic.tiles == (3,)
+        assert mosaic.warp == Warp()
+        assert sample.colour_gains == (1, 1, 1)
+        assert not sample.flip_up_down
+        assert not sample.flip_left_right
 
 
-def test_a_mosaic_holds_its_image_at_any_place_and_any_neighbours() -> None:
-    scenes = [draw.scenes[0] for draw in drawn(FULL)]
-    assert all(len(scene.tiles) == 4 and 3 in scene.tiles for scene in scenes)
-    assert {scene.tiles.index(3) for scene in scenes} == {0, 1, 2, 3}
-    assert {tile for scene in scenes for tile in scene.tiles} == set(NEIGHBOURS.tolist())
+def test_mosaic_contains_its_image_in_any_tile_and_any_neighbours() -> None:
+    mosaics = [sample.mosaics[0] for sample in sampled(FULL)]
+    assert all(len(mosaic.tiles) == 4 and 3 in mosaic.tiles for mosaic in mosaics)
+    assert {mosaic.tiles.index(3) for mosaic in mosaics} == {0, 1, 2, 3}
+    assert {tile for mosaic in mosaics for tile in mosaic.tiles} == set(NEIGHBOURS.tolist())
 
 
-def test_mixup_is_with_the_mosaic_of_any_neighbour() -> None:
-    seconds = [draw.scenes[1].tiles for draw in drawn(FULL)]
+def test_mixup_uses_the_mosaic_of_any_neighbour() -> None:
+    seconds = [sample.mosaics[1].tiles for sample in sampled(FULL)]
     assert {tile for tiles in seconds for tile in tiles} == set(NEIGHBOURS.tolist())
-    assert sum(3 in tiles for tiles in seconds) < 100  # it is not the image's own
+    assert sum(3 in tiles for tiles in seconds) < 100  # it is not the mosaic of the image itself
 
 
-def test_the_centre_is_uniform_in_the_middle_half_of_the_canvas() -> None:
-    centres = np.array([draw.scenes[0].centre for draw in drawn(FULL, 2000)])
+def test_centre_is_uniform_in_the_central_half_of_the_canvas() -> None:
+    centres = np.array([sample.mosaics[0].centre for sample in sampled(FULL, 2000)])
     assert centres.min(axis=0).tolist() == [32, 32]
     assert centres.max(axis=0).tolist() == [96, 96]
     np.testing.assert_allclose(centres.mean(axis=0), 64, atol=1.5)
 
 
-def test_draws_fill_their_ranges_and_no_more() -> None:
-    draws = drawn(FULL, 1000)
-    warps = [scene.warp for draw in draws for scene in draw.scenes]
-    gains = np.array([draw.colour_gains for draw in draws])
+def test_samples_fill_their_ranges() -> None:
+    samples = sampled(FULL, 1000)
+    warps = [mosaic.warp for sample in samples for mosaic in sample.mosaics]
+    gains = np.array([sample.colour_gains for sample in samples])
     for values, middle, reach in (
         ([warp.angle for warp in warps], 0, 10),
         ([warp.scale for warp in warps], 1, 0.5),
@@ -83,24 +83,24 @@ def test_draws_fill_their_ranges_and_no_more() -> None:
         assert middle + 0.95 * reach < high <= middle + reach
 
 
-def test_probabilities_are_kept() -> None:
+def test_probabilities() -> None:
     quarter = AugmentRanges(mosaic=0.25, mixup=0.5, flipud=0.75, fliplr=0.1)
-    draws = drawn(quarter, 2000)
-    mosaics = [draw for draw in draws if len(draw.scenes[0].tiles) == 4]
+    samples = sampled(quarter, 2000)
+    mosaics = [sample for sample in samples if len(sample.mosaics[0].tiles) == 4]
     assert abs(len(mosaics) / 2000 - 0.25) < 0.03
-    assert abs(sum(len(draw.scenes) == 2 for draw in mosaics) / len(mosaics) - 0.5) < 0.07
-    assert abs(np.mean([draw.flip_up_down for draw in draws]) - 0.75) < 0.03
-    assert abs(np.mean([draw.flip_left_right for draw in draws]) - 0.1) < 0.03
-    assert all(len(draw.scenes) == 1 for draw in draws if draw not in mosaics)
+    assert abs(sum(len(sample.mosaics) == 2 for sample in mosaics) / len(mosaics) - 0.5) < 0.07
+    assert abs(np.mean([sample.flip_up_down for sample in samples]) - 0.75) < 0.03
+    assert abs(np.mean([sample.flip_left_right for sample in samples]) - 0.1) < 0.03
+    assert all(len(sample.mosaics) == 1 for sample in samples if sample not in mosaics)
 
 
-def test_blends_are_near_halves() -> None:
-    weights = [draw.blend for draw in drawn(FULL, 1000)]
+def test_mixup_weights_are_near_one_half() -> None:
+    weights = [sample.blend for sample in sampled(FULL, 1000)]
     # the variance of Beta(32, 32) is 1 / (4 * 65)
     assert abs(np.mean(weights) - 0.5) < 0.01
     assert abs(np.std(weights) - 0.062) < 0.005
 
 
-def test_a_scale_of_one_and_more_leaves_something_to_see() -> None:
+def test_scale_has_a_minimum() -> None:
     wide = AugmentRanges(scale=3)
-    assert min(draw.scenes[0].warp.scale for draw in drawn(wide)) == 0.05
+    assert min(sample.mosaics[0].warp.scale for sample in sampled(wide)) == 0.05

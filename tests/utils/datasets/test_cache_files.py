@@ -4,36 +4,36 @@ import pytest
 
 from utils.datasets.cache_files import (
     cache_home,
-    cache_places,
-    writable,
-    write_first_writable,
+    cache_paths,
+    is_writable,
+    write_to_first_writable,
 )
 from utils.errors import UserError
 
 
-def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_and_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
     assert cache_home() == Path("/c/yolov5-extend")
-    assert cache_places(Path("/d"), "x") == (Path("/d/x"), Path("/c/yolov5-extend/x"))
+    assert cache_paths(Path("/d"), "x") == (Path("/d/x"), Path("/c/yolov5-extend/x"))
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/h")
     assert cache_home() == Path("/h/.cache/yolov5-extend")
 
 
-def test_writable_asks_the_nearest_folder_that_exists(tmp_path: Path) -> None:
-    assert writable(tmp_path / "a" / "b")
+def test_is_writable_checks_the_nearest_existing_folder(tmp_path: Path) -> None:
+    assert is_writable(tmp_path / "a" / "b")
     tmp_path.chmod(0o555)
     try:
-        assert not writable(tmp_path)
-        assert not writable(tmp_path / "a" / "b")
+        assert not is_writable(tmp_path)
+        assert not is_writable(tmp_path / "a" / "b")
     finally:
         tmp_path.chmod(0o755)
 
 
-def test_the_first_place_that_takes_the_file(tmp_path: Path) -> None:
+def test_write_to_first_writable_path(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     places = [tmp_path / "file" / "x", tmp_path / "b" / "x", tmp_path / "c" / "x"]
-    assert write_first_writable(places, lambda part: None) == places[1]
+    assert write_to_first_writable(places, lambda part: None) == places[1]
     assert not places[2].exists()
-    with pytest.raises(UserError, match=r"no place can be written to .*; set XDG_CACHE_HOME"):
-        write_first_writable(places[:1], lambda part: None)
+    with pytest.raises(UserError, match=r"cannot write a cache file: .*; set XDG_CACHE_HOME"):
+        write_to_first_writable(places[:1], lambda part: None)

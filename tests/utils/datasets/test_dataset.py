@@ -11,11 +11,11 @@ from utils.datasets.augment_params import AugmentRanges
 from utils.datasets.dataset import (
     Batch,
     BatchRequest,
-    EvalSet,
-    Failure,
+    EvalDataset,
     Frame,
+    LoadFailure,
     Sample,
-    TrainSet,
+    TrainDataset,
     make_batch,
 )
 from utils.datasets.ignore_regions import IgnoreRegions
@@ -28,20 +28,20 @@ SIDE = 96
 SIZES = [(96, 96), (64, 96), (96, 48), (80, 96), (96, 72), (96, 60)]
 
 
-def train_set(index: Index, ranges: AugmentRanges | None, seed: int = 0) -> TrainSet:
+def train_set(index: Index, ranges: AugmentRanges | None, seed: int = 0) -> TrainDataset:
     images = FileImages(index, SIDE, cv2.INTER_LINEAR)
-    return TrainSet(index, images, np.full((len(index), 2), SIDE), seed=seed, ranges=ranges)
+    return TrainDataset(index, images, np.full((len(index), 2), SIDE), seed=seed, ranges=ranges)
 
 
-def train_sample(dataset: TrainSet, epoch: int, i: int) -> Sample:
-    """The sample of an image among all the others."""
+def train_sample(dataset: TrainDataset, epoch: int, i: int) -> Sample:
+    """Return the training sample of an image; all images are its neighbours."""
     out = np.zeros((SIDE, SIDE, 3), np.uint8)
     return dataset.sample(epoch, i, np.arange(len(dataset)), out)
 
 
 def eval_sample(index: Index, shape: tuple[int, int]) -> Sample:
-    """The sample of the first image."""
-    dataset = EvalSet(index, FileImages(index, SIDE, cv2.INTER_AREA), np.array([shape]))
+    """Return the evaluation sample of the first image."""
+    dataset = EvalDataset(index, FileImages(index, SIDE, cv2.INTER_AREA), np.array([shape]))
     return dataset.sample(0, np.zeros((*shape, 3), np.uint8))
 
 
@@ -51,7 +51,7 @@ def index(tmp_path: Path) -> Index:
 
 
 def white_boxes(image: np.ndarray) -> np.ndarray:
-    """Corners [k, 4] of the connected white regions."""
+    """Return the corners [k, 4] of the connected white regions."""
     white = (image.min(axis=2) > 160).astype(np.uint8)
     stats = cv2.connectedComponentsWithStats(white)[2][1:, :4].astype(float)
     stats[:, 2:] += stats[:, :2]
@@ -63,7 +63,7 @@ def labelled_boxes(sample: Sample) -> np.ndarray:
 
 
 def assert_boxes_are_on_rectangles(sample: Sample, tolerance: float) -> None:
-    """Every label has its white rectangle; every rectangle well inside has its label."""
+    """Check that labels and white rectangles match; rectangles at the border may have no label."""
     height, width = sample.image.shape[:2]
     labelled, white = labelled_boxes(sample), white_boxes(sample.image)
     for box in labelled:
@@ -74,7 +74,7 @@ def assert_boxes_are_on_rectangles(sample: Sample, tolerance: float) -> None:
             assert np.abs(labelled - box).max(axis=1).min() <= tolerance, (box, labelled)
 
 
-def test_plain_samples_are_letterboxed(index: Index) -> None:
+def test_samples_without_augmentation_are_letterboxed(index: Index) -> None:
     sample = train_sample(train_set(index, None), 0, 1)
     # 64 x 96 in a square of 96: 16 rows above; the rectangle is drawn at (12, 17, 71, 48)
     assert sample.image.shape == (96, 96, 3)
@@ -105,7 +105,7 @@ def test_mosaics_without_a_warp_are_exact(index: Index) -> None:
         AugmentRanges(perspective=0.0007, mosaic=0.5, fliplr=0.5),
     ],
 )
-def test_boxes_follow_their_rectangles(index: Index, ranges: AugmentRanges) -> None:
+def test_augmented_boxes_match_their_pixels(index: Index, ranges: AugmentRanges) -> None:
     dataset = train_set(index, ranges)
     found = 0
     for i in range(len(index)):
@@ -115,7 +115,7 @@ def test_boxes_follow_their_rectangles(index: Index, ranges: AugmentRanges) -> N
             whole = [
                 box
                 for box in labelled_boxes(sample)
-                if box.min() > 0.5 and box.max() < SIDE - 0.5  # the others were cut off
+                if box.min() > 0.5 and box.max() < SIDE - 0.5  # the others were clipped
             ]
             white = white_boxes(sample.image)
             for box in whole:
@@ -123,7 +123,7 @@ def test_boxes_follow_their_rectangles(index: Index, ranges: AugmentRanges) -> N
     assert found > 15
 
 
-def test_labels_stay_in_the_picture(index: Index) -> None:
+def test_labels_stay_in_the_image(index: Index) -> None:
     dataset = train_set(index, AugmentRanges(degrees=20, translate=0.3, scale=0.9, mosaic=0.7))
     for epoch in range(10):
         sample = train_sample(dataset, epoch, 0)
@@ -133,17 +133,17 @@ def test_labels_stay_in_the_picture(index: Index) -> None:
         assert boxes.max(initial=0) <= SIDE + 1e-4
 
 
-def test_mixup_has_the_labels_of_both(index: Index) -> None:
+def test_mixup_has_the_labels_of_both_images(index: Index) -> None:
     alone = train_sample(train_set(index, AugmentRanges(mosaic=1)), 0, 2)
     mixed = train_sample(train_set(index, AugmentRanges(mosaic=1, mixup=1)), 0, 2)
     assert mixed.labels[: len(alone.labels)].tolist() == alone.labels.tolist()
     assert len(mixed.labels) > len(alone.labels)
 
 
-def test_a_sample_is_a_function_of_seed_epoch_and_index(index: Index) -> None:
+def test_samples_depend_only_on_seed_epoch_and_index(index: Index) -> None:
     ranges = AugmentRanges(translate=0.1, scale=0.5, hsv_h=0.1, hsv_s=0.5, hsv_v=0.5, mosaic=1)
     first, again = train_set(index, ranges), train_set(index, ranges)
-    train_sample(again, 3, 4)  # what was asked for before does not matter
+    train_sample(again, 3, 4)  # earlier requests do not matter
     one, other = train_sample(first, 1, 2), train_sample(again, 1, 2)
     assert np.array_equal(one.image, other.image)
     assert np.array_equal(one.labels, other.labels)
@@ -152,7 +152,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(index: Index) -> None:
         assert not np.array_equal(one.image, train_sample(dataset, epoch, i).image)
 
 
-def test_mosaics_are_of_neighbours(tmp_path: Path) -> None:
+def test_mosaics_sample_from_neighbours(tmp_path: Path) -> None:
     index = drawn_index(tmp_path, [(96, 96)] * 6)  # classes 0, 1, 2, 0, 1, 2
     dataset = train_set(index, AugmentRanges(mosaic=1, mixup=0.5))
     for neighbours, classes in (([1, 4], {1}), ([1, 3, 4], {0, 1}), ([4, 5], {1, 2})):
@@ -166,7 +166,7 @@ def test_mosaics_are_of_neighbours(tmp_path: Path) -> None:
 
 
 def with_regions(index: Index) -> Index:
-    """The same, with an ignore region exactly where each box is."""
+    """Add an ignore region at the position of every box."""
     return replace(index, ignored=IgnoreRegions(index.boxes[:, 1:], index.offsets))
 
 
@@ -181,7 +181,9 @@ def with_regions(index: Index) -> Index:
         AugmentRanges(degrees=40, shear=15, perspective=0.0007, scale=0.5, mosaic=0.5),
     ],
 )
-def test_regions_go_exactly_where_boxes_go(index: Index, ranges: AugmentRanges | None) -> None:
+def test_ignore_regions_are_transformed_like_boxes(
+    index: Index, ranges: AugmentRanges | None
+) -> None:
     plain, marked = train_set(index, ranges), train_set(with_regions(index), ranges)
     found = 0
     for i in range(len(index)):
@@ -191,7 +193,7 @@ def test_regions_go_exactly_where_boxes_go(index: Index, ranges: AugmentRanges |
             assert np.array_equal(sample.labels, without.labels)
             assert without.ignored.shape == (0, 4)
             assert sample.ignored.dtype == np.float32
-            # Of objects that are hardly visible only the regions are left.
+            # Regions are kept where boxes are dropped as hardly visible.
             regions = sample.ignored.tolist()
             assert [row for row in sample.labels[:, 1:].tolist() if row not in regions] == []
             assert (sample.ignored[:, 2:] > 0).all()
@@ -199,14 +201,14 @@ def test_regions_go_exactly_where_boxes_go(index: Index, ranges: AugmentRanges |
     assert found > 20
 
 
-def test_regions_of_eval_samples_are_where_boxes_are(tmp_path: Path) -> None:
+def test_ignore_regions_of_eval_samples(tmp_path: Path) -> None:
     index = with_regions(drawn_index(tmp_path, [(192, 144)]))
     sample = eval_sample(index, (128, 96))
     assert sample.labels.shape == (1, 5)
     assert np.array_equal(sample.ignored, sample.labels[:, 1:])
 
 
-def test_eval_samples_lead_back_to_the_original(tmp_path: Path) -> None:
+def test_eval_boxes_map_back_to_the_original(tmp_path: Path) -> None:
     index = drawn_index(tmp_path, [(192, 144)])
     sample = eval_sample(index, (128, 96))
     assert sample.image.shape == (128, 96, 3)
@@ -222,14 +224,17 @@ def test_eval_samples_lead_back_to_the_original(tmp_path: Path) -> None:
     assert white_boxes(sample.image).tolist() == [[12 + 9, 16 + 24, 12 + 54, 16 + 72]]
 
 
-def test_eval_samples_are_not_enlarged_beyond_the_side(tmp_path: Path) -> None:
+def test_eval_samples_are_not_scaled_up_beyond_the_side(tmp_path: Path) -> None:
     index = drawn_index(tmp_path, [(48, 48)])
     sample = eval_sample(index, (128, 128))
-    assert sample.frame.ratio == (2.0, 2.0)  # 48 to the side of 96, not to the shape of 128
+    assert sample.frame.ratio == (
+        2.0,
+        2.0,
+    )  # scaled from 48 to the side of 96, not to the shape of 128
     assert sample.frame.pad == (16.0, 16.0)
 
 
-def test_a_batch_holds_the_samples_side_by_side() -> None:
+def test_make_batch() -> None:
     frame = Frame("x", (2, 4), (1.0, 1.0), (0.0, 0.0))
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     labels = np.array([[5, 0.5, 0.5, 0.1, 0.2], [6, 0.4, 0.4, 0.3, 0.3]], np.float32)
@@ -259,7 +264,7 @@ def test_a_batch_holds_the_samples_side_by_side() -> None:
     assert batch.frames == (frame, frame)
 
 
-def test_a_batch_without_boxes_has_targets_of_the_right_shape() -> None:
+def test_batch_without_boxes_has_empty_targets() -> None:
     none = np.empty((0, 5), np.float32)
     frame = Frame("x", (2, 4), (1.0, 1.0), (0.0, 0.0))
     batch = make_batch([0], (2, 4), lambda _, out: Sample(out, none, none[:, 1:], frame))
@@ -268,8 +273,10 @@ def test_a_batch_without_boxes_has_targets_of_the_right_shape() -> None:
     assert batch.ignored.shape == (0, 5)
 
 
-def test_a_changed_image_is_a_failure_in_the_users_words(index: Index) -> None:
+def test_changed_image_returns_a_load_failure(index: Index) -> None:
     path = Path(str(index.paths[0]))
     cv2.imwrite(str(path), np.zeros((50, 50, 3), np.uint8))
     failure = train_set(index, None)[BatchRequest(0, [1, 0], np.empty(0, np.int64))]
-    assert failure == Failure(f"image {path} has changed while it was in use; start again.")
+    assert failure == LoadFailure(
+        f"{path} changed during the run (its size is different); restore the file and restart."
+    )

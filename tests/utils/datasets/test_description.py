@@ -9,13 +9,13 @@ from tests.paths import GOLDENS, requires_shared
 from tests.utils.datasets.web import serving
 from utils.datasets.acquire import Archive
 from utils.datasets.description import (
-    COCO,
+    COCO_KEY,
     DATA_FOLDER,
-    MISS_RATE,
+    MISS_RATE_KEY,
     DatasetDescription,
+    check_obtainable,
     ensure_available,
     load_description,
-    require_obtainable,
     truth_file,
 )
 from utils.errors import UserError
@@ -26,7 +26,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "datasets"
     folder.mkdir()
     monkeypatch.setenv("YOLO_DATASETS_DIR", str(folder))
-    # Not the real places, where a data set of the same name may lie on this machine.
+    # Not the real folders, which may contain a data set of the same name.
     monkeypatch.setattr("utils.datasets.locate.REPOSITORY", tmp_path / "clones" / "repository")
     return folder
 
@@ -37,7 +37,7 @@ def described(tmp_path: Path, text: str) -> DatasetDescription:
     return load_description(file)
 
 
-def test_everything_in_a_file(tmp_path: Path, datasets: Path) -> None:
+def test_all_keys_of_a_data_set_file(tmp_path: Path, datasets: Path) -> None:
     description = described(
         tmp_path,
         """
@@ -65,7 +65,7 @@ def test_everything_in_a_file(tmp_path: Path, datasets: Path) -> None:
     )
 
 
-def test_the_least_in_a_file(tmp_path: Path) -> None:
+def test_minimal_data_set_file(tmp_path: Path) -> None:
     description = described(tmp_path, "train: images\nval:\nnames: [a, 7]")
     assert description.root == tmp_path
     assert description.train == (tmp_path / "images",)
@@ -75,7 +75,7 @@ def test_the_least_in_a_file(tmp_path: Path) -> None:
     assert not description.embedded
 
 
-def test_lists_of_archives(tmp_path: Path) -> None:
+def test_list_of_archives(tmp_path: Path) -> None:
     text = """
         path: mine
         train: images
@@ -90,7 +90,7 @@ def test_lists_of_archives(tmp_path: Path) -> None:
     )
 
 
-def test_scripts_are_not_run_and_not_needed(tmp_path: Path) -> None:
+def test_download_scripts_are_never_run(tmp_path: Path) -> None:
     text = "path: mine\ntrain: images\nnames: [a]\ndownload: |\n  import os\n  os.abort()\n"
     assert described(tmp_path, text).download == ()
     for script in ("bash get.sh", "file:///etc/passwd", "python -c 1"):
@@ -98,12 +98,13 @@ def test_scripts_are_not_run_and_not_needed(tmp_path: Path) -> None:
         description = described(tmp_path, text)
         assert description.scripted
         with pytest.raises(
-            UserError, match=r"`download:` of .*mine\.yaml is a script, which is never run; read"
+            UserError,
+            match=r"the `download:` entry of .*mine\.yaml is a script, .* never run; read the",
         ):
             ensure_available(description)
 
 
-def test_folders_of_files_made_by_labelling_services(tmp_path: Path) -> None:
+def test_relative_folders_of_labelling_services(tmp_path: Path) -> None:
     (tmp_path / "train" / "images").mkdir(parents=True)
     description = described(tmp_path, "train: ../train/images\nval: ../val/images\nnames: [a]")
     assert description.train == (tmp_path / "train" / "images",)
@@ -113,37 +114,55 @@ def test_folders_of_files_made_by_labelling_services(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2", "is not readable YAML"),
-        ("- a\n- b", "must hold `train:`, `val:` and `names:` lines"),
-        ("!!python/object/apply:os.abort []", "is not readable YAML"),
-        ("names: [a]", "names no images"),
-        ("train: a\nnames: [[a]]", "an entry of `names:` is not one name but a list or a map"),
-        ("train: a\nnames: [a]\ndownload: 'http://[x'", "has no usable address"),
+        ("[1, 2", r"is damaged \(while parsing"),
+        ("- a\n- b", "has no keys; add `train:`, `val:` and `names:`"),
+        ("!!python/object/apply:os.abort []", r"is damaged \(could not determine"),
+        ("names: [a]", "has no `train:` and no `val:` line"),
+        ("train: a\nnames: [[a]]", "an entry of `names:` is a list or a map; it must be one name"),
+        ("train: a\nnames: [a]\ndownload: 'http://[x'", r"has the invalid URL http://\[x "),
         (f"path: {'x' * 300}\ntrain: a\nnames: [a]", "File name too long"),
         (f"train: {'x' * 300}\nnames: [a]", "File name too long"),
-        ("path: ~no-such-user/x\ntrain: a\nnames: [a]", "the home folder of nobody here"),
+        (
+            "path: ~no-such-user/x\ntrain: a\nnames: [a]",
+            "the home folder of `path: ~no-such-user/x` does not exist",
+        ),
         ("train: 3\nnames: [a]", "train is 3; it must be a path or a list of paths"),
         ("train: [a, '']\nnames: [a]", "it must be a path or a list of paths"),
-        ("path: [a]\ntrain: a\nnames: [a]", r"`path:` is \['a'\]; it must be a text"),
-        ("train: a\nnames: [a]\nobtain: [a]", r"`obtain:` is \['a'\]; it must be a text"),
-        ("train: a", "must have `names:`"),
-        ("train: a\nnames: []", "must have `names:`"),
-        ("train: a\nnames: person", "must have `names:`"),
+        ("path: [a]\ntrain: a\nnames: [a]", r"`path:` is \['a'\]; it must be a string"),
+        ("train: a\nnames: [a]\nobtain: [a]", r"`obtain:` is \['a'\]; it must be a string"),
+        ("train: a", "has no class names; add `names:`"),
+        ("train: a\nnames: []", "has no class names; add `names:`"),
+        ("train: a\nnames: person", "has no class names; add `names:`"),
         ("train: a\nnames: {0: a, 2: b}", "keys of `names:` must be 0, 1, 2"),
         ("train: a\nnames: {a: 0}", "keys of `names:` must be 0, 1, 2"),
-        ("train: a\nnc: 3\nnames: [a, b]", "nc is 3, but names has 2 entries"),
-        ("train: a\nnames: [a]\nembedded: rivers", "no data set 'rivers' is embedded"),
-        ("train: a\nnames: [a]\ndownload: 7", "a `download:` entry is an address, or a map"),
-        ("train: a\nnames: [a]\ndownload: [{folder: x}]", "a `download:` entry is an address"),
-        ("train: a\nnames: [a]\ndownload: [{url: x, to: y}]", "a `download:` entry is an address"),
-        ("train: a\nnames: [a]\ndownload: ['file:///x']", r"needs http\(s\) addresses and folders"),
+        ("train: a\nnc: 3\nnames: [a, b]", "`nc:` is 3, but `names:` has 2 entries"),
+        (
+            "train: a\nnames: [a]\nembedded: rivers",
+            "`embedded: 'rivers'` is unknown; the only value is streets",
+        ),
+        (
+            "train: a\nnames: [a]\ndownload: 7",
+            "`download:` has the entry 7; it must be a URL, or a map",
+        ),
+        (
+            "train: a\nnames: [a]\ndownload: [{folder: x}]",
+            "has the entry {'folder': 'x'}; it must be a URL",
+        ),
+        (
+            "train: a\nnames: [a]\ndownload: [{url: x, to: y}]",
+            "has the entry {.*}; it must be a URL",
+        ),
+        (
+            "train: a\nnames: [a]\ndownload: ['file:///x']",
+            r"it must have http\(s\) URLs and folders",
+        ),
         (
             "train: a\nnames: [a]\ndownload: [{url: 'http://x/y', folder: ../z}]",
             "folders inside the data set",
         ),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_data_set_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         described(tmp_path, text)
     assert "mine.yaml" in str(caught.value)
@@ -151,20 +170,20 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["coco128", "coco128.yaml", "data/coco128.yaml"])
-def test_bare_names_are_found(name: str, datasets: Path) -> None:
+def test_bare_names_are_found_in_data_folder(name: str, datasets: Path) -> None:
     description = load_description(name)
     assert description.path.resolve() == DATA_FOLDER / "coco128.yaml"
     assert description.root == datasets / "coco128"
 
 
-def test_a_file_that_is_not_there() -> None:
+def test_missing_data_set_file() -> None:
     with pytest.raises(UserError, match=r"data-set file nowhere\.yaml does not exist; .* data/"):
         load_description("nowhere.yaml")
 
 
 @requires_shared
 @pytest.mark.parametrize("name", ["coco128.yaml", "coco.yaml"])
-def test_the_published_data_sets(name: str) -> None:
+def test_published_data_sets(name: str) -> None:
     expected = json.loads((GOLDENS / "datasets.json").read_text())[name]
     content = yaml.safe_load((DATA_FOLDER / name).read_text())
     assert {str(key): value for key, value in content["names"].items()} == expected["names"]
@@ -175,70 +194,77 @@ def test_the_published_data_sets(name: str) -> None:
     assert all(archive.url for archive in load_description(name).download)
 
 
-def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_existing_data_set_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     description = described(tmp_path, "train: images\nval: images\ntest: none\nnames: [a]")
     ensure_available(description)
-    with pytest.raises(UserError, match=r"/none is not there; complete it"):
+    with pytest.raises(UserError, match=r"/none does not exist, .*; add the missing files"):
         ensure_available(description, ["test"])
 
 
-def test_a_split_without_a_line(tmp_path: Path) -> None:
+def test_missing_split_line(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     description = described(tmp_path, "train: images\nnames: [a]")
     ensure_available(description, ["train"])
-    with pytest.raises(UserError, match="has no `val:` images"):
+    with pytest.raises(UserError, match="has no `val:` line"):
         ensure_available(description)
 
 
 @pytest.mark.parametrize(
     ("lines", "half"),
     [
-        ("", "and its file has no address to download it from; "),
+        ("", "{file} has no download address; "),
         (
             "obtain: ask the makers",
-            "and its file has no address to download it from; ask the makers; if you have it, ",
+            "{file} has no download address; ask the makers; if you already have it, ",
         ),
         (
             "download: bash get.sh\nobtain: ask the makers",
-            "and the `download:` of {file} is a script, which is never run; ask the makers; "
-            "if you have it, ",
+            "the `download:` entry of {file} is a script, which is never run; ask the makers; "
+            "if you already have it, ",
         ),
     ],
 )
-def test_what_has_to_be_got_by_hand(lines: str, half: str, tmp_path: Path, datasets: Path) -> None:
+def test_missing_data_set_without_download(
+    lines: str, half: str, tmp_path: Path, datasets: Path
+) -> None:
     description = described(tmp_path, f"path: mine\ntrain: a\nval: b\nnames: [a]\n{lines}")
-    for refuse in (ensure_available, require_obtainable):
+    for refuse in (ensure_available, check_obtainable):
         with pytest.raises(UserError) as caught:
             refuse(description)
         assert str(caught.value) == (
-            f"the data set mine is not at {datasets}/mine {half.format(file=description.path)}"
-            "put it there, or set YOLO_DATASETS_DIR to the folder that holds mine/."
+            f"data set {datasets}/mine does not exist and {half.format(file=description.path)}"
+            "put it there, or set YOLO_DATASETS_DIR to the folder that contains mine/."
         )
 
 
-def test_an_incomplete_data_set_tells_how_it_is_had(tmp_path: Path, datasets: Path) -> None:
+def test_incomplete_data_set_error_names_the_remedy(tmp_path: Path, datasets: Path) -> None:
     (datasets / "mine" / "a").mkdir(parents=True)
     text = "path: mine\ntrain: a\nval: b\nnames: [a]"
-    require_obtainable(described(tmp_path, text), ["train"])
+    check_obtainable(described(tmp_path, text), ["train"])
     for way, remedy in (
         ("obtain: ask the makers", "ask the makers"),
-        ("", "complete it"),
-        ("download: https://an.address/mine.zip", "complete it, or move it away to get it anew"),
+        ("", "add the missing files"),
+        (
+            "download: https://an.address/mine.zip",
+            "add the missing files, or move it away to download it again",
+        ),
     ):
-        sentence = rf"mine is incomplete, .*/b is not there; {remedy}, or correct "
+        sentence = (
+            rf"/b does not exist, so the data set .*/mine is incomplete; {remedy}, or correct "
+        )
         with pytest.raises(UserError, match=sentence):
-            require_obtainable(described(tmp_path, f"{text}\n{way}"))
+            check_obtainable(described(tmp_path, f"{text}\n{way}"))
 
 
-def test_what_can_be_had_is_not_refused_and_not_fetched(tmp_path: Path, datasets: Path) -> None:
+def test_check_obtainable_downloads_nothing(tmp_path: Path, datasets: Path) -> None:
     for way in ("embedded: streets", "download: http://localhost/mine.zip"):
         text = f"path: mine\ntrain: a\nval: b\nnames: [a]\n{way}"
-        require_obtainable(described(tmp_path, text))
+        check_obtainable(described(tmp_path, text))
     assert list(datasets.iterdir()) == []
 
 
-def test_what_is_missing_is_downloaded(tmp_path: Path, datasets: Path) -> None:
+def test_missing_data_set_is_downloaded(tmp_path: Path, datasets: Path) -> None:
     (tmp_path / "site").mkdir()
     with zipfile.ZipFile(tmp_path / "site" / "mine.zip", "w") as archive:
         archive.writestr("mine/images/1.jpg", b"")
@@ -247,21 +273,25 @@ def test_what_is_missing_is_downloaded(tmp_path: Path, datasets: Path) -> None:
         description = described(tmp_path, text)
         ensure_available(description, ["train"])
     assert (datasets / "mine" / "images" / "1.jpg").is_file()
-    with pytest.raises(UserError, match=r"at .*/mine is incomplete, .*/other is not there"):
+    with pytest.raises(
+        UserError, match=r"/other does not exist, so the data set .*/mine is incomplete"
+    ):
         ensure_available(description, ["val"])
 
 
-def test_an_archive_of_something_else(tmp_path: Path) -> None:
+def test_archive_without_the_expected_folders(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     with zipfile.ZipFile(tmp_path / "site" / "mine.zip", "w") as archive:
         archive.writestr("readme.txt", b"")
     with serving(tmp_path / "site") as address:
         text = f"path: mine\ntrain: images\nnames: [a]\ndownload: {address}/mine.zip"
-        with pytest.raises(UserError, match="is not there even after getting the data set"):
+        with pytest.raises(
+            UserError, match="does not exist, although the data set was downloaded; correct"
+        ):
             ensure_available(described(tmp_path, text), ["train"])
 
 
-def test_the_embedded_data_set_is_made(
+def test_embedded_data_set_is_generated_once(
     tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Path] = []
@@ -283,13 +313,13 @@ def naming_truth(folder: Path, line: str) -> DatasetDescription:
     return load_description(file)
 
 
-def test_files_are_below_the_data_sets_root(tmp_path: Path) -> None:
+def test_ground_truth_paths_are_relative_to_the_root(tmp_path: Path) -> None:
     description = naming_truth(tmp_path, "miss_rate_gt: annotations/val_gt.json")
-    assert truth_file(description, MISS_RATE) == tmp_path / "root/annotations/val_gt.json"
-    assert truth_file(description, COCO) is None
+    assert truth_file(description, MISS_RATE_KEY) == tmp_path / "root/annotations/val_gt.json"
+    assert truth_file(description, COCO_KEY) is None
 
 
 @pytest.mark.parametrize("line", ["annotations: 3", "annotations: [a]", "annotations: ''"])
-def test_anything_but_a_path_is_refused(tmp_path: Path, line: str) -> None:
+def test_ground_truth_key_must_be_a_path(tmp_path: Path, line: str) -> None:
     with pytest.raises(UserError, match=r"data.yaml: `annotations:` must be a path below"):
-        truth_file(naming_truth(tmp_path, line), COCO)
+        truth_file(naming_truth(tmp_path, line), COCO_KEY)

@@ -9,7 +9,7 @@ from utils.errors import UserError
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[str]:
-    """Three images in two folders; nothing but their names is there."""
+    """Paths of three images in two folders; the files do not exist."""
     return [str(tmp_path / "images" / name) for name in ("a/1.jpg", "a/2.png", "b/1.jpg")]
 
 
@@ -27,13 +27,13 @@ def write(root: Path, name: str, text: str) -> None:
         ("/d/labels/x.jpg", "/d/ignore/x.txt"),  # labels beside the images, in `labels`
     ],
 )
-def test_the_file_lies_in_a_tree_beside_the_labels(image: str, expected: str) -> None:
+def test_ignore_path(image: str, expected: str) -> None:
     assert ignore_path(image) == Path(expected)
 
 
-def test_labels_outside_their_folder_have_no_regions() -> None:
-    assert ignore_path("/d/pictures/x.jpg") is None
-    assert load_ignore_regions(["/d/pictures/x.jpg"]) is None
+def test_images_outside_an_images_folder_have_no_regions() -> None:
+    assert ignore_path("/d/photos/x.jpg") is None
+    assert load_ignore_regions(["/d/photos/x.jpg"]) is None
 
 
 def test_regions_of_each_image_in_order(tmp_path: Path, images: list[str]) -> None:
@@ -49,14 +49,14 @@ def test_regions_of_each_image_in_order(tmp_path: Path, images: list[str]) -> No
     assert regions.boxes.dtype == np.float32
 
 
-def test_no_file_means_none(tmp_path: Path, images: list[str]) -> None:
+def test_missing_files_give_none(tmp_path: Path, images: list[str]) -> None:
     assert load_ignore_regions(images) is None
     write(tmp_path, "a/other.txt", "0 0 1 1")
     assert load_ignore_regions(images) is None
     assert load_ignore_regions([]) is None
 
 
-def test_regions_without_area_are_left_out(tmp_path: Path, images: list[str]) -> None:
+def test_regions_without_area_are_dropped(tmp_path: Path, images: list[str]) -> None:
     write(tmp_path, "a/1.txt", "0.5 0.5 0 1\n")
     regions = load_ignore_regions(images)
     assert regions is not None
@@ -64,13 +64,13 @@ def test_regions_without_area_are_left_out(tmp_path: Path, images: list[str]) ->
 
 
 @pytest.mark.parametrize("text", ["0 0.5 0.5 0.1 0.1", "a b c d", "0.5 0.5 2 1", "nan 0 0 0", "1"])
-def test_anything_else_is_refused(tmp_path: Path, images: list[str], text: str) -> None:
+def test_invalid_ignore_files_raise(tmp_path: Path, images: list[str], text: str) -> None:
     write(tmp_path, "a/1.txt", text)
-    with pytest.raises(UserError, match=r"a/1\.txt must have rows `x y w h`"):
+    with pytest.raises(UserError, match=r"a/1\.txt is damaged .*; write rows `x y w h`"):
         load_ignore_regions(images)
 
 
-def test_regions_end_with_the_image(tmp_path: Path) -> None:
+def test_regions_are_clipped_to_the_image(tmp_path: Path) -> None:
     image = tmp_path / "images" / "a.jpg"
     file = tmp_path / "ignore" / "a.txt"
     file.parent.mkdir()

@@ -14,7 +14,7 @@ from utils.datasets.image_cache import (
     RecentImages,
     available_memory,
     free_disk,
-    open_images,
+    open_image_store,
 )
 from utils.datasets.image_files import read_image
 from utils.datasets.index import Index
@@ -35,7 +35,7 @@ def equal(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_the_long_side_is_the_wanted_one_and_the_short_side_rounded_up(index: Index) -> None:
+def test_longer_side_is_resized_and_shorter_side_rounded_up(index: Index) -> None:
     store = FileImages(index, 32, cv2.INTER_AREA)
     assert [image.shape for image in images_of(store)] == [
         (22, 32, 3),  # 40 * 32 / 60 = 21.3
@@ -61,12 +61,18 @@ def test_interpolation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_caches_hold_the_same_images(index: Index, cache: str) -> None:
-    files = open_images(index, 48, shrinking=cv2.INTER_AREA, cache=None, threads=1)
-    packed = open_images(index, 48, shrinking=cv2.INTER_AREA, cache=cache, threads=2)  # type: ignore[arg-type]
+    files = open_image_store(index, 48, shrink_interpolation=cv2.INTER_AREA, cache=None, threads=1)
+    packed = open_image_store(
+        index,
+        48,
+        shrink_interpolation=cv2.INTER_AREA,
+        cache=cache,  # type: ignore[arg-type]
+        threads=2,
+    )
     assert isinstance(files, FileImages)
     assert isinstance(packed, PackedImages)
     assert equal(images_of(files), images_of(packed))
-    for store in (files, packed):  # told without loading them
+    for store in (files, packed):  # known without loading the images
         assert [store.size(i) for i in range(4)] == [(32, 48), (48, 32), (48, 48), (16, 48)]
 
 
@@ -74,15 +80,17 @@ def image_caches(index: Index) -> list[Path]:
     return sorted(Path(str(index.paths[0])).parent.glob("yolo-images-*.npy"))
 
 
-def test_a_mapped_file_is_pickled_by_name(index: Index) -> None:
-    packed = open_images(index, 48, shrinking=cv2.INTER_AREA, cache="disk", threads=1)
+def test_memory_mapped_file_is_pickled_by_name(index: Index) -> None:
+    packed = open_image_store(
+        index, 48, shrink_interpolation=cv2.INTER_AREA, cache="disk", threads=1
+    )
     assert isinstance(packed, PackedImages)
     pickled = pickle.dumps(packed)
     assert len(pickled) < 2000
     assert equal(images_of(packed), images_of(pickle.loads(pickled)))  # noqa: S301 -- just made
 
 
-def test_a_file_cache_is_used_again_until_an_image_changes(
+def test_disk_cache_is_reused_until_an_image_changes(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
@@ -93,14 +101,16 @@ def test_a_file_cache_is_used_again_until_an_image_changes(
 
     monkeypatch.setattr("utils.datasets.image_cache.read_image", decode)
 
-    def reopened(side: int = 48, shrinking: int = cv2.INTER_AREA) -> int:
+    def reopened(side: int = 48, shrink_interpolation: int = cv2.INTER_AREA) -> int:
         decoded.clear()
-        open_images(index, side, shrinking=shrinking, cache="disk", threads=1)
+        open_image_store(
+            index, side, shrink_interpolation=shrink_interpolation, cache="disk", threads=1
+        )
         return len(decoded)
 
     assert reopened() == 4
     assert reopened() == 0
-    assert reopened(shrinking=cv2.INTER_LINEAR) == 4
+    assert reopened(shrink_interpolation=cv2.INTER_LINEAR) == 4
     assert reopened(side=32) == 4
     assert len(image_caches(index)) == 3
     assert reopened() == 0
@@ -112,11 +122,13 @@ def test_a_file_cache_is_used_again_until_an_image_changes(
     assert reopened() == 4
 
 
-def test_a_read_only_data_set_is_cached_elsewhere(index: Index, cache_home: Path) -> None:
+def test_read_only_data_set_is_cached_in_the_user_cache(index: Index, cache_home: Path) -> None:
     folder = Path(str(index.paths[0])).parent
     folder.chmod(0o555)
     try:
-        packed = open_images(index, 48, shrinking=cv2.INTER_AREA, cache="disk", threads=1)
+        packed = open_image_store(
+            index, 48, shrink_interpolation=cv2.INTER_AREA, cache="disk", threads=1
+        )
     finally:
         folder.chmod(0o755)
     assert isinstance(packed, PackedImages)
@@ -127,11 +139,11 @@ def test_a_read_only_data_set_is_cached_elsewhere(index: Index, cache_home: Path
 @pytest.mark.parametrize(
     ("cache", "measure", "reason"),
     [
-        ("ram", "available_memory", "memory has 0.0 GiB free"),
-        ("disk", "free_disk", "no place can be written to"),
+        ("ram", "available_memory", "0.0 GiB of memory are free"),
+        ("disk", "free_disk", "cannot write a cache file"),
     ],
 )
-def test_without_room_images_are_decoded_every_time(
+def test_images_are_not_cached_without_enough_space(
     index: Index,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -142,18 +154,24 @@ def test_without_room_images_are_decoded_every_time(
     # 32 * 48 + 48 * 32 + 48 * 48 + 16 * 48 px of 3 bytes are 18,432; four fifths of 23,000 are less
     monkeypatch.setattr(f"utils.datasets.image_cache.{measure}", lambda *_: 23_000)
     with caplog.at_level(logging.WARNING, "yolo"):
-        store = open_images(index, 48, shrinking=cv2.INTER_AREA, cache=cache, threads=1)  # type: ignore[arg-type]
+        store = open_image_store(
+            index,
+            48,
+            shrink_interpolation=cv2.INTER_AREA,
+            cache=cache,  # type: ignore[arg-type]
+            threads=1,
+        )
     assert isinstance(store, FileImages)
     assert reason in caplog.text
     monkeypatch.setattr(f"utils.datasets.image_cache.{measure}", lambda *_: 24_000)
     assert isinstance(
-        open_images(index, 48, shrinking=cv2.INTER_AREA, cache=cache, threads=1),  # type: ignore[arg-type]
+        open_image_store(index, 48, shrink_interpolation=cv2.INTER_AREA, cache=cache, threads=1),  # type: ignore[arg-type]
         PackedImages,
     )
 
 
 class CountingImages:
-    """Images of one pixel, and which were asked for."""
+    """Images of one pixel; records which were loaded."""
 
     def __init__(self) -> None:
         self.loaded: list[int] = []
@@ -166,16 +184,16 @@ class CountingImages:
         return np.full((1, 1, 3), i, np.uint8)
 
 
-def test_the_images_used_last_are_kept() -> None:
+def test_recently_used_images_are_kept() -> None:
     images = CountingImages()
     recent = RecentImages(images, 3)
     order = [1, 2, 1, 3, 1, 4, 1, 3, 2, 1, 4]
     assert [int(recent.load(i)[0, 0, 0]) for i in order] == order
-    # 4 takes the place of 2, which comes back in that of 4, which in that of 3
+    # 4 replaces 2, then 2 replaces 4, then 4 replaces 3
     assert images.loaded == [1, 2, 3, 4, 2, 4]
 
 
-def test_sizes_are_told_without_loading() -> None:
+def test_sizes_are_known_without_loading() -> None:
     images = CountingImages()
     assert RecentImages(images, 3).size(7) == (1, 7)
     assert images.loaded == []
@@ -188,13 +206,13 @@ GIB = 1 << 30
     ("limit", "used", "available"),
     [
         (None, None, 8 * GIB),  # no container
-        ("max", "123", 8 * GIB),  # one without a limit
+        ("max", "123", 8 * GIB),  # a container without a limit
         (str(6 * GIB), str(GIB), 5 * GIB),
         (str(20 * GIB), str(GIB), 8 * GIB),
         (str(GIB), str(2 * GIB), 0),
     ],
 )
-def test_the_lesser_of_machine_and_container(
+def test_available_memory_is_the_minimum_of_machine_and_container(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     limit: str | None,
@@ -210,5 +228,5 @@ def test_the_lesser_of_machine_and_container(
     assert available_memory() == available
 
 
-def test_the_disk_of_a_folder_that_is_still_to_be_made(tmp_path: Path) -> None:
+def test_free_disk_of_a_missing_folder(tmp_path: Path) -> None:
     assert free_disk(tmp_path / "a" / "b") > 0

@@ -14,30 +14,30 @@ ORIENTATION = 0x0112
 RED, GREEN = (200, 0, 0), (0, 200, 0)
 
 
-def picture() -> Image.Image:
-    """20 px high, 30 wide, red; green in the upper left quarter."""
+def sample_image() -> Image.Image:
+    """Return a red image, 20 px high and 30 px wide; the top left quarter is green."""
     pixels = np.full((20, 30, 3), RED, np.uint8)
     pixels[:10, :15] = GREEN
     return Image.fromarray(pixels)
 
 
-def turned(name: str) -> Callable[[Path], None]:
+def rotated_by_exif(name: str) -> Callable[[Path], None]:
     def save(folder: Path) -> None:
-        image = picture()
+        image = sample_image()
         exif = image.getexif()
-        exif[ORIENTATION] = 6  # to be turned clockwise: the upper left comes to the upper right
+        exif[ORIENTATION] = 6  # rotate clockwise: the top left moves to the top right
         image.save(folder / name, exif=exif, quality=95)
 
     return save
 
 
 def sixteen_bits(folder: Path) -> None:
-    pixels = np.asarray(picture())[..., ::-1].astype(np.uint16) * 256
+    pixels = np.asarray(sample_image())[..., ::-1].astype(np.uint16) * 256
     cv2.imwrite(str(folder / "deep.png"), pixels)
 
 
 def plain(name: str, mode: str = "RGB") -> Callable[[Path], None]:
-    return lambda folder: picture().convert(mode).save(folder / name)
+    return lambda folder: sample_image().convert(mode).save(folder / name)
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def plain(name: str, mode: str = "RGB") -> Callable[[Path], None]:
         ("alpha.png", plain("alpha.png", "RGBA"), (20, 30), (2, 2)),
         ("ink.jpg", plain("ink.jpg", "CMYK"), (20, 30), (2, 2)),
         ("deep.png", sixteen_bits, (20, 30), (2, 2)),
-        ("turned.jpg", turned("turned.jpg"), (30, 20), (2, 17)),
-        ("turned.png", turned("turned.png"), (30, 20), (2, 17)),
-        ("turned.webp", turned("turned.webp"), (30, 20), (2, 17)),
-        ("turned.tif", turned("turned.tif"), (30, 20), (2, 17)),
+        ("rotated_by_exif.jpg", rotated_by_exif("rotated_by_exif.jpg"), (30, 20), (2, 17)),
+        ("rotated_by_exif.png", rotated_by_exif("rotated_by_exif.png"), (30, 20), (2, 17)),
+        ("rotated_by_exif.webp", rotated_by_exif("rotated_by_exif.webp"), (30, 20), (2, 17)),
+        ("rotated_by_exif.tif", rotated_by_exif("rotated_by_exif.tif"), (30, 20), (2, 17)),
     ],
 )
-def test_every_kind_decodes_to_three_upright_channels_of_the_probed_size(
+def test_read_image_returns_upright_rgb_of_the_probed_size(
     tmp_path: Path,
     name: str,
     save: Callable[[Path], None],
@@ -70,18 +70,20 @@ def test_every_kind_decodes_to_three_upright_channels_of_the_probed_size(
     assert image.dtype == np.uint8
     assert image.shape == (*size, 3)
     assert probe_size(tmp_path / name) == size
-    np.testing.assert_allclose(image[green_at].astype(int), GREEN, atol=60)  # JPEG and ink differ
+    np.testing.assert_allclose(
+        image[green_at].astype(int), GREEN, atol=60
+    )  # JPEG and CMYK are not exact
     np.testing.assert_allclose(image[-3, 3].astype(int), RED, atol=60)
 
 
-def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
+def test_grey_images_have_three_equal_channels(tmp_path: Path) -> None:
     plain("grey.jpg", "L")(tmp_path)
     image = read_image(tmp_path / "grey.jpg")
     assert image.shape == (20, 30, 3)
     assert (image[..., :1] == image).all()
 
 
-def shortened(name: str, keep: float) -> Callable[[Path], None]:
+def truncated(name: str, keep: float) -> Callable[[Path], None]:
     def save(folder: Path) -> None:
         pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / name)
@@ -94,26 +96,30 @@ def shortened(name: str, keep: float) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("name", "save", "reason"),
     [
-        ("empty.jpg", lambda folder: (folder / "empty.jpg").touch(), "corrupt image (of no kind"),
+        (
+            "empty.jpg",
+            lambda folder: (folder / "empty.jpg").touch(),
+            "corrupt image (unknown image format",
+        ),
         (
             "text.jpg",
             lambda folder: (folder / "text.jpg").write_text("hello"),
-            "corrupt image (of no kind",
+            "corrupt image (unknown image format",
         ),
-        ("half.jpg", shortened("half.jpg", 0.5), "corrupt image (image file is truncated"),
-        ("tail.jpg", shortened("tail.jpg", 0.99), "corrupt image (image file is truncated"),
-        ("half.png", shortened("half.png", 0.5), "corrupt image ("),
-        ("half.bmp", shortened("half.bmp", 0.5), "corrupt image (image file is truncated"),
-        ("half.tif", shortened("half.tif", 0.5), "corrupt image ("),
+        ("half.jpg", truncated("half.jpg", 0.5), "corrupt image (image file is truncated"),
+        ("tail.jpg", truncated("tail.jpg", 0.99), "corrupt image (image file is truncated"),
+        ("half.png", truncated("half.png", 0.5), "corrupt image ("),
+        ("half.bmp", truncated("half.bmp", 0.5), "corrupt image (image file is truncated"),
+        ("half.tif", truncated("half.tif", 0.5), "corrupt image ("),
         ("absent.jpg", lambda folder: None, "corrupt image ("),
         (
             "tiny.png",
             lambda folder: Image.new("RGB", (9, 40)).save(folder / "tiny.png"),
-            "image of 9x40 px; 10 is the least side",
+            "image is 9x40 px; sides must be at least 10 px",
         ),
     ],
 )
-def test_unusable_images(
+def test_probe_size_rejects_unusable_images(
     tmp_path: Path, name: str, save: Callable[[Path], object], reason: str
 ) -> None:
     save(tmp_path)
@@ -122,14 +128,14 @@ def test_unusable_images(
     assert str(caught.value).startswith(reason)
 
 
-def test_a_jpeg_with_something_behind_its_end_is_complete(tmp_path: Path) -> None:
+def test_jpeg_with_trailing_bytes_is_complete(tmp_path: Path) -> None:
     plain("a.jpg")(tmp_path)
     with (tmp_path / "a.jpg").open("ab") as file:
         file.write(b"camera maker's notes")
     assert probe_size(tmp_path / "a.jpg") == (20, 30)
 
 
-def test_folders_are_searched_to_any_depth_and_sorted(tmp_path: Path) -> None:
+def test_folders_are_searched_recursively_and_sorted(tmp_path: Path) -> None:
     for name in ("b/2.JPG", "b/1.png", "a/deep/3.jpeg", "notes.txt", "b/labels.cache"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -144,7 +150,7 @@ def test_folders_are_searched_to_any_depth_and_sorted(tmp_path: Path) -> None:
     ("list_file", "entries"),
     [
         ("train.txt", ["./images/2.jpg", "images/1.jpg"]),  # beside the images' folder
-        ("splits/train.txt", ["./images/2.jpg", "images/1.jpg"]),  # relative to the root above
+        ("splits/train.txt", ["./images/2.jpg", "images/1.jpg"]),  # relative to the parent folder
         ("splits/train.txt", ["../images/2.jpg", "../images/1.jpg", ""]),
     ],
 )
@@ -158,27 +164,34 @@ def test_list_files_keep_their_order(tmp_path: Path, list_file: str, entries: li
     assert found == [tmp_path / "images" / "2.jpg", tmp_path / "images" / "1.jpg"]
 
 
-def test_list_files_take_absolute_paths(tmp_path: Path) -> None:
+def test_list_files_may_contain_absolute_paths(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").touch()
     (tmp_path / "list.txt").write_text(f"{tmp_path}/1.jpg\n/gone/2.jpg\n")
     assert list_images([tmp_path / "list.txt"]) == [f"{tmp_path}/1.jpg", "/gone/2.jpg"]
 
 
-@pytest.mark.parametrize("content", [b"1.jpg\n\xff.jpg", b"1.jpg\na\0b.jpg", b"x" * 5000])
-def test_files_that_are_no_lists(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"1.jpg\n\xff.jpg", r"damaged \('utf-8' codec"),
+        (b"1.jpg\na\0b.jpg", r"not a list of images \(it has the line"),
+        (b"x" * 5000, r"not a list of images \(it has the line"),
+    ],
+)
+def test_invalid_list_files(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(UserError, match=r"/list\.txt is not a list of images"):
+    with pytest.raises(UserError, match=rf"/list\.txt is {reason}"):
         list_images([tmp_path / "list.txt"])
 
 
-def test_entries_too_long_for_a_file_name_are_left_to_the_index(tmp_path: Path) -> None:
+def test_too_long_list_entries_fail_in_probe_size(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("x" * 300)
     assert list_images([tmp_path / "list.txt"]) == [f"{tmp_path}/{'x' * 300}"]
     with pytest.raises(ImageError, match="File name too long"):
         probe_size(tmp_path / ("x" * 300))
 
 
-def test_linked_folders_are_searched_but_each_only_once(tmp_path: Path) -> None:
+def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
     for name in ("real/1.jpg", "elsewhere/2.jpg"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
@@ -190,21 +203,21 @@ def test_linked_folders_are_searched_but_each_only_once(tmp_path: Path) -> None:
     assert list_images([real]) == [str(real / "1.jpg"), str(real / "a" / "2.jpg")]
 
 
-def test_hidden_files_without_a_suffix_are_no_images(tmp_path: Path) -> None:
+def test_hidden_files_without_suffix_are_not_images(tmp_path: Path) -> None:
     for name in (".jpg", "jpg", "a.jpg"):
         (tmp_path / name).touch()
     assert list_images([tmp_path]) == [str(tmp_path / "a.jpg")]
 
 
-def test_names_that_are_not_utf8_are_refused_before_opencv_sees_them(tmp_path: Path) -> None:
+def test_non_utf8_names_are_rejected_before_opencv(tmp_path: Path) -> None:
     path = f"{tmp_path}/{os.fsdecode(b'odd-' + bytes([255]))}.png"
-    picture().save(path)
+    sample_image().save(path)
     for read in (probe_size, read_image):
         with pytest.raises(ImageError, match="its name is not UTF-8; rename it"):
             read(path)
 
 
-def test_a_header_that_claims_too_many_pixels(tmp_path: Path) -> None:
+def test_header_with_too_many_pixels_is_rejected(tmp_path: Path) -> None:
     plain("a.png")(tmp_path)
     content = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(content[:16] + (40_000).to_bytes(4, "big") * 2 + content[24:])
@@ -213,12 +226,12 @@ def test_a_header_that_claims_too_many_pixels(tmp_path: Path) -> None:
             read(tmp_path / "a.png")
 
 
-def test_sources_that_give_nothing_are_errors(tmp_path: Path) -> None:
+def test_sources_without_images_raise(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "table.csv").touch()
     with pytest.raises(UserError, match=r"/absent does not exist"):
         list_images([tmp_path / "absent"])
-    with pytest.raises(UserError, match=r"/empty holds no images \(\.avif, "):
+    with pytest.raises(UserError, match=r"/empty has no images; add some \(\.avif, "):
         list_images([tmp_path / "empty"])
-    with pytest.raises(UserError, match=r"neither a folder of images nor a \.txt list"):
+    with pytest.raises(UserError, match=r"is neither a folder nor a \.txt file; give a folder"):
         list_images([tmp_path / "table.csv"])

@@ -34,7 +34,7 @@ def same(a: Index, b: Index) -> bool:
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_arrays(folder: Path, workers: int) -> None:
+def test_index_arrays(folder: Path, workers: int) -> None:
     index = build_index([folder], NAMES, workers=workers)
     assert len(index) == 3
     assert list(index.paths) == [str(folder / f"{i}.png") for i in range(3)]
@@ -57,7 +57,7 @@ def test_single_class(folder: Path) -> None:
     (folder.parent / "labels" / "0.txt").write_text("17 0.5 0.5 0.5 0.5")
     index = build_index([folder], ["thing"], single_class=True)
     assert index.boxes[:, 0].tolist() == [0, 0]
-    with pytest.raises(UserError, match="class 17"):  # from the cache, whose classes are untouched
+    with pytest.raises(UserError, match="class 17"):  # the cached classes are unchanged
         build_index([folder], NAMES)
 
 
@@ -70,7 +70,7 @@ def test_ignore_regions(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert build_index([folder], NAMES).ignored is None
     add_regions(folder.parent, "0", ".5 .5 .5 .25\n.25 .25 .5 .5\n")
     add_regions(folder.parent, "2", ".5 .5 1 1\n")
-    (folder / "1.png").write_bytes(b"broken")  # what is left out takes no place
+    (folder / "1.png").write_bytes(b"broken")  # skipped images have no entry
     with caplog.at_level(logging.INFO, "yolo"):
         indices = [build_index([folder], NAMES) for _ in range(2)]  # the second from the cache
     assert caplog.messages[-1].endswith("2 images, 0 of them background, 3 boxes, 3 ignore regions")
@@ -82,13 +82,13 @@ def test_ignore_regions(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert index.regions(1).tolist() == [[0.5, 0.5, 1, 1]]
 
 
-def test_a_refused_file_of_regions_stops_the_run(folder: Path) -> None:
+def test_damaged_ignore_file_raises(folder: Path) -> None:
     add_regions(folder.parent, "0", "0 .5 .5 .5 .5")
-    with pytest.raises(UserError, match=r"ignore/0\.txt must have rows `x y w h`"):
+    with pytest.raises(UserError, match=r"ignore/0\.txt is damaged .*; write rows `x y w h`"):
         build_index([folder], NAMES)
 
 
-def test_what_is_unusable_is_left_out_and_named(
+def test_unusable_files_are_skipped_and_logged(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:60])
@@ -99,34 +99,38 @@ def test_what_is_unusable_is_left_out_and_named(
         index = build_index([folder], NAMES)
     assert list(index.paths) == [str(folder / "2.png")]
     broken, wrong, repaired = index.messages
-    assert broken.startswith(f"{folder / '0.png'} left out: corrupt image (")
-    assert wrong == f"{folder / '1.png'} left out: {label}: row 1 has a coordinate outside 0 … 1."
+    assert broken.startswith(f"{folder / '0.png'} is skipped: corrupt image (")
+    assert (
+        wrong == f"{folder / '1.png'} is skipped: {label}: line 1 has a coordinate outside 0 to 1."
+    )
     assert repaired == f"{label.with_name('2.txt')}: 1 duplicate row(s) removed."
     assert caplog.messages == list(index.messages)
 
 
-def test_a_label_that_is_no_text_leaves_the_image_out(folder: Path) -> None:
+def test_image_with_binary_label_is_skipped(folder: Path) -> None:
     (folder.parent / "labels" / "0.txt").write_bytes(b"\xff\xfe0 1")
     index = build_index([folder], NAMES)
     assert len(index) == 2
     assert "0.txt" in index.messages[0]
 
 
-def test_an_unknown_class_stops_the_run(folder: Path) -> None:
+def test_class_out_of_range_raises(folder: Path) -> None:
     (folder.parent / "labels" / "2.txt").write_text("0 .5 .5 .5 .5\n2 .5 .5 .5 .5")
-    with pytest.raises(UserError, match=r"labels/2\.txt names class 2, but .* has 2 \(0 to 1\)"):
+    with pytest.raises(
+        UserError, match=r"labels/2\.txt: class 2 is out of range \(classes are 0 to 1\)"
+    ):
         build_index([folder], NAMES)
 
 
-def test_a_set_without_boxes_stops_the_run(tmp_path: Path) -> None:
+def test_data_set_without_boxes_raises(tmp_path: Path) -> None:
     draw(tmp_path, "0", (20, 20), [])
-    with pytest.raises(UserError, match=r"has a box; the labels of .*0\.png are looked for in .*"):
+    with pytest.raises(UserError, match=r"images has no boxes; .* for example .*labels/0\.txt"):
         build_index([tmp_path / "images"], NAMES)
 
 
-def test_a_set_without_usable_images_stops_the_run(tmp_path: Path) -> None:
+def test_data_set_without_usable_images_raises(tmp_path: Path) -> None:
     draw(tmp_path, "0", (9, 9), [(0, 0, 9, 9)])
-    with pytest.raises(UserError, match=r"no image of .* is usable; the first: .*9x9 px"):
+    with pytest.raises(UserError, match=r"images has no usable images; .* First error: .*9x9 px"):
         build_index([tmp_path / "images"], NAMES)
 
 
@@ -134,16 +138,14 @@ def cache_files(folder: Path) -> list[Path]:
     return list((folder.parent / "labels").glob("yolo-index-*.npz"))
 
 
-def test_the_cache_gives_the_same_index_without_opening_images(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_index_equals_built_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "2.png").write_bytes(b"broken")
     first = build_index([folder], NAMES)
     assert len(cache_files(folder)) == 1
     monkeypatch.setattr("utils.datasets.index.probe_size", None)
     again = build_index([folder], NAMES)
     assert same(first, again)
-    assert again.messages[0].startswith(f"{folder / '2.png'} left out")
+    assert again.messages[0].startswith(f"{folder / '2.png'} is skipped")
 
 
 def touch_later(path: Path) -> None:
@@ -170,7 +172,7 @@ def touch_later(path: Path) -> None:
         *("regions time", "regions", "regions gone", "regions added"),
     ],
 )
-def test_any_change_of_a_file_renews_the_cache(
+def test_any_file_change_invalidates_the_cache(
     folder: Path, monkeypatch: pytest.MonkeyPatch, change: object
 ) -> None:
     add_regions(folder.parent, "0", ".5 .5 .5 .5")
@@ -194,7 +196,7 @@ def test_any_change_of_a_file_renews_the_cache(
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 half an archive"])
-def test_a_broken_cache_is_made_anew(folder: Path, content: bytes) -> None:
+def test_damaged_cache_is_rebuilt(folder: Path, content: bytes) -> None:
     first = build_index([folder], NAMES)
     (cache,) = cache_files(folder)
     good = cache.read_bytes()
@@ -205,14 +207,14 @@ def test_a_broken_cache_is_made_anew(folder: Path, content: bytes) -> None:
     assert cache.read_bytes() == good
 
 
-def test_a_cache_of_objects_is_not_unpickled(folder: Path) -> None:
+def test_cache_with_pickled_objects_is_not_loaded(folder: Path) -> None:
     first = build_index([folder], NAMES)
     (cache,) = cache_files(folder)
     np.savez(cache, digest=np.array([{"an": "object"}], dtype=object))
     assert same(build_index([folder], NAMES), first)
 
 
-def test_a_read_only_data_set_is_cached_elsewhere(folder: Path, cache_home: Path) -> None:
+def test_read_only_data_set_is_cached_in_the_user_cache(folder: Path, cache_home: Path) -> None:
     labels = folder.parent / "labels"
     labels.chmod(0o555)
     try:
@@ -224,16 +226,16 @@ def test_a_read_only_data_set_is_cached_elsewhere(folder: Path, cache_home: Path
         labels.chmod(0o755)
 
 
-def test_no_place_for_a_cache_is_no_obstacle(
+def test_index_is_built_without_a_writable_cache(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("utils.datasets.cache_files.writable", lambda folder: False)
+    monkeypatch.setattr("utils.datasets.cache_files.is_writable", lambda folder: False)
     assert len(build_index([folder], NAMES)) == 3
-    assert "The index is made anew every time: no place can be written to" in caplog.text
+    assert "The index is rebuilt at every start: cannot write a cache file" in caplog.text
 
 
-def test_an_index_holds_no_object_per_image(tmp_path: Path) -> None:
-    """What a worker gets of each image: two offsets, a size, a path, and 20 bytes per box."""
+def test_index_has_no_python_object_per_image(tmp_path: Path) -> None:
+    """A worker receives two offsets, a size and a path per image, and 20 bytes per box."""
     (tmp_path / "images").mkdir()
     template = draw(tmp_path, "template", (20, 20), [(5, 5, 15, 15)])
     for i in range(1000):
@@ -255,7 +257,7 @@ def vars_of(thing: object) -> list[object]:
 
 
 @requires_shared
-def test_coco128() -> None:
+def test_index_of_coco128() -> None:
     index = build_index([SHARED / "datasets" / "coco128" / "images"], ["name"] * 80, workers=2)
     assert len(index) == 128
     assert len(index.boxes) == 929
@@ -264,7 +266,7 @@ def test_coco128() -> None:
     assert index.sizes.max() == 640
 
 
-def test_the_modules_that_need_no_torch_do_not_import_it() -> None:
+def test_modules_without_torch_do_not_import_it() -> None:
     modules = "index, description, letterbox, augment, augment_params"
     code = f"import sys; from utils.datasets import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -20,12 +20,12 @@ from utils.datasets.labels import (
     ("image", "label"),
     [
         ("/d/coco/images/train/1.jpg", "/d/coco/labels/train/1.txt"),
-        # only the last folder of that name, and never the file
+        # only the last folder of this name is replaced, never the file name
         ("/d/images/coco/images/a/1.png", "/d/images/coco/labels/a/1.txt"),
         ("/d/images/images.jpg", "/d/labels/images.txt"),
-        # only whole names, and only the last suffix
+        # only whole folder names and the last suffix are replaced
         ("/d/my-images/images/street.v2.jpg", "/d/my-images/labels/street.v2.txt"),
-        # without such a folder the label lies beside the image
+        # without such a folder the label is beside the image
         ("/d/pics/1.jpg", "/d/pics/1.txt"),
     ],
 )
@@ -34,7 +34,7 @@ def test_label_path(image: str, label: str) -> None:
     assert find_labels([image]) == [label]
 
 
-def test_labels_are_found_in_any_case_if_no_other_image_claims_them(tmp_path: Path) -> None:
+def test_labels_are_found_ignoring_case_unless_they_belong_to_another_image(tmp_path: Path) -> None:
     images, labels = tmp_path / "images", tmp_path / "labels"
     labels.mkdir()
     for name in ("a.txt", "B.TXT", "b.txt", "C.txt", "d.Txt", "D.txt"):
@@ -43,16 +43,16 @@ def test_labels_are_found_in_any_case_if_no_other_image_claims_them(tmp_path: Pa
     found = find_labels([str(images / name) for name in names])
     assert [Path(path).relative_to(labels).name for path in found] == [
         "a.txt",
-        "A.txt",  # which is absent; a.txt is the label of a.jpg
+        "A.txt",  # does not exist; a.txt is the label of a.jpg
         "b.txt",
         "C.txt",
-        "D.txt",  # of two, the first in the order of their characters
+        "D.txt",  # of two candidates, the first in alphabetical order
         "e.txt",
         ".jpg.txt",
     ]
 
 
-def test_label_files_are_read_up_to_a_limit(tmp_path: Path) -> None:
+def test_read_labels_limits_the_file_size(tmp_path: Path) -> None:
     label = tmp_path / "a.txt"
     label.write_bytes(b"\xef\xbb\xbf0 .5 .5 .5 .5\r\n1 .5 .5 .5 .5 \t\r\n")
     assert read_labels(label).rows[:, 0].tolist() == [0, 1]
@@ -62,15 +62,15 @@ def test_label_files_are_read_up_to_a_limit(tmp_path: Path) -> None:
     label.write_bytes(b" " * MAX_BYTES)
     assert len(read_labels(label).rows) == 0
     label.write_bytes(b" " * (MAX_BYTES + 1))
-    with pytest.raises(LabelError, match="it has more than 8 MiB, too much for one image"):
+    with pytest.raises(LabelError, match="it is larger than 8 MiB"):
         read_labels(label)
     with pytest.raises(FileNotFoundError):
         read_labels(tmp_path / "absent.txt")
 
 
-def test_rows_are_limited() -> None:
+def test_number_of_rows_is_limited() -> None:
     assert parse_labels("\n" * MAX_ROWS).rows.shape == (0, 5)
-    with pytest.raises(LabelError, match="it has 100001 rows; 100000 are the most for one image"):
+    with pytest.raises(LabelError, match="it has 100001 lines; the maximum is 100000"):
         parse_labels("\n" * (MAX_ROWS + 1))
 
 
@@ -103,7 +103,7 @@ def test_rows_are_limited() -> None:
         ),
     ],
 )
-def test_rows(text: str, rows: list[list[float]], notes: tuple[str, ...]) -> None:
+def test_parse_labels(text: str, rows: list[list[float]], notes: tuple[str, ...]) -> None:
     parsed = parse_labels(text)
     assert parsed.rows.dtype == np.float32
     assert parsed.rows.shape == (len(rows), 5)
@@ -114,29 +114,32 @@ def test_rows(text: str, rows: list[list[float]], notes: tuple[str, ...]) -> Non
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("0 .5 .5 .5", "row 1 has 4 columns; a box has 5, a polygon an odd number from 7"),
-        ("0 .5 .5 .5 .5\n0 .5 .5 .5 .5 .9", "row 2 has 6 columns"),
-        ("0 .1 .1 .2 .2 .3 .3 .4", "row 1 has 8 columns"),
-        ("person .5 .5 .5 .5", "row 1 is not made of numbers"),
-        ("0 .5 nan .5 .5", "row 1 holds a value that is not finite"),
-        ("0 .5 inf .5 .5", "row 1 holds a value that is not finite"),
-        ("1.5 .5 .5 .5 .5", "row 1 has class 1.5"),
-        ("-1 .5 .5 .5 .5", "row 1 has class -1"),
-        ("1e300 .5 .5 .5 .5", "row 1 has class 1e300"),
-        ("16777216 .5 .5 .5 .5", "row 1 has class 16777216"),  # the next is not in float32
-        ("0 .5 .5 .5 1.01", "row 1 has a coordinate outside 0 … 1"),
-        ("0 -.1 .5 .5 .5", "row 1 has a coordinate outside 0 … 1"),
-        # its bounding box alone would pass: centre 0.2, width 0.8
-        ("0 -.2 .1 .6 .1 .6 .9", "row 1 has a coordinate outside 0 … 1"),
+        ("0 .5 .5 .5", "line 1 has 4 columns; a box has 5, a polygon an odd number from 7"),
+        ("0 .5 .5 .5 .5\n0 .5 .5 .5 .5 .9", "line 2 has 6 columns"),
+        ("0 .1 .1 .2 .2 .3 .3 .4", "line 1 has 8 columns"),
+        ("person .5 .5 .5 .5", "line 1 has a value that is not a number"),
+        ("0 .5 nan .5 .5", "line 1 has a value that is not finite"),
+        ("0 .5 inf .5 .5", "line 1 has a value that is not finite"),
+        ("1.5 .5 .5 .5 .5", "line 1 has class 1.5"),
+        ("-1 .5 .5 .5 .5", "line 1 has class -1"),
+        ("1e300 .5 .5 .5 .5", "line 1 has class 1e300"),
+        (
+            "16777216 .5 .5 .5 .5",
+            "line 1 has class 16777216",
+        ),  # float32 does not represent the next integer
+        ("0 .5 .5 .5 1.01", "line 1 has a coordinate outside 0 to 1"),
+        ("0 -.1 .5 .5 .5", "line 1 has a coordinate outside 0 to 1"),
+        # its bounding box alone would be valid: centre 0.2, width 0.8
+        ("0 -.2 .1 .6 .1 .6 .9", "line 1 has a coordinate outside 0 to 1"),
     ],
 )
-def test_refused_rows(text: str, reason: str) -> None:
+def test_parse_labels_rejects_invalid_rows(text: str, reason: str) -> None:
     with pytest.raises(LabelError) as caught:
         parse_labels(text)
     assert str(caught.value).startswith(reason)
 
 
-def test_pixels_and_back() -> None:
+def test_to_pixels_and_from_pixels_are_inverse() -> None:
     labels = np.array([[4, 0.5, 0.5, 0.5, 1.0], [1, 0.25, 0.5, 0.5, 0.5]], np.float32)
     boxes = to_pixels(labels, (20, 40), (100, 200))
     assert boxes.tolist() == [[110, 200, 130, 220], [100, 205, 120, 215]]

@@ -15,7 +15,7 @@ def golden_cases() -> list[dict[str, Any]]:
 
 
 @requires_shared
-def test_shapes_ratios_and_borders_are_the_published_ones() -> None:
+def test_shapes_ratios_and_padding_match_the_published_ones() -> None:
     cases = golden_cases()
     assert len(cases) == 28
     for case in cases:
@@ -31,7 +31,7 @@ def test_shapes_ratios_and_borders_are_the_published_ones() -> None:
         assert list(boxed.pad) == case["pad"], case
 
 
-def test_the_image_lies_where_the_border_ends() -> None:
+def test_border_offset_is_the_position_of_the_image() -> None:
     image = np.full((3, 4, 3), 200, np.uint8)
     boxed = letterbox(image, (6, 4))  # 3 spare rows: 1 above, 2 below
     assert boxed.pad == (0.0, 1.5)
@@ -39,26 +39,26 @@ def test_the_image_lies_where_the_border_ends() -> None:
     assert boxed.image[:, 0, 0].tolist() == [114, 200, 200, 200, 114, 114]
 
 
-def test_an_image_that_fits_is_not_copied() -> None:
+def test_image_of_the_target_shape_is_not_copied() -> None:
     image = np.zeros((64, 32, 3), np.uint8)
     assert letterbox(image, (64, 32)).image is image
 
 
-def test_extreme_proportions_keep_a_pixel() -> None:
+def test_extreme_aspect_ratios_keep_one_pixel() -> None:
     assert letterbox(np.zeros((1, 5000, 3), np.uint8), 64).image.shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
-def test_boxes_come_back_to_the_original_and_are_clipped(kind: Any) -> None:
-    # 40 px high, 100 wide, halved vertically to 20 and horizontally to 50; border 7 left, 6 above
+def test_boxes_to_original_maps_and_clips(kind: Any) -> None:
+    # 40 px high, 100 wide, halved vertically to 20 and horizontally to 50; padding 7 left, 6 top
     boxes = kind([[7.0, 6.0, 57.0, 26.0], [17.0, 8.5, 27.0, 16.0], [0.0, 0.0, 99.0, 99.0]])
     back = boxes_to_original(boxes, ratio=(0.5, 0.5), pad=(7.0, 6.0), original=(40, 100))
     assert type(back) is type(boxes)
     assert back.tolist() == [[0, 0, 100, 40], [20, 5, 40, 20], [0, 0, 100, 40]]
-    assert boxes[0].tolist() == [7, 6, 57, 26]  # the input is left alone
+    assert boxes[0].tolist() == [7, 6, 57, 26]  # the input is unchanged
 
 
-def test_boxes_of_unequal_ratios() -> None:
+def test_boxes_to_original_with_unequal_ratios() -> None:
     back = boxes_to_original(
         np.array([[10.0, 10.0, 20.0, 20.0]]), ratio=(0.5, 2.0), pad=(0.0, 0.0), original=(99, 99)
     )

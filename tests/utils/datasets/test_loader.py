@@ -64,7 +64,7 @@ def orders(batches: Iterable[Batch]) -> list[list[int]]:
     return [batch.indices.tolist() for batch in batches]
 
 
-def test_an_epoch_has_every_image_once_and_the_rest_last(index: Index) -> None:
+def test_epoch_has_every_image_once_and_a_smaller_last_batch(index: Index) -> None:
     loader = train_loader(index)
     assert len(loader) == 3
     batches = list(loader.batches(0))
@@ -76,7 +76,7 @@ def test_an_epoch_has_every_image_once_and_the_rest_last(index: Index) -> None:
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_order_depends_on_epoch_and_seed_only(index: Index) -> None:
+def test_order_depends_only_on_epoch_and_seed(index: Index) -> None:
     loader = train_loader(index)
     first, second = orders(loader.batches(0)), orders(loader.batches(1))
     assert first != second
@@ -92,7 +92,7 @@ def test_workers_do_not_change_the_batches(index: Index) -> None:
             assert equal(loader.batches(epoch), expected[epoch])
 
 
-def test_a_worker_hands_over_rows_of_pixels_in_shared_memory(index: Index) -> None:
+def test_worker_batches_are_in_shared_memory_and_channels_last(index: Index) -> None:
     for loader in (
         train_loader(index, workers=1).batches(0),
         build_eval_loader(index, image_size=64, batch_size=4, workers=1),
@@ -103,7 +103,7 @@ def test_a_worker_hands_over_rows_of_pixels_in_shared_memory(index: Index) -> No
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_can_begin_at_any_batch(index: Index, workers: int) -> None:
+def test_epoch_can_start_at_any_batch(index: Index, workers: int) -> None:
     loader = train_loader(index, batch_size=2, workers=workers)
     whole = list(loader.batches(3))
     for start in (0, 2, 4, 5):
@@ -111,14 +111,14 @@ def test_an_epoch_can_begin_at_any_batch(index: Index, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_can_be_left_in_the_middle(index: Index, workers: int) -> None:
+def test_epoch_can_be_abandoned(index: Index, workers: int) -> None:
     loader = train_loader(index, batch_size=2, workers=workers)
     expected = list(train_loader(index, batch_size=2).batches(1))
     next(loader.batches(0))
     assert equal(loader.batches(1), expected)
 
 
-def test_workers_live_on_between_epochs(index: Index) -> None:
+def test_workers_persist_between_epochs(index: Index) -> None:
     loader = train_loader(index, workers=1)
     inner = loader._loader
     list(loader.batches(0))
@@ -136,9 +136,9 @@ def test_caches_do_not_change_the_batches(index: Index, cache: str, workers: int
 
 
 @pytest.mark.parametrize("rect", [False, True])
-def test_ignore_regions_come_with_the_batches(index: Index, rect: bool) -> None:
+def test_batches_contain_ignore_regions(index: Index, rect: bool) -> None:
     index = replace(index, ignored=IgnoreRegions(index.boxes[:, 1:], index.offsets))
-    hyp = Hyp(translate=0, scale=0)  # so that no object is lost whose region stays
+    hyp = Hyp(translate=0, scale=0)  # so that no box is dropped
     expected = list(train_loader(index, rect=rect, hyp=hyp).batches(0))
     for batch in expected:
         rows = batch.targets[:, [0, 2, 3, 4, 5]].tolist()
@@ -151,7 +151,7 @@ def test_ignore_regions_come_with_the_batches(index: Index, rect: bool) -> None:
         assert torch.equal(batch.ignored, batch.targets[:, [0, 2, 3, 4, 5]])
 
 
-def test_without_augmentation_images_are_as_they_are(index: Index) -> None:
+def test_without_augmentation_images_are_letterboxed(index: Index) -> None:
     loader = train_loader(index, augment=False)
     for first, second in zip(loader.batches(0), loader.batches(1), strict=True):
         assert first.targets[:, 0].tolist() == list(range(len(first.images)))
@@ -181,7 +181,7 @@ def test_rectangular_training_shuffles_whole_batches(index: Index) -> None:
     assert any(epoch != epochs[0] for epoch in epochs)
 
 
-def test_rectangular_training_has_rectangles_and_no_mosaics(tmp_path: Path) -> None:
+def test_rectangular_training_uses_no_mosaics(tmp_path: Path) -> None:
     index = drawn_index(tmp_path, [(32, 64)] * 2 + [(64, 32)] * 2)
     hyp = Hyp(hsv_h=0, hsv_s=0, hsv_v=0, scale=0, translate=0, fliplr=0, mosaic=1)
     for batch in train_loader(index, rect=True, batch_size=2, hyp=hyp).batches(0):
@@ -194,14 +194,14 @@ def requests(
 ) -> list[BatchRequest]:
     batches = square_batches(count, batch_size, 64).batches
     sampler = EpochSampler(
-        batches, seed=0, keep_together=False, neighbourhood=neighbourhood, **changes
+        batches, seed=0, shuffle_batches=False, neighbourhood=neighbourhood, **changes
     )
     sampler.seek(2, 0)
     return list(sampler)
 
 
 @pytest.mark.parametrize(("gpu", "niceness"), [(True, 0), (False, 5)])
-def test_workers_give_way_where_the_processors_train(
+def test_workers_are_nice_when_training_on_the_cpu(
     index: Index, monkeypatch: pytest.MonkeyPatch, gpu: bool, niceness: int
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
@@ -210,7 +210,7 @@ def test_workers_give_way_where_the_processors_train(
     assert started_with.keywords == {"niceness": niceness}
 
 
-def test_neighbourhoods_are_pieces_of_the_order_and_the_last_one_reaches_back() -> None:
+def test_neighbourhoods_divide_the_order_and_the_last_is_extended_backwards() -> None:
     found = requests(21, 2, 8)
     order = [i for request in found for i in request.indices]
     assert sorted(order) == list(range(21))
@@ -221,19 +221,19 @@ def test_neighbourhoods_are_pieces_of_the_order_and_the_last_one_reaches_back() 
         assert request.epoch == 2
 
 
-def test_all_images_are_neighbours_where_there_are_few() -> None:
+def test_small_data_sets_have_one_neighbourhood() -> None:
     found = requests(5, 2, 8)
     order = [i for request in found for i in request.indices]
     assert [request.neighbours.tolist() for request in found] == [order] * 3
     assert [len(request.neighbours) for request in requests(5, 2, 0)] == [0, 0, 0]
 
 
-def test_neighbourhoods_depend_neither_on_processes_nor_on_the_start() -> None:
+def test_neighbourhoods_do_not_depend_on_shard_or_start() -> None:
     whole = [request.neighbours.tolist() for request in requests(21, 3, 9)]
     for shard in (Shard(0, 2), Shard(1, 2), Shard(3, 4)):
         assert [r.neighbours.tolist() for r in requests(21, 3, 9, shard=shard)] == whole
     sampler = EpochSampler(
-        square_batches(21, 3, 64).batches, seed=0, keep_together=False, neighbourhood=9
+        square_batches(21, 3, 64).batches, seed=0, shuffle_batches=False, neighbourhood=9
     )
     sampler.seek(2, 4)
     assert [request.neighbours.tolist() for request in sampler] == whole[4:]
@@ -242,7 +242,9 @@ def test_neighbourhoods_depend_neither_on_processes_nor_on_the_start() -> None:
 @pytest.mark.parametrize(
     ("batch_size", "expected"), [(1, 64), (16, 64), (24, 72), (64, 64), (100, 100)]
 )
-def test_a_neighbourhood_is_of_whole_batches(index: Index, batch_size: int, expected: int) -> None:
+def test_neighbourhood_is_a_multiple_of_the_batch_size(
+    index: Index, batch_size: int, expected: int
+) -> None:
     many = replace(index, **repeated(index, 200))
     loader = train_loader(many, batch_size=batch_size)
     loader._sampler.seek(0, 0)
@@ -250,7 +252,7 @@ def test_a_neighbourhood_is_of_whole_batches(index: Index, batch_size: int, expe
 
 
 def repeated(index: Index, count: int) -> dict[str, Any]:
-    """The first image, which has one box, again and again."""
+    """Return index arrays that repeat the first image, which has one box."""
     return {
         "paths": PackedStrings.of([str(index.paths[0])] * count),
         "sizes": index.sizes[:1].repeat(count, axis=0),
@@ -259,7 +261,7 @@ def repeated(index: Index, count: int) -> dict[str, Any]:
     }
 
 
-def test_each_image_is_decoded_once_in_an_epoch(
+def test_each_image_is_decoded_once_per_epoch(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
@@ -274,9 +276,7 @@ def test_each_image_is_decoded_once_in_an_epoch(
     assert len(decoded) == len(set(decoded)) <= 9
 
 
-def test_copy_paste_is_said_to_have_no_effect(
-    index: Index, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_copy_paste_logs_a_warning(index: Index, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "yolo"):
         train_loader(index, hyp=Hyp(copy_paste=0.1))
     (message,) = caplog.messages
@@ -284,7 +284,7 @@ def test_copy_paste_is_said_to_have_no_effect(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_worker_reports_in_the_users_words(index: Index, workers: int) -> None:
+def test_workers_report_missing_images_as_user_errors(index: Index, workers: int) -> None:
     Path(str(index.paths[4])).unlink()
     for loader in (
         train_loader(index, workers=workers).batches(0),
@@ -292,11 +292,11 @@ def test_a_worker_reports_in_the_users_words(index: Index, workers: int) -> None
     ):
         with pytest.raises(UserError) as caught:
             list(loader)
-        assert str(caught.value).startswith(f"image {index.paths[4]} is not usable any more: ")
+        assert str(caught.value).startswith(f"{index.paths[4]} changed during the run (")
         assert "Traceback" not in str(caught.value)
 
 
-def test_evaluation_has_every_image_once_sorted_by_proportions(index: Index) -> None:
+def test_evaluation_has_every_image_once_sorted_by_aspect_ratio(index: Index) -> None:
     loader = build_eval_loader(index, image_size=64, batch_size=3, workers=0, stride=16)
     assert len(loader) == 3
     batches = list(loader)
@@ -319,7 +319,9 @@ def test_evaluation_in_squares(index: Index) -> None:
 
 @pytest.mark.parametrize("rect", [False, True])
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_the_batches_of_one(index: Index, processes: int, rect: bool) -> None:
+def test_shards_of_all_processes_form_the_whole_batches(
+    index: Index, processes: int, rect: bool
+) -> None:
     whole = orders(train_loader(index, rect=rect).batches(1))
     parts = [
         list(train_loader(index, rect=rect, shard=Shard(rank, processes)).batches(1))
@@ -330,13 +332,13 @@ def test_processes_share_the_batches_of_one(index: Index, processes: int, rect: 
         assert [batch.indices.tolist() for batch in batches] == [
             order[rank::processes] for rank in range(processes)
         ]
-        for batch in batches:  # one without images of its own has another's, without their boxes
+        for batch in batches:  # placeholders have an image but no targets
             assert len(batch.images) == max(len(batch.indices), 1)
             assert len(batch.indices) or not len(batch.targets)
 
 
 @requires_shared
-def test_coco128_in_rectangles() -> None:
+def test_rectangular_batches_of_coco128() -> None:
     index = build_index([SHARED / "datasets" / "coco128" / "images"], ["name"] * 80)
     loader = build_eval_loader(index, image_size=160, batch_size=32, workers=0)
     batches = list(loader)

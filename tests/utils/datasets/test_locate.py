@@ -25,7 +25,9 @@ PLACES = [
 
 
 @pytest.mark.parametrize("first", range(len(PLACES)))
-def test_the_order_of_places(tree: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+def test_search_order_with_the_variable(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
     monkeypatch.setenv("YOLO_DATASETS_DIR", str(tree / "variable"))
     for place in PLACES[first:]:
         (tree / place).mkdir(parents=True)
@@ -36,18 +38,18 @@ def test_the_order_of_places(tree: Path, monkeypatch: pytest.MonkeyPatch, first:
     "place",
     ["work/mine", "home/repository/mine", "yaml/mine", "home/datasets/mine"],
 )
-def test_places_without_the_variable(tree: Path, place: str) -> None:
+def test_search_without_the_variable(tree: Path, place: str) -> None:
     (tree / "variable" / "mine").mkdir()
     (tree / place).mkdir(parents=True)
     assert find_root("mine", tree / "yaml") == tree / place
 
 
-def test_the_users_cache_comes_last(tree: Path, cache_home: Path) -> None:
+def test_user_cache_is_searched_last(tree: Path, cache_home: Path) -> None:
     (cache_home / "datasets" / "mine").mkdir(parents=True)
     assert find_root("mine", tree / "yaml") == cache_home / "datasets" / "mine"
 
 
-def test_where_a_new_one_would_be_made(
+def test_root_of_a_missing_data_set(
     tree: Path, monkeypatch: pytest.MonkeyPatch, cache_home: Path
 ) -> None:
     assert find_root("../datasets/mine", tree / "yaml") == tree / "home" / "datasets" / "mine"
@@ -63,7 +65,9 @@ def test_where_a_new_one_would_be_made(
             folder.chmod(0o755)
 
 
-def test_absolute_and_relative_to_the_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absolute_paths_and_paths_relative_to_the_file(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("YOLO_DATASETS_DIR", str(tree / "variable"))
     assert find_root("/data/mine", tree / "yaml") == Path("/data/mine")
     for entry in ("", ".", "./"):

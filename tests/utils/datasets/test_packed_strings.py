@@ -8,7 +8,7 @@ from utils.datasets.packed_strings import PackedStrings
 STRINGS = ["one", "", "zwölf 🚶", "two\nlines"]
 
 
-def test_it_is_the_sequence_it_was_made_of() -> None:
+def test_packed_strings_behave_like_the_sequence() -> None:
     packed = PackedStrings.of(iter(STRINGS))
     assert len(packed) == 4
     assert list(packed) == STRINGS
@@ -27,17 +27,17 @@ def test_layout() -> None:
 
 
 @pytest.mark.parametrize("i", [4, -5])
-def test_no_such_string(i: int) -> None:
+def test_index_out_of_range_raises(i: int) -> None:
     with pytest.raises(IndexError):
         PackedStrings.of(STRINGS)[i]
 
 
-def test_none_at_all() -> None:
+def test_empty_sequence() -> None:
     packed = PackedStrings.of([])
     assert len(packed) == 0
     assert list(packed) == []
 
 
-def test_it_survives_pickling() -> None:
+def test_pickling() -> None:
     packed = pickle.loads(pickle.dumps(PackedStrings.of(STRINGS)))  # noqa: S301 -- just made
     assert list(packed) == STRINGS

@@ -4,13 +4,13 @@ import pytest
 from utils.datasets.rect_batches import rectangular_batches, square_batches
 
 
-def test_squares_keep_the_order_and_the_rest() -> None:
+def test_square_batches_keep_the_order_and_a_smaller_last_batch() -> None:
     plan = square_batches(5, 2, 64)
     assert [batch.tolist() for batch in plan.batches] == [[0, 1], [2, 3], [4]]
     assert plan.shapes.tolist() == [[64, 64]] * 5
 
 
-def test_similar_images_come_together() -> None:
+def test_images_are_sorted_by_aspect_ratio() -> None:
     sizes = np.array([[100, 50], [50, 100], [80, 80], [60, 100], [100, 60], [70, 80]])
     plan = rectangular_batches(sizes, 2, 64, stride=16, pad=0.0)
     assert [batch.tolist() for batch in plan.batches] == [[1, 3], [5, 2], [4, 0]]
@@ -22,23 +22,23 @@ def test_similar_images_come_together() -> None:
 @pytest.mark.parametrize(
     ("sizes", "pad", "shape"),
     [
-        ([(320, 640), (480, 640)], 0.0, [480, 640]),  # wide ones: the highest of them
+        ([(320, 640), (480, 640)], 0.0, [480, 640]),  # wide images: the highest decides
         ([(320, 640), (481, 640)], 0.0, [512, 640]),
         ([(320, 640), (480, 640)], 0.5, [512, 672]),
-        ([(640, 320), (640, 480)], 0.0, [640, 480]),  # high ones: the widest of them
+        ([(640, 320), (640, 480)], 0.0, [640, 480]),  # high images: the widest decides
         ([(640, 320), (640, 480)], 0.5, [672, 512]),
         ([(480, 640), (640, 480)], 0.0, [640, 640]),  # both kinds
         ([(480, 640), (640, 640)], 0.5, [672, 672]),
     ],
 )
-def test_the_least_shape_that_fits(
+def test_smallest_shape_that_fits(
     sizes: list[tuple[int, int]], pad: float, shape: list[int]
 ) -> None:
     plan = rectangular_batches(np.array(sizes), 2, 640, stride=32, pad=pad)
     assert plan.shapes.tolist() == [shape, shape]
 
 
-def test_every_image_is_in_one_batch() -> None:
+def test_every_image_is_in_exactly_one_batch() -> None:
     sizes = np.array([[480, 640]] * 30 + [[640, 480]] * 7)
     plan = rectangular_batches(sizes, 8, 320, stride=64, pad=0.5)
     assert sorted(np.concatenate(plan.batches).tolist()) == list(range(37))

@@ -1,4 +1,4 @@
-"""A web server for a test's own files, on this machine only."""
+"""A local web server for the files of a test."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files; one named `broken` ends before the length it announces, `endless` never.
+    """Serves files; `broken` ends before its Content-Length, `endless` never ends.
 
     `redirect?TARGET` redirects to the target.
     """
@@ -40,7 +40,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The address of `folder` while it is served."""
+    """Serve `folder` and yield its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -53,6 +53,6 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 def closed_address() -> str:
-    """An address at which nobody listens."""
+    """Return a URL on which no server listens."""
     with ThreadingHTTPServer(("127.0.0.1", 0), QuietHandler) as server:
         return f"http://127.0.0.1:{server.server_port}"

@@ -34,7 +34,7 @@ def target_in(folder: Path) -> PedestrianTarget:
     return target
 
 
-def test_detections_are_judged_in_the_original_picture(tmp_path: Path) -> None:
+def test_detections_are_evaluated_in_original_pixels(tmp_path: Path) -> None:
     target = target_in(tmp_path)
     assert target.label == 1
     batch = Batch(
@@ -45,19 +45,19 @@ def test_detections_are_judged_in_the_original_picture(tmp_path: Path) -> None:
     )
     pedestrian = torch.tensor([[50.0, 150.0, 70.0, 200.0, 0.75, 1.0]])
     for label, expected in ((1.0, 0.0), (0.0, 100.0)):
-        judge = MissRateEvaluator(target)
+        evaluator = MissRateEvaluator(target)
         pedestrian[:, 5] = label
-        judge(batch, [pedestrian, pedestrian[:0]])
-        assert percentages(judge.rates())["Reasonable"] == expected
-    judge = MissRateEvaluator(target)
+        evaluator(batch, [pedestrian, pedestrian[:0]])
+        assert percentages(evaluator.rates())["Reasonable"] == expected
+    evaluator = MissRateEvaluator(target)
     pedestrian[:, 5] = 1
-    judge(batch, [pedestrian[:0], pedestrian])  # in the other image
-    assert percentages(judge.rates())["Reasonable"] == 100.0
+    evaluator(batch, [pedestrian[:0], pedestrian])  # in the other image
+    assert percentages(evaluator.rates())["Reasonable"] == 100.0
 
 
 def test_report(tmp_path: Path) -> None:
-    judge = MissRateEvaluator(target_in(tmp_path))
-    assert judge.report(tmp_path / "curves.png") == {
+    evaluator = MissRateEvaluator(target_in(tmp_path))
+    assert evaluator.report(tmp_path / "curves.png") == {
         "miss_rate_percent": {
             "Reasonable": 100.0,
             "Reasonable_small": None,
@@ -68,31 +68,36 @@ def test_report(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").exists()
 
 
-def test_no_key_no_target(tmp_path: Path) -> None:
+def test_no_target_without_the_key(tmp_path: Path) -> None:
     description = described(tmp_path)
     text = description.path.read_text().replace("miss_rate_gt: gt.json\n", "")
     description.path.write_text(text)
     assert pedestrian_target(description, ["pedestrian"], IMAGES) is None
 
 
-def test_images_that_are_not_validated_are_told(
+def test_images_that_are_not_evaluated_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
     pedestrian_target(described(tmp_path), ["anything"], IMAGES[:1])
     assert "1 images of" in caplog.messages[0]
-    assert "count as missed" in caplog.messages[0]
+    assert "are not evaluated; their pedestrians count as missed" in caplog.messages[0]
 
 
 @pytest.mark.parametrize(
     ("in_truth", "names", "images", "sentence"),
     [
-        (("a", "b"), ["rider", "bike"], IMAGES, "but the classes are rider, bike; call one of"),
-        (("a", "b"), ["person"], ["/x/c.jpg"], "has no image named as /x/c.jpg"),
-        (("a", "a"), ["person"], IMAGES[:1], "has images of the same name"),
+        (
+            ("a", "b"),
+            ["rider", "bike"],
+            IMAGES,
+            "but the classes are rider, bike; rename one of them",
+        ),
+        (("a", "b"), ["person"], ["/x/c.jpg"], "has no image with the name of /x/c.jpg"),
+        (("a", "a"), ["person"], IMAGES[:1], "has images with the same name"),
     ],
 )
-def test_what_does_not_go_together(
+def test_contradictory_inputs_are_refused(
     tmp_path: Path,
     in_truth: tuple[str, str],
     names: list[str],
@@ -103,14 +108,14 @@ def test_what_does_not_go_together(
         pedestrian_target(described(tmp_path, in_truth), names, images)
 
 
-def test_ground_truth_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_ground_truth_is_refused(tmp_path: Path) -> None:
     description = described(tmp_path)
     (tmp_path / "gt.json").unlink()
-    with pytest.raises(UserError, match=r"gt\.json, which .* not there; .* remove `miss_rate_gt:`"):
+    with pytest.raises(UserError, match=r"gt\.json does not exist; .* remove `miss_rate_gt:`"):
         pedestrian_target(description, ["person"], IMAGES)
 
 
-def test_a_class_is_chosen_by_name(tmp_path: Path) -> None:
+def test_pedestrian_class_is_found_by_name(tmp_path: Path) -> None:
     for names, label in ((["car", "person", "pedestrian"], 2), (["car", "person"], 1), (["x"], 0)):
         target = pedestrian_target(described(tmp_path), names, IMAGES)
         assert target is not None

@@ -6,7 +6,11 @@ import pytest
 
 from tests.paths import DATASETS, requires_shared
 from utils.errors import UserError
-from utils.evaluation.citypersons_files import PedestrianTruth, read_detections, read_truth
+from utils.evaluation.citypersons_files import (
+    PedestrianGroundTruth,
+    read_detections,
+    read_ground_truth,
+)
 
 PERSON: dict[str, Any] = {"id": 1, "image_id": 3, "category_id": 1, "ignore": 0, "height": 40}
 PERSON |= {"bbox": [947, 406, 17, 40], "vis_ratio": 0.75}
@@ -14,10 +18,10 @@ IMAGES = [{"id": 5, "im_name": "b.png"}, {"id": 3, "im_name": "a.png"}]
 FOUND: dict[str, Any] = {"image_id": 5, "category_id": 1, "bbox": [1, 2, 3, 4.5], "score": 0.5}
 
 
-def truth_in(folder: Path, *people: object, images: object = IMAGES) -> PedestrianTruth:
+def truth_in(folder: Path, *people: object, images: object = IMAGES) -> PedestrianGroundTruth:
     file = folder / "gt.json"
     file.write_text(json.dumps({"images": images, "annotations": people}))
-    return read_truth(file)
+    return read_ground_truth(file)
 
 
 def test_ground_truth(tmp_path: Path) -> None:
@@ -32,8 +36,8 @@ def test_ground_truth(tmp_path: Path) -> None:
 
 
 @requires_shared
-def test_the_benchmarks_ground_truth() -> None:
-    truth = read_truth(DATASETS / "citypersons" / "val_gt.json")
+def test_ground_truth_of_the_benchmark() -> None:
+    truth = read_ground_truth(DATASETS / "citypersons" / "val_gt.json")
     assert len(truth.image_ids) == len(set(truth.image_names)) == 500
     assert (len(truth.boxes), int((~truth.ignore).sum())) == (5795, 3157)
 
@@ -57,10 +61,10 @@ def test_detections(tmp_path: Path) -> None:
         ({"height": "40"}, "has 'height' '40'; it must be a finite number"),
         ({"vis_ratio": float("nan")}, "has 'vis_ratio' nan"),
         ({"height": 10**400}, "has 'height' 1000"),
-        ({"image_id": 4}, "names image_id 4, which is none of the 2 images of"),
+        ({"image_id": 4}, "has image_id 4, which is not one of the 2 images of"),
     ],
 )
-def test_ground_truth_that_is_refused(
+def test_invalid_values_in_ground_truth_are_refused(
     tmp_path: Path, change: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
@@ -77,7 +81,7 @@ def test_ground_truth_that_is_refused(
         (IMAGES, [{"category_id": 1}], r"annotations\[0\] has no 'image_id'"),
     ],
 )
-def test_ground_truth_of_another_kind(
+def test_invalid_ground_truth_is_refused(
     tmp_path: Path, images: object, people: list[object], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
@@ -87,22 +91,22 @@ def test_ground_truth_of_another_kind(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"{", "is not JSON"),
-        (b"\xff\xfe\xfd", "is not JSON"),
-        (b"{}", "is no list of detections"),
+        (b"{", r"is damaged \("),
+        (b"\xff\xfe\xfd", r"is damaged \("),
+        (b"{}", "is not a list of detections"),
         (b'[{"category_id": 1}]', r"dt.json\[0\] has no 'image_id'"),
-        (b'[{"category_id": 2}]', "has no detection of category_id 1"),
+        (b'[{"category_id": 2}]', "has no detection with category_id 1"),
         (b"[1]", "has no 'category_id'"),
     ],
 )
-def test_detections_that_are_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_invalid_detections_are_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "dt.json").write_bytes(content)
     with pytest.raises(UserError, match=sentence):
         read_detections(tmp_path / "dt.json", truth_in(tmp_path, PERSON))
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
-        read_truth(tmp_path / "nothing.json")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_truth(tmp_path)
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*; give a JSON file"):
+        read_ground_truth(tmp_path / "nothing.json")
+    with pytest.raises(UserError, match=r"cannot read .*; give a JSON file"):
+        read_ground_truth(tmp_path)

@@ -12,13 +12,13 @@ from pycocotools.coco import COCO
 from utils.errors import UserError
 from utils.evaluation import coco_eval as module
 from utils.evaluation.coco_eval import (
-    FIGURES,
     LIBRARIES,
+    METRICS,
     CocoMetrics,
     Library,
-    coco_figures,
+    coco_metrics,
     installed_library,
-    log_coco_figures,
+    log_coco_metrics,
 )
 from utils.evaluation.metrics import ap_per_class, match_detections
 
@@ -27,17 +27,17 @@ CELLS = [(100.0 * column, 100.0 * row) for row in range(3) for column in range(3
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[m, n] of boxes given as left, top, width, height."""
+    """Return the IoU [m, n] of boxes given as left, top, width, height."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum((a[:, :2] + a[:, 2:])[:, None], (b[:, :2] + b[:, 2:])[None])
     shared = (high - low).clip(0).prod(-1)
     return shared / (a[:, 2:].prod(-1)[:, None] + b[:, 2:].prod(-1)[None] - shared)
 
 
-class MosaicSpec:
-    """Images of 3 x 3 cells with a labelled box in most, and detections around them, all random.
+class RandomData:
+    """Random images of 3 x 3 cells, most with a labelled box, and detections near the boxes.
 
-    Boxes of different cells do not overlap, so that there is one way to match them.
+    Boxes of different cells do not overlap, so that the matching is unique.
     """
 
     def __init__(self, seed: int) -> None:
@@ -77,14 +77,18 @@ class MosaicSpec:
         return truth, results
 
     def matched(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """True positives, scores and classes of our own matching, and the classes of the labels."""
+        """Return true positives, scores and classes of our matching, and classes of the labels."""
         tp, score, predicted, labels = [], [], [], []
         for image in self.truth["images"]:
-            there = [a for a in self.truth["annotations"] if a["image_id"] == image["id"]]
+            labelled = [a for a in self.truth["annotations"] if a["image_id"] == image["id"]]
             found = [r for r in self.results if r["image_id"] == image["id"]]
             found.sort(key=lambda row: -row["score"])
-            a, b = (np.array([r["bbox"] for r in rows]).reshape(-1, 4) for rows in (there, found))
-            classes = [np.array([r["category_id"] for r in rows], int) for rows in (there, found)]
+            a, b = (
+                np.array([r["bbox"] for r in rows]).reshape(-1, 4) for rows in (labelled, found)
+            )
+            classes = [
+                np.array([r["category_id"] for r in rows], int) for rows in (labelled, found)
+            ]
             tp.append(match_detections(box_iou(a, b), *classes))
             score.append(np.array([row["score"] for row in found]))
             labels.append(classes[0])
@@ -94,7 +98,7 @@ class MosaicSpec:
 
 
 def staircase_ap(tp: np.ndarray, labels: int) -> float:
-    """COCO's average precision from true positives [n], the surest first."""
+    """Return COCO's average precision from true positives [n], most confident first."""
     recall, precision = tp.cumsum() / labels, tp.cumsum() / np.arange(1, len(tp) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     steps = np.searchsorted(recall, np.linspace(0, 1, 101))
@@ -102,11 +106,11 @@ def staircase_ap(tp: np.ndarray, labels: int) -> float:
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.package)
-def test_our_ap_differs_by_interpolation_alone(tmp_path: Path, library: Library) -> None:
-    scene = MosaicSpec(seed=0)
-    names = [image["id"] for image in scene.truth["images"]]
-    theirs = coco_figures(*scene.save(tmp_path), names, library).values
-    tp, score, predicted, labels = scene.matched()
+def test_our_ap_differs_only_by_interpolation(tmp_path: Path, library: Library) -> None:
+    data = RandomData(seed=0)
+    names = [image["id"] for image in data.truth["images"]]
+    theirs = coco_metrics(*data.save(tmp_path), names, library).values
+    tp, score, predicted, labels = data.matched()
     order = np.argsort(-score, kind="stable")
     steps = np.array(
         [
@@ -118,76 +122,76 @@ def test_our_ap_differs_by_interpolation_alone(tmp_path: Path, library: Library)
     assert theirs["AP50"] == pytest.approx(steps[0].mean(), abs=1e-9)
     assert theirs["AP75"] == pytest.approx(steps[5].mean(), abs=1e-9)
     ours = ap_per_class(tp, score, predicted, labels).ap
-    # Much, since these curves end early and high: with few detections our last line counts.
+    # The difference is large here, because the curves end at low recall and high precision.
     assert (theirs["AP"], ours.mean()) == pytest.approx((0.35798, 0.42676), abs=1e-5)
     assert (theirs["AP50"], ours[:, 0].mean()) == pytest.approx((0.56428, 0.63299), abs=1e-5)
     assert theirs["APl"] is None  # no box has more than 96 x 96 px
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_libraries_agree(tmp_path: Path, seed: int) -> None:
-    scene = MosaicSpec(seed)
-    files, names = scene.save(tmp_path), [image["id"] for image in scene.truth["images"]]
-    first, second = (coco_figures(*files, names, library) for library in LIBRARIES)
+def test_libraries_agree(tmp_path: Path, seed: int) -> None:
+    data = RandomData(seed)
+    files, names = data.save(tmp_path), [image["id"] for image in data.truth["images"]]
+    first, second = (coco_metrics(*files, names, library) for library in LIBRARIES)
     assert first.values == pytest.approx(second.values, abs=1e-9)
     assert first.library.startswith("faster-coco-eval 1.")
     assert second.library.startswith("pycocotools 2.")
 
 
-def test_only_the_images_validated_count(tmp_path: Path) -> None:
-    scene = MosaicSpec(seed=1)
-    files = scene.save(tmp_path)
-    some = [image["id"] for image in scene.truth["images"][:5]]
-    scene.results = [row for row in scene.results if row["image_id"] in some]
-    files[1].write_text(json.dumps(scene.results))
-    with_others = coco_figures(*files, some, LIBRARIES[0]).values
-    scene.truth["images"] = scene.truth["images"][:5]
-    scene.truth["annotations"] = [a for a in scene.truth["annotations"] if a["image_id"] in some]
-    assert coco_figures(*scene.save(tmp_path), some, LIBRARIES[0]).values == with_others
+def test_only_evaluated_images_count(tmp_path: Path) -> None:
+    data = RandomData(seed=1)
+    files = data.save(tmp_path)
+    some = [image["id"] for image in data.truth["images"][:5]]
+    data.results = [row for row in data.results if row["image_id"] in some]
+    files[1].write_text(json.dumps(data.results))
+    with_others = coco_metrics(*files, some, LIBRARIES[0]).values
+    data.truth["images"] = data.truth["images"][:5]
+    data.truth["annotations"] = [a for a in data.truth["annotations"] if a["image_id"] in some]
+    assert coco_metrics(*data.save(tmp_path), some, LIBRARIES[0]).values == with_others
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.package)
-def test_a_crowd_is_no_false_positive(tmp_path: Path, library: Library) -> None:
-    scene = MosaicSpec(seed=0)
-    scene.truth["images"] = [{"id": "x", "width": 300, "height": 300}]
+def test_detection_in_a_crowd_is_not_a_false_positive(tmp_path: Path, library: Library) -> None:
+    data = RandomData(seed=0)
+    data.truth["images"] = [{"id": "x", "width": 300, "height": 300}]
     base = {"image_id": "x", "category_id": 0}
     cat = {**base, "id": 1, "bbox": [10, 10, 40, 40], "area": 1600, "iscrowd": 0}
     crowd = {**base, "id": 2, "bbox": [100, 100, 200, 200], "area": 40000, "iscrowd": 1}
-    scene.results = [
+    data.results = [
         {**base, "bbox": [120, 120, 50, 50], "score": 0.9},
         {**base, "bbox": [10, 10, 40, 40], "score": 0.8},
     ]
-    scene.truth["annotations"] = [cat]
-    assert coco_figures(*scene.save(tmp_path), ["x"], library).values["AP"] == pytest.approx(0.5)
-    scene.truth["annotations"] = [cat, crowd]
-    assert coco_figures(*scene.save(tmp_path), ["x"], library).values["AP"] == pytest.approx(1)
+    data.truth["annotations"] = [cat]
+    assert coco_metrics(*data.save(tmp_path), ["x"], library).values["AP"] == pytest.approx(0.5)
+    data.truth["annotations"] = [cat, crowd]
+    assert coco_metrics(*data.save(tmp_path), ["x"], library).values["AP"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.package)
 def test_no_detections(tmp_path: Path, library: Library) -> None:
-    scene = MosaicSpec(seed=0)
-    scene.results = []
-    names = [image["id"] for image in scene.truth["images"]]
-    found = coco_figures(*scene.save(tmp_path), names, library).values
+    data = RandomData(seed=0)
+    data.results = []
+    names = [image["id"] for image in data.truth["images"]]
+    found = coco_metrics(*data.save(tmp_path), names, library).values
     assert (found["AP"], found["AR100"], found["APl"]) == (0.0, 0.0, None)
 
 
-def test_ground_truth_of_another_kind(tmp_path: Path) -> None:
-    truth, results = MosaicSpec(seed=0).save(tmp_path)
+def test_invalid_ground_truth_is_refused(tmp_path: Path) -> None:
+    truth, results = RandomData(seed=0).save(tmp_path)
     truth.write_text("[]")
-    with pytest.raises(UserError, match="is no ground truth of COCO"):
-        coco_figures(truth, results, ["image_0"], LIBRARIES[0])
+    with pytest.raises(UserError, match="is not a ground-truth file in COCO's format"):
+        coco_metrics(truth, results, ["image_0"], LIBRARIES[0])
 
 
 def test_results_load_in_pycocotools_unchanged(tmp_path: Path) -> None:
-    scene = MosaicSpec(seed=0)
-    truth, results = scene.save(tmp_path)
+    data = RandomData(seed=0)
+    truth, results = data.save(tmp_path)
     with contextlib.redirect_stdout(io.StringIO()):
         loaded = COCO(str(truth)).loadRes(str(results))
-    assert len(loaded.anns) == len(scene.results)
+    assert len(loaded.anns) == len(data.results)
 
 
-def test_the_faster_library_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faster_library_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     assert installed_library() is LIBRARIES[0]
     monkeypatch.setattr(module, "find_spec", lambda name: name == "pycocotools" or None)
     assert installed_library() is LIBRARIES[1]
@@ -197,11 +201,11 @@ def test_the_faster_library_is_preferred(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_table(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
-    values: dict[str, float | None] = {name: 0.25 for name, _ in FIGURES} | {"APs": None}
+    values: dict[str, float | None] = {name: 0.25 for name, _ in METRICS} | {"APs": None}
     with caplog.at_level(logging.INFO, logger="yolo"):
-        log_coco_figures(CocoMetrics("some library 1.0", values), map50=0.5, map50_95=0.125)
+        log_coco_metrics(CocoMetrics("some library 1.0", values), map50=0.5, map50_95=0.125)
     lines = [line.split() for line in "\n".join(caplog.messages).splitlines() if line]
-    assert lines[0] == ["COCO's", "figures", "by", "some", "library", "1.0", "theirs", "ours"]
+    assert lines[0] == ["COCO", "metrics", "by", "some", "library", "1.0", "COCO", "ours"]
     assert [line[0] for line in lines[1:]] == list(values)
     assert lines[1][-2:] == ["0.2500", "0.1250"]
     assert lines[2][-2:] == ["0.2500", "0.5000"]

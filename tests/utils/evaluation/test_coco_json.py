@@ -13,13 +13,13 @@ from utils.datasets.index import Index
 from utils.datasets.packed_strings import PackedStrings
 from utils.errors import UserError
 from utils.evaluation.coco_json import (
-    CocoNumbers,
+    CocoIds,
     CocoResults,
     category_ids,
+    default_ids,
     image_ids,
-    own_numbers,
-    published_numbers,
-    save_truth,
+    published_ids,
+    save_ground_truth,
 )
 
 IMAGES = ["/x/images/a.jpg", "/x/images/b.jpg"]
@@ -37,40 +37,40 @@ def published(folder: Path, content: object = None) -> Path:
     return file
 
 
-def test_a_published_file_tells_the_numbers(tmp_path: Path) -> None:
-    assert published_numbers(published(tmp_path), ["cat", "dog"], IMAGES) == CocoNumbers(
+def test_ids_of_a_published_file(tmp_path: Path) -> None:
+    assert published_ids(published(tmp_path), ["cat", "dog"], IMAGES) == CocoIds(
         (90, 1), {"/x/images/a.jpg": 10, "/x/images/b.jpg": 11}
     )
 
 
-def test_without_a_file_there_are_own_numbers(tmp_path: Path) -> None:
-    assert published_numbers(None, NAMES, IMAGES) is None
-    assert published_numbers(tmp_path / "nothing.json", NAMES, IMAGES) is None
-    expected = CocoNumbers((0, 1, 2), {"/x/images/a.jpg": "a", "/x/images/b.jpg": "b"})
-    assert own_numbers(NAMES, IMAGES) == expected
+def test_default_ids_without_a_file(tmp_path: Path) -> None:
+    assert published_ids(None, NAMES, IMAGES) is None
+    assert published_ids(tmp_path / "nothing.json", NAMES, IMAGES) is None
+    expected = CocoIds((0, 1, 2), {"/x/images/a.jpg": "a", "/x/images/b.jpg": "b"})
+    assert default_ids(NAMES, IMAGES) == expected
 
 
 @pytest.mark.parametrize(
-    ("names", "images", "strange"),
+    ("names", "images", "unknown"),
     [(["cat", "cow"], IMAGES, "cow"), (["cat"], [*IMAGES, "/x/images/c.jpg"], "/x/images/c.jpg")],
 )
-def test_a_file_of_other_data_is_left_aside(
+def test_file_of_other_data_is_not_used(
     tmp_path: Path,
     names: list[str],
     images: list[str],
-    strange: str,
+    unknown: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
-    assert published_numbers(published(tmp_path), names, images) is None
-    assert f"knows nothing of {strange}: the labels are the ground truth" in caplog.text
+    assert published_ids(published(tmp_path), names, images) is None
+    assert f"does not have {unknown}; using the labels as ground truth" in caplog.text
 
 
 @pytest.mark.parametrize("content", [[1], {"images": [], "categories": []}, {"images": 3}])
-def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: object) -> None:
-    with pytest.raises(UserError, match="is no ground truth of COCO"):
-        published_numbers(published(tmp_path, content), NAMES, IMAGES)
+def test_invalid_file_is_refused(tmp_path: Path, content: object) -> None:
+    with pytest.raises(UserError, match="is not a ground-truth file in COCO's format"):
+        published_ids(published(tmp_path, content), NAMES, IMAGES)
 
 
 def test_ground_truth_from_labels(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_ground_truth_from_labels(tmp_path: Path) -> None:
     )
     region = IgnoreRegions(np.array([[0.5, 0.25, 0.5, 0.5]], np.float32), np.array([0, 0, 1]))
     file = tmp_path / "truth.json"
-    save_truth(index, NAMES, own_numbers(NAMES, IMAGES), region, file)
+    save_ground_truth(index, NAMES, default_ids(NAMES, IMAGES), region, file)
     truth = json.loads(file.read_text())
     assert truth["images"] == [
         {"id": "a", "file_name": "a.jpg", "width": 200, "height": 100},
@@ -104,7 +104,7 @@ def test_ground_truth_from_labels(tmp_path: Path) -> None:
     ]
 
 
-# 100 px high, 200 px wide; letterboxed without scaling to 200 x 200.
+# 100 px high, 200 px wide; letterboxed to 200 x 200 without scaling.
 FRAME = Frame("x/000042.jpg", original=(100, 200), ratio=(1.0, 1.0), pad=(0.0, 50.0))
 FOUND = torch.tensor([[20.0, 70.0, 60.0, 90.0, 0.75, 1.0], [0.0, 50.0, 10.0, 60.0, 0.5, 0.0]])
 
@@ -130,12 +130,12 @@ def test_results_file(tmp_path: Path) -> None:
     assert torch.equal(FOUND, before)
 
 
-def test_no_detections_are_an_empty_list(tmp_path: Path) -> None:
+def test_no_detections_give_an_empty_list(tmp_path: Path) -> None:
     CocoResults([1], {}).save(tmp_path / "results.json")
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
 
-def test_coco_numbers_its_classes_with_gaps() -> None:
+def test_coco_category_ids_have_gaps() -> None:
     numbers = category_ids(load_description("coco128.yaml").names)
     assert (len(numbers), len(set(numbers))) == (80, 80)
     # person, fire hydrant, stop sign, backpack, tv, toothbrush
@@ -143,7 +143,7 @@ def test_coco_numbers_its_classes_with_gaps() -> None:
     assert category_ids(("cat", "dog")) == (0, 1)
 
 
-def test_image_ids_are_of_one_type_and_differ() -> None:
+def test_image_ids_are_unique_and_of_one_type() -> None:
     assert image_ids(["a/000042.jpg", "b/7.png"]) == {"a/000042.jpg": 42, "b/7.png": 7}
     assert image_ids(["a/42.jpg", "a/x_1.jpg"]) == {"a/42.jpg": "42", "a/x_1.jpg": "x_1"}
     assert image_ids(["a/1.jpg", "b/01.jpg"]) == {"a/1.jpg": 1, "b/01.jpg": 2}

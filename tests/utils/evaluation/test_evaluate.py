@@ -15,15 +15,15 @@ from utils.history import fitness
 
 CPU = torch.device("cpu")
 NAMES = ("cat", "dog")
-# A picture of 200 x 100 px (height 100), shrunk to half and padded to a square of 128 px.
+# An image of 200 x 100 px (height 100), scaled by 0.5 and padded to a square of 128 px.
 FRAME = Frame("a/cat.jpg", original=(100, 200), ratio=(0.5, 0.5), pad=(14.0, 39.0))
 # Two objects, in pixels of the network input: centre, size, class.
 CAT = (44.0, 60.0, 20.0, 20.0, 0)
 DOG = (90.0, 70.0, 30.0, 16.0, 1)
 
 
-class Oracle(nn.Module):
-    """Stands for a detector: says what it is told to for each image, as boxes [n, 7]."""
+class FakeDetector(nn.Module):
+    """A detector that returns given boxes [n, 7] for each image."""
 
     def __init__(self, answers: Sequence[Sequence[tuple[float, ...]]]) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ class Oracle(nn.Module):
         return [boxes[boxes[:, 4] > threshold] for boxes in raw[0].float()]
 
 
-class Watch:
-    """An observer that keeps what it sees."""
+class Recorder:
+    """An observer that keeps its batches and detections."""
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
@@ -58,7 +58,7 @@ class Watch:
 
 
 def make_batch(labels: Sequence[Sequence[tuple[float, ...]]], side: int = 128) -> Batch:
-    """Images of 255, with labels given as centre, size in pixels, class."""
+    """White images (255), with labels given as centre and size in pixels, class."""
     rows = [
         (image, label, x / side, y / side, width / side, height / side)
         for image, boxes in enumerate(labels)
@@ -72,12 +72,12 @@ def make_batch(labels: Sequence[Sequence[tuple[float, ...]]], side: int = 128) -
     )
 
 
-def run(model: Oracle, *batches: Batch, **options: Any) -> Evaluation:
+def run(model: FakeDetector, *batches: Batch, **options: Any) -> Evaluation:
     return evaluate(model, batches, names=NAMES, device=CPU, **options)  # type: ignore[arg-type]
 
 
 def regions_of(*images: Sequence[tuple[float, ...]]) -> IgnoreRegions:
-    """Regions given as centre and size in pixels of the network input."""
+    """Ignore regions given as centre and size in pixels of the network input."""
     rows = [
         ((x - 14) / 100, (y - 39) / 50, width / 100, height / 50)
         for image in images
@@ -88,7 +88,7 @@ def regions_of(*images: Sequence[tuple[float, ...]]) -> IgnoreRegions:
 
 
 def test_perfect_detections() -> None:
-    model = Oracle([[(*CAT, 0.9), (*DOG, 0.8)], [(*DOG, 0.7)]])
+    model = FakeDetector([[(*CAT, 0.9), (*DOG, 0.8)], [(*DOG, 0.7)]])
     result = run(model, make_batch([[CAT, DOG], [DOG]]))
     assert (result.precision, result.recall) == (1.0, 1.0)
     assert (result.map50, result.map50_95) == pytest.approx((0.995, 0.995))
@@ -103,16 +103,16 @@ def test_perfect_detections() -> None:
     assert all(value >= 0 for value in result.speed_ms)
 
 
-def test_boxes_are_compared_in_the_original_picture_clipped() -> None:
-    # The cat's label ends at the picture's left edge (x = 14 in the input); the detection reaches
-    # 10 px into the padding, which is no part of the picture.
+def test_boxes_are_compared_in_original_pixels_after_clipping() -> None:
+    # The cat's label ends at the left edge of the image (x = 14 in the input); the detection
+    # extends 10 px into the padding, which is not part of the image.
     label = (24.0, 60.0, 20.0, 20.0, 0)
     detection = (19.0, 60.0, 30.0, 20.0, 0, 0.9)
-    assert run(Oracle([[detection]]), make_batch([[label]])).map50_95 == pytest.approx(0.995)
+    assert run(FakeDetector([[detection]]), make_batch([[label]])).map50_95 == pytest.approx(0.995)
 
 
-def test_wrong_class_counts_only_as_single_class() -> None:
-    model, batch = Oracle([[(*CAT[:4], 1, 0.9)]]), make_batch([[CAT]])
+def test_class_is_ignored_with_single_class() -> None:
+    model, batch = FakeDetector([[(*CAT[:4], 1, 0.9)]]), make_batch([[CAT]])
     assert run(model, batch).map50 == 0.0
     result = run(model, batch, settings=EvalSettings(single_class=True))
     assert result.map50 == pytest.approx(0.995)
@@ -124,13 +124,13 @@ def test_wrong_class_counts_only_as_single_class() -> None:
 @pytest.mark.parametrize(
     ("x", "wrong"),
     [
-        (90.0, 0),  # all of the detection lies in the region
-        (78.0, 0),  # 16 of its 30 pixels
-        (76.0, 1),  # 14 of them
+        (90.0, 0),  # the detection is entirely inside the region
+        (78.0, 0),  # 16 of its 30 pixels are inside
+        (76.0, 1),  # 14 of its 30 pixels are inside
     ],
 )
-def test_detections_in_ignore_regions_are_neither_right_nor_wrong(x: float, wrong: int) -> None:
-    model = Oracle([[(*CAT, 0.8), (x, *DOG[1:], 0.9)]])
+def test_detections_in_ignore_regions_are_ignored(x: float, wrong: int) -> None:
+    model = FakeDetector([[(*CAT, 0.8), (x, *DOG[1:], 0.9)]])
     settings = EvalSettings(ignore=regions_of([(94.0, 70.0, 34.0, 36.0)]))
     batch = make_batch([[CAT, (30.0, 50.0, 8.0, 8.0, 1)]])
     result = run(model, batch, settings=settings)
@@ -139,14 +139,14 @@ def test_detections_in_ignore_regions_are_neither_right_nor_wrong(x: float, wron
 
 
 def test_true_positives_in_ignore_regions_count() -> None:
-    model, batch = Oracle([[(*DOG, 0.9)], [(*CAT, 0.8)]]), make_batch([[DOG], [CAT]])
+    model, batch = FakeDetector([[(*DOG, 0.9)], [(*CAT, 0.8)]]), make_batch([[DOG], [CAT]])
     everywhere = [(64.0, 64.0, 100.0, 50.0)]
     settings = EvalSettings(ignore=regions_of(everywhere, everywhere))
     assert run(model, batch, settings=settings).map50_95 == run(model, batch).map50_95 > 0.99
 
 
-def test_regions_belong_to_images_not_to_places_in_the_batch() -> None:
-    model, batch = Oracle([[(*CAT, 0.9)], [(*CAT, 0.9)]]), make_batch([[DOG], [DOG]])
+def test_ignore_regions_follow_image_indices() -> None:
+    model, batch = FakeDetector([[(*CAT, 0.9)], [(*CAT, 0.9)]]), make_batch([[DOG], [DOG]])
     batch = batch._replace(indices=torch.tensor([2, 0]))
     settings = EvalSettings(ignore=regions_of([], [], [(44.0, 60.0, 20.0, 20.0)]))
     assert run(model, batch, settings=settings).confusion[0].tolist() == [0, 0, 1]
@@ -157,48 +157,48 @@ def test_regions_belong_to_images_not_to_places_in_the_batch() -> None:
 @pytest.mark.parametrize(
     ("answers", "labels"),
     [
-        ([[]], [[]]),  # nothing there, nothing found
-        ([[]], [[CAT]]),  # nothing found
-        ([[(*CAT, 0.9)]], [[]]),  # nothing there
+        ([[]], [[]]),  # no label, no detection
+        ([[]], [[CAT]]),  # no detection
+        ([[(*CAT, 0.9)]], [[]]),  # no label
     ],
 )
-def test_empty_sides_give_zeros_without_a_warning(
+def test_missing_labels_or_detections_give_zeros_without_a_warning(
     answers: list[list[tuple[float, ...]]], labels: list[list[tuple[float, ...]]]
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = run(Oracle(answers), make_batch(labels))
+        result = run(FakeDetector(answers), make_batch(labels))
     metrics = (result.precision, result.recall, result.map50, result.map50_95)
     assert metrics == (0.0, 0.0, 0.0, 0.0)
     assert result.instances == len(labels[0])
 
 
 def test_no_batches_give_zeros() -> None:
-    result = run(Oracle([]))
+    result = run(FakeDetector([]))
     assert (result.images, result.map50, result.speed_ms) == (0, 0.0, (0.0, 0.0, 0.0))
     assert result.classes == ()
 
 
-def test_images_are_scaled_to_one() -> None:
-    model = Oracle([[]])
+def test_images_are_scaled_to_0_to_1() -> None:
+    model = FakeDetector([[]])
     run(model, make_batch([[CAT]]))
     assert model.inputs[0].dtype == torch.float32
     assert model.inputs[0].unique().tolist() == [1.0]
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_mode_is_eval_meanwhile_and_restored(training: bool) -> None:
-    model = Oracle([[]])
+def test_eval_mode_is_set_and_restored(training: bool) -> None:
+    model = FakeDetector([[]])
     model.train(training)
     run(model, make_batch([[CAT]]))
     assert (model.modes, model.training) == ([False], training)
 
 
-def test_the_mode_is_restored_after_an_error() -> None:
+def test_mode_is_restored_after_an_error() -> None:
     def fail(*_: object) -> None:
         raise RuntimeError
 
-    model = Oracle([[]])
+    model = FakeDetector([[]])
     with pytest.raises(RuntimeError):
         run(model, make_batch([[CAT]]), observers=[fail])
     assert model.training
@@ -212,41 +212,41 @@ def test_losses_are_means_over_batches() -> None:
         return DetectionLosses(torch.tensor(0.0), *map(torch.tensor, next(values)))
 
     batch = make_batch([[CAT]])
-    assert run(Oracle([[]]), batch, batch, loss=loss).losses == (2.0, 4.0, 4.0)
+    assert run(FakeDetector([[]]), batch, batch, loss=loss).losses == (2.0, 4.0, 4.0)
 
 
-def test_observers_see_detections_in_input_pixels_best_first() -> None:
-    watch = Watch()
+def test_observers_get_detections_in_input_pixels_best_first() -> None:
+    recorder = Recorder()
     batch = make_batch([[CAT], [DOG]])
-    run(Oracle([[(*CAT, 0.5), (*DOG, 0.75)], []]), batch, observers=[watch])
-    assert watch.batches[0] is batch
-    detections = watch.detections[0]
+    run(FakeDetector([[(*CAT, 0.5), (*DOG, 0.75)], []]), batch, observers=[recorder])
+    assert recorder.batches[0] is batch
+    detections = recorder.detections[0]
     assert detections[0].tolist() == [[75, 62, 105, 78, 0.75, 1], [34, 50, 54, 70, 0.5, 0]]
     assert detections[1].shape == (0, 6)
 
 
-def test_settings_reach_the_suppression() -> None:
-    model = Oracle([[(*CAT, 0.9), (*DOG, 0.3)]])
-    watch = Watch()
+def test_settings_are_used_by_nms() -> None:
+    model = FakeDetector([[(*CAT, 0.9), (*DOG, 0.3)]])
+    recorder = Recorder()
     batch = make_batch([[CAT]])
     for settings in (EvalSettings(), EvalSettings(conf_thres=0.5), EvalSettings(max_det=1)):
-        run(model, batch, settings=settings, observers=[watch])
-    assert [len(found[0]) for found in watch.detections] == [2, 1, 1]
+        run(model, batch, settings=settings, observers=[recorder])
+    assert [len(found[0]) for found in recorder.detections] == [2, 1, 1]
 
 
 def test_bf16_is_used_for_the_forward_pass_only() -> None:
-    class Product(Oracle):
+    class Product(FakeDetector):
         def forward(self, images: Tensor) -> list[Tensor]:
             self.product = torch.ones(1, 1) @ torch.ones(1, 1)
             return [raw.bfloat16() for raw in super().forward(images)]
 
     model = Product([[(*CAT, 0.9)]])
-    watch = Watch()
-    run(model, make_batch([[CAT]]), settings=EvalSettings(precision="bf16"), observers=[watch])
+    recorder = Recorder()
+    run(model, make_batch([[CAT]]), settings=EvalSettings(precision="bf16"), observers=[recorder])
     assert model.product.dtype == torch.bfloat16
-    assert watch.detections[0][0].dtype == torch.float32
+    assert recorder.detections[0][0].dtype == torch.float32
 
 
-def test_to_original_undoes_the_letterbox() -> None:
+def test_to_original_reverts_the_letterbox() -> None:
     found = torch.tensor([[34.0, 50.0, 54.0, 70.0, 0.5, 1.0]])
     assert to_original(found, FRAME).tolist() == [[40, 22, 80, 62, 0.5, 1]]

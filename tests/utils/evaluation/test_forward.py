@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 class Small(nn.Module):
-    """Two levels, of the mean colours of 8 x 8 and 16 x 16 pixels."""
+    """A model with two levels; features are mean colours of 8 x 8 and 16 x 16 pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Small(nn.Module):
 
 
 def make_batch(count: int) -> Batch:
-    """Random images of 32 x 48 px, the third of them without a target, each with a region."""
+    """Random images of 32 x 48 px, each with a region; the third one has no target."""
     generator = torch.Generator().manual_seed(1)
     targets = [
         (image, label, x, 0.5, 0.2, 0.3)
@@ -58,13 +58,13 @@ def make_forward(model: Small, **options: Any) -> Forward:
     return Forward(model, CPU, **{"precision": "fp32", "threshold": 0.0, **options})  # type: ignore[arg-type]
 
 
-def test_parts_of_a_batch_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_give_the_results_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Small()
     gains = LossGains(box=0.05, obj=1.0, cls=0.5)
     loss = DetectionLoss(ShapeRatioAssigner(model.head.anchors, 4.0), gains, 2, (4.0, 1.0))
     forward = make_forward(model, loss=loss)
     whole = forward(make_batch(5))
-    monkeypatch.setattr(module, "PIXELS_AT_ONCE", 2 * 32 * 48)
+    monkeypatch.setattr(module, "CPU_CHUNK_PIXELS", 2 * 32 * 48)
     parts = forward(make_batch(5))
     assert model.seen == [5, 2, 2, 1]
     for one, other in zip(parts.boxes, whole.boxes, strict=True):
@@ -74,26 +74,26 @@ def test_parts_of_a_batch_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(parts.losses, whole.losses)
 
 
-def test_without_a_loss_there_are_zeros() -> None:
+def test_losses_are_zero_without_a_loss() -> None:
     assert make_forward(Small())(make_batch(3)).losses.tolist() == [0, 0, 0]
 
 
-def test_an_image_is_taken_however_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIXELS_AT_ONCE", 1)
+def test_chunk_has_at_least_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CPU_CHUNK_PIXELS", 1)
     model = Small()
     found = make_forward(model, threshold=1.0)(make_batch(2))
     assert model.seen == [1, 1]
     assert [len(boxes) for boxes in found.boxes] == [0, 0]
 
 
-def test_low_precision_changes_the_maps_but_not_the_boxes_type() -> None:
+def test_boxes_are_float32_in_low_precision() -> None:
     model = Small()
     (boxes,) = make_forward(model, precision="bf16")(make_batch(1)).boxes
     assert model.made == [torch.bfloat16]
     assert boxes.dtype == torch.float32
 
 
-def test_only_what_is_inside_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopwatch_counts_only_time_inside_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([1.0, 1.5, 10.0, 12.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(readings))
     watch = Stopwatch(torch.device("cpu"))

@@ -6,9 +6,9 @@ from utils.evaluation.metrics import (
     ConfusionMatrix,
     ap_per_class,
     average_precision,
+    fraction_inside,
     greedy_pairs,
     match_detections,
-    share_inside,
     smooth,
 )
 from utils.history import fitness
@@ -17,44 +17,44 @@ NONE = np.zeros(0, dtype=int)
 
 
 def matched(iou: list[list[float]], labels: list[int], detections: list[int]) -> list[int]:
-    """At how many of the ten thresholds each detection is a true positive."""
+    """Return at how many of the ten thresholds each detection is a true positive."""
     tp = match_detections(np.array(iou), np.array(labels), np.array(detections))
     assert tp.shape == (len(detections), 10)
     return tp.sum(1).tolist()
 
 
-def test_a_detection_is_right_up_to_its_iou() -> None:
+def test_detection_is_a_true_positive_up_to_its_iou() -> None:
     # 0.5, 0.55, 0.6, 0.65, 0.7 are reached by 0.72; 0.95 by 0.96; 0.49 reaches none.
     assert matched([[0.72, 0, 0], [0, 0.96, 0], [0, 0, 0.49]], [0, 0, 0], [0, 0, 0]) == [5, 10, 0]
 
 
-def test_the_class_must_agree() -> None:
+def test_class_must_match() -> None:
     assert matched([[0.9, 0.8]], [3], [2, 3]) == [0, 7]
 
 
-def test_a_label_is_found_once_by_the_most_confident() -> None:
-    # The second detection lies better, and counts where the first does not reach the threshold:
+def test_label_matches_only_the_most_confident_detection() -> None:
+    # The second detection has a higher IoU and matches where the first is below the threshold:
     # at 0.65, 0.7, 0.75 and 0.8.
     assert matched([[0.62, 0.81]], [0], [0, 0]) == [3, 4]
 
 
-def test_a_detection_finds_only_the_label_it_overlaps_best() -> None:
-    # Both detections lie best over the first label; the second label stays unfound.
+def test_detection_matches_only_the_label_of_highest_iou() -> None:
+    # Both detections have the highest IoU with the first label; the second label is missed.
     assert matched([[0.9, 0.8], [0.0, 0.7]], [0, 0], [0, 0]) == [9, 0]
 
 
-def test_matching_nothing() -> None:
+def test_matching_without_labels_or_detections() -> None:
     assert (
         match_detections(np.zeros((0, 3)), NONE, np.array([0, 0, 0])).tolist() == [[False] * 10] * 3
     )
     assert match_detections(np.zeros((2, 0)), np.array([0, 0]), NONE).shape == (0, 10)
 
 
-def test_matching_equals_asking_one_detection_after_the_other() -> None:
-    generator = np.random.default_rng(0)
+def test_matching_equals_a_loop_over_detections() -> None:
+    rng = np.random.default_rng(0)
     for _ in range(20):
-        iou = generator.random((6, 9))
-        labels, detections = generator.integers(0, 2, 6), generator.integers(0, 2, 9)
+        iou = rng.random((6, 9))
+        labels, detections = rng.integers(0, 2, 6), rng.integers(0, 2, 9)
         expected = np.zeros((9, 10), bool)
         for column, threshold in enumerate(np.linspace(0.5, 0.95, 10)):
             found = set()
@@ -79,7 +79,7 @@ def test_metrics_equal_the_reference() -> None:
 
 
 def test_perfect_detections() -> None:
-    # Class 4 has two labels, both found; class 7 has one, found; nothing else is detected.
+    # Class 4 has two labels, class 7 has one; all are detected and nothing else.
     result = ap_per_class(
         np.ones((3, 10), bool), np.array([0.9, 0.8, 0.7]), np.array([4, 7, 4]), np.array([4, 4, 7])
     )
@@ -93,7 +93,7 @@ def test_perfect_detections() -> None:
     assert result.fp.tolist() == [0, 0]
 
 
-def test_a_class_that_is_never_detected_counts_as_zero() -> None:
+def test_undetected_class_has_zero_metrics() -> None:
     result = ap_per_class(np.ones((1, 10), bool), np.array([0.9]), np.array([0]), np.array([0, 1]))
     assert result.ap[1].tolist() == [0] * 10
     assert result.recall.tolist() == [1, 0]
@@ -107,14 +107,14 @@ def test_no_labels() -> None:
     assert result.curves.f1.shape == (0, 1000)
 
 
-def test_names_go_with_the_curves() -> None:
+def test_curves_have_class_names() -> None:
     tp = np.ones((1, 10), bool)
     result = ap_per_class(tp, np.array([0.9]), np.array([2]), np.array([2]), ("a", "b", "c"))
     assert result.curves.names == ("c",)
 
 
 def test_average_precision_is_the_area() -> None:
-    # Precision 1 up to recall 0.5, from there a straight line down to 0 at recall 1.
+    # Precision is 1 up to recall 0.5, then falls linearly to 0 at recall 1.
     assert average_precision(np.array([0, 0.5, 1]), np.array([1, 1, 0])) == pytest.approx(0.75)
 
 
@@ -128,8 +128,8 @@ def test_smoothing_averages_a_tenth_of_the_curve() -> None:
 
 
 def test_confusion_matrix() -> None:
-    # Labels 0, 1, 1; detections: 0 on label 0; 0 on the first label 1; 1 on nothing; and one that
-    # is not confident enough on the second label 1, which is missed.
+    # Labels of classes 0, 1, 1. Detections: class 0 on the first label, class 0 on the second,
+    # class 1 on no label, and one below the confidence threshold on the third, which is missed.
     confusion = ConfusionMatrix(2)
     iou = np.array([[0.9, 0, 0, 0], [0, 0.6, 0.44, 0], [0, 0, 0, 0.9]])
     confusion.update(
@@ -142,7 +142,7 @@ def test_confusion_matrix() -> None:
     ]
 
 
-def test_confusion_counts_repeated_cells_and_lonely_sides() -> None:
+def test_confusion_matrix_without_labels_or_detections() -> None:
     confusion = ConfusionMatrix(1)
     confusion.update(np.zeros((0, 2)), NONE, np.array([0, 0]), np.array([0.9, 0.9]))
     confusion.update(np.zeros((3, 0)), np.array([0, 0, 0]), NONE, np.zeros(0))
@@ -154,14 +154,14 @@ def test_fitness_weighs_map50_95() -> None:
     assert fitness(0.5, 0.3) == pytest.approx(0.32)
 
 
-def test_share_inside_is_that_of_the_region_that_holds_most() -> None:
+def test_fraction_inside_is_the_maximum_over_regions() -> None:
     boxes = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30], [5, 5, 5, 9]])
     regions = np.array([[0.0, 0, 5, 10], [4, 0, 10, 10]])
-    assert share_inside(boxes, regions).tolist() == [0.6, 0, 0]
-    assert share_inside(boxes, regions[:0]).tolist() == [0, 0, 0]
+    assert fraction_inside(boxes, regions).tolist() == [0.6, 0, 0]
+    assert fraction_inside(boxes, regions[:0]).tolist() == [0, 0, 0]
 
 
-def test_greedy_pairs_take_the_candidates_in_order() -> None:
+def test_greedy_pairs_follow_the_order_of_candidates() -> None:
     rows, columns = np.array([0, 1, 1, 0, 2, 2]), np.array([5, 5, 6, 7, 6, 9])
     pairs = greedy_pairs(rows, columns)
     assert sorted(zip(pairs.rows, pairs.columns, strict=True)) == [(0, 5), (1, 6), (2, 9)]

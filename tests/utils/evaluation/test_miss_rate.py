@@ -9,9 +9,9 @@ import pytest
 from tests.paths import DATASETS, GOLDENS, requires_shared
 from utils.evaluation.citypersons_files import (
     PedestrianDetections,
-    PedestrianTruth,
+    PedestrianGroundTruth,
     read_detections,
-    read_truth,
+    read_ground_truth,
 )
 from utils.evaluation.miss_rate import SUBSETS, MissRate, Subset, miss_rates, percentages
 
@@ -25,9 +25,9 @@ class Person(NamedTuple):
     ignore: bool = False
 
 
-def truth_of(images: Sequence[Sequence[Person]]) -> PedestrianTruth:
+def truth_of(images: Sequence[Sequence[Person]]) -> PedestrianGroundTruth:
     people = [(i, person) for i, image in enumerate(images) for person in image]
-    return PedestrianTruth(
+    return PedestrianGroundTruth(
         path=Path("gt.json"),
         image_ids=np.arange(1, len(images) + 1),
         image_names=tuple(f"{i}.png" for i in range(len(images))),
@@ -48,7 +48,7 @@ def found_of(images: Sequence[Sequence[tuple[Box, float]]]) -> PedestrianDetecti
     )
 
 
-def judge(
+def evaluate(
     people: Sequence[Sequence[Person]], found: Sequence[Sequence[tuple[Box, float]]]
 ) -> MissRate:
     (rate,) = miss_rates(truth_of(people), found_of(found), REASONABLE)
@@ -65,9 +65,9 @@ AWAY = (500.0, 100.0, 40.0, 100.0)
 
 
 @requires_shared
-def test_the_benchmarks_own_figures() -> None:
+def test_results_equal_the_benchmarks() -> None:
     golden = json.loads((GOLDENS / "citypersons_mr_a.json").read_text())
-    truth = read_truth(DATASETS / "citypersons" / "val_gt.json")
+    truth = read_ground_truth(DATASETS / "citypersons" / "val_gt.json")
     rates = miss_rates(truth, read_detections(GOLDENS / golden["detections"], truth))
     found = percentages(rates)
     expected = golden["log_average_miss_rate_percent"]
@@ -77,33 +77,31 @@ def test_the_benchmarks_own_figures() -> None:
     assert [rate.pedestrians for rate in rates] == [1579, 351, 735, 2875]
 
 
-def test_what_is_found_first_and_what_is_not_there() -> None:
+def test_curve_and_log_average() -> None:
     people = [[Person(TALL), Person(OTHER)], [Person(TALL)], [], []]
     found = [[(TALL, 0.9), (OTHER, 0.3)], [(AWAY, 0.5)], [(AWAY, 0.2)], []]
-    rate = judge(people, found)
+    rate = evaluate(people, found)
     assert rate.pedestrians == 3
     assert rate.fppi.tolist() == [0, 0, 0.25, 0.5]
     assert rate.missed.tolist() == pytest.approx([1, 2 / 3, 1 / 3, 1 / 3])
-    # Up to 0.1778 false positives per image two of three are missed, from 0.3162 on one.
+    # Two of three are missed up to 0.1778 false positives per image, one from 0.3162 on.
     assert rate.log_average == pytest.approx((2 / 3) ** (6 / 9) * (1 / 3) ** (3 / 9))
 
 
-def test_a_curve_that_starts_too_late_misses_all_before() -> None:
-    # With two images the first false positive is one in two images.
-    rate = judge([[Person(TALL), Person(OTHER)], []], [[(AWAY, 0.9), (TALL, 0.5)], []])
+def test_miss_rate_is_1_below_the_first_point_of_the_curve() -> None:
+    # With two images, the first false positive is 0.5 per image.
+    rate = evaluate([[Person(TALL), Person(OTHER)], []], [[(AWAY, 0.9), (TALL, 0.5)], []])
     assert corners(rate) == [(0, 1), (0.5, 0.5), (0.5, 0.5)]
     assert rate.log_average == pytest.approx(0.5 ** (2 / 9))
 
 
 @pytest.mark.parametrize(("found", "expected"), [([[]], 1.0), ([[(TALL, 0.9)]], 0.0)])
-def test_nothing_and_everything_found(
-    found: list[list[tuple[Box, float]]], expected: float
-) -> None:
-    assert judge([[Person(TALL)]], found).log_average == expected
+def test_none_or_all_detected(found: list[list[tuple[Box, float]]], expected: float) -> None:
+    assert evaluate([[Person(TALL)]], found).log_average == expected
 
 
-def test_no_pedestrian_is_no_figure() -> None:
-    rate = judge([[Person(TALL, ignore=True)]], [[(AWAY, 0.9)]])
+def test_no_pedestrian_gives_no_miss_rate() -> None:
+    rate = evaluate([[Person(TALL, ignore=True)]], [[(AWAY, 0.9)]])
     assert percentages([rate]) == {"Reasonable": None}
     assert corners(rate) == [(0, 1), (1, 1)]
 
@@ -115,67 +113,71 @@ HALF_OUTSIDE = (121.0, 100.0, 40.0, 100.0)
 @pytest.mark.parametrize(
     ("box", "false_positives"),
     [
-        (SMALL_INSIDE, 0),  # IoU 0.3, but all of it is inside
-        ((120.0, 100.0, 40.0, 100.0), 0),  # exactly half of it is
+        (SMALL_INSIDE, 0),  # IoU 0.3, but entirely inside
+        ((120.0, 100.0, 40.0, 100.0), 0),  # exactly half inside
         (HALF_OUTSIDE, 1),
     ],
 )
 @pytest.mark.parametrize("why", [{"ignore": True}, {"visibility": 0.64}])
-def test_what_lies_in_an_ignored_box_is_excused(
+def test_detection_in_an_ignored_box_is_ignored(
     box: Box, false_positives: int, why: dict[str, float]
 ) -> None:
-    rate = judge([[Person(TALL, **why), Person(OTHER)]], [[(box, 0.9)]])  # type: ignore[arg-type]
+    rate = evaluate([[Person(TALL, **why), Person(OTHER)]], [[(box, 0.9)]])  # type: ignore[arg-type]
     assert rate.pedestrians == 1
     assert rate.fppi[-1] == false_positives
 
 
-def test_an_ignored_box_excuses_any_number() -> None:
+def test_ignored_box_matches_any_number_of_detections() -> None:
     found = [[(TALL, 0.9), (SMALL_INSIDE, 0.8), (TALL, 0.7)]]
-    assert judge([[Person(TALL, ignore=True), Person(OTHER)]], found).fppi[-1] == 0
+    assert evaluate([[Person(TALL, ignore=True), Person(OTHER)]], found).fppi[-1] == 0
 
 
-def test_a_pedestrian_comes_before_an_ignored_box() -> None:
+def test_pedestrian_has_priority_over_ignored_box() -> None:
     people = [[Person(TALL, ignore=True), Person((110.0, 100.0, 40.0, 100.0))]]
-    assert judge(people, [[(TALL, 0.9)]]).missed[-1] == 0
+    assert evaluate(people, [[(TALL, 0.9)]]).missed[-1] == 0
 
 
-def test_each_pedestrian_is_found_once_by_the_surest() -> None:
+def test_pedestrian_matches_only_the_most_confident_detection() -> None:
     shifted = (104.0, 100.0, 40.0, 100.0)
-    rate = judge([[Person(TALL)]], [[(TALL, 0.5), (shifted, 0.9)]])
+    rate = evaluate([[Person(TALL)]], [[(TALL, 0.5), (shifted, 0.9)]])
     assert corners(rate) == [(0, 1), (0, 0), (1, 0)]
 
 
-def test_a_detection_takes_the_next_best_that_is_free() -> None:
-    # Both overlap the left one more, the less sure one the right one still enough.
+def test_detection_matches_the_best_unmatched_pedestrian() -> None:
+    # Both have the highest IoU with the left one; the less confident one gets the right one.
     left, right = Person((100.0, 100.0, 40.0, 100.0)), Person((112.0, 100.0, 40.0, 100.0))
     found = [[((100.0, 100.0, 40.0, 100.0), 0.9), ((104.0, 100.0, 40.0, 100.0), 0.8)]]
-    assert corners(judge([[left, right]], found)) == [(0, 1), (0, 0.5), (0, 0), (0, 0)]
+    assert corners(evaluate([[left, right]], found)) == [(0, 1), (0, 0.5), (0, 0), (0, 0)]
 
 
 @pytest.mark.parametrize(
     ("height", "false_positives"), [(39.9, 0), (40.0, 1), (93.7, 1), (93.75, 0)]
 )
-def test_detections_of_other_heights_do_not_count(height: float, false_positives: int) -> None:
+def test_detections_outside_the_height_limits_are_ignored(
+    height: float, false_positives: int
+) -> None:
     small = Subset("small", (50, 75), (0, 1))
     found = found_of([[((0.0, 0.0, 20.0, height), 0.5)]])
     (rate,) = miss_rates(truth_of([[Person((100.0, 100.0, 20.0, 60.0))]]), found, [small])
     assert rate.fppi[-1] == false_positives
 
 
-def test_limits_are_inclusive() -> None:
+def test_subset_limits_are_inclusive() -> None:
     people = [[Person((0.0, 0.0, 30.0, 50.0), 0.65), Person((0.0, 0.0, 30.0, 75.0), 0.65)]]
     rates = miss_rates(truth_of(people), found_of([[]]))
     assert [rate.pedestrians for rate in rates] == [2, 2, 2, 2]
 
 
-def test_the_surest_thousand_of_an_image_count() -> None:
+def test_only_the_1000_most_confident_detections_of_an_image_count() -> None:
     found = [[(AWAY, 0.5)] * 1000 + [(TALL, 0.4)], [(TALL, 0.4)]]
-    rate = judge([[Person(TALL)], [Person(TALL)]], found)
+    rate = evaluate([[Person(TALL)], [Person(TALL)]], found)
     assert (rate.fppi[-1], rate.missed[-1]) == (500, 0.5)
 
 
-def naive_curve(truth: PedestrianTruth, found: PedestrianDetections, subset: Subset) -> list[bool]:
-    """Right or wrong for each detection that counts, the surest first, in plain loops."""
+def naive_curve(
+    truth: PedestrianGroundTruth, found: PedestrianDetections, subset: Subset
+) -> list[bool]:
+    """Return in plain loops which counted detections are true positives, most confident first."""
     verdicts: list[bool] = []
     taken: set[int] = set()
     ignored = {
@@ -189,28 +191,28 @@ def naive_curve(truth: PedestrianTruth, found: PedestrianDetections, subset: Sub
         x, y, width, height = found.boxes[d]
         if not subset.heights[0] / 1.25 <= height < subset.heights[1] * 1.25:
             continue
-        best, chosen, excused = 0.5, -1, False
+        best, chosen, neutral = 0.5, -1, False
         for i in np.flatnonzero(truth.image == found.image[d]).tolist():
             a, b, c, e = truth.boxes[i]
             shared = max(min(x + width, a + c) - max(x, a), 0)
             shared *= max(min(y + height, b + e) - max(y, b), 0)
             if i in ignored:
-                excused |= shared >= 0.5 * width * height
+                neutral |= shared >= 0.5 * width * height
             elif i not in taken and shared / (width * height + c * e - shared) >= best:
                 best, chosen = shared / (width * height + c * e - shared), i
-        if chosen >= 0 or not excused:
+        if chosen >= 0 or not neutral:
             verdicts.append(chosen >= 0)
         taken.add(chosen)
     return verdicts
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_arrays_do_what_plain_loops_do(seed: int) -> None:
+def test_result_equals_plain_loops(seed: int) -> None:
     rng = np.random.default_rng(seed)
     people = [
         [
-            Person((*rng.integers(0, 60, 2), *rng.integers(20, 90, 2)), rng.random(), bool(dice))
-            for dice in rng.random(8) < 0.2
+            Person((*rng.integers(0, 60, 2), *rng.integers(20, 90, 2)), rng.random(), bool(ignore))
+            for ignore in rng.random(8) < 0.2
         ]
         for _ in range(5)
     ]
@@ -220,7 +222,7 @@ def test_arrays_do_what_plain_loops_do(seed: int) -> None:
     found = PedestrianDetections(truth.image[of], boxes, rng.permutation(200) / 200)
     for subset, rate in zip(SUBSETS, miss_rates(truth, found), strict=True):
         verdicts = np.array(naive_curve(truth, found, subset))
-        assert verdicts.any(), "a case that shows nothing"
+        assert verdicts.any(), "no true positives; the test proves nothing"
         assert len(rate.fppi) == verdicts.sum() + 2
         assert rate.fppi[1:-1].tolist() == ((~verdicts).cumsum()[verdicts] / 5).tolist()
         assert rate.fppi[-1] == (~verdicts).sum() / 5

@@ -17,7 +17,7 @@ from utils.evaluation.report import (
     save_plots,
 )
 
-# 100 px high, 200 px wide; letterboxed without scaling to 200 x 200.
+# 100 px high, 200 px wide; letterboxed to 200 x 200 without scaling.
 FRAME = Frame("images/000000000042.jpg", original=(100, 200), ratio=(1.0, 1.0), pad=(0.0, 50.0))
 FOUND = torch.tensor([[20.0, 70.0, 60.0, 90.0, 0.75, 1.0]])
 
@@ -90,9 +90,7 @@ def test_metrics_file(evaluation: Evaluation, tmp_path: Path) -> None:
     }
 
 
-def test_metrics_of_benchmarks_stand_in_the_same_file(
-    evaluation: Evaluation, tmp_path: Path
-) -> None:
+def test_metrics_of_benchmarks_are_in_the_same_file(evaluation: Evaluation, tmp_path: Path) -> None:
     save_metrics(evaluation, tmp_path / "metrics.json", {"coco": {"AP": 0.5}})
     record = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert (record["map50"], record["coco"]) == (1.0, {"AP": 0.5})
@@ -120,7 +118,7 @@ def test_label_files(tmp_path: Path, with_confidence: bool, line: str) -> None:
     assert (tmp_path / "labels" / "a.txt").read_text() == line
 
 
-def test_three_batches_are_pictured(tmp_path: Path) -> None:
+def test_three_batches_are_plotted(tmp_path: Path) -> None:
     draw = BatchPlots(tmp_path, ("cat", "dog"))
     for _ in range(4):
         draw(make_batch("a.jpg"), [FOUND])

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.files.atomic_write import clear_parts, copy_replacing, link_replacing, write_replacing
+from utils.files.atomic_write import atomic_copy, atomic_link, atomic_write, remove_temporary_files
 
 
-def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_file_is_replaced_completely_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x.npz"
 
     def succeed(part: Path) -> None:
@@ -23,23 +23,23 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         part.write_text("half")
         raise KeyboardInterrupt
 
-    write_replacing(target, succeed)
+    atomic_write(target, succeed)
     with pytest.raises(KeyboardInterrupt):
-        write_replacing(target, fail)
+        atomic_write(target, fail)
     assert target.read_text() == "first"
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
+def test_new_file_has_the_default_permissions(tmp_path: Path) -> None:
     plain, target = tmp_path / "plain", tmp_path / "target"
     plain.touch()
-    write_replacing(target, Path.touch)
+    atomic_write(target, Path.touch)
     assert target.stat().st_mode == plain.stat().st_mode
 
 
-@pytest.mark.parametrize("replacing", [copy_replacing, link_replacing])
+@pytest.mark.parametrize("replacing", [atomic_copy, atomic_link])
 @pytest.mark.parametrize("links", [True, False])
-def test_a_copy_takes_the_place_of_what_was_there(
+def test_copy_and_link_replace_the_target(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     replacing: Callable[[Path, Path], None],
@@ -56,14 +56,14 @@ def test_a_copy_takes_the_place_of_what_was_there(
     replacing(source, target)
     assert target.read_text() == "new"
     assert sorted(tmp_path.iterdir()) == [source, target]
-    write_replacing(source, Path.touch)
-    assert target.read_text() == "new"  # a file is replaced, never written into
+    atomic_write(source, Path.touch)
+    assert target.read_text() == "new"  # files are replaced, not overwritten
 
 
-def test_a_copy_is_a_file_of_its_own(tmp_path: Path) -> None:
+def test_copy_is_independent_of_the_source(tmp_path: Path) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_text("mine")
-    copy_replacing(source, target)
+    atomic_copy(source, target)
     target.write_text("yours")
     assert source.read_text() == "mine"
 
@@ -75,16 +75,16 @@ def write_new(part: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (errno.ENOSPC, "No space left on device; what was there before is untouched; free some"),
-        (errno.EDQUOT, "free some space, then go on."),
-        (errno.EROFS, "Read-only file system; .* is untouched; make its folder writable."),
-        (errno.EACCES, "Permission denied; .* is untouched; make its folder writable."),
-        (errno.EFBIG, "choose a place that takes files of this size."),
-        (errno.EIO, "is untouched; choose another place."),
+        (errno.ENOSPC, "No space left on device \\(an existing file is unchanged\\); free disk"),
+        (errno.EDQUOT, "free disk space, then resume or run again."),
+        (errno.EROFS, "Read-only file system .* is unchanged.; make its folder writable."),
+        (errno.EACCES, "Permission denied .* is unchanged.; make its folder writable."),
+        (errno.EFBIG, "use a file system that supports files of this size."),
+        (errno.EIO, "is unchanged.; choose another folder."),
     ],
 )
 @pytest.mark.parametrize("where", ["making", "writing", "flushing", "renaming"])
-def test_what_cannot_be_written_is_a_sentence_and_the_old_file_stays(
+def test_write_errors_keep_the_old_file_and_name_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, number: int, sentence: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -100,40 +100,38 @@ def test_what_cannot_be_written_is_a_sentence_and_the_old_file_stays(
         elif where == "renaming":
             patch.setattr(Path, "replace", fail)
         with pytest.raises(UserError, match=f"cannot write .*results.csv: .*{sentence}") as refusal:
-            write_replacing(target, fail if where == "writing" else write_new)
-    assert isinstance(refusal.value, OSError)  # for those who can go on without the file
+            atomic_write(target, fail if where == "writing" else write_new)
+    assert isinstance(refusal.value, OSError)  # so callers can continue without the file
     assert refusal.value.errno == number
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/x: File exists"):
-        write_replacing(tmp_path / "file" / "x", write_new)
+        atomic_write(tmp_path / "file" / "x", write_new)
     (tmp_path / "folder" / "full").mkdir(parents=True)
     with pytest.raises(UserError, match=r"cannot write .*folder: Is a directory"):
-        write_replacing(tmp_path / "folder", write_new)
+        atomic_write(tmp_path / "folder", write_new)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "folder"]
 
 
 @pytest.mark.parametrize(
     "error", [urllib.error.URLError("no route"), ConnectionResetError(104, "reset"), TimeoutError()]
 )
-def test_an_error_of_the_network_stays_what_it_is(tmp_path: Path, error: OSError) -> None:
+def test_network_errors_are_not_converted(tmp_path: Path, error: OSError) -> None:
     def download(part: Path) -> None:
         raise error
 
     with pytest.raises(type(error)) as raised:
-        write_replacing(tmp_path / "x", download)
+        atomic_write(tmp_path / "x", download)
     assert not isinstance(raised.value, UserError)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_flushed_takes_nothing_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on some network drives."""
+def test_folder_flush_errors_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network drives cannot flush folders."""
     fsync = os.fsync
 
     def flush(handle: int) -> None:
@@ -143,14 +141,12 @@ def test_a_folder_that_cannot_be_flushed_takes_nothing_back(
 
     target = tmp_path / "x"
     monkeypatch.setattr(os, "fsync", flush)
-    write_replacing(target, write_new)
+    atomic_write(target, write_new)
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_the_order_is_write_flush_rename_flush_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_order_of_write_flush_and_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
     fsync, replace = os.fsync, Path.replace
 
@@ -169,44 +165,46 @@ def test_the_order_is_write_flush_rename_flush_the_folder(
 
     monkeypatch.setattr(os, "fsync", flush)
     monkeypatch.setattr(Path, "replace", rename)
-    write_replacing(tmp_path / "x", write)
+    atomic_write(tmp_path / "x", write)
     assert done == ["write", "flush file", "rename", "flush folder"]
 
 
-def test_linking_what_is_linked_already_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_linking_twice_leaves_no_temporary_file(tmp_path: Path) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_text("same")
     for _ in range(2):
-        link_replacing(source, target)
+        atomic_link(source, target)
     assert target.samefile(source)
     assert sorted(tmp_path.iterdir()) == [source, target]
 
 
-def test_two_who_write_one_file_do_not_meet(tmp_path: Path) -> None:
+def test_concurrent_writers_use_different_temporary_files(tmp_path: Path) -> None:
     parts = []
 
     def outer(part: Path) -> None:
         parts.append(part)
-        write_replacing(tmp_path / "x.csv", parts.append)
+        atomic_write(tmp_path / "x.csv", parts.append)
 
-    write_replacing(tmp_path / "x.csv", outer)
+    atomic_write(tmp_path / "x.csv", outer)
     assert len(set(parts)) == 2
     assert {part.suffix for part in parts} == {".csv"}
 
 
-def test_parts_that_a_killed_process_left_are_cleared(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     class KilledError(BaseException):
         pass
 
     def die(part: Path) -> None:
         part.write_text("half")
-        shutil.copyfile(part, tmp_path / f"kept{part.name}")  # as if it had not been tidied up
+        shutil.copyfile(
+            part, tmp_path / f"kept{part.name}"
+        )  # as if the process was killed before the cleanup
         (tmp_path / f"kept{part.name}").rename(tmp_path / part.name.replace("results", "seams"))
         raise KilledError
 
     (tmp_path / ".hidden.csv").write_text("mine")
     with pytest.raises(KilledError):
-        write_replacing(tmp_path / "results.csv", die)
+        atomic_write(tmp_path / "results.csv", die)
     assert len(list(tmp_path.iterdir())) == 2
-    clear_parts(tmp_path)
+    remove_temporary_files(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [".hidden.csv"]

@@ -8,78 +8,78 @@ import pytest
 
 from tests.utils.datasets.web import closed_address, serving
 from utils.errors import UserError
-from utils.files.download import fetch, is_address, unpack
+from utils.files.download import download_file, extract_zip, is_url
 
 
-def test_addresses() -> None:
-    assert is_address("https://example.org/a.zip")
-    assert is_address("http://example.org/a.zip")
-    assert not is_address("file:///etc/passwd")
-    assert not is_address("import os")
+def test_is_url() -> None:
+    assert is_url("https://example.org/a.zip")
+    assert is_url("http://example.org/a.zip")
+    assert not is_url("file:///etc/passwd")
+    assert not is_url("import os")
 
 
-def test_fetch(tmp_path: Path) -> None:
+def test_download_file(tmp_path: Path) -> None:
     content = bytes(range(256)) * 9000  # more than one block
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "a.zip").write_bytes(content)
     with serving(tmp_path / "site") as address:
-        fetch(f"{address}/a.zip", tmp_path / "new" / "b.zip")
+        download_file(f"{address}/a.zip", tmp_path / "new" / "b.zip")
     assert (tmp_path / "new" / "b.zip").read_bytes() == content
 
 
 @pytest.mark.parametrize(
     ("name", "reason"), [("absent.zip", "File not found"), ("broken", "IncompleteRead")]
 )
-def test_a_failed_download_leaves_nothing(tmp_path: Path, name: str, reason: str) -> None:
+def test_failed_download_leaves_no_file(tmp_path: Path, name: str, reason: str) -> None:
     with (
         serving(tmp_path) as address,
         pytest.raises(UserError, match=rf"^{address}/{name} cannot be downloaded \({reason}"),
     ):
-        fetch(f"{address}/{name}", tmp_path / "target" / "b.zip")
+        download_file(f"{address}/{name}", tmp_path / "target" / "b.zip")
     assert not list((tmp_path / "target").iterdir())
 
 
-def test_an_unreachable_address(tmp_path: Path) -> None:
+def test_unreachable_url(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be downloaded \(.*refused"):
-        fetch(f"{closed_address()}/a.zip", tmp_path / "b.zip")
+        download_file(f"{closed_address()}/a.zip", tmp_path / "b.zip")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/a.zip", "/etc/passwd"])
-def test_only_the_web_is_fetched_from(tmp_path: Path, url: str) -> None:
-    with pytest.raises(UserError, match=rf"^{url} is not an http\(s\) address"):
-        fetch(url, tmp_path / "a.zip")
+def test_only_http_urls_are_downloaded(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match=rf"^{url} is not an http\(s\) URL"):
+        download_file(url, tmp_path / "a.zip")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("target", ["ftp://127.0.0.1/a.zip", "file:///etc/passwd"])
-def test_redirections_that_leave_the_web_are_refused(tmp_path: Path, target: str) -> None:
+def test_redirections_to_other_protocols_are_rejected(tmp_path: Path, target: str) -> None:
     with (
         serving(tmp_path) as address,
-        pytest.raises(UserError, match=r"cannot be downloaded \(.*(leads to ftp:|not allowed)"),
+        pytest.raises(UserError, match=r"cannot be downloaded \(.*(redirects to ftp:|not allowed)"),
     ):
-        fetch(f"{address}/redirect?{target}", tmp_path / "target" / "a.zip")
+        download_file(f"{address}/redirect?{target}", tmp_path / "target" / "a.zip")
     assert not list((tmp_path / "target").iterdir())
 
 
 @pytest.mark.parametrize("url", ["http://[bad/a.zip", "http://localhost/ü", "http://a b/c"])
-def test_malformed_addresses(tmp_path: Path, url: str) -> None:
+def test_malformed_urls(tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match="cannot be downloaded"):
-        fetch(url, tmp_path / "a.zip")
+        download_file(url, tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize("name", ["a.zip", "endless"])
-def test_a_download_that_the_disk_has_no_room_for(
+def test_download_larger_than_the_free_disk_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "a.zip").write_bytes(bytes(1001))
     usage = namedtuple("usage", "total used free")
-    # 64 MiB are left to others
+    # 64 MiB are kept free
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(0, 0, (64 << 20) + 1000))
     with (
         serving(tmp_path) as address,
-        pytest.raises(UserError, match=r"at least \d+ bytes, but there is room for 1000"),
+        pytest.raises(UserError, match=r"needs \d+ bytes, but only 1000 are free"),
     ):
-        fetch(f"{address}/{name}", tmp_path / "target" / "a.zip")
+        download_file(f"{address}/{name}", tmp_path / "target" / "a.zip")
     assert not list((tmp_path / "target").iterdir())
 
 
@@ -90,9 +90,9 @@ def archive_of(path: Path, entries: dict[str, bytes]) -> Path:
     return path
 
 
-def test_unpack(tmp_path: Path) -> None:
+def test_extract_zip(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"coco/": b"", "coco/a/1.txt": b"one", "2..txt": b"2"})
-    unpack(archive, tmp_path / "out")
+    extract_zip(archive, tmp_path / "out")
     assert (tmp_path / "out" / "coco" / "a" / "1.txt").read_bytes() == b"one"
     assert (tmp_path / "out" / "2..txt").read_bytes() == b"2"
 
@@ -101,60 +101,64 @@ def test_unpack(tmp_path: Path) -> None:
     "name",
     ["../evil.txt", "a/../../evil.txt", "/tmp/evil.txt", "C:/evil.txt", "C:evil.txt", "..\\evil"],  # noqa: S108
 )
-def test_entries_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+def test_entries_outside_of_the_folder_are_rejected(tmp_path: Path, name: str) -> None:
     archive = archive_of(tmp_path / "a.zip", {"good.txt": b"", name: b"evil"})
-    with pytest.raises(UserError, match=r"a\.zip is refused: its entry .* leads out"):
-        unpack(archive, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())  # not even the good one
+    with pytest.raises(
+        UserError, match=r"a\.zip is not safe: its entry .* is outside of the folder"
+    ):
+        extract_zip(archive, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())  # not even the valid entry
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO])
-def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
+def test_links_and_devices_are_rejected(tmp_path: Path, kind: int) -> None:
     link = zipfile.ZipInfo("odd")
     link.external_attr = (kind | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc")
     with pytest.raises(UserError, match="its entry 'odd' is a link or a device"):
-        unpack(tmp_path / "a.zip", tmp_path / "out")
+        extract_zip(tmp_path / "a.zip", tmp_path / "out")
 
 
-def test_unusual_compression_is_refused(tmp_path: Path) -> None:
+def test_unusual_compression_is_rejected(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a", b"content")
-    with pytest.raises(UserError, match="its entry 'a' is compressed unusually"):
-        unpack(tmp_path / "a.zip", tmp_path / "out")
+    with pytest.raises(UserError, match="its entry 'a' has an unusual compression method"):
+        extract_zip(tmp_path / "a.zip", tmp_path / "out")
 
 
-def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_entries_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("utils.files.download.MAX_ENTRIES", 2)
     archive = archive_of(tmp_path / "a.zip", {"a": b"", "b": b"", "c": b""})
-    with pytest.raises(UserError, match=r"a\.zip is refused: it has 3 entries"):
-        unpack(archive, tmp_path / "out")
+    with pytest.raises(UserError, match=r"a\.zip has 3 entries, more than 2"):
+        extract_zip(archive, tmp_path / "out")
 
 
-def test_an_entry_that_is_larger_than_it_says_is_cut_off_and_refused(tmp_path: Path) -> None:
+def test_entry_larger_than_declared_is_rejected(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"zeros": bytes(1 << 20)})
     content = bytearray(archive.read_bytes())
     size = content.rfind(b"PK\x01\x02") + 24  # in the directory at the end of a zip
     content[size : size + 4] = (1000).to_bytes(4, "little")
     archive.write_bytes(content)
-    with pytest.raises(UserError, match=r"not a usable zip archive .*Bad CRC-32"):
-        unpack(archive, tmp_path / "out")
+    with pytest.raises(UserError, match=r"a\.zip is damaged .*Bad CRC-32"):
+        extract_zip(archive, tmp_path / "out")
     assert (tmp_path / "out" / "zeros").stat().st_size <= 1000
 
 
-def test_bombs_are_refused(tmp_path: Path) -> None:
+def test_zip_bombs_are_rejected(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"zeros": bytes(1 << 20)})
-    with pytest.raises(UserError, match="grow more than 100-fold to 1048576 bytes"):
-        unpack(archive, tmp_path / "out")
+    with pytest.raises(UserError, match="unpacks to 1048576 bytes, more than 100 times its size"):
+        extract_zip(archive, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_too_large_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_larger_than_the_free_disk_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100, 98, 2))
     with pytest.raises(UserError, match="unpacks to 3 bytes, but only 2 are free"):
-        unpack(archive_of(tmp_path / "a.zip", {"a": b"abc"}), tmp_path / "out")
+        extract_zip(archive_of(tmp_path / "a.zip", {"a": b"abc"}), tmp_path / "out")
 
 
 @pytest.mark.parametrize("damage", [lambda _: b"no zip", lambda content: content[:-30]])
@@ -162,29 +166,29 @@ def test_damaged_archives(tmp_path: Path, damage: object) -> None:
     archive = archive_of(tmp_path / "a.zip", {"a": b"abc" * 99})
     assert callable(damage)
     archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(UserError, match=r"a\.zip is not a usable zip archive .* delete it"):
-        unpack(archive, tmp_path / "out")
+    with pytest.raises(UserError, match=r"a\.zip is damaged .* delete it"):
+        extract_zip(archive, tmp_path / "out")
 
 
-def test_an_archive_that_cannot_be_written(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"a": b"abc", "a/b": b"abc"})
-    with pytest.raises(UserError, match=r"a\.zip cannot be unpacked into .*/out \("):
-        unpack(archive, tmp_path / "out")
+    with pytest.raises(UserError, match=r"cannot write .*/out: .*; unpack .*/a\.zip yourself"):
+        extract_zip(archive, tmp_path / "out")
 
 
-def test_any_damage_is_refused_or_harmless(tmp_path: Path) -> None:
+def test_random_damage_is_rejected_or_harmless(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"set/1.txt": b"0 .5 .5 .5 .5\n" * 9, "é": b"x"})
     good = archive.read_bytes()
     rng = np.random.default_rng(0)
-    refused = 0
+    rejected = 0
     for _ in range(300):
         content = bytearray(good)
         for place in rng.integers(len(content), size=rng.integers(1, 4)):
             content[place] = rng.integers(256)
         archive.write_bytes(content[: rng.integers(len(content) // 2, 3 * len(content))])
         try:
-            unpack(archive, tmp_path / "out")
+            extract_zip(archive, tmp_path / "out")
         except UserError:
-            refused += 1
-    assert refused > 100
+            rejected += 1
+    assert rejected > 100
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]

@@ -25,7 +25,7 @@ def test_plain_values(tmp_path: Path) -> None:
     assert content(tmp_path, "") is None
 
 
-def test_what_is_written_is_read_again_in_its_order(tmp_path: Path) -> None:
+def test_write_yaml_keeps_the_order(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     write_yaml({"b": 0.5, "a": "é", "c": None}, file)
     assert file.read_text(encoding="utf-8") == "b: 0.5\na: é\nc: null\n"
@@ -33,7 +33,7 @@ def test_what_is_written_is_read_again_in_its_order(tmp_path: Path) -> None:
 
 
 def nested(references: str) -> str:
-    """Ten levels, each made of what `references` makes of the one before."""
+    """Return YAML of ten levels; each is `references` formatted with the previous level."""
     levels = [references.format(level=level, below=level - 1) for level in range(1, 11)]
     return "\n".join(["a0: &a0 {k: v}", *levels])
 
@@ -43,24 +43,24 @@ def nested(references: str) -> str:
     [
         (nested("a{level}: &a{level} [*a{below}, *a{below}]"), "more than 10 aliases"),
         (nested("a{level}: &a{level} {{<<: [*a{below}, *a{below}]}}"), "more than 10 aliases"),
-        ("[" * 5000, "nested more than 20 deep"),
-        ("{a: " * 5000, "nested more than 20 deep"),
-        ("a" * (1 << 21), "has more than 1 MiB"),
-        ("a: " + "9" * 5000, "holds a number of 5000 digits"),
-        ("a: 0x" + "f" * 5000, "holds a number of 5002 digits"),
-        ('"a\\0b"', r"holds a character that is no text: 'a\x00b'"),
-        ('"\\ud800"', r"holds a character that is no text: '\ud800'"),
-        (b"\xff\xfea", "is not readable YAML: 'utf-8' codec"),
-        ("a: [", "is not readable YAML: while parsing"),
-        ("a: 2020-13-45", "is not readable YAML: month must be in 1..12"),
-        ('a: !!int ""', "is not readable YAML"),
-        ("a: !!bool maybe", "is not readable YAML"),
-        ("a: !!timestamp soon", "is not readable YAML"),
-        ("!!python/object/apply:os.abort []", "is not readable YAML: could not determine"),
-        ("a\n---\nb", "is not readable YAML: expected a single document"),
+        ("[" * 5000, "nested more than 20 levels deep"),
+        ("{a: " * 5000, "nested more than 20 levels deep"),
+        ("a" * (1 << 21), "is larger than 1 MiB"),
+        ("a: " + "9" * 5000, "has a number of 5000 digits"),
+        ("a: 0x" + "f" * 5000, "has a number of 5002 digits"),
+        ('"a\\0b"', r"has an invalid character in 'a\x00b'"),
+        ('"\\ud800"', r"has an invalid character in '\ud800'"),
+        (b"\xff\xfea", "is damaged ('utf-8' codec"),
+        ("a: [", "is damaged (while parsing"),
+        ("a: 2020-13-45", "is damaged (month must be in 1..12"),
+        ('a: !!int ""', "; correct the YAML."),
+        ("a: !!bool maybe", "; correct the YAML."),
+        ("a: !!timestamp soon", "; correct the YAML."),
+        ("!!python/object/apply:os.abort []", "is damaged (could not determine"),
+        ("a\n---\nb", "is damaged (expected a single document"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, text: str | bytes, reason: str) -> None:
+def test_invalid_yaml_is_rejected(tmp_path: Path, text: str | bytes, reason: str) -> None:
     with pytest.raises(UserError) as caught:
         content(tmp_path, text)
     sentence = str(caught.value)
@@ -70,6 +70,6 @@ def test_what_is_refused(tmp_path: Path, text: str | bytes, reason: str) -> None
     assert len(sentence) < len(str(tmp_path)) + 400
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+def test_unreadable_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*: Is a directory; give a YAML file"):
         read_yaml(tmp_path)

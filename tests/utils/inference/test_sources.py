@@ -13,16 +13,14 @@ from utils.inference.sources import SourceImage, open_source
 BLUE, RED = (250, 10, 20), (20, 10, 250)  # BGR
 
 
-def picture(
-    path: Path, color: tuple[int, int, int] = BLUE, size: tuple[int, int] = (32, 64)
-) -> str:
+def image(path: Path, color: tuple[int, int, int] = BLUE, size: tuple[int, int] = (32, 64)) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), np.full((*size, 3), color, np.uint8))
     return str(path)
 
 
 def video(path: Path, frames: int = 6, fps: float = 10.0) -> str:
-    """A video whose frame i has the grey level 40 i."""
+    """Write a video whose frame i has the grey level 40 i."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (64, 32))
     assert writer.isOpened()
     for i in range(frames):
@@ -40,11 +38,11 @@ def names(loaded: list[SourceImage]) -> list[str]:
 
 
 def test_image_file(tmp_path: Path) -> None:
-    (item,) = load(picture(tmp_path / "a.png", size=(20, 64)))
+    (item,) = load(image(tmp_path / "a.png", size=(20, 64)))
     assert (item.kind, item.number, item.files, item.frame, item.fps) == ("image", 1, 1, 0, 0.0)
     assert item.original.shape == (20, 64, 3)
     assert item.original[0, 0].tolist() == [250, 10, 20]  # BGR
-    # 20 rows get a border of 6 above and below: the smallest multiple of the stride
+    # 20 rows are padded by 6 above and below, to the next multiple of the stride
     assert item.network.shape == (32, 64, 3)
     assert (item.ratio, item.pad) == ((1.0, 1.0), (0.0, 6.0))
     assert item.network[5, 0].tolist() == [114, 114, 114]
@@ -52,16 +50,16 @@ def test_image_file(tmp_path: Path) -> None:
     assert item.network.flags.c_contiguous
 
 
-def test_full_square_without_auto(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.png", size=(20, 64))
+def test_square_padding_without_auto(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.png", size=(20, 64))
     (item,) = open_source(path, image_size=(64, 64), stride=32, auto=False)
     assert item.network.shape == (64, 64, 3)
     assert item.pad == (0.0, 22.0)
 
 
-def test_folder_gives_its_own_images_and_videos_in_order(tmp_path: Path) -> None:
+def test_folder_yields_its_images_and_videos_in_order(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "c.bmp", "inner/d.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     video(tmp_path / "b.avi", frames=2)
     (tmp_path / "notes.md").write_text("not an image")
     loaded = load(tmp_path)
@@ -70,21 +68,21 @@ def test_folder_gives_its_own_images_and_videos_in_order(tmp_path: Path) -> None
     assert {item.files for item in loaded} == {4}
 
 
-def test_pattern(tmp_path: Path) -> None:
+def test_glob_pattern(tmp_path: Path) -> None:
     for name in ("a1.png", "a2.png", "b1.png", "inner/a3.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     assert names(load(tmp_path / "a*.png")) == ["a1.png", "a2.png"]
     assert names(load(tmp_path / "**" / "a*.png")) == ["a1.png", "a2.png", "a3.png"]
 
 
-def test_file_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
-    assert names(load(picture(tmp_path / "a[1].png"))) == ["a[1].png"]
+def test_file_name_with_glob_characters(tmp_path: Path) -> None:
+    assert names(load(image(tmp_path / "a[1].png"))) == ["a[1].png"]
 
 
 def test_list_of_paths(tmp_path: Path) -> None:
-    """Absolute, or relative to the list; blank lines do not count."""
-    picture(tmp_path / "b.png")
-    first = picture(tmp_path / "inner" / "a.png")
+    """Absolute paths and paths relative to the list; blank lines are skipped."""
+    image(tmp_path / "b.png")
+    first = image(tmp_path / "inner" / "a.png")
     listing = tmp_path / "list.txt"
     listing.write_text(f"{first}\n\n  b.png\n")
     assert names(load(listing)) == ["a.png", "b.png"]
@@ -100,31 +98,31 @@ def test_video(tmp_path: Path) -> None:
 
 
 def test_every_third_frame(tmp_path: Path) -> None:
-    """It plays as long as before: fewer frames per second."""
+    """The duration stays the same, with fewer frames per second."""
     loaded = load(video(tmp_path / "v.avi"), vid_stride=3)
     assert [item.frame for item in loaded] == [3, 6]
     assert loaded[0].fps == pytest.approx(10 / 3)
     assert abs(int(loaded[0].original[16, 32, 0]) - 80) <= 6
 
 
-def test_unreadable_image_is_skipped_by_name(
+def test_unreadable_image_is_skipped_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    picture(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"not a picture")
+    image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"not an image")
     with caplog.at_level(logging.WARNING, "yolo"):
         assert names(load(tmp_path)) == ["a.png"]
     assert [message.split(":")[0] for message in caplog.messages] == [f"Skipped {tmp_path}/b.png"]
 
 
-def test_nothing_readable(tmp_path: Path) -> None:
+def test_unreadable_sources_are_refused(tmp_path: Path) -> None:
     for name in ("a.png", "b.avi"):
-        (tmp_path / name).write_bytes(b"not a picture")
-    with pytest.raises(UserError, match="not one of its 2 files can be read"):
+        (tmp_path / name).write_bytes(b"not an image")
+    with pytest.raises(UserError, match="none of its 2 files can be read; give another source"):
         load(tmp_path)
-    with pytest.raises(UserError, match=r"a\.png cannot be used: it cannot be decoded"):
+    with pytest.raises(UserError, match=r"a\.png cannot be used \(it cannot be decoded"):
         load(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"b\.avi cannot be used: it cannot be opened as a video"):
+    with pytest.raises(UserError, match=r"b\.avi cannot be used \(it cannot be opened as a video"):
         load(tmp_path / "b.avi")
 
 
@@ -132,14 +130,14 @@ def test_nothing_readable(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("missing.jpg", "does not exist"),
-        ("missing*.jpg", "holds no image"),
-        ("notes.md", "holds no image"),
-        ("empty", "holds no image"),
-        ("empty.txt", "lists nothing"),
-        ("binary.txt", "not a text file"),
+        ("missing*.jpg", "has no image or video; give files of these types"),
+        ("notes.md", "has no image or video; give files of these types"),
+        ("empty", "has no image or video; give files of these types"),
+        ("empty.txt", "is empty; put one path on each line"),
+        ("binary.txt", "is not a UTF-8 text file"),
     ],
 )
-def test_useless_sources_are_refused_before_the_first_image(
+def test_invalid_sources_are_refused_before_the_first_image(
     name: str, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "notes.md").touch()
@@ -150,8 +148,8 @@ def test_useless_sources_are_refused_before_the_first_image(
         open_source(str(tmp_path / name), image_size=(64, 64), stride=32)
 
 
-def test_image_at_an_address(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", RED)
+def test_image_url(tmp_path: Path) -> None:
+    image(tmp_path / "a.png", RED)
     with serving(tmp_path) as address:
         (item,) = load(f"{address}/a.png?size=1")
         with pytest.raises(UserError, match="cannot be downloaded"):
@@ -162,11 +160,11 @@ def test_image_at_an_address(tmp_path: Path) -> None:
         load(f"{closed_address()}/a.png")
 
 
-def test_address_of_something_else(tmp_path: Path) -> None:
+def test_url_of_another_file_type(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("<html>")
     with (
         serving(tmp_path) as address,
-        pytest.raises(UserError, match="what is at this address is not an image"),
+        pytest.raises(UserError, match=r"a\.png cannot be used \(it is not an image\)"),
     ):
         load(f"{address}/a.png")
 
@@ -174,32 +172,32 @@ def test_address_of_something_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("x" * 300, "cannot be used: .*File name too long"),
-        ("~no-such-user/x", "cannot be used: Could not determine home directory"),
+        ("x" * 300, r"cannot be used \(.*File name too long"),
+        ("~no-such-user/x", r"cannot be used \(Could not determine home directory"),
         ("a\0b.jpg", "does not exist"),
-        ("http://[x", "cannot be used: Invalid IPv6 URL"),
+        ("http://[x", r"cannot be used \(Invalid IPv6 URL"),
         ("/dev/zero", "does not exist"),
     ],
 )
-def test_sources_that_cannot_be_looked_up(source: str, reason: str) -> None:
+def test_unresolvable_sources_are_refused(source: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         list(open_source(source, image_size=(64, 64), stride=32))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".mp4"])
-def test_names_that_are_not_utf8_never_reach_opencv(tmp_path: Path, suffix: str) -> None:
+def test_names_that_are_not_utf8_are_refused_before_opencv(tmp_path: Path, suffix: str) -> None:
     path = f"{tmp_path}/{os.fsdecode(bytes([255]))}{suffix}"
     Path(path).write_bytes(b"x")
     with pytest.raises(UserError, match="its name is not UTF-8; rename it"):
         list(open_source(path, image_size=(64, 64), stride=32))
 
 
-def test_an_image_at_an_address_has_a_limit(
+def test_size_of_a_downloaded_image_is_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("utils.inference.sources.MAX_BYTES", 3 << 20)
     with (
         serving(tmp_path) as address,
-        pytest.raises(UserError, match="what is at this address is larger than 3 MiB"),
+        pytest.raises(UserError, match=r"cannot be used \(it is larger than 3 MiB\)"),
     ):
         list(open_source(f"{address}/a.jpg?endless", image_size=(64, 64), stride=32))

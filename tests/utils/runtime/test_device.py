@@ -44,7 +44,7 @@ CPU = torch.device("cpu")
         ("cuda", 1, "cuda:0"),
     ],
 )
-def test_devices(monkeypatch: pytest.MonkeyPatch, text: str, gpus: int, device: str) -> None:
+def test_select_device(monkeypatch: pytest.MonkeyPatch, text: str, gpus: int, device: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert str(select_device(text)) == device
@@ -54,13 +54,11 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, text: str, gpus: int, device: 
     ("text", "message"),
     [
         ("1", "--device 1: this machine has 1 CUDA devices; use --device cpu"),
-        ("0,1", "--device 0,1: give one device"),
-        ("tpu", "--device tpu: give one device"),
+        ("0,1", "--device 0,1: choose one of cpu, mps or the index of a GPU"),
+        ("tpu", "--device tpu: choose one of cpu, mps or the index of a GPU"),
     ],
 )
-def test_devices_that_are_not_there(
-    monkeypatch: pytest.MonkeyPatch, text: str, message: str
-) -> None:
+def test_unavailable_devices(monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match=message):
         select_device(text)
@@ -75,7 +73,7 @@ def test_devices_that_are_not_there(
         ("auto", False, "fp32"),
     ],
 )
-def test_number_formats_of_a_cpu(
+def test_precision_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch, amp: str, bf16: bool, name: str
 ) -> None:
     monkeypatch.setattr("utils.runtime.device._cpu_multiplies_bf16", lambda: bf16)
@@ -88,7 +86,7 @@ def test_number_formats_of_a_cpu(
 
 
 @pytest.mark.parametrize(("capability", "name"), [((7, 5), "fp16"), ((8, 0), "bf16")])
-def test_number_formats_of_a_gpu(
+def test_precision_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], name: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
@@ -97,16 +95,16 @@ def test_number_formats_of_a_gpu(
     assert precision.needs_scaler == (name == "fp16")
 
 
-def test_fp16_on_a_cpu_is_refused() -> None:
+def test_fp16_on_a_cpu_raises() -> None:
     with pytest.raises(UserError, match="--amp fp16 needs a GPU"):
         choose_precision("fp16", CPU)
 
 
-def test_memory_is_told_in_gigabytes() -> None:
+def test_memory_in_use_is_in_gigabytes() -> None:
     assert 0.01 < memory_in_use(CPU) < 100
 
 
-def test_images_become_fractions_channels_last() -> None:
+def test_images_to_device_scales_and_uses_channels_last() -> None:
     images = images_to_device(torch.full((2, 3, 4, 6), 255, dtype=torch.uint8), CPU)
     assert images.dtype == torch.float32
     assert images.is_contiguous(memory_format=torch.channels_last)
@@ -117,8 +115,8 @@ def test_images_become_fractions_channels_last() -> None:
     ("name", "device", "evaluated"),
     [("bf16", "cpu", "fp32"), ("fp32", "cuda", "fp32"), ("bf16", "cuda", "fp16")],
 )
-def test_boxes_are_judged_more_finely_than_bf16(name: str, device: str, evaluated: str) -> None:
-    assert Precision(name, device).for_evaluation == evaluated
+def test_evaluation_does_not_use_bf16(name: str, device: str, evaluated: str) -> None:
+    assert Precision(name, device).eval_precision == evaluated
 
 
 FAULTS = """
@@ -143,13 +141,13 @@ def faults(device: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is at issue")
-def test_freed_memory_is_not_asked_for_again() -> None:
+def test_freed_memory_is_reused() -> None:
     pages = 10 * (32 << 20) // 4096
-    assert faults("meta") > pages / 2  # as it is without, but for larger pages
-    assert faults("cpu") < pages / 4  # where small blocks lie between
+    assert faults("meta") > pages / 2  # without the setting; allows for larger pages
+    assert faults("cpu") < pages / 4  # allows for small blocks
 
 
-def test_it_is_left_alone_where_torch_keeps_memory_itself() -> None:
+def test_allocator_is_not_changed_on_a_gpu() -> None:
     assert not keep_freed_memory(torch.device("cuda", 0))
 
 
@@ -168,38 +166,38 @@ def is_compiled(model: torch.nn.Module) -> bool:
 
 @pytest.fixture
 def uncompiled_steps() -> Iterator[None]:
-    """Let what is to be compiled run as it is, since compiling takes minutes."""
+    """Run compiled functions eagerly, because compiling takes minutes."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
 
 @pytest.mark.usefixtures("uncompiled_steps")
-def test_names_stay_and_copies_are_not_compiled() -> None:
+def test_compiling_keeps_names_and_does_not_affect_copies() -> None:
     model = tiny()
     names = list(model.state_dict())
-    compile_forward(model, CPU, any_shape=False)
+    compile_forward(model, CPU, dynamic=False)
     assert is_compiled(model)
     assert list(model.state_dict()) == names
     for twin in (copy.deepcopy(model), fuse(model), ModelEma(model).model):
         assert not is_compiled(twin)
 
 
-def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_compiler_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCH_LOGS")
 
     model = tiny()
     monkeypatch.setattr(torch, "compile", refused)
     with pytest.raises(
-        UserError, match=r"--compile .*\(.*No working C\+\+ compiler found\): install a C\+\+"
-    ) as told:
-        compile_forward(model, CPU, any_shape=False)
-    assert "TORCH_LOGS" not in str(told.value)
+        UserError, match=r"--compile: .*\(.*No working C\+\+ compiler found\); install a C\+\+"
+    ) as raised:
+        compile_forward(model, CPU, dynamic=False)
+    assert "TORCH_LOGS" not in str(raised.value)
     assert not is_compiled(model)
 
 
 @pytest.mark.usefixtures("uncompiled_steps")
-def test_a_compiled_run_goes_on_compiled_until_it_is_told_not_to(tmp_path: Path) -> None:
+def test_extended_run_stays_compiled_unless_disabled(tmp_path: Path) -> None:
     def last(run: Path) -> dict[str, Any]:
         return read_checkpoint(run / "weights" / "last.pt")
 
@@ -217,11 +215,11 @@ def test_a_compiled_run_goes_on_compiled_until_it_is_told_not_to(tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
-@pytest.mark.filterwarnings("default")  # the compiler's own
+@pytest.mark.filterwarnings("default")  # allow warnings of the compiler
 def test_compiled_steps_differ_by_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     model, twin = tiny(), tiny()
-    compile_forward(model, CPU, any_shape=False)
+    compile_forward(model, CPU, dynamic=False)
     for one in (model, twin):
         sum(level.square().mean() for level in one(IMAGES)).backward()
     for name, parameter in twin.named_parameters():

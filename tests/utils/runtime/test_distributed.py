@@ -12,7 +12,7 @@ from utils.runtime.distributed import (
 )
 
 
-def test_one_process_has_nobody_to_ask() -> None:
+def test_single_process_collectives_return_the_input() -> None:
     tensor = torch.tensor([1.0, 2.0])
     assert SINGLE_PROCESS.is_main
     assert SINGLE_PROCESS.all_reduce_sum(tensor) is tensor
@@ -27,27 +27,27 @@ def test_one_process_has_nobody_to_ask() -> None:
     assert all(p.grad is before for p, before in zip(model.parameters(), gradients, strict=True))
 
 
-def test_without_torchrun_a_process_is_alone() -> None:
+def test_single_process_without_torchrun() -> None:
     distributed = distributed_from_environment()
     assert distributed is SINGLE_PROCESS
     with process_group(distributed, torch.device("cpu")):
         pass
 
 
-def test_torchrun_tells_a_process_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_and_world_size_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(UserError, match="RANK, LOCAL_RANK, LOCAL_WORLD_SIZE is not"):
+    with pytest.raises(UserError, match="RANK, LOCAL_RANK, LOCAL_WORLD_SIZE is not set"):
         distributed_from_environment()
     for name, value in (("RANK", "3"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
     assert distributed_from_environment() == Distributed(
         rank=3, world_size=4, local_rank=1, local_world_size=2
     )
-    refused = pytest.raises(UserError, match="--device mps: several processes")
+    refused = pytest.raises(UserError, match="--device mps: distributed training needs")
     with refused, process_group(distributed_from_environment(), torch.device("mps")):
         pass
 
 
-def test_an_interruption_can_be_told_to_others() -> None:
-    told = pickle.loads(pickle.dumps(RunInterruptedError("SIGTERM", 143)))  # noqa: S301 -- our own
-    assert (told.signal, told.exit_code) == ("SIGTERM", 143)
+def test_run_interrupted_error_can_be_pickled() -> None:
+    loaded = pickle.loads(pickle.dumps(RunInterruptedError("SIGTERM", 143)))  # noqa: S301 -- our own
+    assert (loaded.signal, loaded.exit_code) == ("SIGTERM", 143)

@@ -4,12 +4,12 @@ import threading
 import pytest
 
 from utils.errors import RunInterruptedError
-from utils.runtime.signals import Interrupts
+from utils.runtime.signals import SignalHandler
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 85)])
-def test_a_signal_is_obeyed_when_asked(name: str, code: int) -> None:
-    with Interrupts() as interrupts:
+def test_signal_raises_at_the_next_check(name: str, code: int) -> None:
+    with SignalHandler() as interrupts:
         interrupts.check()
         interrupts.check_own()
         signal.raise_signal(signal.Signals[name])
@@ -20,28 +20,28 @@ def test_a_signal_is_obeyed_when_asked(name: str, code: int) -> None:
             interrupts.check_own()
 
 
-def test_a_second_ctrl_c_stops_at_once_but_not_the_same_one_twice(
+def test_second_ctrl_c_stops_immediately_but_duplicates_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seconds = iter([10.0, 10.2, 12.0])
     monkeypatch.setattr("utils.runtime.signals.time.monotonic", lambda: next(seconds))
-    with Interrupts():
+    with SignalHandler():
         signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)  # passed on by a parent
+        signal.raise_signal(signal.SIGINT)  # forwarded by a parent process
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_handlers_are_given_back() -> None:
+def test_previous_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with Interrupts():
+    with SignalHandler():
         assert signal.getsignal(signal.SIGINT) is not before[0]
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_another_thread_takes_no_signals_over() -> None:
+def test_other_threads_install_no_handlers() -> None:
     def enter() -> None:
-        with Interrupts() as interrupts:
+        with SignalHandler() as interrupts:
             interrupts.check()
             handlers.append(signal.getsignal(signal.SIGTERM))
 
@@ -53,10 +53,10 @@ def test_another_thread_takes_no_signals_over() -> None:
     assert handlers[0] == handlers[1]
 
 
-def test_ctrl_c_stops_at_once_after_another_signal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_after_another_signal_stops_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([10.0, 12.0])
     monkeypatch.setattr("utils.runtime.signals.time.monotonic", lambda: next(seconds))
-    with Interrupts():
+    with SignalHandler():
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

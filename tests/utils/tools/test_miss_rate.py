@@ -10,7 +10,7 @@ from tests.paths import ROOT
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    """The options for ground truth and detections of one pedestrian, found."""
+    """Options with the files of one pedestrian and two detections, one of which is correct."""
     person = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [10, 10, 40, 100]}
     person |= {"height": 100, "vis_ratio": 1.0, "ignore": 0}
     images = [{"id": 7, "im_name": "a.png"}]
@@ -26,7 +26,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_program(files: list[str], tmp_path: Path) -> None:
+def test_output_as_json_plot_and_table(files: list[str], tmp_path: Path) -> None:
     done = run(*files, "--json", "--plot", str(tmp_path / "curves.png"))
     assert json.loads(done.stdout) == {
         "images": 1,
@@ -45,9 +45,9 @@ def test_program(files: list[str], tmp_path: Path) -> None:
     assert lines[2].split() == ["Reasonable_small", "0", "-"]
 
 
-def test_program_refuses_in_one_sentence(files: list[str], tmp_path: Path) -> None:
+def test_errors_are_one_line(files: list[str], tmp_path: Path) -> None:
     done = run(*files, "--plot", str(tmp_path / "nowhere" / "curves.png"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "error: cannot draw" in done.stderr
+    assert "error: cannot write" in done.stderr
     done = run("--gt", "nothing.json", "--dt", "nothing.json")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -26,7 +26,7 @@ from utils.history import (
     Row,
     read_results,
 )
-from utils.runtime.background import Background
+from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import base_segment
@@ -81,17 +81,17 @@ def install_tensorboard(monkeypatch: pytest.MonkeyPatch, writer: object = None) 
 
 
 @pytest.fixture
-def background() -> Iterator[Background]:
-    with Background() as background:
+def background() -> Iterator[BackgroundWorker]:
+    with BackgroundWorker() as background:
         yield background
 
 
-def loggers_of(folder: Path, background: Background) -> Loggers:
+def loggers_of(folder: Path, background: BackgroundWorker) -> Loggers:
     return build_loggers(folder, PLAN, SINGLE_PROCESS, background)
 
 
 def test_tensorboard_logs_all_metrics_of_an_epoch(
-    board: list[Call], tmp_path: Path, background: Background
+    board: list[Call], tmp_path: Path, background: BackgroundWorker
 ) -> None:
     loggers = loggers_of(tmp_path, background)
     more = {RAW_MAP_COLUMN: 0.25, SKIPPED_COLUMN: 2.0, MISS_RATE_COLUMN: 31.5, EMA_AT_SEAM: 0.5}
@@ -124,7 +124,7 @@ def test_tensorboard_logs_all_metrics_of_an_epoch(
     ],
 )
 def test_tensorboard_logs_a_seam_at_the_start(
-    board: list[Call], tmp_path: Path, background: Background, measured: Row, expected: str
+    board: list[Call], tmp_path: Path, background: BackgroundWorker, measured: Row, expected: str
 ) -> None:
     loggers_of(tmp_path, background).on_begin(state_after(row_of(0), row_of(1, **measured)), None)
     background.wait()
@@ -136,7 +136,7 @@ def test_tensorboard_logs_a_seam_at_the_start(
 
 
 def test_tensorboard_logs_a_later_seam_when_it_is_reached(
-    board: list[Call], tmp_path: Path, background: Background
+    board: list[Call], tmp_path: Path, background: BackgroundWorker
 ) -> None:
     loggers = loggers_of(tmp_path, background)
     loggers.on_begin(state_after(row_of(0)), None)
@@ -150,7 +150,7 @@ def test_tensorboard_logs_a_later_seam_when_it_is_reached(
 
 def test_missing_tensorboard_is_not_reported(
     tmp_path: Path,
-    background: Background,
+    background: BackgroundWorker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -163,7 +163,7 @@ def test_missing_tensorboard_is_not_reported(
 
 def test_tensorboard_import_error_is_reported_once(
     tmp_path: Path,
-    background: Background,
+    background: BackgroundWorker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -183,7 +183,7 @@ def test_tensorboard_import_error_is_reported_once(
 
 def test_failing_tensorboard_is_not_called_again(
     tmp_path: Path,
-    background: Background,
+    background: BackgroundWorker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -212,7 +212,7 @@ def test_failing_tensorboard_is_not_called_again(
 
 
 def test_unwritable_results_file_is_retried(
-    tmp_path: Path, background: Background, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, background: BackgroundWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     results = tmp_path / "results.csv"
     results.mkdir()
@@ -252,7 +252,7 @@ class NoisyLogger(Logger):
     ],
 )
 def test_os_errors_are_logged_in_one_sentence(
-    background: Background, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
+    background: BackgroundWorker, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     loggers = Loggers([NoisyLogger(error)], PLAN, background)
     for _ in range(2):
@@ -264,7 +264,7 @@ def test_os_errors_are_logged_in_one_sentence(
 
 
 def test_other_exceptions_of_a_logger_are_raised() -> None:
-    with pytest.raises(KeyError, match="epoch"), Background() as background:
+    with pytest.raises(KeyError, match="epoch"), BackgroundWorker() as background:
         Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).on_epoch(state_after(row_of(0)))
 
 
@@ -273,8 +273,8 @@ def test_files_follow_the_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFi
         raise UnwritableError(Path("last.pt"), FULL)
 
     def train_an_epoch() -> None:
-        with Background() as background:
-            background.do(fail)
+        with BackgroundWorker() as background:
+            background.submit(fail)
             loggers_of(tmp_path, background).on_epoch(state_after(row_of(0, skipped=2.0)))
 
     with pytest.raises(UnwritableError, match=r"last\.pt"):
@@ -292,7 +292,7 @@ def test_run_log_is_a_copy_of_the_state(tmp_path: Path) -> None:
 
 
 def test_console_logs_audit_and_early_stop(
-    tmp_path: Path, background: Background, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, background: BackgroundWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "yolo")
     state = state_after(row_of(0))
@@ -312,7 +312,7 @@ def test_console_logs_audit_and_early_stop(
 
 
 def test_seams_file_is_written_after_a_seam_or_resume(
-    tmp_path: Path, background: Background
+    tmp_path: Path, background: BackgroundWorker
 ) -> None:
     plan = plan_of(base_segment(2, "linear", 0.1))
     state = state_after(row_of(0))
@@ -336,7 +336,7 @@ def test_seams_file_is_written_after_a_seam_or_resume(
 
 
 def test_only_the_main_process_logs(
-    tmp_path: Path, background: Background, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, background: BackgroundWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = Distributed(rank=1, local_rank=1, world_size=2, local_world_size=2)
     loggers = build_loggers(tmp_path, PLAN, other, background)

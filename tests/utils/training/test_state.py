@@ -8,7 +8,12 @@ import torch
 from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.utils.solver.test_schedule import plan_of
 from tests.utils.training.test_engine import context_for, toy_batch, toy_state, with_infinite_loss
-from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint, validated
+from utils.checkpoint.format import (
+    Config,
+    ContinuationRecord,
+    TrainingCheckpoint,
+    validate_checkpoint,
+)
 from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
 from utils.solver.schedule import base_segment
 from utils.solver.seam import EMA_MAP_COLUMN
@@ -66,7 +71,7 @@ def test_deploy_checkpoint_contains_ema_weights_in_fp16() -> None:
     state = toy_state()
     state.epoch, state.history = 1, [dict(ROW)]
     deploy = deploy_checkpoint(saved(state))
-    validated(deploy, "here")
+    validate_checkpoint(deploy, "here")
     assert (deploy["epoch"], deploy["fitness"]) == (0, 0.1 * 0.5 + 0.9 * 0.25)
     for name, tensor in state.ema.model.state_dict().items():
         kept = deploy["weights"][name]

@@ -1,4 +1,4 @@
-"""Whose weights a best.pt of YOLOv5 holds, and whether they are the imported run's best."""
+"""Import of YOLOv5's best.pt: its epoch is found and must be the imported run's best."""
 
 import shutil
 from pathlib import Path
@@ -8,20 +8,20 @@ import pytest
 import torch
 
 from tests.paths import SHARED, requires_shared
-from utils.checkpoint.format import DeployCheckpoint, TrainingCheckpoint, validated
+from utils.checkpoint.format import DeployCheckpoint, TrainingCheckpoint, validate_checkpoint
 from utils.upstream import best
 from utils.upstream.import_run import ImportOptions, import_run
 from utils.upstream.reader import read_upstream
 
 LEGACY = SHARED / "legacy" / "v7"
-FITNESS = 0.07723735035398523  # of epoch 1, as the file has it
+FITNESS = 0.07723735035398523  # of epoch 1, as in the file
 
 pytestmark = requires_shared
 
 
 @pytest.fixture(scope="module")
 def imported() -> dict[str, Any]:
-    """A run of two epochs, the second of which was the best."""
+    """A run of two epochs; the second is the best."""
     return dict(import_run(LEGACY / "epoch1.pt", ImportOptions()).checkpoint)
 
 
@@ -35,25 +35,25 @@ def best_of(folder: Path, source: str, *beside: str) -> Path:
     return Path(shutil.copyfile(LEGACY / source, folder / "best.pt"))
 
 
-def test_an_unstripped_one_speaks_for_itself(tmp_path: Path, imported: dict[str, Any]) -> None:
-    """No record is needed, and none may be there."""
+def test_unstripped_file_needs_no_history(tmp_path: Path, imported: dict[str, Any]) -> None:
+    """The file has its own epoch and fitness; the history may be empty."""
     path = best_of(tmp_path, "epoch1.pt")
     no_record = [{**row, "metrics/mAP_0.5:0.95": float("nan")} for row in imported["history"]]
     found = convert_best(path, imported | {"history": no_record})
     assert found is not None
-    assert validated(found, "it")["kind"] == "deploy"
+    assert validate_checkpoint(found, "it")["kind"] == "deploy"
     assert (found["epoch"], found["fitness"]) == (1, FITNESS)
-    average = read_upstream(path).ema_state
-    assert average is not None
+    ema_state = read_upstream(path).ema_state
+    assert ema_state is not None
     for name, kept in found["weights"].items():
-        assert torch.equal(kept, average[name]), name
+        assert torch.equal(kept, ema_state[name]), name
 
 
-def test_of_a_stripped_one_the_record_tells_the_epoch(
+def test_epoch_of_a_stripped_file_is_that_of_the_best_row(
     tmp_path: Path, imported: dict[str, Any]
 ) -> None:
     path = best_of(tmp_path, "last_stripped.pt", "results.csv")
-    # its best is epoch 3, which a run that goes on from epoch 1 has not trained
+    # the best row is epoch 3, which a run that is resumed from epoch 1 has not trained
     assert convert_best(path, imported) is None
     lines = (tmp_path / "results.csv").read_text().splitlines()
     (tmp_path / "results.csv").write_text("\n".join(lines[:3]))
@@ -67,18 +67,18 @@ def test_of_a_stripped_one_the_record_tells_the_epoch(
 @pytest.mark.parametrize(
     "run",
     [
-        {"position": {"epoch": 1, "iteration": 8}},  # that went on from before it
-        {"best": {"fitness": 0.5, "epoch": 0}},  # with a better epoch
-        {"best": {"fitness": float("-inf"), "epoch": -1}},  # that was never validated
+        {"position": {"epoch": 1, "iteration": 8}},  # resumed from an earlier epoch
+        {"best": {"fitness": 0.5, "epoch": 0}},  # another epoch is better
+        {"best": {"fitness": float("-inf"), "epoch": -1}},  # never validated
     ],
 )
-def test_another_epoch_does_not_fit(
+def test_file_of_another_epoch_is_not_imported(
     tmp_path: Path, imported: dict[str, Any], run: dict[str, Any]
 ) -> None:
     assert convert_best(best_of(tmp_path, "epoch1.pt"), imported | run) is None
 
 
-def test_other_classes_or_another_model_do_not_fit(
+def test_file_of_other_classes_or_another_model_is_not_imported(
     tmp_path: Path, imported: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = best_of(tmp_path, "epoch1.pt")
@@ -90,7 +90,7 @@ def test_other_classes_or_another_model_do_not_fit(
     assert "lacks" in caplog.messages[-1]
 
 
-def test_a_damaged_one_is_told_of(
+def test_damaged_file_is_reported(
     tmp_path: Path, imported: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "best.pt"

@@ -1,4 +1,4 @@
-"""A run of YOLOv5 becomes one of ours, to the last number that its files hold."""
+"""A run of YOLOv5 is imported completely and exactly."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from models.detector import Detector
 from models.spec import ModelSpec
 from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.paths import SHARED, requires_shared
-from utils.checkpoint.format import validated
+from utils.checkpoint.format import validate_checkpoint
 from utils.checkpoint.pickle_records import require_type
 from utils.errors import UserError
 from utils.history import COLUMNS, write_results
@@ -71,7 +71,7 @@ def completed_with(imported: ImportedRun, batches_per_epoch: int) -> ImportedRun
 
 
 def copy_run(folder: Path, version: str, *names: str) -> Path:
-    """A run folder with the named files of a legacy run; a checkpoint goes into weights/."""
+    """Copy files of a legacy run into a run folder, checkpoints into weights/."""
     (folder / "weights").mkdir()
     for name in names:
         target = folder / "weights" if name.endswith(".pt") else folder
@@ -80,8 +80,8 @@ def copy_run(folder: Path, version: str, *names: str) -> Path:
 
 
 class TestUnstripped:
-    def test_is_a_checkpoint_of_ours(self, imported: ImportedRun, tmp_path: Path) -> None:
-        assert validated(imported.checkpoint, "it")["kind"] == "training"
+    def test_result_is_a_valid_checkpoint(self, imported: ImportedRun, tmp_path: Path) -> None:
+        assert validate_checkpoint(imported.checkpoint, "it")["kind"] == "training"
         save_checkpoint(imported.checkpoint, tmp_path / "last.pt")
         again = read_checkpoint(tmp_path / "last.pt")
         assert again["plan"] == imported.checkpoint["plan"]
@@ -92,7 +92,7 @@ class TestUnstripped:
         assert options.imgsz == 160
         assert Hyp.from_dict(again["config"]["hyp"], "it").warmup_bias_lr == 0.1
 
-    def test_weights_and_average(self, imported: ImportedRun, expected: dict[str, Any]) -> None:
+    def test_weights_and_ema_weights(self, imported: ImportedRun, expected: dict[str, Any]) -> None:
         checkpoint = imported.checkpoint
         own = Detector(ModelSpec.from_dict(checkpoint["config"]["spec"])).state_dict()
         for state, norms in (
@@ -104,7 +104,7 @@ class TestUnstripped:
                 assert value.dtype == own[name].dtype
                 if value.is_floating_point():
                     assert value.double().norm().item() == pytest.approx(norms[name], rel=1e-12)
-            # nothing that upstream has is left out but v5.0's second copy of the anchors
+            # only v5.0's second copy of the anchors is dropped
             floating = {name for name in own if own[name].is_floating_point()}
             assert set(norms) - floating <= {"model.24.anchor_grid"}
 
@@ -121,7 +121,7 @@ class TestUnstripped:
             assert buffer.double().sum().item() == pytest.approx(total, rel=1e-9, abs=1e-12)
 
     def test_counter_position_and_warmup(self, imported: ImportedRun, version: str) -> None:
-        """8 batches per epoch, read off the momentum: two epochs into a long warm-up."""
+        """The momentum gives 8 batches per epoch, two epochs into a long warm-up."""
         checkpoint = imported.checkpoint
         assert checkpoint["ema"]["updates"] == 16
         assert "open_position" not in checkpoint
@@ -130,10 +130,10 @@ class TestUnstripped:
         assert plan.warmup.iterations == {"v5.0": 1000, "v7": 100}[version]
         assert plan.accumulate == 4
 
-    def test_settings_of_the_last_step_equal_the_files(
+    def test_settings_of_the_last_step_equal_those_of_the_file(
         self, imported: ImportedRun, expected: dict[str, Any]
     ) -> None:
-        """What our plan says of iteration 15 is what upstream's optimizer was left with."""
+        """Our plan at iteration 15 equals the settings in upstream's optimizer."""
         plan, group = plan_of(imported), expected["groups"][0]
         assert plan.settings(1, 15).momentum == pytest.approx(group["momentum"], abs=1e-15)
         assert plan.lr0 * plan.factor(1) == pytest.approx(group["lr"], rel=1e-12)
@@ -151,14 +151,14 @@ class TestUnstripped:
         assert imported.checkpoint["config"]["options"]["cos_lr"] == (law == "cosine")
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_extends_without_a_jump(self, imported: ImportedRun, mode: str) -> None:
+    def test_extension_continues_from_the_last_rate(self, imported: ImportedRun, mode: str) -> None:
         plan = plan_of(imported)
         longer = extend_plan(plan, 2, Extension(epochs=2, mode=mode))
         assert longer.total_epochs == plan.total_epochs + 2
         if mode not in JUMPING:
             assert longer.factor(2) == plan.factor(1)
 
-    def test_average_sees_what_upstream_saw(self, imported: ImportedRun, version: str) -> None:
+    def test_ema_predictions_equal_upstreams(self, imported: ImportedRun, version: str) -> None:
         golden = np.load(LEGACY / version / "epoch1_expected_forward.npz")
         model = Detector(ModelSpec.from_dict(imported.checkpoint["config"]["spec"])).eval()
         model.load_state_dict(imported.checkpoint["ema"]["weights"])
@@ -166,7 +166,9 @@ class TestUnstripped:
             found = model.predict(torch.from_numpy(golden["image"]))
         assert np.abs(found.numpy() - golden["ema_pred"]).max() < 1e-3
 
-    def test_anchors_of_the_spec(self, imported: ImportedRun, expected: dict[str, Any]) -> None:
+    def test_anchors_of_the_model_specification(
+        self, imported: ImportedRun, expected: dict[str, Any]
+    ) -> None:
         rows = imported.checkpoint["config"]["spec"]["anchors"]
         assert rows == [np.ravel(level).tolist() for level in expected["anchors_px"]]
 
@@ -187,7 +189,7 @@ class TestUnstripped:
             buffer = state.optimizer.state[parameter]["momentum_buffer"]
             assert torch.equal(buffer, checkpoint["optimizer"]["buffers"][name]["momentum_buffer"])
 
-    def test_a_known_position_does_not_depend_on_the_loader(self, imported: ImportedRun) -> None:
+    def test_known_position_does_not_depend_on_the_loader(self, imported: ImportedRun) -> None:
         assert with_batches_per_epoch(imported.checkpoint, 500) is imported.checkpoint
 
     def test_nothing_is_written(self, tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ class TestUnstripped:
         assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
 
 
-class TestRecord:
+class TestHistory:
     def test_history_of_v7(self) -> None:
         checkpoint = import_run(LEGACY / "v7" / "epoch1.pt", ImportOptions()).checkpoint
         first, second = checkpoint["history"]
@@ -209,22 +211,22 @@ class TestRecord:
         assert checkpoint["best"] == {"fitness": 0.07723735035398523, "epoch": 1}
 
     def test_history_of_v5(self, tmp_path: Path) -> None:
-        """From the file itself; its epochs were not validated, so nothing is best yet."""
+        """The history is in the checkpoint; its epochs were not validated, so there is no best."""
         path = copy_run(tmp_path, "v5.0", "epoch1.pt", "opt.yaml")
         checkpoint = import_run(path, ImportOptions()).checkpoint
         assert [row["train/obj_loss"] for row in checkpoint["history"]] == [0.02135, 0.02429]
         assert math.isnan(checkpoint["history"][1]["metrics/mAP_0.5"])
         assert checkpoint["best"] == {"fitness": -math.inf, "epoch": -1}
 
-    def test_no_record_at_all(self, tmp_path: Path) -> None:
+    def test_no_history(self, tmp_path: Path) -> None:
         path = copy_run(tmp_path, "v7", "epoch1.pt")
         found = import_run(path, ImportOptions())
         assert [row["epoch"] for row in found.checkpoint["history"]] == [0, 1]
         assert math.isnan(found.checkpoint["history"][0]["train/box_loss"])
         assert found.checkpoint["best"] == {"fitness": 0.07723735035398523, "epoch": 1}
-        assert found.report.missing["history"] == "2 of 2 epochs are in no results file"
+        assert found.report.missing["history"] == "2 of 2 epochs are missing from the results file"
 
-    def test_what_is_told(self) -> None:
+    def test_report_of_found_and_missing_parts(self) -> None:
         found = import_run(LEGACY / "v7" / "epoch1.pt", ImportOptions())
         assert found.report.found == (
             "YOLOv5 v7.0 checkpoint, 349 tensors",
@@ -234,13 +236,14 @@ class TestRecord:
             "history of 2 epochs",
         )
         assert found.report.missing == {
-            "full precision": "YOLOv5 saves weights and EMA in fp16, off by up to 0.05 % each",
-            "data order": "never saved by YOLOv5; drawn from the seed and the epoch here",
+            "full precision": "YOLOv5 saves weights and EMA in fp16; each value is off by up to "
+            "0.05 %",
+            "data order": "never saved by YOLOv5; derived from the seed and the epoch",
             "AMP scaler": "never saved by YOLOv5",
-            "precision": "not recorded",
+            "precision": "not recorded by YOLOv5",
         }
 
-    def test_a_run_on_a_cpu_had_no_scaler_to_lose(self) -> None:
+    def test_run_on_a_cpu_lacks_no_scaler(self) -> None:
         found = import_run(LEGACY / "v5.0" / "epoch1.pt", ImportOptions())
         assert list(found.report.missing) == ["full precision", "data order"]
         assert found.checkpoint["config"]["precision"] == "fp32"
@@ -251,7 +254,7 @@ class TestConfiguration:
         checkpoint = import_run(LEGACY / "v5.0" / "epoch1.pt", ImportOptions()).checkpoint
         options = checkpoint["config"]["options"]
         known = {f.name for f in dataclasses.fields(TrainOptions)}
-        assert set(options) == known - {"amp"}  # it has none, so any may be given
+        assert set(options) == known - {"amp"}  # YOLOv5 does not have it, so any value may be given
         picked = {name: options[name] for name in ("imgsz", "noval", "epochs", "data", "device")}
         assert picked == {
             "imgsz": 160,
@@ -264,19 +267,19 @@ class TestConfiguration:
         assert checkpoint["config"]["hyp"]["lrf"] == 0.2
         assert checkpoint["config"]["names"][:2] == ["person", "bicycle"]
 
-    def test_data_and_schedule_as_wished(self) -> None:
-        wishes = ImportOptions(data="other.yaml", schedule="cosine")
-        found = import_run(LEGACY / "v7" / "epoch1.pt", wishes)
+    def test_data_and_schedule_from_import_options(self) -> None:
+        options = ImportOptions(data="other.yaml", schedule="cosine")
+        found = import_run(LEGACY / "v7" / "epoch1.pt", options)
         assert found.checkpoint["config"]["options"]["data"] == "other.yaml"
         assert found.checkpoint["config"]["options"]["cos_lr"]
         assert plan_of(found).factor(1) == pytest.approx(0.8550178567, abs=1e-9)
 
-    def test_a_run_on_old_defaults_without_its_hyp(self, tmp_path: Path) -> None:
+    def test_defaults_of_v5_replace_a_missing_hyp(self, tmp_path: Path) -> None:
         path = copy_run(tmp_path, "v5.0", "epoch1.pt", "opt.yaml")
         found = import_run(path, ImportOptions())
         assert found.checkpoint["config"]["hyp"]["lrf"] == 0.2
         assert found.report.missing["hyper-parameters"].startswith(
-            "neither in the file nor in a hyp.yaml"
+            "neither in the checkpoint nor in a hyp.yaml"
         )
 
     def test_unknown_hyperparameters_are_named(self, tmp_path: Path) -> None:
@@ -284,27 +287,29 @@ class TestConfiguration:
         with (tmp_path / "hyp.yaml").open("a") as stream:
             stream.write("\nlabel_smoothing: 0.1\n")
         missing = import_run(path, ImportOptions()).report.missing
-        assert missing["hyper-parameters not known here"] == "label_smoothing; left out"
+        assert missing["unknown hyper-parameters"] == "label_smoothing; ignored"
 
-    def test_a_hyp_file_of_another_run(self, tmp_path: Path) -> None:
-        """The rate in the optimizer gives it away."""
+    def test_hyp_file_of_another_run_is_refused(self, tmp_path: Path) -> None:
+        """The learning rate in the optimizer does not match it."""
         path = copy_run(tmp_path, "v5.0", "epoch1.pt", "opt.yaml", "hyp.yaml")
         text = (tmp_path / "hyp.yaml").read_text().replace("lrf: 0.2", "lrf: 0.1")
         (tmp_path / "hyp.yaml").write_text(text)
-        with pytest.raises(UserError, match=r"is 0\.8 of the .* lrf 0\.1 gives 0\.775; no law"):
+        with pytest.raises(
+            UserError, match=r"is 0\.8 of the .* lrf 0\.1 gives 0\.775; no law matches"
+        ):
             import_run(path, ImportOptions())
         found = import_run(path, ImportOptions(schedule="cosine"))
         assert plan_of(found).factor(1) == pytest.approx(0.775)
 
-    def test_planned_total_from_the_text_of_v5(self, tmp_path: Path) -> None:
+    def test_planned_epochs_from_the_results_txt_of_v5(self, tmp_path: Path) -> None:
         path = copy_run(tmp_path, "v5.0", "epoch1.pt")
-        with pytest.raises(UserError, match=r"says which data set .* --data"):
+        with pytest.raises(UserError, match=r"names the data set; add --data FILE"):
             import_run(path, ImportOptions())
         found = import_run(path, ImportOptions(data="coco128.yaml"))
         assert plan_of(found).total_epochs == 3
 
     def edited(self, folder: Path, **changes: Any) -> Path:
-        """A v5.0 run whose opt.yaml was changed."""
+        """A v5.0 run with changes in its opt.yaml."""
         path = copy_run(folder, "v5.0", "epoch1.pt", "opt.yaml", "hyp.yaml")
         options = yaml.safe_load((folder / "opt.yaml").read_text()) | changes
         (folder / "opt.yaml").write_text(yaml.safe_dump(options))
@@ -313,22 +318,25 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"epochs": 1}, "2 epochs are completed, but only 1 planned"),
-            ({"epochs": "three"}, "option epochs is 'three'"),
-            ({"total_batch_size": -1}, "AutoBatch; write the batch size"),
-            ({"label_smoothing": "much"}, "option label_smoothing is 'much'"),
-            ({"linear_lr": True}, "--schedule cosine gives it"),
-            ({"data": None}, "give it with --data"),
+            ({"epochs": 1}, "2 epochs are completed, but the options plan only 1"),
+            ({"epochs": "three"}, "option epochs of the run is 'three'"),
+            (
+                {"total_batch_size": -1},
+                "AutoBatch and the chosen batch size is not recorded; write it",
+            ),
+            ({"label_smoothing": "much"}, "option label_smoothing of the run is 'much'"),
+            ({"linear_lr": True}, "add --schedule cosine, which matches"),
+            ({"data": None}, "add --data FILE"),
         ],
         ids=lambda value: str(value)[:20],
     )
-    def test_options_that_cannot_be(
+    def test_invalid_options_are_refused(
         self, tmp_path: Path, changes: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(UserError, match=message):
             import_run(self.edited(tmp_path, **changes), ImportOptions())
 
-    def test_options_by_their_older_names(self, tmp_path: Path) -> None:
+    def test_options_with_older_names(self, tmp_path: Path) -> None:
         path = self.edited(
             tmp_path,
             **{"img_size": [320, 640], "cache_images": True, "image_weights": True},
@@ -340,13 +348,13 @@ class TestConfiguration:
         assert (options.imgsz, options.cache, options.device) == (320, "ram", "")
         assert (options.batch_size, options.freeze) == (32, [10])
         assert plan_of(found).accumulate == 2
-        assert found.report.missing["--image-weights"] == "not in this program; left out"
+        assert found.report.missing["--image-weights"] == "not supported by this program; ignored"
         assert found.checkpoint["config"]["processes"] == 2
         assert found.checkpoint["config"]["precision"] == "unknown"
 
 
 class TestStripped:
-    def test_refused(self, version: str) -> None:
+    def test_refused_by_default(self, version: str) -> None:
         with pytest.raises(
             UserError, match=r"stripped of optimizer, .*, EMA counter, epoch, .* --allow-partial-st"
         ):
@@ -355,7 +363,7 @@ class TestStripped:
     def test_weights_only(self, version: str) -> None:
         found = import_run(LEGACY / version / "last_stripped.pt", PARTIAL)
         checkpoint = completed_with(found, 8).checkpoint
-        assert validated(checkpoint, "it") == checkpoint
+        assert validate_checkpoint(checkpoint, "it") == checkpoint
         assert checkpoint["optimizer"] == {"name": "SGD", "buffers": {}}
         for name, value in checkpoint["model"].items():
             assert torch.equal(value, checkpoint["ema"]["weights"][name])
@@ -364,43 +372,47 @@ class TestStripped:
         assert len(checkpoint["history"]) == total
         assert plan_of(found).total_epochs == total
         assert not checkpoint["stopped_early"]
-        assert found.report.missing["optimizer"] == "stripped, so its momentum starts afresh"
+        assert found.report.missing["optimizer"] == "stripped; momentum is reset"
         assert {"weights", "EMA", "epoch"} <= set(found.report.missing)
 
-    def test_counter(self, version: str) -> None:
+    def test_ema_counter(self, version: str) -> None:
         """Batches per step: `round(1 + 3 i / length)`, and 4 after the warm-up."""
         found = import_run(LEGACY / version / "last_stripped.pt", PARTIAL)
         assert found.checkpoint["open_position"]["count_updates"]
-        # v5.0, 24 of 1000: all step alone; v7, 32 of 100: 17 step alone, then 15 in pairs
+        # v5.0, 24 of 1000: 1 batch per step; v7, 32 of 100: 17 steps of 1 batch, then 15 batches
+        # in pairs
         assert completed_with(found, 8).checkpoint["ema"]["updates"] == 24
-        # v5.0, 300 of 1000: 167 alone, 133 in pairs; v7, 300 and 100 more: 50 alone, 101 in pairs,
-        # 1 left and 99 in threes, 1 left and 150 in fours
+        # v5.0, 300 of 1000: 167 steps of 1 batch, then 133 batches in pairs; v7, 300 and 100 more:
+        # 50 steps of 1, then 101 batches in pairs, 1 pending and 99 in threes, 1 pending and 150
+        # in fours
         updates = completed_with(found, 100).checkpoint["ema"]["updates"]
         assert updates == {"v5.0": 167 + 66, "v7": 50 + 50 + 33 + 37}[version]
 
-    def test_epochs_nowhere_told(self, tmp_path: Path) -> None:
+    def test_unknown_completed_epochs(self, tmp_path: Path) -> None:
         path = copy_run(tmp_path, "v7", "last_stripped.pt")
         with pytest.raises(UserError, match="--completed-epochs N"):
             import_run(path, PARTIAL)
-        wishes = ImportOptions(completed_epochs=3, allow_partial_state=True)
-        found = import_run(path, wishes)
+        options = ImportOptions(completed_epochs=3, allow_partial_state=True)
+        found = import_run(path, options)
         assert found.checkpoint["position"]["epoch"] == 3
         assert found.checkpoint["stopped_early"]  # 4 were planned
         assert found.checkpoint["best"] == {"fitness": -math.inf, "epoch": -1}
-        assert found.report.missing["epoch"] == "stripped; --completed-epochs says 3 are completed"
-        with pytest.raises(UserError, match="5 epochs are completed, but only 4 planned"):
-            import_run(path, dataclasses.replace(wishes, completed_epochs=5))
+        assert (
+            found.report.missing["epoch"] == "stripped; 3 completed according to --completed-epochs"
+        )
+        with pytest.raises(UserError, match="5 epochs are completed, but the options plan only 4"):
+            import_run(path, dataclasses.replace(options, completed_epochs=5))
 
-    def test_planned_total_nowhere_told(self, tmp_path: Path) -> None:
-        """A stripped run was at its end."""
+    def test_unknown_planned_epochs(self, tmp_path: Path) -> None:
+        """A stripped run has ended."""
         path = copy_run(tmp_path, "v5.0", "last_stripped.pt")
         found = import_run(path, ImportOptions("coco.yaml", None, 300, True))
         assert plan_of(found).total_epochs == 300
         assert found.report.missing["planned total"].startswith(
-            "not on record; a stripped run is at its end"
+            "not recorded; a stripped run has ended, so it is 300"
         )
 
-    def test_best_is_of_the_best_epoch(self, tmp_path: Path) -> None:
+    def test_completed_epochs_of_best_are_those_of_the_best_row(self, tmp_path: Path) -> None:
         copy = copy_run(tmp_path, "v7", "last_stripped.pt", "results.csv")
         path = copy.rename(copy.with_name("best.pt"))
         lines = (tmp_path / "results.csv").read_text().splitlines()
@@ -419,7 +431,7 @@ class TestStripped:
 
 @pytest.fixture
 def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Lets files be read as if some of their content were another."""
+    """Change the content that is read from files."""
 
     def alter(**changes: Any) -> None:
         def read(path: Path) -> UpstreamCheckpoint:
@@ -441,8 +453,10 @@ def optimizer_with(**settings: float) -> dict[str, Any]:
 class TestVariants:
     PATH = LEGACY / "v7" / "epoch1.pt"
 
-    def test_after_the_warmup_the_loader_tells(self, altered: Callable[..., None]) -> None:
-        """100 epochs of a run that is past its warm-up, continued on few and on many batches."""
+    def test_position_after_the_warmup_depends_on_the_loader(
+        self, altered: Callable[..., None]
+    ) -> None:
+        """A run of 100 epochs, past its warm-up, is continued with few and with many batches."""
         options = {"epochs": 200, "data": "a.yaml", "cos_lr": False}
         optimizer = optimizer_with(momentum=0.937, lr=0.01 * (1 - 99 / 200 * 0.99))
         altered(epoch=99, options=options, optimizer=optimizer)
@@ -455,7 +469,7 @@ class TestVariants:
         many, few = completed_with(found, 50), completed_with(found, 1)
         assert many.checkpoint["position"] == {"epoch": 100, "iteration": 5000}
         assert plan_of(many).warmup.iterations == 150
-        # one batch per epoch would be inside a warm-up of 100 iterations, which must not come back
+        # one batch per epoch would be inside a warm-up of 100 iterations, which must not restart
         assert few.checkpoint["position"]["iteration"] == 100
         assert plan_of(few).warmup.iterations == 99
         for plan, iteration in ((plan_of(few), 100), (plan_of(many), 5000), (plan_of(found), 100)):
@@ -471,7 +485,7 @@ class TestVariants:
         names = [n for group in name_optimizer_state(content) for n in group.state]
         state = {
             number: {
-                "step": 16,  # a plain number in torch before 1.12
+                "step": 16,  # an int in torch before 1.12
                 "exp_avg": content.model_state[names[number]] * 0 + number,
                 "exp_avg_sq": content.model_state[names[number]].float() * 0,
             }
@@ -505,17 +519,17 @@ class TestVariants:
         assert len(found.checkpoint["optimizer"]["buffers"]) == 174
         assert "optimizer buffers of 174 of 177 parameters" in found.report.found
 
-    def test_no_planned_total(self, altered: Callable[..., None], tmp_path: Path) -> None:
+    def test_missing_planned_epochs_are_refused(
+        self, altered: Callable[..., None], tmp_path: Path
+    ) -> None:
         altered(options=None)
         path = copy_run(tmp_path, "v7", "epoch1.pt", "results.csv")
         with pytest.raises(
-            UserError, match=r"how many epochs were planned; put the run's opt\.yaml"
+            UserError, match=r"has the planned number of epochs; put the run's opt\.yaml"
         ):
             import_run(path, ImportOptions(data="a.yaml"))
 
-    def test_rates_of_v6_are_put_in_order(
-        self, altered: Callable[..., None], tmp_path: Path
-    ) -> None:
+    def test_rates_of_v6_are_reordered(self, altered: Callable[..., None], tmp_path: Path) -> None:
         altered(version="v6.1")
         path = copy_run(tmp_path, "v7", "epoch1.pt", "opt.yaml")
         row = dict.fromkeys(COLUMNS, 0.5) | {"x/lr0": 0.001, "x/lr1": 0.001, "x/lr2": 0.09}
@@ -523,22 +537,25 @@ class TestVariants:
         history = import_run(path, ImportOptions()).checkpoint["history"]
         assert [history[1][f"x/lr{group}"] for group in range(3)] == [0.09, 0.001, 0.001]
 
-    def test_a_tensor_is_absent(self, altered: Callable[..., None]) -> None:
+    def test_missing_tensor_is_refused(self, altered: Callable[..., None]) -> None:
         state = read_upstream(self.PATH).ema_state
         assert state is not None
         altered(ema_state={n: v for n, v in state.items() if n != "model.0.bn.bias"})
-        with pytest.raises(UserError, match=r"lacks 1 tensors .* model\.0\.bn\.bias"):
+        with pytest.raises(UserError, match=r"lacks 1 tensors of its model \(model\.0\.bn\.bias"):
             import_run(self.PATH, ImportOptions())
 
-    def test_epochs_that_contradict_the_file(self) -> None:
-        with pytest.raises(UserError, match=r"--completed-epochs 7: .* itself says 2"):
+    def test_completed_epochs_must_match_the_file(self) -> None:
+        with pytest.raises(UserError, match=r"--completed-epochs 7: .* records 2 completed epochs"):
             import_run(self.PATH, ImportOptions(completed_epochs=7))
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
-    [({"schedule": "step"}, "--schedule step"), ({"completed_epochs": 0}, "give at least 1")],
+    ("option", "message"),
+    [
+        ({"schedule": "step"}, "--schedule step: choose one of"),
+        ({"completed_epochs": 0}, "--completed-epochs 0: must be at least 1"),
+    ],
 )
-def test_impossible_wishes(wish: dict[str, Any], message: str) -> None:
+def test_invalid_import_options_are_refused(option: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        ImportOptions(**wish)
+        ImportOptions(**option)

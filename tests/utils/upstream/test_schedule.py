@@ -1,4 +1,4 @@
-"""The law, the position in the warm-up and the number of steps of an upstream run."""
+"""Law, warm-up progress and number of optimizer steps of an upstream run."""
 
 import math
 from typing import Any
@@ -12,9 +12,9 @@ from utils.hyp import Hyp
 from utils.solver.schedule import Plan, WarmUp, base_segment
 from utils.upstream.schedule import (
     LastRate,
-    law_of,
+    base_law,
+    check_law,
     optimizer_steps,
-    require_law,
     warmup_length,
     warmup_progress,
 )
@@ -32,34 +32,34 @@ NO_RATES = dict.fromkeys(COLUMNS, math.nan)
         ("v6.1", {}, "linear"),
         ("v7.0", {"cos_lr": False}, "linear"),
         ("v7.0", {"cos_lr": True}, "cosine"),
-        # the option's name is the better witness: between two releases
+        # between two releases, the option's name is more reliable than the version
         ("v6.1", {"linear_lr": False}, "cosine"),
     ],
 )
 def test_law(version: str, options: dict[str, Any], law: str) -> None:
-    assert law_of(version, options) == law
+    assert base_law(version, options) == law
 
 
-class TestRequiredLaw:
-    def test_right(self) -> None:
-        require_law("linear", LastRate(0.007525, 0.01), completed=2, total=4, lrf=0.01)
-        require_law("cosine", LastRate(0.008, 0.01), completed=2, total=3, lrf=0.2)
-        require_law("linear-v5.0", LastRate(0.006, 0.01), completed=2, total=3, lrf=0.2)
+class TestCheckLaw:
+    def test_matching_law(self) -> None:
+        check_law("linear", LastRate(0.007525, 0.01), completed=2, total=4, lrf=0.01)
+        check_law("cosine", LastRate(0.008, 0.01), completed=2, total=3, lrf=0.2)
+        check_law("linear-v5.0", LastRate(0.006, 0.01), completed=2, total=3, lrf=0.2)
 
-    def test_another_law_fits(self) -> None:
-        with pytest.raises(UserError, match="--schedule cosine gives it"):
-            require_law("linear", LastRate(0.008, 0.01), completed=2, total=3, lrf=0.2)
+    def test_another_law_matches(self) -> None:
+        with pytest.raises(UserError, match="add --schedule cosine, which matches"):
+            check_law("linear", LastRate(0.008, 0.01), completed=2, total=3, lrf=0.2)
 
-    def test_no_law_fits(self) -> None:
-        with pytest.raises(UserError, match=r"is 0\.99 of .* gives 0\.7525; no law does"):
-            require_law("linear", LastRate(0.0099, 0.01), completed=2, total=4, lrf=0.01)
+    def test_no_law_matches(self) -> None:
+        with pytest.raises(UserError, match=r"is 0\.99 of .* gives 0\.7525; no law matches"):
+            check_law("linear", LastRate(0.0099, 0.01), completed=2, total=4, lrf=0.01)
 
 
 class TestWarmupProgress:
     @pytest.mark.parametrize(
         ("version", "momentum", "batches"),
         [
-            ("v7.0", 0.8 + 0.137 * 15 / 100, 8),  # two epochs of 8 batches, shortest warm-up
+            ("v7.0", 0.8 + 0.137 * 15 / 100, 8),  # two epochs of 8 batches, minimum warm-up
             ("v5.0", 0.8 + 0.137 * 15 / 1000, 8),
             ("v7.0", 0.8 + 0.137 * 199 / 300, 100),  # 3 epochs of 100 batches
             ("v6.1", 0.8 + 0.137 * 665 / 1000, 333),
@@ -72,7 +72,7 @@ class TestWarmupProgress:
         assert not found.is_over
 
     @pytest.mark.parametrize("warmup_epochs", [0.7, 2.5, 3.0, 5.0])
-    def test_every_size_of_data_set(self, warmup_epochs: float) -> None:
+    def test_all_sizes_of_data_sets(self, warmup_epochs: float) -> None:
         hyp = Hyp(warmup_epochs=warmup_epochs)
         for batches in (1, 7, 33, 34, 100, 1849, 7393, 100_000):
             length = max(round(warmup_epochs * batches), 100)
@@ -85,11 +85,11 @@ class TestWarmupProgress:
                 else:
                     assert (found.batches_per_epoch, found.is_over) == (batches, False)
 
-    def test_momentum_of_no_iteration(self) -> None:
+    def test_momentum_that_matches_no_iteration(self) -> None:
         assert warmup_progress("v7.0", Hyp(), 2, 0.8123, NO_RATES) == (100, None, False)
 
     def test_from_the_rates(self) -> None:
-        """Biases start at another rate than the rest and meet it when the warm-up ends."""
+        """The learning rate of biases differs from the others until the warm-up ends."""
         during = NO_RATES | {"x/lr0": 0.07, "x/lr1": 0.0008}
         after = NO_RATES | {"x/lr0": 0.005, "x/lr1": 0.005}
         assert not warmup_progress("v7.0", Hyp(), 4, None, during).is_over
@@ -108,13 +108,13 @@ def plan_of(accumulate: int, warmup: int) -> Plan:
 
 
 class TestOptimizerSteps:
-    def test_a_step_per_batch(self) -> None:
+    def test_one_batch_per_step(self) -> None:
         assert optimizer_steps(plan_of(1, 100), 0) == 0
         assert optimizer_steps(plan_of(1, 100), 37) == 37
         assert optimizer_steps(plan_of(1, 100), 500) == 500
 
     def test_after_the_warmup(self) -> None:
-        """Without a warm-up but for iteration 0, which steps alone, four batches make a step."""
+        """Iteration 0 is a step of its own; then there are four batches per step."""
         plan = plan_of(4, 1)
         assert [optimizer_steps(plan, n) for n in (1, 2, 5, 6, 9)] == [1, 1, 2, 2, 3]
 

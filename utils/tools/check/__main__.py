@@ -1,4 +1,4 @@
-"""Look at a data set before training on it: figures, faults, a page to look at.
+"""Check a data set before training: statistics, problems, and a page of plots.
 
 Usage: python -m utils.tools.check data.yaml --imgsz 640
 """
@@ -18,13 +18,13 @@ from utils.options.option import REQUIRED, check, option
 from utils.options.script import OptionParser, run_script
 from utils.options.train_options import MIN_IMAGE_SIZE, TrainOptions
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Slow imports are in the functions that need them, so that --help is fast.
 if TYPE_CHECKING:
     import numpy as np
 
     from utils.datasets.description import DatasetDescription
     from utils.tools.check.findings import Finding
-    from utils.tools.check.report import Survey
+    from utils.tools.check.report import DatasetReport
     from utils.tools.check.splits import Split
 
 log = logging.getLogger("yolo")
@@ -33,62 +33,65 @@ CANNOT_START = 1
 EXIT_CODES = """\
 exit code:
   0  training can start; there may be warnings
-  1  it cannot, or it would leave files out: no images or no boxes to train or validate on, images
-     or labels that cannot be read, classes that the data set does not have
-  2  the command line, the data-set file or the model is wrong
+  1  training cannot start or would skip files: a split has no images or no boxes, images or labels
+     are unreadable, or classes are out of range
+  2  invalid command line, data-set file or model
 
-Only warned of: images more than once, in one split or in two; boxes out of their image or too small
-to be seen; rows to be repaired; labels without an image; classes of val that train lacks; any fault
-of the test split, which training does not use.
+These are warnings only: duplicate images, within or across splits; boxes that extend beyond the
+image or are too small; repaired label rows; labels without an image; classes of val that train does
+not have; any problem of the test split, which training does not use.
 """
 
 
-class Grid(NamedTuple):
-    """What boxes are laid on."""
+class AnchorGrid(NamedTuple):
+    """Anchors and grid of a model."""
 
     anchors: np.ndarray
-    """float [k, 2]: width and height, px, of all levels."""
+    """float [k, 2]: width and height of the anchors of all levels, px."""
     cell: int
-    """Px of the finest level's cells."""
+    """Size of a grid cell of the finest level, px."""
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Which data set to check, for which model, and where to write."""
+    """Options of this program."""
 
     data: str = option(REQUIRED, "data-set file, e.g. coco128.yaml", positional=True)
     imgsz: int = option(
         TrainOptions.imgsz,
-        "size to train at (default {default})",
+        "training image size (default: {default})",
         flags=("--img", "--img-size"),
         metavar="PX",
         minimum=MIN_IMAGE_SIZE,
     )
     cfg: str = option(
         "yolov5s.yaml",
-        "model of the anchors (default {default})",
+        "model file to read the anchors from (default: {default})",
         metavar="FILE",
         exclusive="model",
     )
     weights: str | None = option(
-        None, "take the anchors of a weights file", metavar="FILE", exclusive="model"
+        None, "weights file to read the anchors from", metavar="FILE", exclusive="model"
     )
     out: Path | None = option(
         None,
-        "for check.png and check.json (default runs/check/NAME, NAME being its folder's)",
+        "output folder for check.png and check.json (default: runs/check/NAME, where NAME is the "
+        "name of the data set's folder)",
         metavar="FOLDER",
     )
-    json: Path | None = option(None, "write check.json there instead", metavar="FILE")
+    json: Path | None = option(
+        None, "output file instead of check.json in the output folder", metavar="FILE"
+    )
 
     def __post_init__(self) -> None:
         check(self)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
+    """Build the argument parser of this program."""
     parser = OptionParser(
         prog="python -m utils.tools.check",
-        description="Show what is in a data set and what is wrong with it, before training on it.",
+        description="Check a data set before training: report its statistics and its problems.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -97,29 +100,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the command line, look, report.
+    """Parse the command line, check the data set, report.
 
     Raises:
-        SystemExit: with 1 if training cannot start.
+        SystemExit: with code 1 if training cannot start.
     """
     options = parse_options(build_parser(), CheckOptions, argv)
 
     from utils.datasets.description import load_description
 
     description = load_description(options.data)
-    grid = read_grid(options.cfg, options.weights)
-    survey = survey_dataset(description, grid, options.imgsz)
+    grid = read_anchor_grid(options.cfg, options.weights)
+    report = inspect_dataset(description, grid, options.imgsz)
     folder = options.out or Path("runs", "check", description.root.name)
-    write(survey, options.json or folder / "check.json", folder / "check.png")
-    if not survey.can_start:
+    write(report, options.json or folder / "check.json", folder / "check.png")
+    if not report.can_start:
         raise SystemExit(CANNOT_START)
 
 
-def read_grid(cfg: str, weights: str | None) -> Grid:
-    """Anchors and cells of a model.
+def read_anchor_grid(cfg: str, weights: str | None) -> AnchorGrid:
+    """Read the anchors and the grid of a model file or a weights file.
 
     Raises:
-        UserError: the model or weights file is refused.
+        UserError: the file does not exist or is invalid.
     """
     import numpy as np
     import torch
@@ -129,17 +132,19 @@ def read_grid(cfg: str, weights: str | None) -> Grid:
     from utils.weights import find_weights, read_weights
 
     spec = read_weights(find_weights(weights)).spec if weights else load_spec(Path(cfg))
-    with torch.device("meta"):  # takes neither time nor memory
+    with torch.device("meta"):  # needs neither time nor memory
         strides = Detector(spec).strides
-    return Grid(np.array(spec.anchors, dtype=np.float64).reshape(-1, 2), min(strides))
+    return AnchorGrid(np.array(spec.anchors, dtype=np.float64).reshape(-1, 2), min(strides))
 
 
-def survey_dataset(description: DatasetDescription, grid: Grid, image_size: int) -> Survey:
-    """Look at all splits of a data set; what is wrong with it is told, not raised."""
-    from utils.tools.check.findings import by_weight
+def inspect_dataset(
+    description: DatasetDescription, grid: AnchorGrid, image_size: int
+) -> DatasetReport:
+    """Check all splits of a data set; problems are returned as findings, not raised."""
+    from utils.tools.check.findings import by_severity
     from utils.tools.check.inspection import inspect
     from utils.tools.check.measures import measure
-    from utils.tools.check.report import Survey
+    from utils.tools.check.report import DatasetReport
     from utils.tools.check.splits import read_splits
 
     threads = TrainOptions.workers
@@ -149,12 +154,12 @@ def survey_dataset(description: DatasetDescription, grid: Grid, image_size: int)
     ]
     recalls = best_recalls(splits, grid, image_size)
     inspected = inspect(splits, measures, description.names, grid.cell, threads)
-    return Survey(
+    return DatasetReport(
         file=description.path,
         root=description.root,
         names=description.names,
         measures=tuple(measures),
-        findings=by_weight([*findings, *inspected, *about_anchors(recalls)]),
+        findings=by_severity([*findings, *inspected, *about_anchors(recalls)]),
         recalls=recalls,
         anchors=grid.anchors,
         cell=grid.cell,
@@ -162,8 +167,8 @@ def survey_dataset(description: DatasetDescription, grid: Grid, image_size: int)
     )
 
 
-def best_recalls(splits: Sequence[Split], grid: Grid, image_size: int) -> dict[str, float]:
-    """The share of a split's boxes that an anchor fits, as AutoAnchor computes it; by split."""
+def best_recalls(splits: Sequence[Split], grid: AnchorGrid, image_size: int) -> dict[str, float]:
+    """Return the best possible recall of the anchors by split, computed as in AutoAnchor."""
     from models.anchors import best_possible_recall, is_learnable
     from utils.autoanchor import box_sizes
     from utils.hyp import Hyp
@@ -178,7 +183,7 @@ def best_recalls(splits: Sequence[Split], grid: Grid, image_size: int) -> dict[s
 
 
 def about_anchors(recalls: Mapping[str, float]) -> list[Finding]:
-    """What AutoAnchor will do about the recall on the training split."""
+    """Return a finding if AutoAnchor will replace the anchors in training."""
     from utils.autoanchor import GOOD_RECALL
     from utils.tools.check.findings import NOTE, Finding
 
@@ -186,33 +191,35 @@ def about_anchors(recalls: Mapping[str, float]) -> list[Finding]:
     if recall is None or recall > GOOD_RECALL:
         return []
     text = (
-        f"best possible recall {recall:.4f} is not above {GOOD_RECALL:g}: a new run fits anchors "
-        "to the data, unless --noautoanchor is given"
+        f"best possible recall {recall:.4f} is not above {GOOD_RECALL:g}: a new run will fit "
+        "anchors to the data; disable this with --noautoanchor"
     )
     return [Finding(NOTE, "train", text)]
 
 
-def write(survey: Survey, record_file: Path, picture: Path) -> None:
-    """Log the report, and write it as JSON and, unless no split could be read, as a picture.
+def write(report: DatasetReport, record_file: Path, plot_file: Path) -> None:
+    """Log the report, and write it as JSON and as a page of plots.
+
+    There is no page if no split could be read.
 
     Raises:
         UserError: a file cannot be written.
     """
-    from utils.files.atomic_write import write_replacing, write_text_replacing
+    from utils.files.atomic_write import atomic_write, atomic_write_text
     from utils.tools.check.report import record, text_lines
 
-    for line in text_lines(survey):
+    for line in text_lines(report):
         log.info("%s", line)
 
-    text = json.dumps(record(survey), indent=2, ensure_ascii=False)
-    write_text_replacing(record_file, f"{text}\n")
+    text = json.dumps(record(report), indent=2, ensure_ascii=False)
+    atomic_write_text(record_file, f"{text}\n")
     written = [str(record_file)]
-    if survey.measures:
+    if report.measures:
         from utils.tools.check.page import save_dataset_page
 
-        write_replacing(picture, lambda part: save_dataset_page(survey, part))
-        written.append(str(picture))
-    log.info("Written: %s", " and ".join(written))
+        atomic_write(plot_file, lambda part: save_dataset_page(report, part))
+        written.append(str(plot_file))
+    log.info("Results saved to %s", " and ".join(written))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images that are there more than once, inside a split or, worse, in two."""
+"""Find duplicate images, within a split or across two splits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.tools.check.splits import Split
 
 
 class _Image(NamedTuple):
-    """Where an image is: in which split, at which place of its index."""
+    """An image: its split, and its number in the split's index."""
 
     split: Split
     number: int
@@ -25,16 +25,16 @@ class _Image(NamedTuple):
 
     @property
     def rows(self) -> np.ndarray:
-        """Its labels, sorted."""
+        """The labels of the image, sorted."""
         return np.array(sorted(self.split.index.labels(self.number).tolist()))
 
 
-def find_copies(splits: Sequence[Split], threads: int) -> list[Finding]:
-    """Findings about files of equal content.
+def find_duplicate_images(splits: Sequence[Split], threads: int) -> list[Finding]:
+    """Return findings about image files of equal content.
 
     Args:
-        splits: in the order train, val, test; missing ones left out.
-        threads: that read files.
+        splits: the splits, in the order train, val, test; missing ones are skipped.
+        threads: number of threads that read files.
     """
     images = [_Image(split, i) for split in splits for i in range(len(split.index))]
     paths = [path for split in splits for path in split.index.paths]
@@ -50,7 +50,7 @@ def _inside(split: Split, groups: Sequence[Sequence[_Image]]) -> Finding | None:
     if not repeated:
         return None
     copies = sum(len(part) - 1 for part in repeated)
-    text = f"{count(copies, 'image')} there more than once"
+    text = f"{count(copies, 'duplicate image')}"
     return Finding(WARNING, split.name, text, tuple(map(_case, repeated)))
 
 
@@ -63,8 +63,8 @@ def _between(first: Split, second: Split, groups: Sequence[Sequence[_Image]]) ->
     where = f"{first.name}, {second.name}"
     if copies == len(second.index):
         text = (
-            f"all {count(copies, 'image')} of {second.name} are in {first.name} too: "
-            "what is measured on them says nothing about new images"
+            f"all {count(copies, 'image')} of {second.name} are also in {first.name}: "
+            "metrics on them say nothing about new images"
         )
     else:
         text = f"{count(copies, 'image')} of {second.name} also in {first.name}"

@@ -1,7 +1,7 @@
-"""Files of the same content, found without reading all of 120,000 images.
+"""Find files of equal content without reading every file completely.
 
-Only files of equal size can be equal, of those only files that end alike, and only what is left is
-read to its end. Names of one file, such as links, are known from its number on the disk.
+First the sizes are compared, then the ends of files of equal size, and only the remaining files are
+read completely. Links to the same file are recognized by its inode.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from itertools import chain
 from tqdm import tqdm
 
 END_BYTES = 4096
-"""Where compressed images differ, while the beginnings of one camera's files are all alike."""
+"""Compressed images differ at the end; at the beginning, files of one camera are often equal."""
 BLOCK_BYTES = 1 << 20
-CHUNK = 64  # files that a thread reads at a time
+CHUNK = 64  # files per task of the thread pool
 
-Facts = dict[int, Hashable]
-"""Something of each file, by its number; files of which nothing can be read are missing."""
+Fingerprints = dict[int, Hashable]
+"""A value to compare for each file, by its index; unreadable files are missing."""
 
 
 def equal_files(paths: Sequence[str], threads: int) -> list[tuple[int, ...]]:
-    """Groups of two or more paths whose files have the same content; empty files are not told.
+    """Return groups of two or more paths whose files have the same content.
 
     Args:
-        paths: of files; those that cannot be read equal nothing.
-        threads: that read at the same time, at least one.
+        paths: paths of files; empty and unreadable files are skipped.
+        threads: number of threads that read files, at least one.
 
     Returns:
-        Positions in `paths`, ascending, groups by their first.
+        Groups of indices into `paths`, ascending, sorted by their first index.
     """
     same_file: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    sizes: Facts = {}
+    sizes: Fingerprints = {}
     for i, path in enumerate(paths):
         try:
-            status = os.stat(path)  # noqa: PTH116 -- a Path of each would cost seconds
+            status = os.stat(path)  # noqa: PTH116 -- a Path per file would cost seconds
         except OSError:
             continue
         if status.st_size:
@@ -54,43 +54,43 @@ def equal_files(paths: Sequence[str], threads: int) -> list[tuple[int, ...]]:
     return sorted(tuple(group) for group in whole if len(group) > 1)
 
 
-def _parted(group: Sequence[int], facts: Facts) -> list[list[int]]:
-    return [list(group)] if len(group) == 1 else _alike(group, facts)
+def _parted(group: Sequence[int], fingerprints: Fingerprints) -> list[list[int]]:
+    return [list(group)] if len(group) == 1 else _alike(group, fingerprints)
 
 
-def _alike(numbers: Iterable[int], facts: Facts) -> list[list[int]]:
-    """The numbers of files in groups of equal facts."""
+def _alike(numbers: Iterable[int], fingerprints: Fingerprints) -> list[list[int]]:
+    """Group the indices of files by equal values."""
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     for i in numbers:
-        if i in facts:
-            groups[facts[i]].append(i)
+        if i in fingerprints:
+            groups[fingerprints[i]].append(i)
     return list(groups.values())
 
 
 def _read_all(
     read: Callable[[str], bytes | None], paths: Sequence[str], chosen: Sequence[int], threads: int
-) -> Facts:
-    """What `read` gives of each chosen file."""
+) -> Fingerprints:
+    """Apply `read` to each chosen file; files for which it returns None are missing."""
 
     def read_chunk(start: int) -> list[bytes | None]:
         return [read(paths[i]) for i in chosen[start : start + CHUNK]]
 
-    found: Facts = {}
+    found: Fingerprints = {}
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=len(chosen), desc="Comparing files", unit="file", disable=None) as progress,
     ):
         starts = range(0, len(chosen), CHUNK)
-        for start, facts in zip(starts, pool.map(read_chunk, starts), strict=True):
+        for start, fingerprints in zip(starts, pool.map(read_chunk, starts), strict=True):
             files = chosen[start : start + CHUNK]
-            found |= {i: f for i, f in zip(files, facts, strict=True) if f is not None}
+            found |= {i: f for i, f in zip(files, fingerprints, strict=True) if f is not None}
             progress.update(len(files))
     return found
 
 
 def _end_of(path: str) -> bytes | None:
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 -- a Path of each would cost seconds
+        with open(path, "rb") as stream:  # noqa: PTH123 -- a Path per file would cost seconds
             stream.seek(max(stream.seek(0, os.SEEK_END) - END_BYTES, 0))
             return hashlib.sha256(stream.read()).digest()
     except OSError:
@@ -100,7 +100,7 @@ def _end_of(path: str) -> bytes | None:
 def _digest_of(path: str) -> bytes | None:
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 -- a Path of each would cost seconds
+        with open(path, "rb") as stream:  # noqa: PTH123 -- a Path per file would cost seconds
             while block := stream.read(BLOCK_BYTES):
                 digest.update(block)
     except OSError:

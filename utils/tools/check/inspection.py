@@ -1,4 +1,4 @@
-"""From splits and their figures to findings."""
+"""Derive findings from the splits and their statistics."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from models.anchors import MIN_SIDE
-from utils.tools.check.copies import find_copies
+from utils.tools.check.copies import find_duplicate_images
 from utils.tools.check.findings import NOTE, WARNING, Finding, count
 from utils.tools.check.measures import Measures
 from utils.tools.check.splits import Split, stray_labels
 
-LEFT_OUT = " left out: "
-"""In the index's message about an image that it cannot use."""
-EDGE = 1.0
-"""Pixels that a box may stand out of its image: so much is rounding."""
+SKIPPED = " is skipped: "
+"""Part of the index's message about an unusable image."""
+EDGE_TOLERANCE = 1.0
+"""Pixels by which a box may extend beyond its image, for rounding."""
 
 
 def inspect(
@@ -27,14 +27,14 @@ def inspect(
     cell: int,
     threads: int,
 ) -> list[Finding]:
-    """All findings that need no model.
+    """Return all findings except those about anchors.
 
     Args:
-        splits: in the order train, val, test; missing ones left out.
-        measures: of each.
-        names: of the classes.
-        cell: px of the finest level's cells.
-        threads: that read files.
+        splits: the splits, in the order train, val, test; missing ones are skipped.
+        measures: statistics of each split.
+        names: class names.
+        cell: size of a grid cell of the finest level, px.
+        threads: number of threads that read files.
     """
     findings: list[Finding] = []
     for split, measured in zip(splits, measures, strict=True):
@@ -50,18 +50,18 @@ def inspect(
     if strays:
         text = f"{count(len(strays), 'label file')} without an image"
         findings.append(Finding(WARNING, "", text, tuple(strays)))
-    return findings + _class_balance(measures, names) + find_copies(splits, threads)
+    return findings + _class_balance(measures, names) + find_duplicate_images(splits, threads)
 
 
 def _unreadable(split: Split) -> list[Finding]:
-    left_out = tuple(message for message in split.index.messages if LEFT_OUT in message)
-    repaired = tuple(message for message in split.index.messages if LEFT_OUT not in message)
+    skipped = tuple(message for message in split.index.messages if SKIPPED in message)
+    repaired = tuple(message for message in split.index.messages if SKIPPED not in message)
     found = []
-    if left_out:
-        text = f"{count(len(left_out), 'image')} that cannot be used, or whose labels cannot"
-        found.append(Finding.serious(split.name, text, left_out))
+    if skipped:
+        text = f"{count(len(skipped), 'image')} with an unusable image or label file"
+        found.append(Finding.blocking(split.name, text, skipped))
     if repaired:
-        text = f"{count(len(repaired), 'repair')} made in reading label files"
+        text = f"{count(len(repaired), 'repair')} of label files"
         found.append(Finding(WARNING, split.name, text, repaired))
     return found
 
@@ -76,17 +76,16 @@ def _unknown_classes(split: Split, labels: Sequence[str], classes: int) -> list[
     ):
         named[labels[image]].add(int(label))
     cases = tuple(
-        f"{label} names class {', '.join(map(str, sorted(unknown)))}"
-        for label, unknown in named.items()
+        f"{label}: class {', '.join(map(str, sorted(unknown)))}" for label, unknown in named.items()
     )
-    text = f"{count(len(rows), 'box')} of a class beyond the last, {classes - 1}"
-    return [Finding.serious(split.name, text, cases)]
+    text = f"{count(len(rows), 'box')} with a class out of range (classes are 0 to {classes - 1})"
+    return [Finding.blocking(split.name, text, cases)]
 
 
 def _shared_labels(split: Split) -> list[Finding]:
     owners = Counter(dict(set(zip(split.images, split.labels, strict=True))).values())
     shared = tuple(label for label, images in owners.items() if images > 1)
-    text = f"{count(len(shared), 'label file')} of several images"
+    text = f"{count(len(shared), 'label file')} used by several images"
     return [Finding(WARNING, split.name, text, shared)] if shared else []
 
 
@@ -94,7 +93,9 @@ def _out_of_image(split: Split, measured: Measures, labels: Sequence[str]) -> li
     sizes = np.repeat(measured.image_sizes, measured.per_image, axis=0)
     centres, halves = measured.centres * sizes, measured.file_sides / 2
     beyond = np.maximum(halves - centres, centres + halves - sizes).max(axis=1, initial=0)
-    return _about_boxes(split, labels, beyond > EDGE, WARNING, "out of its image by more than 1 px")
+    return _about_boxes(
+        split, labels, beyond > EDGE_TOLERANCE, WARNING, "beyond the image by more than 1 px"
+    )
 
 
 def _too_small(split: Split, measured: Measures, labels: Sequence[str], cell: int) -> list[Finding]:
@@ -109,7 +110,7 @@ def _too_small(split: Split, measured: Measures, labels: Sequence[str], cell: in
 def _about_boxes(
     split: Split, labels: Sequence[str], which: np.ndarray, level: str, fault: str
 ) -> list[Finding]:
-    """A finding about some boxes, naming their label files."""
+    """Return a finding about the selected boxes, with their label files."""
     rows = np.flatnonzero(which)
     if not len(rows):
         return []
@@ -122,7 +123,7 @@ def _about_boxes(
 
 
 def _image_of(split: Split, rows: np.ndarray) -> np.ndarray:
-    """The images that boxes belong to."""
+    """Return the index of the image of each box."""
     return np.searchsorted(split.index.offsets, rows, side="right") - 1
 
 
@@ -155,10 +156,10 @@ def _class_balance(measures: Sequence[Measures], names: Sequence[str]) -> list[F
         if unseen.any():
             text = f"{count(int(unseen.sum()), 'class')} without a box in train"
             found.append(Finding(WARNING, split, text, _named(unseen, names)))
-        unjudged = (number == 0) & learned
-        if unjudged.any():
-            text = f"{count(int(unjudged.sum()), 'class')} of train without a box"
-            found.append(Finding(NOTE, split, text, _named(unjudged, names)))
+        unevaluated = (number == 0) & learned
+        if unevaluated.any():
+            text = f"{count(int(unevaluated.sum()), 'class')} of train without a box"
+            found.append(Finding(NOTE, split, text, _named(unevaluated, names)))
     return found
 
 

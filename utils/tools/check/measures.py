@@ -1,4 +1,4 @@
-"""Figures of a split: how many, how large, of which shape, and where."""
+"""Statistics of a split: numbers, sizes, aspect ratios and positions of images and boxes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from utils.autoanchor import box_sizes
 from utils.datasets.index import Index
 
 SMALL, LARGE = 32.0**2, 96.0**2
-"""Pixels of area, in the image file: the limits of COCO's small and large objects."""
+"""Area in the image file, px²: COCO's limits of small and large objects."""
 QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 
 
 @dataclass(frozen=True, eq=False)
 class Measures:
-    """Of a split with `n` images and `m` boxes."""
+    """Statistics of a split with `n` images and `m` boxes."""
 
     split: str
     image_sizes: np.ndarray
     """int [n, 2]: width and height of the images, px."""
     per_image: np.ndarray
-    """int [n]: boxes of each image."""
+    """int [n]: number of boxes per image."""
     per_class: np.ndarray
-    """int [classes]: boxes of each class that the data set has."""
+    """int [classes]: number of boxes per class."""
     file_sides: np.ndarray
     """float [m, 2]: width and height of the boxes in the image files, px."""
     sides: np.ndarray
     """float [m, 2]: width and height of the boxes at the training size, px."""
     centres: np.ndarray
-    """float [m, 2]: x and y of the boxes' centres, as fractions of the image."""
+    """float [m, 2]: x and y of the boxes' centres, normalised to the image."""
     ignored: int
-    """Ignore regions, all images together."""
+    """Number of ignore regions of all images."""
 
     @property
     def aspects(self) -> np.ndarray:
@@ -43,27 +43,27 @@ class Measures:
 
     @property
     def scales(self) -> np.ndarray:
-        """Sides of squares of the boxes' areas at the training size, float [m], px."""
+        """Square roots of the boxes' areas at the training size, float [m], px."""
         roots: np.ndarray = np.sqrt(self.sides.prod(axis=1))
         return roots
 
     def below_min_side(self) -> np.ndarray:
-        """Which boxes have a side of less than `MIN_SIDE` at the training size, bool [m]."""
+        """Return which boxes have a side below `MIN_SIDE` at the training size, bool [m]."""
         return ~is_learnable(self.sides)
 
     def below_cell(self, cell: int) -> np.ndarray:
-        """Which boxes are smaller, in both directions, than a cell of `cell` px, bool [m]."""
+        """Return which boxes are narrower and lower than a cell of `cell` px, bool [m]."""
         return np.all(self.sides < cell, axis=1)
 
 
 def measure(split: str, index: Index, classes: int, image_size: int) -> Measures:
-    """Measure a split.
+    """Compute the statistics of a split.
 
     Args:
-        split: its name.
-        index: of its images.
-        classes: how many the data set has.
-        image_size: px of the longer side of an image in training.
+        split: name of the split.
+        index: index of the split.
+        classes: number of classes of the data set.
+        image_size: longer side of an image in training, px.
     """
     per_image = np.diff(index.offsets)
     image_sizes = index.sizes[:, ::-1]
@@ -82,7 +82,7 @@ def measure(split: str, index: Index, classes: int, image_size: int) -> Measures
 
 
 def spread(values: np.ndarray) -> dict[str, float]:
-    """Extremes, mean and quantiles of at least one value, rounded to 4 significant digits."""
+    """Return extremes, mean and quantiles of one or more values, with 4 significant digits."""
     found = dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())), strict=True))
     return {
         name: float(f"{value:.4g}") for name, value in (found | {"mean": values.mean()}).items()
@@ -90,14 +90,14 @@ def spread(values: np.ndarray) -> dict[str, float]:
 
 
 def by_size(measures: Measures) -> dict[str, int]:
-    """Boxes that COCO would call small, medium and large, by their area in the image file."""
+    """Return the number of small, medium and large boxes in COCO's terms, by area in the file."""
     areas = measures.file_sides.prod(axis=1)
     small, large = int((areas < SMALL).sum()), int((areas > LARGE).sum())
     return {"small": small, "medium": len(areas) - small - large, "large": large}
 
 
 def frequent_sizes(measures: Measures, count: int) -> list[tuple[int, int, int]]:
-    """The most frequent image sizes: width and height in px, and how many images have them."""
+    """Return the most frequent image sizes: width and height in px, and the number of images."""
     sizes, numbers = np.unique(measures.image_sizes, axis=0, return_counts=True)
     order = np.argsort(-numbers, kind="stable")[:count]
     return [(int(sizes[i, 0]), int(sizes[i, 1]), int(numbers[i])) for i in order]

@@ -1,4 +1,4 @@
-"""The panels of a data set's page: classes, sides, shapes and places of boxes, sizes of images."""
+"""Plots of a data set's page: classes, sizes, aspect ratios and positions of boxes, image sizes."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from utils.tools.check.measures import frequent_sizes
 
 if TYPE_CHECKING:
     from utils.tools.check.measures import Measures
-    from utils.tools.check.report import Survey
+    from utils.tools.check.report import DatasetReport
 
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 LINE_WIDTHS = {"train": 3.0, "val": 1.5, "test": 0.8}  # points
 CLASSES_DRAWN = 80
-MIN_SLOTS = 8  # for bars, so that few of them are no walls
-LEVEL_NAMES = 12  # more names than these are written upright
+MIN_SLOTS = 8  # for bars, so that a few bars do not fill the whole width
+LEVEL_NAMES = 12  # more names than this are rotated by 90 degrees
 MAX_NAME_LENGTH = 18  # characters
-IMBALANCE = 30  # between classes; beyond it the scale is logarithmic
+IMBALANCE = 30  # ratio between classes above which the axis is logarithmic
 POINTS_DRAWN = 20_000
-INKED = 1500  # points that may be opaque
+MAX_OPAQUE_POINTS = 1500  # number of points up to which points are nearly opaque
 PIXELS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 BINS_PER_OCTAVE = 3
-MARGIN = 1.2  # factor beyond the extremes of a logarithmic axis
+MARGIN = 1.2  # factor by which a logarithmic axis exceeds the extremes
 SHAPES = {1 / 16: "1:16", 1 / 8: "1:8", 1 / 4: "1:4", 1 / 2: "1:2", 1: "1:1"}
-CROWDS = (0, 1, 2, 3, 5, 9, 17, 33, 65, 129, 257)  # least number of boxes in each bar
+BOX_COUNT_BINS = (0, 1, 2, 3, 5, 9, 17, 33, 65, 129, 257)  # smallest number of boxes of each bar
 SIZES_DRAWN = 400
 SIZES_NAMED = 3
-CELLS = 32  # of the map of centres, in each direction
+CELLS = 32  # bins of the histogram of centres, in each direction
 
 
 def draw_classes(axes: Axes, measures: Sequence[Measures], names: Sequence[str]) -> None:
-    """Bars of boxes per class, most frequent first; names of classes without any are red."""
+    """Plot the number of boxes per class, most frequent first; names of empty classes are red."""
     order = np.argsort(-measures[0].per_class, kind="stable")
     more = len(order) - CLASSES_DRAWN
     order = order[:CLASSES_DRAWN]
@@ -69,9 +69,9 @@ def draw_classes(axes: Axes, measures: Sequence[Measures], names: Sequence[str])
     axes.legend(loc="upper right", frameon=False, fontsize=9, labelcolor=INK, ncols=len(measures))
 
 
-def draw_sides(axes: Axes, survey: Survey) -> None:
-    """Widths and heights of the first split's boxes at the training size, and the anchors."""
-    measures = survey.measures[0]
+def draw_sides(axes: Axes, report: DatasetReport) -> None:
+    """Plot widths and heights of the first split's boxes at the training size, and the anchors."""
+    measures = report.measures[0]
     points = measures.sides[:: -(-len(measures.sides) // POINTS_DRAWN) or 1]
     _style(axes, f"Boxes of {measures.split}, and the anchors", "width, px", "height, px")
     axes.scatter(
@@ -79,46 +79,46 @@ def draw_sides(axes: Axes, survey: Survey) -> None:
         points[:, 1],
         s=5,
         color=SPLIT_COLOURS[measures.split],
-        alpha=float(np.clip(INKED / max(len(points), 1), 0.12, 0.7)),
+        alpha=float(np.clip(MAX_OPAQUE_POINTS / max(len(points), 1), 0.12, 0.7)),
         linewidths=0,
         rasterized=True,
     )
-    axes.plot(*survey.anchors.T, "s", mfc="none", mec=INK, mew=1.6, ms=7)
-    _pixel_scale(axes, survey, "x")
-    _pixel_scale(axes, survey, "y")
+    axes.plot(*report.anchors.T, "s", mfc="none", mec=INK, mew=1.6, ms=7)
+    _pixel_scale(axes, report, "x")
+    _pixel_scale(axes, report, "y")
 
 
-def draw_scales(axes: Axes, survey: Survey) -> None:
-    """How large boxes are at the training size, against the cells of the finest level."""
+def draw_scales(axes: Axes, report: DatasetReport) -> None:
+    """Plot the sizes of boxes at the training size, with the cell size of the finest level."""
     _style(axes, "Size of boxes", "√area, px", "% of boxes")
     edges = np.exp2(np.arange(0, np.log2(PIXELS[-1]) + 0.01, 1 / BINS_PER_OCTAVE))
-    for measures in survey.measures:
+    for measures in report.measures:
         _outline(axes, measures.scales.clip(edges[0], edges[-1]), edges, measures.split)
-    _pixel_scale(axes, survey, "x")
+    _pixel_scale(axes, report, "x")
     axes.set_ylim(bottom=0)
     top = axes.get_ylim()[1]
-    for side, name in ((MIN_SIDE, "2 px"), (survey.cell, "cell")):
+    for side, name in ((MIN_SIDE, "2 px"), (report.cell, "cell")):
         axes.text(side * 1.05, top, name, fontsize=8, color=QUIET, va="top")
 
 
-def _pixel_scale(axes: Axes, survey: Survey, direction: Literal["x", "y"]) -> None:
-    """A logarithmic axis up to the training size or largest anchor, with lines at cell and 2 px."""
+def _pixel_scale(axes: Axes, report: DatasetReport, direction: Literal["x", "y"]) -> None:
+    """Set a logarithmic axis up to the training size or largest anchor; mark the cell and 2 px."""
     across = direction == "x"
-    smallest = min((m.sides.min() for m in survey.measures if len(m.sides)), default=MIN_SIDE)
+    smallest = min((m.sides.min() for m in report.measures if len(m.sides)), default=MIN_SIDE)
     least = max(min(smallest, MIN_SIDE) / MARGIN, PIXELS[0] / 2)
-    most = max(survey.image_size, float(survey.anchors.max())) * MARGIN
+    most = max(report.image_size, float(report.anchors.max())) * MARGIN
     axes.set(**{f"{direction}scale": "log", f"{direction}lim": (least, most)})
     axis = axes.xaxis if across else axes.yaxis
     axis.set_major_locator(FixedLocator([side for side in PIXELS if side <= most]))
     axis.set_major_formatter(FuncFormatter(lambda side, _: f"{side:g}"))
     axis.set_minor_locator(NullLocator())
-    for side in (MIN_SIDE, survey.cell):
+    for side in (MIN_SIDE, report.cell):
         draw = axes.axvline if across else axes.axhline
         draw(side, color=QUIET, linewidth=1, linestyle="--")
 
 
 def draw_aspects(axes: Axes, measures: Sequence[Measures]) -> None:
-    """Widths over heights of boxes."""
+    """Plot the aspect ratios, width over height, of boxes."""
     _style(axes, "Shape of boxes", "width : height", "% of boxes")
     octaves = np.log2(1 / min(SHAPES))
     edges = np.exp2(np.arange(-octaves, octaves + 0.01, 1 / BINS_PER_OCTAVE))
@@ -133,11 +133,11 @@ def draw_aspects(axes: Axes, measures: Sequence[Measures]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def draw_crowds(axes: Axes, measures: Sequence[Measures]) -> None:
-    """Bars of images by their number of boxes."""
+def draw_boxes_per_image(axes: Axes, measures: Sequence[Measures]) -> None:
+    """Plot the share of images by their number of boxes."""
     _style(axes, "Boxes per image", "boxes", "% of images")
     most = max(int(one.per_image.max()) for one in measures)
-    starts = [start for start in CROWDS if start <= most]
+    starts = [start for start in BOX_COUNT_BINS if start <= most]
     ends = [*(start - 1 for start in starts[1:]), most]
     width = 0.8 / len(measures)
     for number, one in enumerate(measures):
@@ -152,7 +152,7 @@ def draw_crowds(axes: Axes, measures: Sequence[Measures]) -> None:
 
 
 def draw_image_sizes(axes: Axes, measures: Sequence[Measures]) -> None:
-    """Widths and heights of images; areas show how many there are, the most frequent are named."""
+    """Plot image sizes; areas show the numbers of images, the most frequent sizes are labelled."""
     _style(axes, "Size of images", "width, px", "height, px")
     largest = max(int(one.image_sizes.max()) for one in measures)
     for one in measures:
@@ -179,7 +179,7 @@ def draw_image_sizes(axes: Axes, measures: Sequence[Measures]) -> None:
 
 
 def draw_centres(axes: Axes, measures: Measures) -> None:
-    """Where in the image the centres of the first split's boxes are."""
+    """Plot the positions of the centres of the first split's boxes in the image."""
     _style(axes, f"Centres of boxes of {measures.split}", "x / width", "y / height")
     counts, _, _ = np.histogram2d(
         measures.centres[:, 1], measures.centres[:, 0], bins=CELLS, range=((0, 1), (0, 1))
@@ -189,7 +189,7 @@ def draw_centres(axes: Axes, measures: Measures) -> None:
 
 
 def _outline(axes: Axes, values: np.ndarray, edges: np.ndarray, split: str) -> None:
-    """A histogram as a line, filled lightly, in percent; later splits' lines are the thinner."""
+    """Plot a histogram in percent as a line with a light fill; later splits have thinner lines."""
     if len(values):
         shares = 100 * np.histogram(values, edges)[0] / len(values)
         colour = SPLIT_COLOURS[split]

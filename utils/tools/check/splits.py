@@ -1,4 +1,4 @@
-"""The splits of a data set as they are found: index, label files, and what cannot be read."""
+"""Read the splits of a data set: indices, label files, and errors as findings."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ OPTIONAL = "test"
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A split whose images could be listed and indexed."""
+    """A split that could be indexed."""
 
     name: str
     sources: tuple[Path, ...]
     index: Index
-    """With classes as the labels have them, even those that the data set does not know."""
+    """The index; it may contain classes that are out of range."""
     images: tuple[str, ...]
-    """All images of the sources, those too that the index leaves out."""
+    """All images of the sources, including those that the index skips."""
     labels: tuple[str, ...]
-    """The label file of each, which need not exist."""
+    """The label file of each image; it may not exist."""
 
 
-class Reading(NamedTuple):
-    """What could be read of a data set, and why the rest could not."""
+class ReadSplits(NamedTuple):
+    """The readable splits of a data set, and findings about the others."""
 
     splits: tuple[Split, ...]
     findings: tuple[Finding, ...]
 
 
 class _EveryClass(Sequence[str]):
-    """Names for all classes that a label may have, so that no label is refused for its class."""
+    """Names for every possible class, so that the index accepts classes that are out of range."""
 
     def __len__(self) -> int:
         return MAX_CLASS
@@ -59,10 +59,10 @@ class _EveryClass(Sequence[str]):
         return list(map(str, numbers)) if isinstance(numbers, range) else str(numbers)
 
 
-def read_splits(description: DatasetDescription, threads: int) -> Reading:
-    """Get the data set as training would, and index every split that is there.
+def read_splits(description: DatasetDescription, threads: int) -> ReadSplits:
+    """Get the data set as training does, and index every split that exists.
 
-    A `test:` split is read only if it is there; it is not needed to train.
+    The `test:` split is optional, because training does not use it.
     """
     given = {"train": description.train, "val": description.val, OPTIONAL: description.test}
     findings = [
@@ -81,8 +81,8 @@ def read_splits(description: DatasetDescription, threads: int) -> Reading:
         try:
             splits.append(_read_split(name, sources, threads))
         except UserError as error:
-            findings.append(Finding.serious(name, str(error)))
-    return Reading(tuple(splits), tuple(findings))
+            findings.append(Finding.blocking(name, str(error)))
+    return ReadSplits(tuple(splits), tuple(findings))
 
 
 def _read_split(name: str, sources: tuple[Path, ...], threads: int) -> Split:
@@ -94,7 +94,7 @@ def _read_split(name: str, sources: tuple[Path, ...], threads: int) -> Split:
 
 @contextmanager
 def _without_messages() -> Iterator[None]:
-    """What the index logs is reported with everything else, in order and in full."""
+    """Silence the log of the index; its messages are part of the report."""
     level = log.level
     log.setLevel(logging.ERROR)
     try:
@@ -104,10 +104,10 @@ def _without_messages() -> Iterator[None]:
 
 
 def stray_labels(splits: Sequence[Split]) -> list[str]:
-    """Label files, beside those of the splits, that belong to no image of any of them.
+    """Return label files that belong to no image of any split.
 
-    Looked for only in folders `labels`, and not where a split is a list of images: it may leave
-    out some on purpose.
+    Only folders `labels` are searched. Splits that are list files are skipped, because a list may
+    omit images on purpose.
     """
     claimed = {label for split in splits for label in split.labels}
     folders = {

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError
-from utils.files.atomic_write import write_replacing
+from utils.files.atomic_write import atomic_write
 from utils.options.arguments import add_options, parse_options
 from utils.options.option import REQUIRED, option
 from utils.options.script import OptionParser, run_script
@@ -104,8 +104,8 @@ def compare(targets: Sequence[Path], out: Path | None) -> None:
     curves = [run_curves(run, label) for run, label in zip(runs, labels, strict=True)]
     table, picture = folder / "compare.csv", folder / "compare.png"
     try:
-        write_replacing(table, lambda part: write_csv(rows, part))
-        write_replacing(picture, lambda part: save_comparison(curves, part))
+        atomic_write(table, lambda part: write_csv(rows, part))
+        atomic_write(picture, lambda part: save_comparison(curves, part))
     except OSError as error:
         raise UserError(
             f"cannot write into {folder}: {error.strerror}; give another folder with --out."

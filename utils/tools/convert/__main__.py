@@ -1,4 +1,4 @@
-"""Convert the original annotations of a data set to YOLO labels; images are linked, not copied.
+"""Convert the original annotations of a data set to YOLO labels. Images are linked, not copied.
 
 Usage: python -m utils.tools.convert citypersons ANNOTATIONS --images CITYSCAPES
 """
@@ -16,46 +16,46 @@ from utils.options.arguments import add_options, options_from
 from utils.options.option import REQUIRED, option
 from utils.options.script import OptionParser, run_script
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Slow imports are in the functions that need them, so that --help is fast.
 if TYPE_CHECKING:
     from utils.tools.convert.annotated import Conversion
 
 
 @dataclass(frozen=True)
 class CityPersonsOptions:
-    """Which of CityPersons' annotations become labels."""
+    """Options for CityPersons."""
 
-    source: Path = option(REQUIRED, "folder of anno_train.mat and anno_val.mat", positional=True)
+    source: Path = option(REQUIRED, "folder with anno_train.mat and anno_val.mat", positional=True)
     images: Path | None = option(
         None,
-        "folder with Cityscapes' leftImg8bit/ (default: the one of the annotations)",
+        "folder with Cityscapes' leftImg8bit/ (default: the folder of the annotations)",
         metavar="FOLDER",
     )
     classes: str = option(
         "pedestrian",
-        "of pedestrian,rider,sitting,other,group, in the order of their labels; the others "
-        "become ignore regions (default {default})",
+        "classes to keep, in the order of their labels, from pedestrian,rider,sitting,other,group; "
+        "other classes become ignore regions (default: {default})",
         metavar="A,B",
     )
-    visible: bool = option(False, "boxes around visible parts")
+    visible: bool = option(False, "use the boxes of the visible parts")
     # The defaults are those of the benchmark's widest subset, All, which contains the others.
     min_height: float = option(
         20.0,
-        "lower people become ignore regions (default {default:g}, as in the benchmark's "
-        "subset All; 50 in Reasonable)",
+        "minimum height of a person; lower ones become ignore regions; the benchmark uses 20 in "
+        "subset All, 50 in Reasonable (default: {default:g})",
         metavar="PX",
     )
     min_visibility: float = option(
         0.2,
-        "so do pedestrians and riders with less of their area in sight (default {default:g}, "
-        "as in All; 0.65 in Reasonable)",
+        "minimum visible fraction of a pedestrian or rider; less visible ones become ignore "
+        "regions; the benchmark uses 0.2 in All, 0.65 in Reasonable (default: {default:g})",
         metavar="SHARE",
     )
 
 
 @dataclass(frozen=True)
 class CocoOptions:
-    """Where annotations in COCO's format and their images are."""
+    """Options for annotations in COCO format."""
 
     source: Path = option(REQUIRED, "folder with annotations/instances_SPLIT.json", positional=True)
     images: Path | None = option(
@@ -65,58 +65,60 @@ class CocoOptions:
 
 @dataclass(frozen=True)
 class VocOptions:
-    """Which annotations in Pascal VOC's format become labels."""
+    """Options for annotations in Pascal VOC format."""
 
     source: Path = option(
-        REQUIRED, "folder with Annotations/, or a VOCdevkit of several years", positional=True
+        REQUIRED, "folder with Annotations/, or a VOCdevkit with several years", positional=True
     )
     classes: str = option(
         "",
-        "to keep, in the order of their labels; the others become ignore regions (default: all, "
-        "in alphabetical order)",
+        "classes to keep, in the order of their labels; other classes become ignore regions "
+        "(default: all, in alphabetical order)",
         metavar="A,B",
     )
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where to write what is converted, whatever its form was."""
+    """Options for the output, in all formats."""
 
     out: Path | None = option(
-        None, "of the data set; if not given, the one that data/*.yaml looks in", metavar="FOLDER"
+        None,
+        "output folder of the data set (default: the folder that data/*.yaml names)",
+        metavar="FOLDER",
     )
-    allow_missing_images: bool = option(False, "write labels also for images that are not there")
+    allow_missing_images: bool = option(False, "write labels even if images are missing")
 
 
 SourceOptions = CityPersonsOptions | CocoOptions | VocOptions
 
 
-class Form(NamedTuple):
-    """A form of annotations."""
+class AnnotationFormat(NamedTuple):
+    """An annotation format."""
 
     help: str
     options: type[SourceOptions]
     folder: str
-    """That data/*.yaml looks in, under the folder of data sets."""
+    """Default output folder, named by data/*.yaml, below the folder of data sets."""
 
 
-FORMS = {
-    "citypersons": Form("CityPersons' .mat files", CityPersonsOptions, "citypersons"),
-    "coco": Form("instances_*.json, as of COCO", CocoOptions, "coco"),
-    "voc": Form("XML files with ImageSets, as of Pascal VOC", VocOptions, "VOC"),
+FORMATS = {
+    "citypersons": AnnotationFormat("CityPersons' .mat files", CityPersonsOptions, "citypersons"),
+    "coco": AnnotationFormat("instances_*.json files in COCO format", CocoOptions, "coco"),
+    "voc": AnnotationFormat("XML files with ImageSets, in Pascal VOC format", VocOptions, "VOC"),
 }
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
+    """Build the argument parser of this program."""
     parser = OptionParser(
         prog="python -m utils.tools.convert",
         description="Convert original annotations to YOLO labels, ignore regions and a data-set "
-        "file. Images are linked or left in place.",
+        "file. Images are linked, not copied.",
     )
-    metavar = "{" + ",".join(FORMS) + "}"
+    metavar = "{" + ",".join(FORMATS) + "}"
     forms = parser.add_subparsers(dest="form", required=True, metavar=metavar)
-    for name, form in FORMS.items():
+    for name, form in FORMATS.items():
         subparser = forms.add_parser(name, help=form.help)
         add_options(subparser, form.options)
         add_options(subparser, OutputOptions)
@@ -124,12 +126,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the command line and convert."""
+    """Parse the command line and convert."""
     given = vars(build_parser().parse_args(argv))
-    form = FORMS[given["form"]]
+    form = FORMATS[given["form"]]
     source, output = options_from(given, form.options), options_from(given, OutputOptions)
     if not source.source.is_dir():
-        raise UserError(f"{source.source} is no folder; name the one that holds the annotations.")
+        raise UserError(f"{source.source} is not a folder; give the folder of the annotations.")
 
     from utils.datasets.locate import find_root
     from utils.tools.convert.output import write_dataset
@@ -140,17 +142,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_annotations(options: SourceOptions) -> Conversion:
-    """The annotations, read from files of whatever form.
+    """Read the annotations in the format that the type of `options` selects.
 
     Raises:
-        UserError: an option or an annotation is refused.
+        UserError: an option or an annotation is invalid.
     """
     if isinstance(options, CityPersonsOptions):
-        from utils.tools.convert.citypersons import Choice, parse_classes, read_citypersons
+        from utils.tools.convert.citypersons import LabelFilter, parse_classes, read_citypersons
 
         classes = parse_classes(options.classes)
-        choice = Choice(classes, options.visible, options.min_height, options.min_visibility)
-        return read_citypersons(options.source, options.images or options.source, choice)
+        label_filter = LabelFilter(
+            classes, options.visible, options.min_height, options.min_visibility
+        )
+        return read_citypersons(options.source, options.images or options.source, label_filter)
     if isinstance(options, CocoOptions):
         from utils.tools.convert.coco import read_coco
 

@@ -1,4 +1,4 @@
-"""What every converter makes of its annotations, before anything is written."""
+"""The common representation of annotations, between reading and writing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from utils.datasets.labels import IMAGE_FOLDER
 from utils.errors import UserError
 
 MAX_PIXELS = 1_000_000
-"""Of a side: a hundred times the largest pictures, so larger numbers are mistakes."""
+"""Maximum side of an image: a hundred times the largest images, so larger numbers are errors."""
 
 
 class Corners(NamedTuple):
@@ -25,87 +25,92 @@ class Corners(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """One row of the original annotations."""
+    """One object of the original annotations."""
 
     kind: str
-    """Its class as the original names it."""
+    """Class name in the original annotations."""
     box: Corners
     label: int | None
-    """Its class in the data set to be; None if it becomes an ignore region."""
+    """Class index in the converted data set; None for an ignore region."""
     reason: str = ""
     """Why it becomes an ignore region."""
 
 
 class AnnotatedImage(NamedTuple):
-    """An image and all that is known of it."""
+    """An image and its annotations."""
 
     place: PurePosixPath
-    """Of the image, below images/SPLIT/."""
+    """Path of the image below images/SPLIT/."""
     file: Path
-    """The original image, which may be absent."""
+    """The original image; it may not exist."""
     width: int
-    """Of the image, px."""
+    """Width of the image, px."""
     height: int
     annotations: tuple[Annotation, ...]
 
 
 class Split(NamedTuple):
-    """Images that belong together."""
+    """A split of the data set."""
 
     name: str
-    """The folder: images/NAME, labels/NAME."""
+    """Name of the folders images/NAME and labels/NAME."""
     role: str
-    """`train`, `val` or `test`: the line of the data-set file that names the folder."""
+    """`train`, `val` or `test`: the key of the data-set file that lists the folder."""
     images: tuple[AnnotatedImage, ...]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A data set, ready to be written."""
+    """A converted data set, ready to be written."""
 
-    form: str
-    """Of the original: citypersons, coco or voc."""
+    source_format: str
+    """Original format: citypersons, coco or voc."""
     settings: Mapping[str, object]
-    """What was asked for, for the record; plain data."""
+    """Options of the conversion, as plain data."""
     kinds: tuple[str, ...]
-    """Classes of the original, in its order."""
+    """Class names of the original annotations, in their order."""
     names: tuple[str, ...]
-    """Class names by label."""
+    """Class names by class index."""
     splits: tuple[Split, ...]
     entries: Mapping[str, str] = field(default_factory=dict)
-    """Further lines of the data-set file."""
-    documents: Mapping[str, object] = field(default_factory=dict)
-    """Further JSON files, by their place in the data set."""
-    originals: Mapping[str, Path] = field(default_factory=dict)
-    """Further files that are taken as they are, by their place in the data set."""
+    """Additional entries of the data-set file."""
+    json_files: Mapping[str, object] = field(default_factory=dict)
+    """Content of additional JSON files, by path in the data set."""
+    linked_files: Mapping[str, Path] = field(default_factory=dict)
+    """Additional files to link, by path in the data set."""
     lists: bool = False
-    """Whether SPLIT.txt is to list the images of each split."""
-    where_images: str = "put them there"
-    """What to do if images are missing."""
+    """Whether to write a SPLIT.txt that lists the images of each split."""
+    missing_images_remedy: str = "put them there"
+    """What to do if images are missing, as a clause for the message."""
 
 
 def image_place(name: object, origin: str) -> PurePosixPath:
-    """Where the image `name` of some annotations goes below images/SPLIT/.
+    """Return the path below images/SPLIT/ for an image name of the annotations.
 
-    Folders up to one called `images` are left out: labels are looked for beside the last of them.
+    Folders up to and including one called `images` are removed, because labels are looked for
+    beside the last folder of this name.
 
     Args:
-        name: from the annotations, so it can be anything.
-        origin: where it was read, for the message.
+        name: image name from the annotations; it can be anything.
+        origin: where it was read, for messages.
 
     Raises:
-        UserError: it is no relative path of an image file, or leads out of its folder.
+        UserError: the name is not a relative path of an image file, or is outside of its folder.
     """
     if not isinstance(name, str) or not name.isprintable():
-        raise UserError(f"{origin}: image name {name!r:.80} is no printable text; correct it.")
+        raise UserError(f"{origin}: image name {name!r:.80} is not a printable string; correct it.")
     path, windows = PurePosixPath(name), PureWindowsPath(name)
     leads_out = path.is_absolute() or windows.anchor or "\\" in name or ".." in path.parts
     if leads_out:
         raise UserError(
-            f"{origin}: image name {name!r} leads out of its folder; make it relative, without .."
+            f"{origin}: image name {name!r} is outside of its folder; "
+            "use a relative path without `..`."
         )
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise UserError(f"{origin}: {name!r} is no image file's name; give one that ends in .jpg …")
+        raise UserError(
+            f"{origin}: image name {name!r} has an unknown suffix; "
+            f"choose one of {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
     folders = path.parent.parts
     while IMAGE_FOLDER in folders:
         folders = folders[folders.index(IMAGE_FOLDER) + 1 :]
@@ -113,17 +118,17 @@ def image_place(name: object, origin: str) -> PurePosixPath:
 
 
 def require_distinct(images: tuple[AnnotatedImage, ...], origin: str) -> None:
-    """No two images may have the same label file.
+    """Check that no two images have the same label file.
 
     Raises:
-        UserError: two have.
+        UserError: two images have the same label file.
     """
     seen: dict[str, PurePosixPath] = {}
     for image in images:
         stem = str(image.place.with_suffix(""))
         if stem in seen:
             raise UserError(
-                f"{origin}: {seen[stem]} and {image.place} would share the label file {stem}.txt; "
-                "rename one of them."
+                f"{origin}: images {seen[stem]} and {image.place} have the same label file "
+                f"{stem}.txt; rename one of them."
             )
         seen[stem] = image.place

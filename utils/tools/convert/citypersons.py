@@ -1,9 +1,9 @@
-"""CityPersons: MATLAB files with a row of ten whole numbers per person in Cityscapes' images.
+"""CityPersons: MATLAB files with a row of ten integers per person in Cityscapes' images.
 
-A row is `class, x, y, w, h, instance, x_visible, y_visible, w_visible, h_visible`, px, the upper
-left corner of the image being 0, 0. Boxes of whole pedestrians and riders are 0.41 times as wide as
-high and may reach over the image's edge; of all others only the visible box is known. As told by
-the README of the annotations (Zhang, Benenson and Schiele, CityPersons, CVPR 2017).
+A row is `class, x, y, w, h, instance, x_visible, y_visible, w_visible, h_visible`, in px; the upper
+left corner of the image is 0, 0. Full boxes of pedestrians and riders have a width of 0.41 times
+the height and may extend beyond the image. For all other classes only the visible box is known.
+Source: the README of the annotations (Zhang, Benenson and Schiele, CityPersons, CVPR 2017).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from utils.tools.convert.mat_files import MatImage, read_mat
 log = logging.getLogger("yolo")
 
 KINDS = ("ignore", "pedestrian", "rider", "sitting", "other", "group")
-"""By the class number of the annotations."""
+"""Class names by the class number of the annotations."""
 IGNORE, PEDESTRIAN, RIDER, *_, GROUP = range(len(KINDS))
 WIDTH, HEIGHT = 2048, 1024
-"""Of every image of Cityscapes."""
+"""Size of every image of Cityscapes, px."""
 SPLITS = ("train", "val")
 IMAGES_FOLDER = "leftImg8bit"
-# How the benchmark's own ground truth calls its classes.
+# Class names in the ground truth of the benchmark.
 CATEGORIES = (
     (PEDESTRIAN, "pedestrian"),
     (RIDER, "rider"),
@@ -45,22 +45,22 @@ CATEGORIES = (
 )
 
 
-class Choice(NamedTuple):
-    """Which boxes go into the labels; everything else becomes an ignore region."""
+class LabelFilter(NamedTuple):
+    """Selects the boxes that become labels; all others become ignore regions."""
 
     classes: tuple[str, ...]
-    """Of KINDS without `ignore`; the order is that of the labels."""
+    """Elements of KINDS without `ignore`, in the order of the labels."""
     visible: bool
-    """Boxes around the visible part of a person instead of the whole one."""
+    """Use the boxes of the visible parts instead of the full boxes."""
     min_height: float
-    """Of the whole person, px."""
+    """Minimum height of the full box, px."""
     min_visibility: float
-    """Area of the visible box over that of the whole one."""
+    """Minimum area of the visible box over the area of the full box."""
 
-    def judge(self, row: Sequence[int]) -> Annotation:
-        """What becomes of a row of the annotations."""
+    def to_annotation(self, row: Sequence[int]) -> Annotation:
+        """Convert a row of the annotations to a label or an ignore region."""
         kind, visibility = KINDS[row[0]], _visibility(row)
-        # Of groups, whose box is the visible one, the file has no visible one besides.
+        # The box of a group is its visible box; the columns of the visible box are empty.
         seen = self.visible and visibility > 0
         box = _corners(row[6:10] if seen else row[1:5])
         if kind not in self.classes:
@@ -74,82 +74,93 @@ class Choice(NamedTuple):
 
 
 def parse_classes(text: str) -> tuple[str, ...]:
-    """The classes of a list like `pedestrian,rider`, in its order.
+    """Parse a list of classes like `pedestrian,rider`; keep its order.
 
     Raises:
-        UserError: one is unknown or named twice.
+        UserError: a class is unknown or repeated.
     """
     classes = tuple(part.strip() for part in text.split(","))
     unknown = [name for name in classes if name not in KINDS[1:]]
     if unknown or len(set(classes)) < len(classes):
-        raise UserError(f"--classes is {text!r}; name each once of {', '.join(KINDS[1:])}.")
+        raise UserError(f"--classes {text}: choose from {', '.join(KINDS[1:])}, each once.")
     return classes
 
 
-def read_citypersons(annotations: Path, images: Path, choice: Choice) -> Conversion:
-    """Read anno_train.mat and anno_val.mat, or the one of them that is there.
+def read_citypersons(annotations: Path, images: Path, label_filter: LabelFilter) -> Conversion:
+    """Read anno_train.mat and anno_val.mat; one of them may be missing.
 
     Args:
-        annotations: the folder of the .mat files.
-        images: the folder that holds leftImg8bit/, or that folder itself.
-        choice: which boxes go into the labels.
+        annotations: folder of the .mat files.
+        images: folder that contains leftImg8bit/, or that folder itself.
+        label_filter: selects the boxes that become labels.
 
     Raises:
-        UserError: there is no such file, it is something else, or SciPy is missing.
+        UserError: both files are missing, a file is damaged, an option is out of range, or SciPy is
+            not installed.
     """
-    if not 0 <= choice.min_visibility <= 1 or choice.min_height < 0:
-        raise UserError("--min-height must be 0 or more px, --min-visibility from 0 to 1.")
+    if not 0 <= label_filter.min_visibility <= 1 or label_filter.min_height < 0:
+        raise UserError(
+            f"--min-height {label_filter.min_height:g} "
+            f"--min-visibility {label_filter.min_visibility:g}: "
+            "the height must be at least 0, the visibility from 0 to 1."
+        )
     files = {split: annotations / f"anno_{split}.mat" for split in SPLITS}
     files = {split: file for split, file in files.items() if file.is_file()}
     if not files:
         raise UserError(
-            f"{annotations} has neither anno_train.mat nor anno_val.mat; get them with CityPersons "
-            "(https://github.com/cvgroup-njust/CityPersons) and name their folder."
+            f"{annotations} has neither anno_train.mat nor anno_val.mat; get them from "
+            "https://github.com/cvgroup-njust/CityPersons and give their folder."
         )
     root = images if (images / next(iter(files))).is_dir() else images / IMAGES_FOLDER
     splits, truths = [], {}
     for split, file in files.items():
-        pictures = read_mat(file, split)
-        _require_known_classes(pictures, file)
-        found = tuple(_image(picture, root / split, choice, file) for picture in pictures)
+        mat_images = read_mat(file, split)
+        _require_known_classes(mat_images, file)
+        found = tuple(_image(image, root / split, label_filter, file) for image in mat_images)
         require_distinct(found, str(file))
         splits.append(Split(split, split, found))
-        truths[f"annotations/{split}_gt.json"] = benchmark_truth(pictures)
+        truths[f"annotations/{split}_gt.json"] = benchmark_ground_truth(mat_images)
     entries = {}
-    if KINDS[PEDESTRIAN] in choice.classes:
-        judged = "val" if "val" in files else "train"
-        entries["miss_rate_gt"] = f"annotations/{judged}_gt.json"
-        if choice.visible:
-            log.warning("The miss rate judges boxes of whole people, as the benchmark does.")
+    if KINDS[PEDESTRIAN] in label_filter.classes:
+        evaluated = "val" if "val" in files else "train"
+        entries["miss_rate_gt"] = f"annotations/{evaluated}_gt.json"
+        if label_filter.visible:
+            log.warning("The miss rate is evaluated with full boxes, as in the benchmark.")
     return Conversion(
-        form="citypersons",
-        settings={"annotations": str(annotations), **choice._asdict()},
+        source_format="citypersons",
+        settings={"annotations": str(annotations), **label_filter._asdict()},
         kinds=KINDS,
-        names=choice.classes,
+        names=label_filter.classes,
         splits=tuple(splits),
         entries=entries,
-        documents=truths,
-        where_images=(
-            "Cityscapes gives them to those with an account: get leftImg8bit_trainvaltest.zip at "
-            "https://www.cityscapes-dataset.com, unpack it and name its folder with --images"
+        json_files=truths,
+        missing_images_remedy=(
+            "download leftImg8bit_trainvaltest.zip from https://www.cityscapes-dataset.com, which "
+            "needs an account, unpack it and give its folder with --images"
         ),
     )
 
 
-def _require_known_classes(pictures: Sequence[MatImage], file: Path) -> None:
-    for picture in pictures:
-        unknown = next((row[0] for row in picture.rows if not 0 <= row[0] < len(KINDS)), None)
+def _require_known_classes(mat_images: Sequence[MatImage], file: Path) -> None:
+    for image in mat_images:
+        unknown = next((row[0] for row in image.rows if not 0 <= row[0] < len(KINDS)), None)
         if unknown is not None:
             raise UserError(
-                f"{file}: image {picture.name} has a row of class {unknown}; "
-                f"there are 0 to {len(KINDS) - 1}."
+                f"{file}: class {unknown} of image {image.name} is out of range "
+                f"(classes are 0 to {len(KINDS) - 1}); correct the file."
             )
 
 
-def _image(picture: MatImage, folder: Path, choice: Choice, origin: Path) -> AnnotatedImage:
-    place = image_place(f"{picture.city}/{picture.name}", str(origin))
+def _image(
+    image: MatImage, folder: Path, label_filter: LabelFilter, origin: Path
+) -> AnnotatedImage:
+    place = image_place(f"{image.city}/{image.name}", str(origin))
     return AnnotatedImage(
-        place, folder / place, WIDTH, HEIGHT, tuple(choice.judge(row) for row in picture.rows)
+        place,
+        folder / place,
+        WIDTH,
+        HEIGHT,
+        tuple(label_filter.to_annotation(row) for row in image.rows),
     )
 
 
@@ -159,21 +170,22 @@ def _corners(box: Sequence[int]) -> Corners:
 
 
 def _visibility(row: Sequence[int]) -> float:
-    """Area of the visible box over that of the whole one."""
+    """Return the area of the visible box over the area of the full box."""
     area = row[3] * row[4]
     return row[8] * row[9] / area if area else 0.0
 
 
-def benchmark_truth(pictures: Sequence[MatImage]) -> dict[str, object]:
-    """The ground truth as the benchmark's evaluation reads it, whatever the labels are made of.
+def benchmark_ground_truth(mat_images: Sequence[MatImage]) -> dict[str, object]:
+    """Return the ground truth in the format of the benchmark's evaluation.
 
-    Every row stands under the category of pedestrians, and those that are none are ignored.
+    It does not depend on the selected labels. Every row has the category of pedestrians; rows of
+    other classes are marked as ignored.
     """
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
-    for number, picture in enumerate(pictures, 1):
-        images.append({"id": number, "im_name": picture.name, "height": HEIGHT, "width": WIDTH})
-        for row in picture.rows:
+    for number, image in enumerate(mat_images, 1):
+        images.append({"id": number, "im_name": image.name, "height": HEIGHT, "width": WIDTH})
+        for row in image.rows:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -184,7 +196,7 @@ def benchmark_truth(pictures: Sequence[MatImage]) -> dict[str, object]:
                     "bbox": row[1:5],
                     "vis_bbox": row[6:10],
                     "height": row[4],
-                    # As many digits as in the benchmark's own file.
+                    # The same number of digits as in the benchmark's file.
                     "vis_ratio": float(f"{_visibility(row):.12g}"),
                 }
             )

@@ -1,4 +1,4 @@
-"""From annotations to the rows of label and ignore files, with a count of all that happens."""
+"""Convert annotations to the rows of label and ignore files, and count the results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REPEATED = "repeated"
 
 
 class LabelRows(NamedTuple):
-    """The rows of an image's two files."""
+    """The rows of an image's label file and ignore file."""
 
     labels: list[str]
     """`class cx cy w h`, normalised."""
@@ -24,35 +24,35 @@ class LabelRows(NamedTuple):
 
 @dataclass
 class Tally:
-    """What became of the annotations of a split; every row is in one of the last three counts."""
+    """Counts of a split's conversion. Every row is in one of `boxes`, `ignored` and `dropped`."""
 
     split: str
     kinds: InitVar[tuple[str, ...]]
-    """Classes of the original, in its order."""
+    """Class names of the original annotations, in their order."""
     classes: tuple[str, ...]
-    """Names by label."""
+    """Class names by class index."""
     images: int = 0
     background: int = 0
     """Images without a box."""
     rows: Counter[str] = field(default_factory=Counter)
-    """Rows of the original annotations, by its classes."""
+    """Rows of the original annotations, by original class."""
     cut: int = 0
-    """Boxes that reached over the image's edge."""
+    """Boxes that were clipped to the image."""
     boxes: Counter[str] = field(default_factory=Counter)
     """Rows of the label files, by class."""
     ignored: Counter[str] = field(default_factory=Counter)
     """Ignore regions, by reason."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Rows that are in neither, by reason."""
+    """Dropped rows, by reason."""
     dropped_rows: list[str] = field(default_factory=list)
-    """The same, a sentence each."""
+    """One sentence per dropped row."""
 
     def __post_init__(self, kinds: tuple[str, ...]) -> None:
         self.rows.update(dict.fromkeys(kinds, 0))
         self.boxes.update(dict.fromkeys(self.classes, 0))
 
     def rows_of(self, image: AnnotatedImage) -> LabelRows:
-        """The rows of an image, counted."""
+        """Return the rows of an image, and count them."""
         found = LabelRows([], [])
         for annotation in image.annotations:
             self.rows[annotation.kind] += 1
@@ -80,7 +80,7 @@ class Tally:
 
 
 def _row(annotation: Annotation, image: AnnotatedImage) -> tuple[str, str]:
-    """A row's text, and what is wrong with it if anything is."""
+    """Return the text of a row and the reason to drop it; one of them is empty."""
     box = annotation.box
     if box.right <= box.left or box.bottom <= box.top:
         return "", NO_AREA
@@ -94,12 +94,12 @@ def _row(annotation: Annotation, image: AnnotatedImage) -> tuple[str, str]:
         (right - left) / width,
         (bottom - top) / height,
     )
-    text = " ".join(f"{number:.6f}" for number in numbers)  # a hundredth of a pixel of 10,000
+    text = " ".join(f"{number:.6f}" for number in numbers)  # 0.01 px in an image of 10,000 px
     return text if annotation.label is None else f"{annotation.label} {text}", ""
 
 
 def _inside(box: Corners, image: AnnotatedImage) -> Corners:
-    """The part of a box that is in the image."""
+    """Clip a box to the image."""
     return Corners(
         max(box.left, 0),
         max(box.top, 0),

@@ -1,4 +1,4 @@
-"""Putting originals into a data set without copying or changing them."""
+"""Link original files into a data set, without copying or changing them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from utils.errors import UserError
 
 
 def link(source: Path, target: Path) -> None:
-    """Let the file `source` be at `target` too, by a link; if it lies there, it is left in place.
+    """Create a link to the file `source` at `target`, unless `target` already is this file.
 
-    Symbolic links are preferred, since they show what they are and lead to other disks. On Windows
-    they take privileges that hard links do not.
+    Symbolic links are preferred, because they are visible as links and work across disks. On
+    Windows hard links are preferred, because symbolic links need privileges.
 
     Raises:
-        UserError: another file is at `target`, or no kind of link can be made.
+        UserError: another file is at `target`, or no kind of link can be created.
     """
     if target.is_symlink() or target.exists():
         if target.exists() and target.samefile(source):
             return
         if not target.is_symlink():
-            raise UserError(f"{target} is another file than {source}; remove it or move it away.")
+            raise UserError(f"{target} exists and is not {source}; remove it or move it away.")
         target.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
     original = source.resolve()
@@ -36,12 +36,12 @@ def link(source: Path, target: Path) -> None:
         else:
             return
     raise UserError(
-        f"{target} cannot be made a link to {source} ({', '.join(map(str, reasons))}); "
-        "let --out be a folder on the same disk."
+        f"cannot write {target} as a link to {source}: {', '.join(map(str, reasons))}; "
+        "give a folder on the same disk with --out."
     )
 
 
 def other_images(folder: Path, expected: set[Path]) -> int:
-    """How many images below `folder` are not `expected`."""
+    """Return the number of images below `folder` that are not `expected`."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     return sum(path not in expected for path in found)

@@ -1,7 +1,7 @@
-"""Writing a converted data set, so that it is whole or plainly is not.
+"""Write a converted data set, such that an incomplete one is recognizable.
 
-The data-set file is removed first and written last; the labels of a split are made in a folder
-beside and moved into place. A conversion that was killed is made whole by running it again.
+The data-set file is removed first and written last. The labels of a split are written to a
+temporary folder and moved into place. Running a killed conversion again completes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from utils.datasets.ignore_regions import IGNORE_FOLDER
 from utils.datasets.labels import IMAGE_FOLDER, LABEL_FOLDER
 from utils.errors import UserError
-from utils.files.atomic_write import write_text_replacing
+from utils.files.atomic_write import atomic_write_text
 from utils.tools.convert.annotated import AnnotatedImage, Conversion, Split
 from utils.tools.convert.label_rows import Tally
 from utils.tools.convert.links import link, other_images
@@ -29,24 +29,25 @@ log = logging.getLogger("yolo")
 
 DATA_FILE = "data.yaml"
 RECORD = "conversion.json"
-"""What was converted, and how: its presence says that the folder is a converter's."""
+"""Record of the conversion. Its presence shows that the folder was written by the converter."""
 STAGING = ".converting"
 ROLES = ("train", "val", "test")
 
 
 def write_dataset(conversion: Conversion, out: Path, *, allow_missing_images: bool) -> list[Tally]:
-    """Write labels, ignore regions, links to the images and the data-set file, and tell of it.
+    """Write labels, ignore regions, links to the images and the data-set file, and log a summary.
 
     Args:
-        conversion: what to write.
-        out: the data set's folder; what an earlier conversion wrote into it is replaced.
-        allow_missing_images: whether labels are of use without their images.
+        conversion: the data set to write.
+        out: folder of the data set; the output of an earlier conversion is replaced.
+        allow_missing_images: write labels even if images are missing.
 
     Returns:
-        what became of the annotations of each split.
+        The counts of each split.
 
     Raises:
-        UserError: images are missing, or the folder cannot be written or holds something else.
+        UserError: images are missing, or the folder cannot be written or contains files that were
+            not written by a conversion.
     """
     if not allow_missing_images:
         _require_images(conversion)
@@ -54,7 +55,7 @@ def write_dataset(conversion: Conversion, out: Path, *, allow_missing_images: bo
         return _write(conversion, out)
     except OSError as error:
         raise UserError(
-            f"cannot write into {out} ({error.strerror}); give another folder with --out."
+            f"cannot write {out}: {error.strerror}; give another folder with --out."
         ) from error
 
 
@@ -63,14 +64,15 @@ def _require_images(conversion: Conversion) -> None:
     missing = [image.file for image in images if not image.file.is_file()]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(images)} images are not there, the first is {missing[0]}; "
-            f"{conversion.where_images}, or give --allow-missing-images for labels alone."
+            f"{missing[0]} does not exist ({len(missing)} of {len(images)} images are missing); "
+            f"{conversion.missing_images_remedy}, "
+            "or use --allow-missing-images to write labels only."
         )
 
 
 def _write(conversion: Conversion, out: Path) -> list[Tally]:
     _require_own(conversion, out)
-    record: dict[str, object] = {"from": conversion.form, **conversion.settings}
+    record: dict[str, object] = {"from": conversion.source_format, **conversion.settings}
     _write_json(out / RECORD, {**record, "complete": False})
     (out / DATA_FILE).unlink(missing_ok=True)
     tallies = []
@@ -79,36 +81,36 @@ def _write(conversion: Conversion, out: Path) -> list[Tally]:
         _link_images(split, out)
         if conversion.lists:
             places = (f"./{IMAGE_FOLDER}/{split.name}/{image.place}\n" for image in split.images)
-            write_text_replacing(out / f"{split.name}.txt", "".join(places))
-    for place, content in conversion.documents.items():
+            atomic_write_text(out / f"{split.name}.txt", "".join(places))
+    for place, content in conversion.json_files.items():
         _write_json(out / place, content)
-    for place, original in conversion.originals.items():
+    for place, original in conversion.linked_files.items():
         link(original, out / place)
     summary = [summary_record(tally) for tally in tallies]
     _write_json(out / RECORD, {**record, "complete": True, "splits": summary})
-    write_text_replacing(out / DATA_FILE, data_file_text(conversion))
+    atomic_write_text(out / DATA_FILE, data_file_text(conversion))
     log_summary(tallies)
-    log.info("Written: %s", out / DATA_FILE)
+    log.info("Data-set file saved to %s", out / DATA_FILE)
     return tallies
 
 
 def _require_own(conversion: Conversion, out: Path) -> None:
-    """Refuse a folder with labels that somebody else made: they would be lost."""
+    """Check that no labels from elsewhere are in the folder; they would be lost."""
     if (out / RECORD).is_file():
         return
     trees = [
         f"{tree}/{s.name}" for s in conversion.splits for tree in (LABEL_FOLDER, IGNORE_FOLDER)
     ]
-    for place in (DATA_FILE, *trees, *conversion.documents):
+    for place in (DATA_FILE, *trees, *conversion.json_files):
         if (out / place).exists():
             raise UserError(
-                f"{out / place} is there and was not made by a conversion; move it away, "
+                f"{out / place} exists and was not written by a conversion; move it away, "
                 "or give another folder with --out."
             )
 
 
 def _write_labels(split: Split, conversion: Conversion, out: Path) -> Tally:
-    """Make labels/SPLIT and ignore/SPLIT anew; an image without rows gets no file."""
+    """Write and replace labels/SPLIT and ignore/SPLIT; an image without rows gets no file."""
     staging = out / STAGING
     shutil.rmtree(staging, ignore_errors=True)
     tally = Tally(split.name, conversion.kinds, conversion.names)
@@ -146,14 +148,14 @@ def _link_images(split: Split, out: Path) -> None:
     others = other_images(folder, expected)
     if others:
         log.warning(
-            "%s holds %d images without annotations, which count as background; "
-            "remove them if they are not.",
+            "%s has %d images without annotations, which are used as background; "
+            "remove them if they show objects.",
             folder,
             others,
         )
     if len(expected) < len(split.images):
         log.warning(
-            "%d of %d images of %s are missing: there are labels only.",
+            "%d of %d images of %s are missing; only their labels are written.",
             len(split.images) - len(expected),
             len(split.images),
             split.name,
@@ -165,7 +167,7 @@ def _progress(images: Sequence[AnnotatedImage], title: str) -> Iterable[Annotate
 
 
 def data_file_text(conversion: Conversion) -> str:
-    """The data-set file. Its `path` is its own folder, so the folder can be moved as a whole."""
+    """Return the text of the data-set file. Its `path` is its own folder, so it can be moved."""
     content: dict[str, object] = {"path": "."}
     for role in ROLES:
         folders = [f"{IMAGE_FOLDER}/{s.name}" for s in conversion.splits if s.role == role]
@@ -173,9 +175,11 @@ def data_file_text(conversion: Conversion) -> str:
             content[role] = folders if len(folders) > 1 else folders[0]
     content |= conversion.entries
     content["names"] = dict(enumerate(conversion.names))
-    header = f"# Made by python -m utils.tools.convert {conversion.form}; see {RECORD}.\n\n"
+    header = (
+        f"# Made by python -m utils.tools.convert {conversion.source_format}; see {RECORD}.\n\n"
+    )
     return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _write_json(target: Path, content: object) -> None:
-    write_text_replacing(target, json.dumps(content, separators=(",", ":")))
+    atomic_write_text(target, json.dumps(content, separators=(",", ":")))

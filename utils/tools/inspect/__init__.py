@@ -1,1 +1,1 @@
-"""What a checkpoint holds: python -m utils.tools.inspect."""
+"""Shows the content of a checkpoint: python -m utils.tools.inspect."""

@@ -1,4 +1,4 @@
-"""Tell what a checkpoint holds, ours or YOLOv5's, without executing anything in it.
+"""Show the content of a checkpoint, ours or YOLOv5's, without executing anything in it.
 
 Usage: python -m utils.tools.inspect runs/train/exp [--verify] [--json]
 """
@@ -19,94 +19,104 @@ from utils.options.arguments import add_options, parse_options
 from utils.options.option import REQUIRED, option
 from utils.options.script import OptionParser, run_script
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Slow imports are inside the functions that need them, so that --help is fast.
 if TYPE_CHECKING:
     from utils.tools.inspect.verification import Verdict
 
 log = logging.getLogger("yolo")
 
-FOUND_WRONG = 1  # exit code; a file that cannot be read at all is a usage error, 2
+DAMAGE_EXIT_CODE = 1  # a file that cannot be read is a usage error, exit code 2
 
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Which file to look into, and how."""
+    """Command-line options."""
 
     file: Path = option(
-        REQUIRED, "a .pt file, or a run's folder: its last.pt", metavar="FILE", positional=True
+        REQUIRED,
+        "checkpoint file, or the folder of a run (its last.pt is used)",
+        metavar="FILE",
+        positional=True,
     )
-    json: bool = option(False, "as JSON, and nothing else")
+    json: bool = option(False, "print JSON instead of text")
     verify: bool = option(
-        False, "check every checksum, and that no tensor holds an infinity or NaN"
+        False, "also verify every checksum, and that every tensor is finite (no infinity or NaN)"
     )
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
+    """Return the command-line parser."""
     parser = OptionParser(
         prog="python -m utils.tools.inspect",
-        description="Tell what a checkpoint holds, ours or YOLOv5's, without executing anything.",
-        epilog="exit code: 0 if all is well, 1 if --verify finds damage, 2 if the file is refused",
+        description="Show the content of a checkpoint, ours or YOLOv5's, without executing it.",
+        epilog="exit codes: 0 success, 1 --verify found damage, 2 the file cannot be read",
     )
     add_options(parser, InspectOptions)
     return parser
 
 
 def main() -> None:
-    """Read the command line, tell what is in the file, and end with the exit code that fits."""
+    """Parse the command line, print the report, and exit with code 1 if the file is damaged."""
     options = parse_options(build_parser(), InspectOptions)
     path = find_checkpoint(options.file)
     verdict = report(path, as_json=options.json, verify=options.verify)
     if verdict is not None and not verdict.fine:
-        raise SystemExit(FOUND_WRONG)
+        raise SystemExit(DAMAGE_EXIT_CODE)
 
 
 def find_checkpoint(target: Path) -> Path:
-    """The file that is meant: itself, or the last.pt of a run's folder, else its last_prev.pt.
+    """Return the target if it is not a folder, else its last.pt or, if missing, its last_prev.pt.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder has neither.
     """
     if not target.is_dir():
         return target
     found = newest_checkpoint(target)
     if found is None:
-        raise UserError(f"the folder {target} holds no weights/last.pt; name a .pt file.")
+        raise UserError(f"{target / 'weights/last.pt'} does not exist; give a .pt file.")
     return found
 
 
 def report(path: Path, *, as_json: bool, verify: bool) -> Verdict | None:
-    """Tell what is in a file; of one with a wrong checksum only that, for nothing else is sure.
+    """Print the content of a file; if a checksum is wrong, print only the damage.
+
+    Args:
+        path: the file.
+        as_json: print JSON instead of text.
+        verify: also verify checksums and tensors.
 
     Returns:
-        What was found wrong; None if nothing was looked for.
+        Result of the verification; None without `verify`.
 
     Raises:
-        UserError: the file cannot be read, or is refused; if it is a last.pt the sentence says
-            whether the file before it is whole.
+        UserError: the file cannot be read. For a last.pt, the message also says whether the
+            last_prev.pt is intact.
     """
-    from utils.checkpoint.zip_members import check_sums
-    from utils.tools.inspect.facts import lines, printable, to_json
+    from utils.checkpoint.zip_members import verify_checksums
+    from utils.tools.inspect.facts import format_lines, printable, to_json
     from utils.tools.inspect.inspection import inspect_checkpoint
-    from utils.tools.inspect.verification import about_previous, judge
+    from utils.tools.inspect.verification import describe_previous, make_verdict
 
     try:
-        sums = check_sums(path) if verify else None
-        contents = None if sums and sums.wrong else inspect_checkpoint(path)
+        checksums = verify_checksums(path) if verify else None
+        contents = None if checksums and checksums.wrong else inspect_checkpoint(path)
     except UserError as error:
-        raise UserError(f"{error}{about_previous(path)}") from error
-    verdict = judge(path, sums, contents.tensors if contents else None) if sums else None
-    told: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+        raise UserError(f"{error}{describe_previous(path)}") from error
+    verdict = (
+        make_verdict(path, checksums, contents.tensors if contents else None) if checksums else None
+    )
+    output: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
     if as_json:
-        told |= to_json(contents.facts) if contents else {}
-        told |= {"verified": verdict.to_json()} if verdict else {}
-        sys.stdout.write(json.dumps(told, indent=2, allow_nan=False) + "\n")
+        output |= to_json(contents.facts) if contents else {}
+        output |= {"verified": verdict.to_json()} if verdict else {}
+        sys.stdout.write(json.dumps(output, indent=2, allow_nan=False) + "\n")
         return verdict
-    log.info("%s, %s bytes", printable(str(path)), f"{told['bytes']:,}")
-    for line in lines(contents.facts) if contents else ():
+    log.info("%s, %s bytes", printable(str(path)), f"{output['bytes']:,}")
+    for line in format_lines(contents.facts) if contents else ():
         log.info("%s", line)
     if verdict:
-        log.info("%s", verdict.sentence)
+        log.info("%s", verdict.message)
     return verdict
 
 

@@ -1,4 +1,4 @@
-"""What there is to tell of a checkpoint, as plain facts."""
+"""Facts about a checkpoint, and their output as text or JSON."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from utils.solver.optimizers import DEFAULT_OPTIMIZER, optimizer_of_buffers
 from utils.upstream.history import parse_text_results
 from utils.upstream.reader import UpstreamCheckpoint
 
-NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked", "anchors", "anchor_grid")
-"""Last parts of the names of what a model holds and does not learn."""
-WIDTH = 11
+BUFFER_NAMES = ("running_mean", "running_var", "num_batches_tracked", "anchors", "anchor_grid")
+"""Last parts of the names of buffers, which are not trained."""
+TITLE_WIDTH = 11
 UNKNOWN = "not in the file"
-MAX_CLASSES = 10
+MAX_NAMED_CLASSES = 10
 UPSTREAM = "YOLOv5"
 
 
-class UnderWay(TypedDict):
-    """An epoch that was not finished: its batches, those not yet applied, those left out."""
+class UnfinishedEpoch(TypedDict):
+    """An unfinished epoch: batches done, batches whose gradients are pending, batches skipped."""
 
     batches: int
     pending: int
@@ -41,7 +41,7 @@ class SegmentFacts(TypedDict):
 
 
 class OptimizerFacts(TypedDict):
-    """An optimizer: its name, how many buffers it has, and of how many parameters."""
+    """An optimizer: name, number of buffers, and number of parameters that have buffers."""
 
     name: str
     buffers: int
@@ -49,7 +49,7 @@ class OptimizerFacts(TypedDict):
 
 
 class ModelFacts(TypedDict):
-    """Size and number format of a model."""
+    """Size and dtypes (`number_format`) of a model."""
 
     parameters: int
     tensors: int
@@ -59,7 +59,7 @@ class ModelFacts(TypedDict):
 
 
 class ResumeFacts(TypedDict):
-    """Whether a run can be resumed from the file, how, what is there and what is missing."""
+    """Whether and how a run can be resumed from the file, and which parts it has or lacks."""
 
     possible: bool
     how: str
@@ -69,38 +69,38 @@ class ResumeFacts(TypedDict):
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """What a file says of itself; None where it does not say it."""
+    """Facts about a checkpoint; None if unknown."""
 
     format: str
-    """yolov5-extend, or YOLOv5 for upstream's."""
+    """`yolov5-extend`, or `YOLOv5` for upstream's."""
     version: str | int
-    """Of our format; of upstream the release that wrote the file, v7.0 standing for later ones."""
+    """Version of our format, or upstream's release that wrote the file (v7.0: or a later one)."""
     kind: str
-    """training; deploy, stripped for use."""
+    """`training`, or `deploy` (stripped for inference)."""
     epoch: int | None
-    """Completed epochs, which is also the 0-based number of the one that comes next."""
+    """Completed epochs; also the 0-based index of the next epoch."""
     step: int | None
     """Batches trained since the start of the run."""
-    under_way: UnderWay | None
+    under_way: UnfinishedEpoch | None
     planned: int | None
     """Epochs planned for the whole run."""
     segments: list[SegmentFacts]
     ema_updates: int | None
-    """The EMA's counter."""
+    """Number of EMA updates."""
     optimizer: OptimizerFacts | None
     scaler: Mapping[str, object] | None
     """State of the AMP scaler; None if there is none."""
     history: int
-    """Epochs on record in the file."""
+    """Number of epochs in the recorded history."""
     best: dict[str, float] | None
-    """Fitness and, where it is known, epoch of the best weights so far; of a deploy file's own."""
+    """Fitness and, if known, epoch of the best weights so far; in a deploy file, of its weights."""
     model: ModelFacts
     classes: list[str]
     software: dict[str, str]
     resume: ResumeFacts
 
     def __post_init__(self) -> None:
-        """What a file calls a number or a name need not be one; TypeError if it is not."""
+        """Check the types of values from the file; raise TypeError if one is wrong."""
         for number in (self.epoch, self.step, self.planned, self.ema_updates):
             require_type(number or 0, int)
         for segment in self.segments:
@@ -113,7 +113,7 @@ class CheckpointFacts:
 
 
 def to_json(facts: CheckpointFacts) -> dict[str, object]:
-    """The facts as plain data; a number that JSON does not have becomes None."""
+    """Return the facts as plain data; infinity and NaN, which JSON does not have, become None."""
     return {name: _plain(value) for name, value in dataclasses.asdict(facts).items()}
 
 
@@ -128,8 +128,8 @@ def _plain(value: object) -> object:
 
 
 def model_facts(state: Mapping[str, Tensor], spec: Mapping[str, object]) -> ModelFacts:
-    """Size and number format of a model, of its state dict and the model file kept with it."""
-    learned = [t for name, t in state.items() if name.rpartition(".")[2] not in NO_PARAMETERS]
+    """Return size and dtypes of a model from its state dict and its model specification."""
+    learned = [t for name, t in state.items() if name.rpartition(".")[2] not in BUFFER_NAMES]
     formats = sorted({str(t.dtype).removeprefix("torch.") for t in learned})
     return ModelFacts(
         parameters=sum(tensor.numel() for tensor in learned),
@@ -141,7 +141,12 @@ def model_facts(state: Mapping[str, Tensor], spec: Mapping[str, object]) -> Mode
 
 
 def resume_facts(how: str, parts: Mapping[str, bool]) -> ResumeFacts:
-    """How to resume from a file that can be resumed from, and which parts it holds."""
+    """Return the facts for a file that a run can be resumed from.
+
+    Args:
+        how: instruction for the user.
+        parts: whether each part of the state is in the file.
+    """
     return ResumeFacts(
         possible=True,
         how=how,
@@ -150,14 +155,14 @@ def resume_facts(how: str, parts: Mapping[str, bool]) -> ResumeFacts:
     )
 
 
-def lines(facts: CheckpointFacts) -> Iterator[str]:
-    """A line for each part; what comes from the file is shown without control characters."""
+def format_lines(facts: CheckpointFacts) -> Iterator[str]:
+    """Yield one line for each fact, with control characters from the file escaped."""
     for title, text in _parts(facts):
-        yield f"  {title:<{WIDTH}} {printable(text)}"
+        yield f"  {title:<{TITLE_WIDTH}} {printable(text)}"
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that could move a cursor or break a line."""
+    """Return the text with escaped control characters, such as line breaks and terminal codes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -179,12 +184,12 @@ def _parts(facts: CheckpointFacts) -> Iterator[tuple[str, str]]:
         f"{model['number_format']}, depth {model['depth_multiple']}, "
         f"width {model['width_multiple']}",
     )
-    more = ", …" if len(facts.classes) > MAX_CLASSES else ""
-    yield "classes", f"{len(facts.classes)}: {', '.join(facts.classes[:MAX_CLASSES])}{more}"
+    more = ", …" if len(facts.classes) > MAX_NAMED_CLASSES else ""
+    yield "classes", f"{len(facts.classes)}: {', '.join(facts.classes[:MAX_NAMED_CLASSES])}{more}"
     software = ", ".join(f"{name} {version}" for name, version in facts.software.items())
     yield "software", software or UNKNOWN
-    yield "to go on", resume["how"]
-    yield "  there", ", ".join(resume["there"]) or "nothing"
+    yield "resume", resume["how"]
+    yield "  present", ", ".join(resume["there"]) or "nothing"
     yield "  missing", ", ".join(resume["missing"]) or "nothing"
 
 
@@ -215,20 +220,20 @@ def _optimizer(facts: CheckpointFacts) -> str:
 
 def _best(facts: CheckpointFacts) -> str:
     if facts.best is None:
-        return "not known"
+        return "unknown"
     epoch = f" in epoch {facts.best['epoch']}" if "epoch" in facts.best else ""
     return f"fitness {facts.best['fitness']:.5g}{epoch}"
 
 
 def upstream_facts(content: UpstreamCheckpoint, path: Path) -> CheckpointFacts:
-    """The facts of a file of upstream's, from what is in it alone.
+    """Return the facts of an upstream file, from the file alone.
 
     Args:
-        content: what is in it.
+        content: content of the file.
         path: the file, for messages.
 
     Raises:
-        UserError: the record in it is damaged.
+        UserError: the results in the file are damaged.
     """
     stripped = content.epoch < 0
     options = content.options or {}
@@ -275,7 +280,7 @@ def _resume(content: UpstreamCheckpoint, *, planned: bool) -> ResumeFacts:
     stripped = content.epoch < 0
     parts = {
         "weights, rounded to fp16": True,
-        "raw weights beside the EMA": content.ema_state is not None,
+        "non-EMA weights": content.ema_state is not None,
         "EMA counter": content.ema_state is not None and content.ema_updates is not None,
         "optimizer buffers": content.optimizer is not None,
         "position": not stripped,
@@ -285,9 +290,9 @@ def _resume(content: UpstreamCheckpoint, *, planned: bool) -> ResumeFacts:
         "AMP scaler": False,
         "data order": False,
     }
-    how = "--resume: what is missing is worked out or starts afresh"
+    how = "use --resume; missing parts are computed or reset"
     if stripped:
-        how = "--resume, --allow-partial-state: what it was stripped of starts afresh"
+        how = "use --resume with --allow-partial-state; stripped parts are reset"
     if not (planned and content.options):
-        how += "; the options are looked for in opt.yaml beside it"
+        how += "; options are read from the run's opt.yaml"
     return resume_facts(how, parts)

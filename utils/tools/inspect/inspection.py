@@ -1,4 +1,4 @@
-"""What a checkpoint holds, ours or upstream's, as plain facts; nothing in the file is executed."""
+"""Collects the facts about a checkpoint, ours or upstream's, without executing anything in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from utils.checkpoint.format import FORMAT, DeployCheckpoint, TrainingCheckpoint
-from utils.checkpoint.pickle_records import DAMAGE
+from utils.checkpoint.pickle_records import DAMAGE_ERRORS
 from utils.checkpoint.store import read_checkpoint
 from utils.errors import UserError
 from utils.solver.schedule import Plan
@@ -18,7 +18,7 @@ from utils.tools.inspect.facts import (
     OptimizerFacts,
     ResumeFacts,
     SegmentFacts,
-    UnderWay,
+    UnfinishedEpoch,
     model_facts,
     resume_facts,
     upstream_facts,
@@ -26,25 +26,25 @@ from utils.tools.inspect.facts import (
 from utils.upstream.reader import is_upstream_file, read_upstream
 
 STRIPPED = (
-    *("raw weights", "EMA counter", "optimizer buffers", "learning-rate plan", "position"),
+    *("non-EMA weights", "EMA counter", "optimizer buffers", "learning-rate plan", "position"),
     *("history", "options and hyper-parameters"),
 )
-"""What a deploy file lacks."""
+"""Parts that a deploy file lacks."""
 
 
-class Contents(NamedTuple):
-    """A file that was read."""
+class InspectedCheckpoint(NamedTuple):
+    """Facts and tensors of a file."""
 
     facts: CheckpointFacts
     tensors: dict[str, Tensor]
-    """All of them, by names such as `ema.weights.model.0.conv.weight`."""
+    """All tensors, by names such as `ema.weights.model.0.conv.weight`."""
 
 
-def inspect_checkpoint(path: Path) -> Contents:
-    """Read a checkpoint and tell what is in it.
+def inspect_checkpoint(path: Path) -> InspectedCheckpoint:
+    """Read a checkpoint and return its facts and tensors.
 
     Raises:
-        UserError: it is missing, damaged, foreign or of another version.
+        UserError: the file is missing, damaged, foreign or of another version.
     """
     try:
         if is_upstream_file(path):
@@ -54,16 +54,17 @@ def inspect_checkpoint(path: Path) -> Contents:
                 "ema": upstream.ema_state,
                 "optimizer": upstream.optimizer,
             }
-            return Contents(upstream_facts(upstream, path), dict(_named_tensors(parts)))
+            return InspectedCheckpoint(upstream_facts(upstream, path), dict(_named_tensors(parts)))
         checkpoint = read_checkpoint(path)
         if checkpoint["kind"] == "training":
             facts = _training_facts(checkpoint)
         else:
             facts = _deploy_facts(checkpoint)
-        return Contents(facts, dict(_named_tensors(checkpoint)))
-    except (*DAMAGE, AttributeError) as error:
+        return InspectedCheckpoint(facts, dict(_named_tensors(checkpoint)))
+    except (*DAMAGE_ERRORS, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged: its parts are not what they should be ({str(error)[:100]})."
+            f"{path} is damaged (a value is of the wrong type: {str(error)[:100]}); "
+            "use another checkpoint."
         ) from error
 
 
@@ -88,7 +89,7 @@ def _training_facts(checkpoint: TrainingCheckpoint) -> CheckpointFacts:
         kind=checkpoint["kind"],
         epoch=checkpoint["position"]["epoch"],
         step=checkpoint["position"]["iteration"],
-        under_way=UnderWay(
+        under_way=UnfinishedEpoch(
             batches=progress["batches"], pending=progress["pending"], skipped=progress["skipped"]
         )
         if progress["batches"]
@@ -114,7 +115,7 @@ def _training_facts(checkpoint: TrainingCheckpoint) -> CheckpointFacts:
 def _training_resume(checkpoint: TrainingCheckpoint, plan: Plan) -> ResumeFacts:
     updates, config = checkpoint["ema"]["updates"], checkpoint["config"]
     parts = {
-        "raw weights": bool(checkpoint["model"]),
+        "non-EMA weights": bool(checkpoint["model"]),
         "EMA and its counter": bool(checkpoint["ema"]["weights"]),
         "optimizer buffers": bool(checkpoint["optimizer"]["buffers"]) or updates == 0,
         "learning-rate plan": True,
@@ -126,10 +127,10 @@ def _training_resume(checkpoint: TrainingCheckpoint, plan: Plan) -> ResumeFacts:
     }
     if checkpoint["progress"]["batches"]:
         pending = checkpoint["progress"]["pending"]
-        parts["epoch under way"] = True
-        parts["summed gradients"] = bool(checkpoint["progress"]["gradients"]) or not pending
+        parts["unfinished epoch"] = True
+        parts["accumulated gradients"] = bool(checkpoint["progress"]["gradients"]) or not pending
     over = checkpoint["position"]["epoch"] >= plan.total_epochs or checkpoint["stopped_early"]
-    how = "the run has ended: --resume with --extend-epochs X goes on" if over else "--resume"
+    how = "the run has ended; use --resume with --extend-epochs X" if over else "use --resume"
     return resume_facts(how, parts)
 
 
@@ -153,9 +154,9 @@ def _deploy_facts(checkpoint: DeployCheckpoint) -> CheckpointFacts:
         software={},
         resume={
             "possible": False,
-            "how": "it was stripped for use: resume from the last.pt beside it, or start a new "
-            "run with --weights",
-            "there": ["averaged weights, rounded to fp16"],
+            "how": "not possible, the file was stripped for inference; resume from the last.pt in "
+            "its folder, or start a new run with --weights",
+            "there": ["EMA weights, rounded to fp16"],
             "missing": list(STRIPPED),
         },
     )

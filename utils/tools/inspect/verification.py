@@ -1,4 +1,4 @@
-"""Whether a checkpoint is what was written: its checksums, and that its numbers are numbers."""
+"""Verifies a checkpoint: checksums of its members, and that all tensors are finite."""
 
 from __future__ import annotations
 
@@ -10,48 +10,49 @@ import torch
 from torch import Tensor
 
 from utils.checkpoint.format import LAST, PREVIOUS
-from utils.checkpoint.zip_members import Sums
+from utils.checkpoint.zip_members import ChecksumResult
 from utils.errors import UserError
 from utils.tools.inspect.inspection import inspect_checkpoint
 
-SHOWN = 5
-"""How many offenders are named."""
+MAX_NAMED = 5
+"""Number of damaged members or tensors that a message names."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found."""
+    """Result of a verification."""
 
     members: int
-    """Members of the archive whose checksums were compared."""
+    """Number of archive members whose checksums were verified."""
     tensors: int | None
-    """Tensors that were looked at; None where a checksum is wrong, and none can be trusted."""
+    """Number of tensors checked; None if a checksum is wrong, since then none can be trusted."""
     wrong_sums: tuple[str, ...]
-    """Members whose checksum is wrong, such as `data/17`."""
+    """Names of members with a wrong checksum, such as `data/17`."""
     not_finite: tuple[str, ...]
-    """Tensors with an infinity or NaN."""
+    """Names of tensors with infinity or NaN."""
     remedy: str = ""
-    """What to use in place of a damaged file."""
+    """What to use instead of a damaged file."""
 
     @property
     def fine(self) -> bool:
-        """Whether nothing was found wrong."""
+        """Whether the file is intact."""
         return not self.wrong_sums and not self.not_finite
 
     @property
-    def sentence(self) -> str:
-        """What was found, for a reader."""
+    def message(self) -> str:
+        """The result as one line of text."""
         if self.wrong_sums:
             count = f"{len(self.wrong_sums)} of {self.members} members"
-            return f"Damaged: wrong checksum of {count}: {_first(self.wrong_sums)}.{self.remedy}"
-        sums = f"the checksums of {self.members} members are right"
+            names = _join_first(self.wrong_sums)
+            return f"Damaged: {count} have a wrong checksum: {names}.{self.remedy}"
+        sums = f"the checksums of all {self.members} members are correct"
         if self.not_finite:
             count = f"{len(self.not_finite)} of {self.tensors} tensors"
-            return f"Not finite: {count}: {_first(self.not_finite)}; {sums}."
-        return f"Verified: {sums}, {self.tensors} tensors are finite."
+            return f"Damaged: {count} are not finite: {_join_first(self.not_finite)}; {sums}."
+        return f"Verified: {sums}, and all {self.tensors} tensors are finite."
 
     def to_json(self) -> dict[str, object]:
-        """As plain data."""
+        """Return the result as plain data."""
         return {
             "fine": self.fine,
             "members": self.members,
@@ -62,36 +63,38 @@ class Verdict:
         }
 
 
-def judge(path: Path, sums: Sums, tensors: Mapping[str, Tensor] | None) -> Verdict:
-    """Put together what was found.
+def make_verdict(
+    path: Path, checksums: ChecksumResult, tensors: Mapping[str, Tensor] | None
+) -> Verdict:
+    """Check the tensors and combine the result with that of the checksums.
 
     Args:
         path: the file.
-        sums: what became of its checksums.
-        tensors: those in it; None if they cannot be trusted.
+        checksums: result of verifying its checksums.
+        tensors: its tensors; None if they cannot be trusted.
     """
     if tensors is None:
-        return Verdict(sums.members, None, sums.wrong, (), about_previous(path))
+        return Verdict(checksums.members, None, checksums.wrong, (), describe_previous(path))
     wrong = tuple(name for name, tensor in tensors.items() if not _is_finite(tensor))
-    return Verdict(sums.members, len(tensors), sums.wrong, wrong)
+    return Verdict(checksums.members, len(tensors), checksums.wrong, wrong)
 
 
-def about_previous(path: Path) -> str:
-    """A sentence, with a blank before it, on the file before a damaged last.pt; "" of any other."""
+def describe_previous(path: Path) -> str:
+    """Return a sentence on the last_prev.pt of a damaged last.pt, after a space; "" otherwise."""
     previous = path.with_name(PREVIOUS)
     if path.name != LAST or not previous.is_file():
         return ""
     try:
         facts = inspect_checkpoint(previous).facts
     except UserError as error:
-        return f" Nor is the file before it whole: {error}"
-    return f" {previous} beside it is whole: {facts.epoch} epochs completed, step {facts.step}."
+        return f" The previous checkpoint cannot be used either: {error}"
+    return f" {previous} is intact: {facts.epoch} epochs completed, step {facts.step}."
 
 
 def _is_finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
-def _first(names: Sequence[str]) -> str:
-    more = ", …" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _join_first(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

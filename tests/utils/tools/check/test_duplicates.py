@@ -5,27 +5,27 @@ import pytest
 from utils.tools.check import duplicates
 from utils.tools.check.duplicates import END_BYTES, equal_files
 
-LONG = bytes(range(256)) * (END_BYTES // 128)  # twice what is read of a file's end
+LONG = bytes(range(256)) * (END_BYTES // 128)  # twice the number of bytes read from the end
 
 
 def write(folder: Path, *contents: bytes) -> list[str]:
-    """Files 0, 1, 2 … with these contents."""
+    """Write files 0, 1, 2 … with these contents."""
     paths = [folder / str(number) for number in range(len(contents))]
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
     return list(map(str, paths))
 
 
-def test_groups_by_content(tmp_path: Path) -> None:
+def test_files_are_grouped_by_content(tmp_path: Path) -> None:
     paths = write(tmp_path, b"one", b"two", b"one", b"three", b"two", b"one")
     assert equal_files(paths, 2) == [(0, 2, 5), (1, 4)]
 
 
-def test_equal_ends_are_not_enough(tmp_path: Path) -> None:
+def test_files_with_equal_ends_can_differ(tmp_path: Path) -> None:
     assert equal_files(write(tmp_path, b"a" + LONG, b"b" + LONG, b"a" + LONG), 1) == [(0, 2)]
 
 
-def test_names_of_one_file_are_equal_and_read_once(
+def test_links_to_the_same_file_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = write(tmp_path, b"content", b"another")
@@ -35,11 +35,11 @@ def test_names_of_one_file_are_equal_and_read_once(
     read: list[str] = []
     end_of = duplicates._end_of
 
-    def note_and_read(path: str) -> bytes | None:
+    def record_and_read(path: str) -> bytes | None:
         read.append(path)
         return end_of(path)
 
-    monkeypatch.setattr(duplicates, "_end_of", note_and_read)
+    monkeypatch.setattr(duplicates, "_end_of", record_and_read)
     assert equal_files([link, second, hard, first, first], 1) == [(0, 2, 3, 4)]
     assert sorted(read) == sorted([link, second])
 
@@ -52,12 +52,12 @@ def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.M
     assert equal_files(write(tmp_path, b"1", b"22", b"333"), 1) == []
 
 
-def test_what_is_empty_or_missing_equals_nothing(tmp_path: Path) -> None:
+def test_empty_and_missing_files_are_skipped(tmp_path: Path) -> None:
     paths = [*write(tmp_path, b"", b"", b"x"), str(tmp_path / "missing"), str(tmp_path)]
     assert equal_files(paths, 1) == []
 
 
-def test_more_files_than_a_thread_reads_at_a_time(tmp_path: Path) -> None:
+def test_several_chunks_of_files(tmp_path: Path) -> None:
     contents = [b"%03d" % (number % 100) for number in range(200)]
     expected = [(number, number + 100) for number in range(100)]
     assert equal_files(write(tmp_path, *contents), 3) == expected

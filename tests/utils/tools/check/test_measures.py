@@ -11,14 +11,14 @@ from utils.tools.check.measures import by_size, frequent_sizes, measure, spread
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    """Images of 200x100 px with a box of 100x40 and one of 4x2, of 200x100 with none, of 50x50."""
+    """200x100 px with boxes of 100x40 and 4x2; 200x100 px without boxes; 50x50 px with one box."""
     draw(tmp_path, "a", (100, 200), [(0, 0, 100, 40), (10, 60, 14, 62)])
     draw(tmp_path, "b", (100, 200), [])
     draw(tmp_path, "c", (50, 50), [(20, 20, 30, 30)], label=2)
     return build_index([tmp_path / "images"], ["a", "b", "c"])
 
 
-def test_measures_in_the_file_and_at_the_training_size(index: Index) -> None:
+def test_statistics_in_the_file_and_at_the_training_size(index: Index) -> None:
     found = measure("train", index, 3, image_size=100)
     np.testing.assert_array_equal(found.image_sizes, [[200, 100], [200, 100], [50, 50]])
     np.testing.assert_array_equal(found.per_image, [2, 0, 1])
@@ -38,17 +38,17 @@ def test_boxes_too_small_for_the_grid(index: Index) -> None:
     assert found.below_cell(21).tolist() == [False, True, True]  # the first is wider: 50 px
 
 
-def test_leaves_out_what_anchors_are_not_fitted_to(index: Index) -> None:
+def test_below_min_side_matches_the_boxes_that_anchors_ignore(index: Index) -> None:
     found = measure("train", index, 3, image_size=100)
     assert MIN_SIDE == 2
     assert (~found.below_min_side()).tolist() == is_learnable(found.sides).tolist()
 
 
-def test_classes_that_the_data_set_lacks_are_not_counted(index: Index) -> None:
+def test_classes_out_of_range_are_not_counted(index: Index) -> None:
     assert measure("train", index, 2, image_size=100).per_class.tolist() == [2, 0]
 
 
-def test_sizes_by_coco(tmp_path: Path) -> None:
+def test_coco_size_classes(tmp_path: Path) -> None:
     small, medium, large = (0, 0, 31, 33), (0, 0, 32, 32), (0, 0, 97, 96)
     draw(tmp_path, "a", (128, 128), [small, medium, large, (0, 0, 96, 96)])
     found = measure("train", build_index([tmp_path / "images"], ["a"]), 1, image_size=640)

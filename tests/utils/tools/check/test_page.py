@@ -13,8 +13,8 @@ from utils.plots.figure import VERMILION, save_figure
 from utils.tools.check.findings import NOTE, STOP, WARNING, Finding
 from utils.tools.check.measures import measure
 from utils.tools.check.page import save_dataset_page
-from utils.tools.check.panels import draw_classes, draw_crowds, draw_image_sizes
-from utils.tools.check.report import Survey
+from utils.tools.check.panels import draw_boxes_per_image, draw_classes, draw_image_sizes
+from utils.tools.check.report import DatasetReport
 
 ANCHORS = np.array([[10.0, 13.0], [373.0, 326.0]])
 
@@ -24,20 +24,20 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
 
 
-def survey(
+def report(
     root: Path,
     *,
     splits: tuple[str, ...] = ("train", "val"),
     names: tuple[str, ...] = ("a", "b", "c"),
     findings: tuple[Finding, ...] = (),
-) -> Survey:
-    """Of three images a split: with two boxes of class 0, one of class 2, and none."""
+) -> DatasetReport:
+    """Build a report on splits of three images: two boxes of class 0, one of class 2, no boxes."""
     for split in splits:
         draw(root / split, "0", (60, 80), [(5, 5, 50, 20), (30, 30, 40, 60)])
         draw(root / split, "1", (60, 80), [(5, 5, 9, 9)], label=2)
         draw(root / split, "2", (40, 40), [])
     indices = {split: build_index([root / split / "images"], names) for split in splits}
-    return Survey(
+    return DatasetReport(
         file=root / "data.yaml",
         root=root,
         names=names,
@@ -50,30 +50,34 @@ def survey(
     )
 
 
-def drawn(survey: Survey, monkeypatch: pytest.MonkeyPatch, path: Path) -> tuple[Figure, list[str]]:
-    """The figure that is written to `path`, and every text in it."""
-    figures: list[Figure] = []
+def drawn(
+    report: DatasetReport, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> tuple[Figure, list[str]]:
+    """Save the page to `path`; return the figure and all its texts."""
+    saved: list[Figure] = []
 
-    def note_and_save(figure: Figure, path: Path) -> None:
-        figures.append(figure)
+    def record_and_save(figure: Figure, path: Path) -> None:
+        saved.append(figure)
         save_figure(figure, path)
 
-    monkeypatch.setattr("utils.tools.check.page.save_figure", note_and_save)
-    save_dataset_page(survey, path)
-    texts = [text.get_text() for text in figures[0].texts]
-    for axes in figures[0].axes:
+    monkeypatch.setattr("utils.tools.check.page.save_figure", record_and_save)
+    save_dataset_page(report, path)
+    texts = [text.get_text() for text in saved[0].texts]
+    for axes in saved[0].axes:
         texts += [text.get_text() for text in axes.texts]
         texts.append(axes.get_title(loc="left"))
-    return figures[0], texts
+    return saved[0], texts
 
 
-def test_shows_figures_findings_and_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_shows_statistics_findings_and_plots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     findings = (Finding(STOP, "train", "no light"), Finding(NOTE, "", "much fog"))
     path = tmp_path / "page.png"
-    figure, texts = drawn(survey(tmp_path, findings=findings), monkeypatch, path)
+    figure, texts = drawn(report(tmp_path, findings=findings), monkeypatch, path)
     assert {
         f"{tmp_path.name} at 640 px",
-        "Training cannot start, or would leave files out: 1 reason, 0 warnings.",
+        "Training cannot start, or would skip files: 1 reason, 0 warnings.",
     } < {*texts}
     assert {"stop", "train: no light.", "note", "much fog."} < {*texts}
     assert {"boxes", "train", "val", "2 of 3", "best possible recall", "1.0000", "-"} < {*texts}
@@ -82,14 +86,16 @@ def test_shows_figures_findings_and_panels(tmp_path: Path, monkeypatch: pytest.M
     assert [text for text in texts if text in titles] == titles
     anchors = figure.axes[3].lines[0].get_xydata()
     np.testing.assert_array_equal(np.asarray(anchors), ANCHORS)
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    assert picture.shape == (2190, 2100, 3)
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert image.shape == (2190, 2100, 3)
 
 
-def test_many_findings_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_lists_of_findings_are_truncated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     findings = tuple(Finding(WARNING, "val", f"fault {number}") for number in range(40))
-    one = survey(tmp_path, splits=("train", "val", "test"), findings=findings)
+    one = report(tmp_path, splits=("train", "val", "test"), findings=findings)
     _, texts = drawn(one, monkeypatch, tmp_path / "page.png")
     assert texts.count("warning") == 14
     assert "val: fault 13." in texts
@@ -97,10 +103,8 @@ def test_many_findings_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "… and more in the JSON file" in texts
 
 
-def test_one_split_of_a_single_background_is_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = survey(tmp_path, splits=("val",))
+def test_page_of_one_split_without_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = report(tmp_path, splits=("val",))
     index = build_index([tmp_path / "val" / "images"], one.names)
     empty = measure("val", index, 3, 640)
     for name in ("sides", "file_sides", "centres"):
@@ -109,11 +113,11 @@ def test_one_split_of_a_single_background_is_drawn(
     object.__setattr__(empty, "per_class", np.zeros(3, np.int64))
     object.__setattr__(one, "measures", (empty,))
     _, texts = drawn(one, monkeypatch, tmp_path / "page.png")
-    assert "Nothing remarkable was found." in texts
+    assert "No findings." in texts
 
 
 def heights(panel: matplotlib.axes.Axes) -> list[float]:
-    """Of all bars."""
+    """Return the heights of all bars."""
     return [bar.get_height() for bar in panel.patches if isinstance(bar, Rectangle)]
 
 
@@ -121,9 +125,9 @@ def axes() -> matplotlib.axes.Axes:
     return Figure().add_subplot()
 
 
-def test_bars_of_classes(tmp_path: Path) -> None:
+def test_boxes_per_class_plot(tmp_path: Path) -> None:
     panel = axes()
-    draw_classes(panel, survey(tmp_path).measures, ["ant", "bee", "a name that is much too long"])
+    draw_classes(panel, report(tmp_path).measures, ["ant", "bee", "a name that is much too long"])
     assert [label.get_text() for label in panel.get_xticklabels()] == [
         "ant",
         "a name that is mu…",
@@ -134,9 +138,9 @@ def test_bars_of_classes(tmp_path: Path) -> None:
     assert panel.get_yscale() == "linear"
 
 
-def test_bars_of_many_unequal_classes(tmp_path: Path) -> None:
+def test_boxes_per_class_plot_with_many_classes(tmp_path: Path) -> None:
     names = tuple(map(str, range(100)))
-    one = survey(tmp_path, names=names)
+    one = report(tmp_path, names=names)
     one.measures[0].per_class[5] = 1000
     panel = axes()
     draw_classes(panel, one.measures, names)
@@ -145,15 +149,15 @@ def test_bars_of_many_unequal_classes(tmp_path: Path) -> None:
     assert panel.get_yscale() == "log"
 
 
-def test_bars_of_boxes_per_image(tmp_path: Path) -> None:
+def test_boxes_per_image_plot(tmp_path: Path) -> None:
     panel = axes()
-    draw_crowds(panel, survey(tmp_path, splits=("train",)).measures)
+    draw_boxes_per_image(panel, report(tmp_path, splits=("train",)).measures)
     assert [label.get_text() for label in panel.get_xticklabels()] == ["0", "1", "2"]
     assert heights(panel) == pytest.approx([100 / 3] * 3)
 
 
-def test_the_most_frequent_image_sizes_are_named(tmp_path: Path) -> None:
+def test_most_frequent_image_sizes_are_labelled(tmp_path: Path) -> None:
     panel = axes()
-    draw_image_sizes(panel, survey(tmp_path).measures)
+    draw_image_sizes(panel, report(tmp_path).measures)
     named = [text.get_text() for text in panel.texts]
     assert named == ["80 × 60: 67% of train", "40 × 40: 33% of train"]

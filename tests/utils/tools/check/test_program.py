@@ -1,4 +1,4 @@
-"""The program as its users see it: what it says, writes and returns."""
+"""End-to-end tests of the program: log, files and exit code."""
 
 import json
 import shutil
@@ -18,21 +18,21 @@ from tests.paths import DATASETS, ROOT, SHARED, requires_shared
 from tests.utils.datasets.drawn import draw
 from utils.errors import UserError
 from utils.tools.check import page as dataset_page
-from utils.tools.check.__main__ import main, read_grid
+from utils.tools.check.__main__ import main, read_anchor_grid
 
 BOX = "0 .5 .5 .5 .5\n"
 IMAGES = 4  # of each split
 NOISE = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
 
 
-class Looked(NamedTuple):
-    """What came of a look."""
+class CheckResult(NamedTuple):
+    """Exit code and JSON report of a run."""
 
     code: int
     record: dict[str, Any]
 
     def cases(self, level: str, text: str) -> list[str]:
-        """The files of the only finding of this level that contains `text`."""
+        """Return the files of the only finding of this level that contains `text`."""
         (cases,) = (
             finding["cases"]
             for finding in self.record["findings"]
@@ -43,12 +43,12 @@ class Looked(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def _no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes a second and has tests of its own."""
+    """Skip the plots, which take a second and have their own tests."""
     monkeypatch.setattr(dataset_page, "save_dataset_page", lambda _, path: path.touch())
 
 
 def make(root: Path, **more: str) -> Path:
-    """A data set without a fault: four images each, a box in each; returns its file."""
+    """Write a valid data set of two splits with four images of one box; return its file."""
     for split in ("train", "val"):
         for number in range(IMAGES):
             side = 20 + 8 * number + 4 * (split == "val")
@@ -59,22 +59,22 @@ def make(root: Path, **more: str) -> Path:
     return file
 
 
-def look(file: Path | str, out: Path, *more: str) -> Looked:
+def check(file: Path | str, out: Path, *more: str) -> CheckResult:
     code = 0
     try:
         main([str(file), "--out", str(out), *more])
     except SystemExit as end:
         code = int(str(end.code))
-    return Looked(code, json.loads((out / "check.json").read_text(encoding="utf-8")))
+    return CheckResult(code, json.loads((out / "check.json").read_text(encoding="utf-8")))
 
 
-def test_a_good_data_set_gives_nothing_to_say(tmp_path: Path) -> None:
-    looked = look(make(tmp_path), tmp_path / "out")
-    assert looked.code == 0
-    assert looked.record["findings"] == []
-    assert looked.record["can_start"]
-    assert looked.record["verdict"] == "Training can start; 0 warnings."
-    train = looked.record["splits"]["train"]
+def test_valid_data_set_has_no_findings(tmp_path: Path) -> None:
+    result = check(make(tmp_path), tmp_path / "out")
+    assert result.code == 0
+    assert result.record["findings"] == []
+    assert result.record["can_start"]
+    assert result.record["verdict"] == "Training can start; 0 warnings."
+    train = result.record["splits"]["train"]
     assert {name: train[name] for name in ("images", "boxes", "backgrounds", "classes_used")} == {
         "images": 4,
         "boxes": 4,
@@ -87,7 +87,7 @@ def test_a_good_data_set_gives_nothing_to_say(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "check.png").exists()
 
 
-def test_names_every_planted_fault(tmp_path: Path) -> None:
+def test_every_kind_of_problem_is_found(tmp_path: Path) -> None:
     file = make(tmp_path)
     images, labels = tmp_path / "images", tmp_path / "labels"
     plant: dict[str, Callable[[], object]] = {
@@ -110,55 +110,57 @@ def test_names_every_planted_fault(tmp_path: Path) -> None:
     }
     for fault in plant.values():
         fault()
-    looked = look(file, tmp_path / "out")
-    assert looked.code == 1
+    result = check(file, tmp_path / "out")
+    assert result.code == 1
     assert (
-        looked.record["verdict"]
-        == "Training cannot start, or would leave files out: 3 reasons, 7 warnings."
+        result.record["verdict"]
+        == "Training cannot start, or would skip files: 3 reasons, 7 warnings."
     )
-    broken = "images/train/broken.png left out: corrupt image (of no kind that is known)"
-    (case,) = looked.cases("stop", "train: 1 image that cannot be used")
+    broken = "images/train/broken.png is skipped: corrupt image (unknown image format)"
+    (case,) = result.cases("stop", "train: 1 image with an unusable image or label file")
     assert case.startswith(broken)
-    assert looked.cases("stop", "val: 2 images that cannot be used") == [
-        "images/val/0.png left out: labels/val/0.txt: row 1 has a coordinate outside 0 … 1.",
-        "images/val/2.png left out: labels/val/2.txt: row 1 is not made of numbers.",
+    assert result.cases("stop", "val: 2 images with an unusable image or label file") == [
+        "images/val/0.png is skipped: labels/val/0.txt: line 1 has a coordinate outside 0 to 1.",
+        "images/val/2.png is skipped: labels/val/2.txt: line 1 has a value that is not a number.",
     ]
-    assert looked.cases("stop", "train: 1 box of a class beyond the last, 1") == [
-        "labels/train/2.txt names class 80"
+    assert result.cases("stop", "train: 1 box with a class out of range") == [
+        "labels/train/2.txt: class 80"
     ]
-    assert looked.cases("warning", "train: 1 image there more than once") == [
+    assert result.cases("warning", "train: 1 duplicate image") == [
         "images/train/1.png = images/train/twin.png, but their labels differ"
     ]
-    assert looked.cases("warning", "train, val: 1 image of val also in train") == [
+    assert result.cases("warning", "train, val: 1 image of val also in train") == [
         "images/train/0.png = images/val/leak.png, but their labels differ"
     ]
-    assert looked.cases("warning", "val: 1 box out of its image") == ["labels/val/1.txt: 1 box"]
-    assert looked.cases("warning", "val: 1 box with a side below 2 px") == [
+    assert result.cases("warning", "val: 1 box beyond the image") == ["labels/val/1.txt: 1 box"]
+    assert result.cases("warning", "val: 1 box with a side below 2 px") == [
         "labels/val/leak.txt: 1 box"
     ]
-    assert looked.cases("warning", "1 label file without an image") == ["labels/train/stray.txt"]
-    assert looked.cases("warning", "val: 1 label file of several images") == ["labels/val/3.txt"]
-    assert "labels/val/3.txt: 1 box(es) without area removed." in looked.cases("warning", "repair")
-    assert looked.cases("note", "train: 2 images without a box") == [
+    assert result.cases("warning", "1 label file without an image") == ["labels/train/stray.txt"]
+    assert result.cases("warning", "val: 1 label file used by several images") == [
+        "labels/val/3.txt"
+    ]
+    assert "labels/val/3.txt: 1 box(es) without area removed." in result.cases("warning", "repair")
+    assert result.cases("note", "train: 2 images without a box") == [
         "images/train/0.png: no label file",
         "images/train/3.png: a label file without boxes",
     ]
 
 
-def test_an_unreadable_image_stops_but_not_in_the_test_split(tmp_path: Path) -> None:
+def test_unreadable_image_is_only_a_warning_in_the_test_split(tmp_path: Path) -> None:
     file = make(tmp_path, test="images/test")
     draw(tmp_path, "test/0", (64, 96), [(8, 8, 70, 40)])
     (tmp_path / "images/test/1.png").write_bytes(b"broken")
-    looked = look(file, tmp_path / "out")
-    assert looked.code == 0
-    assert len(looked.cases("warning", "test: 1 image that cannot be used")) == 1
-    assert looked.record["splits"]["test"]["images"] == 1
+    result = check(file, tmp_path / "out")
+    assert result.code == 0
+    assert len(result.cases("warning", "test: 1 image with an unusable image or label file")) == 1
+    assert result.record["splits"]["test"]["images"] == 1
 
 
-def test_a_test_split_that_is_not_there_is_left_out(tmp_path: Path) -> None:
-    looked = look(make(tmp_path, test="images/test"), tmp_path / "out")
-    assert looked.code == 0
-    assert list(looked.record["splits"]) == ["train", "val"]
+def test_missing_test_split_is_skipped(tmp_path: Path) -> None:
+    result = check(make(tmp_path, test="images/test"), tmp_path / "out")
+    assert result.code == 0
+    assert list(result.record["splits"]) == ["train", "val"]
 
 
 @pytest.mark.parametrize(
@@ -169,121 +171,121 @@ def test_a_test_split_that_is_not_there_is_left_out(tmp_path: Path) -> None:
         ({"train": "images/none"}, "is incomplete"),
     ],
 )
-def test_a_missing_split_stops(tmp_path: Path, change: dict[str, str], text: str) -> None:
-    looked = look(make(tmp_path, **change), tmp_path / "out")
-    assert looked.code == 1
-    assert looked.cases("stop", text) == []
-    assert len(looked.record["splits"]) == 1
+def test_missing_split_is_reported(tmp_path: Path, change: dict[str, str], text: str) -> None:
+    result = check(make(tmp_path, **change), tmp_path / "out")
+    assert result.code == 1
+    assert result.cases("stop", text) == []
+    assert len(result.record["splits"]) == 1
 
 
-def test_a_split_without_boxes_stops(tmp_path: Path) -> None:
+def test_split_without_boxes_is_reported(tmp_path: Path) -> None:
     file = make(tmp_path)
     shutil.rmtree(tmp_path / "labels/val")
-    looked = look(file, tmp_path / "out")
-    assert looked.code == 1
-    assert looked.cases("stop", "has a box; the labels of") == []
+    result = check(file, tmp_path / "out")
+    assert result.code == 1
+    assert result.cases("stop", "images/val has no boxes") == []
 
 
-def test_a_data_set_that_is_nowhere_stops(tmp_path: Path) -> None:
+def test_missing_data_set_is_reported(tmp_path: Path) -> None:
     file = make(tmp_path, path=str(tmp_path / "none"))
-    looked = look(file, tmp_path / "out")
-    assert looked.code == 1
-    assert looked.record["splits"] == {}
+    result = check(file, tmp_path / "out")
+    assert result.code == 1
+    assert result.record["splits"] == {}
     assert not (tmp_path / "out" / "check.png").exists()
 
 
 def test_validating_on_the_training_images_is_warned_of_once(tmp_path: Path) -> None:
-    looked = look(make(tmp_path, val="images/train"), tmp_path / "out")
-    assert looked.code == 0
-    assert looked.cases("warning", "train, val: all 4 images of val are in train too") == []
-    assert len(looked.record["findings"]) == 1
+    result = check(make(tmp_path, val="images/train"), tmp_path / "out")
+    assert result.code == 0
+    assert result.cases("warning", "train, val: all 4 images of val are also in train") == []
+    assert len(result.record["findings"]) == 1
 
 
 def test_classes_of_one_split_only(tmp_path: Path) -> None:
     file = make(tmp_path, names="[cat, dog, cow, owl, elk]")
     (tmp_path / "labels/train/0.txt").write_text("2 .5 .5 .5 .5\n")
     (tmp_path / "labels/val/0.txt").write_text("3 .5 .5 .5 .5\n")
-    looked = look(file, tmp_path / "out")
-    assert looked.code == 0
-    assert looked.cases("note", "1 class without a box anywhere") == ["elk"]
-    assert looked.cases("warning", "val: 1 class without a box in train") == ["owl"]
-    assert looked.cases("note", "val: 1 class of train without a box") == ["cow"]
+    result = check(file, tmp_path / "out")
+    assert result.code == 0
+    assert result.cases("note", "1 class without a box anywhere") == ["elk"]
+    assert result.cases("warning", "val: 1 class without a box in train") == ["owl"]
+    assert result.cases("note", "val: 1 class of train without a box") == ["cow"]
 
 
-def test_labels_that_a_list_of_images_leaves_out_are_no_strays(tmp_path: Path) -> None:
+def test_labels_missing_from_a_list_file_are_not_stray(tmp_path: Path) -> None:
     file = make(tmp_path, train="train.txt")
     (tmp_path / "train.txt").write_text("images/train/0.png\nimages/train/1.png\n")
-    looked = look(file, tmp_path / "out")
-    assert looked.record["findings"] == []
-    assert looked.record["splits"]["train"]["images"] == 2
+    result = check(file, tmp_path / "out")
+    assert result.record["findings"] == []
+    assert result.record["splits"]["train"]["images"] == 2
 
 
-def test_the_size_decides_what_is_too_small(tmp_path: Path) -> None:
+def test_small_boxes_depend_on_the_image_size(tmp_path: Path) -> None:
     file = make(tmp_path)
     draw(tmp_path, "train/small", (640, 640), [(100, 100, 150, 150), (300, 300, 338, 338)])
-    looked = look(file, tmp_path / "large", "--imgsz", "640")
-    assert looked.record["findings"] == []
-    looked = look(file, tmp_path / "small", "--imgsz", "96")
-    assert looked.record["image_size"] == 96
-    assert looked.cases("note", "train: 2 boxes smaller than a cell of 8 px") == [
+    result = check(file, tmp_path / "large", "--imgsz", "640")
+    assert result.record["findings"] == []
+    result = check(file, tmp_path / "small", "--imgsz", "96")
+    assert result.record["image_size"] == 96
+    assert result.cases("note", "train: 2 boxes smaller than a cell of 8 px") == [
         "labels/train/small.txt: 2 boxes"
     ]
-    looked = look(file, tmp_path / "tiny", "--imgsz", "32")
-    assert looked.cases("note", "train: 1 box smaller than a cell") == [
+    result = check(file, tmp_path / "tiny", "--imgsz", "32")
+    assert result.cases("note", "train: 1 box smaller than a cell") == [
         "labels/train/small.txt: 1 box"
     ]
-    assert looked.cases("warning", "train: 1 box with a side below 2 px") == [
+    assert result.cases("warning", "train: 1 box with a side below 2 px") == [
         "labels/train/small.txt: 1 box"
     ]
 
 
-def test_anchors_that_do_not_fit_are_told(tmp_path: Path) -> None:
+def test_poor_anchors_are_reported(tmp_path: Path) -> None:
     spec = load_spec(Path("yolov5n.yaml")).with_anchors([(999.0, 999.0)] * 2 + [(1600.0, 1.0)])
     model = tmp_path / "model.yaml"
     model.write_text(yaml.safe_dump(spec.to_dict()))
-    looked = look(make(tmp_path), tmp_path / "out", "--cfg", str(model))
-    assert looked.code == 0
-    assert looked.record["anchors"] == [[999, 999], [999, 999], [1600, 1]]
-    assert looked.record["splits"]["train"]["best_possible_recall"] == 0
-    assert looked.cases("note", "train: best possible recall 0.0000 is not above 0.98") == []
+    result = check(make(tmp_path), tmp_path / "out", "--cfg", str(model))
+    assert result.code == 0
+    assert result.record["anchors"] == [[999, 999], [999, 999], [1600, 1]]
+    assert result.record["splits"]["train"]["best_possible_recall"] == 0
+    assert result.cases("note", "train: best possible recall 0.0000 is not above 0.98") == []
 
 
 def test_anchors_and_cells_of_models() -> None:
-    assert read_grid("yolov5x.yaml", None).anchors.tolist()[::8] == [[10, 13], [373, 326]]
-    assert read_grid("yolov5n6.yaml", None).anchors.shape == (12, 2)
-    assert read_grid("yolov5n6.yaml", None).cell == 8
+    assert read_anchor_grid("yolov5x.yaml", None).anchors.tolist()[::8] == [[10, 13], [373, 326]]
+    assert read_anchor_grid("yolov5n6.yaml", None).anchors.shape == (12, 2)
+    assert read_anchor_grid("yolov5n6.yaml", None).cell == 8
 
 
 @requires_shared
 def test_anchors_of_weights() -> None:
-    grid = read_grid("yolov5n6.yaml", str(SHARED / "weights" / "yolov5n.pt"))
-    np.testing.assert_allclose(grid.anchors, read_grid("yolov5n.yaml", None).anchors)
+    grid = read_anchor_grid("yolov5n6.yaml", str(SHARED / "weights" / "yolov5n.pt"))
+    np.testing.assert_allclose(grid.anchors, read_anchor_grid("yolov5n.yaml", None).anchors)
 
 
 @requires_shared
 def test_coco128(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLO_DATASETS_DIR", str(DATASETS))
-    looked = look("coco128.yaml", tmp_path)
-    train = looked.record["splits"]["train"]
-    assert looked.code == 0
+    result = check("coco128.yaml", tmp_path)
+    train = result.record["splits"]["train"]
+    assert result.code == 0
     assert train["images"] == 128
     assert train["boxes"] == sum(train["boxes_per_class"]) == 929
     assert train["classes_used"] == sum(count > 0 for count in train["boxes_per_class"]) == 71
     assert train["backgrounds"] == 2
-    assert looked.cases("note", "train, val: 2 images without a box") == [
+    assert result.cases("note", "train, val: 2 images without a box") == [
         "images/train2017/000000000250.jpg: a label file without boxes",
         "images/train2017/000000000508.jpg: a label file without boxes",
     ]
 
 
-def test_the_record_goes_where_it_is_wanted(tmp_path: Path) -> None:
-    file, record = make(tmp_path), tmp_path / "deep" / "look.json"
+def test_json_option(tmp_path: Path) -> None:
+    file, record = make(tmp_path), tmp_path / "deep" / "check.json"
     main([str(file), "--out", str(tmp_path / "out"), "--json", str(record)])
     assert json.loads(record.read_text(encoding="utf-8"))["can_start"] is True
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["check.png"]
 
 
-def test_the_terminal_shows_it_in_order_of_weight(
+def test_terminal_report_is_sorted_by_severity(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = make(tmp_path)
@@ -292,16 +294,16 @@ def test_the_terminal_shows_it_in_order_of_weight(
     for number in range(7):
         (tmp_path / f"labels/train/stray{number}.txt").write_text(BOX)
     with caplog.at_level("INFO", logger="yolo"):
-        look(file, tmp_path / "out")
+        check(file, tmp_path / "out")
     lines = caplog.messages
     assert lines[0] == f"{file}: {tmp_path}, 2 classes, at 640 px"
     assert ["images", "4", "4"] in [line.split() for line in lines]
     assert ["boxes", "4", "4"] in [line.split() for line in lines]
     assert "classes of train: cat 2, dog 1" in lines
-    start = lines.index("STOP  train: 1 box of a class beyond the last, 1.")
+    start = lines.index("STOP  train: 1 box with a class out of range (classes are 0 to 1).")
     assert lines[start:-1] == [
-        "STOP  train: 1 box of a class beyond the last, 1.",
-        "    labels/train/1.txt names class 7",
+        "STOP  train: 1 box with a class out of range (classes are 0 to 1).",
+        "    labels/train/1.txt: class 7",
         "",
         "WARNING  7 label files without an image.",
         *(f"    labels/train/stray{number}.txt" for number in range(5)),
@@ -310,7 +312,7 @@ def test_the_terminal_shows_it_in_order_of_weight(
         "NOTE  train: 1 image without a box, background.",
         "    images/train/0.png: a label file without boxes",
         "",
-        "Training cannot start, or would leave files out: 1 reason, 1 warning.",
+        "Training cannot start, or would skip files: 1 reason, 1 warning.",
     ]
 
 
@@ -320,21 +322,24 @@ def test_the_terminal_shows_it_in_order_of_weight(
         (["none.yaml"], "data-set file none.yaml does not exist"),
         (["coco128.yaml", "--imgsz", "16"], "--imgsz 16: must be at least 32"),
         (["coco128.yaml", "--cfg", "none.yaml"], "none.yaml"),
-        (["coco128.yaml", "--weights", "none.pt"], "there is no weights file none.pt"),
+        (
+            ["coco128.yaml", "--weights", "none.pt"],
+            "--weights none.pt does not exist; give a .pt file",
+        ),
     ],
 )
-def test_wrong_usage(arguments: list[str], message: str) -> None:
+def test_invalid_arguments(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         main(arguments)
 
 
-def test_a_model_and_weights_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cfg_and_weights_are_mutually_exclusive(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["coco128.yaml", "--cfg", "a.yaml", "--weights", "b.pt"])
     assert "not allowed with argument" in capsys.readouterr().err
 
 
-def test_help_tells_the_exit_codes_and_loads_nothing_heavy() -> None:
+def test_help_shows_the_exit_codes_and_imports_nothing_slow() -> None:
     program = (
         "import sys, runpy; sys.argv = ['check', '--help']\n"
         "try: runpy.run_module('utils.tools.check', run_name='__main__', alter_sys=True)\n"
@@ -343,5 +348,5 @@ def test_help_tells_the_exit_codes_and_loads_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "1  it cannot, or it would leave files out" in done.stdout
+    assert "1  training cannot start or would skip files" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"

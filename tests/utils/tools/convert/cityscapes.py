@@ -1,4 +1,4 @@
-"""A made-up CityPersons: MATLAB files in the benchmark's format and, if wanted, drawn images."""
+"""A small CityPersons data set: MATLAB files in the benchmark's format, and generated images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ Row = tuple[int, int, int, int, int, int, int, int, int, int]
 
 
 def person(kind: int, left: int, top: int, height: int, seen: float = 1.0) -> Row:
-    """A row of an upright person, of whom the upper part is seen."""
+    """Return a row of an upright person whose upper part is visible."""
     width = round(0.41 * height)
     return (kind, left, top, width, height, 1, left, top, width, round(seen * height))
 
@@ -23,7 +23,7 @@ def write_annotations(folder: Path, split: str, images: Mapping[str, Sequence[Ro
     """Write anno_SPLIT.mat.
 
     Args:
-        folder: is made.
+        folder: created if missing.
         split: train or val.
         images: rows by names like aachen_000000_000001_leftImg8bit.png, which begin with a city.
     """
@@ -38,13 +38,13 @@ def write_annotations(folder: Path, split: str, images: Mapping[str, Sequence[Ro
 
 
 def draw_images(root: Path, split: str, images: Mapping[str, Sequence[Row]]) -> None:
-    """Draw what is seen of every person, bright on a dark street, into Cityscapes' folders."""
+    """Write images with bright rectangles for the visible parts, in Cityscapes' folders."""
     for name, rows in images.items():
-        picture = np.full((HEIGHT, WIDTH, 3), (60, 50, 40), np.uint8)
+        image = np.full((HEIGHT, WIDTH, 3), (60, 50, 40), np.uint8)
         for row in rows:
             left, top, width, height = row[6:]
             colour = (40 * row[0], 220, 255 - 40 * row[0])
-            cv2.rectangle(picture, (left, top), (left + width, top + height), colour, cv2.FILLED)
+            cv2.rectangle(image, (left, top), (left + width, top + height), colour, cv2.FILLED)
         file = root / "leftImg8bit" / split / name.split("_")[0] / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(file), picture)
+        cv2.imwrite(str(file), image)

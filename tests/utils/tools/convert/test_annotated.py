@@ -12,40 +12,42 @@ from utils.tools.convert.annotated import AnnotatedImage, image_place, require_d
         ("000000000139.jpg", "000000000139.jpg"),
         ("aachen/a_1.png", "aachen/a_1.png"),
         ("./a.JPG", "a.JPG"),
-        # Otherwise its labels would be looked for beside the inner images/.
+        # Otherwise the labels would be searched beside the inner images/.
         ("images/v1/images/p2/a.jpg", "p2/a.jpg"),
     ],
 )
-def test_places(name: str, place: str) -> None:
+def test_image_place(name: str, place: str) -> None:
     assert image_place(name, "x.json") == PurePosixPath(place)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("../a.jpg", "leads out of its folder"),
-        ("a/../../b.jpg", "leads out of its folder"),
-        ("/etc/a.jpg", "leads out of its folder"),
-        ("C:/a.jpg", "leads out of its folder"),
-        ("..\\a.jpg", "leads out of its folder"),
-        ("a\n.jpg", "is no printable text"),
-        (7, "image name 7 is no printable text"),
-        ("passwd", "'passwd' is no image file's name"),
-        ("", "'' is no image file's name"),
-        ("a.txt", "'a.txt' is no image file's name"),
+        ("../a.jpg", "is outside of its folder"),
+        ("a/../../b.jpg", "is outside of its folder"),
+        ("/etc/a.jpg", "is outside of its folder"),
+        ("C:/a.jpg", "is outside of its folder"),
+        ("..\\a.jpg", "is outside of its folder"),
+        ("a\n.jpg", "is not a printable string"),
+        (7, "image name 7 is not a printable string"),
+        ("passwd", "'passwd' has an unknown suffix; choose one of .avif"),
+        ("", "'' has an unknown suffix; choose one of .avif"),
+        ("a.txt", "'a.txt' has an unknown suffix; choose one of .avif"),
     ],
 )
-def test_names_that_are_refused(name: object, message: str) -> None:
+def test_invalid_image_names(name: object, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         image_place(name, "x.json")
     assert str(caught.value).startswith("x.json: ")
 
 
-def test_no_two_images_share_a_label_file() -> None:
+def test_images_must_have_distinct_label_files() -> None:
     images = [
         AnnotatedImage(PurePosixPath(place), Path(place), 10, 10, ())
         for place in ("a/1.jpg", "b/1.jpg", "a/1.png")
     ]
     require_distinct(tuple(images[:2]), "x.json")
-    with pytest.raises(UserError, match=r"a/1\.jpg and a/1\.png would share .* a/1\.txt; rename"):
+    with pytest.raises(
+        UserError, match=r"a/1\.jpg and a/1\.png have the same label file a/1\.txt; rename"
+    ):
         require_distinct(tuple(images), "x.json")

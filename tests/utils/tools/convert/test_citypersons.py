@@ -16,73 +16,75 @@ from utils.datasets.index import build_index
 from utils.errors import UserError
 from utils.tools.convert.__main__ import main
 from utils.tools.convert.annotated import Annotation, Corners
-from utils.tools.convert.citypersons import Choice, parse_classes, read_citypersons
+from utils.tools.convert.citypersons import LabelFilter, parse_classes, read_citypersons
 from utils.tools.convert.mat_files import read_mat, read_mat_here
 
-CHOICE = Choice(("pedestrian",), visible=False, min_height=20, min_visibility=0.2)
+FILTER = LabelFilter(("pedestrian",), visible=False, min_height=20, min_visibility=0.2)
 IMAGE = "aachen_000000_000001_leftImg8bit.png"
 
 
 @pytest.mark.parametrize(
-    ("row", "choice", "expected"),
+    ("row", "label_filter", "expected"),
     [
-        (person(1, 100, 50, 20), CHOICE, Annotation("pedestrian", Corners(100, 50, 108, 70), 0)),
+        (person(1, 100, 50, 20), FILTER, Annotation("pedestrian", Corners(100, 50, 108, 70), 0)),
         (
             person(1, 0, 0, 19),
-            CHOICE,
+            FILTER,
             Annotation("pedestrian", Corners(0, 0, 8, 19), None, "lower than 20 px"),
         ),
-        # Exactly a fifth is enough, a little less is not.
+        # A visibility of exactly 0.2 is enough.
         (
             person(1, 0, 0, 100, 0.2),
-            CHOICE,
+            FILTER,
             Annotation("pedestrian", Corners(0, 0, 41, 100), 0),
         ),
         (
             person(1, 0, 0, 100, 0.19),
-            CHOICE,
+            FILTER,
             Annotation("pedestrian", Corners(0, 0, 41, 100), None, "less than 0.2 visible"),
         ),
         (
             person(0, 0, 0, 100),
-            CHOICE,
+            FILTER,
             Annotation("ignore", Corners(0, 0, 41, 100), None, "of class ignore"),
         ),
         (
             person(2, 0, 0, 100),
-            CHOICE,
+            FILTER,
             Annotation("rider", Corners(0, 0, 41, 100), None, "of class rider"),
         ),
         (
             person(2, 0, 0, 100, 0.5),
-            CHOICE._replace(classes=("rider", "pedestrian"), visible=True),
+            FILTER._replace(classes=("rider", "pedestrian"), visible=True),
             Annotation("rider", Corners(0, 0, 41, 50), 0),
         ),
         (
             person(1, 0, 0, 100, 0.5),
-            CHOICE._replace(classes=("rider", "pedestrian")),
+            FILTER._replace(classes=("rider", "pedestrian")),
             Annotation("pedestrian", Corners(0, 0, 41, 100), 1),
         ),
-        # Groups come without a visible box; theirs is all visible.
+        # Groups have no separate visible box.
         (
             (5, 10, 20, 60, 50, 0, 0, 0, 0, 0),
-            CHOICE._replace(classes=("group",), visible=True),
+            FILTER._replace(classes=("group",), visible=True),
             Annotation("group", Corners(10, 20, 70, 70), 0),
         ),
     ],
 )
-def test_what_becomes_of_a_row(row: Row, choice: Choice, expected: Annotation) -> None:
-    assert choice.judge(row) == expected
+def test_rows_to_annotations(row: Row, label_filter: LabelFilter, expected: Annotation) -> None:
+    assert label_filter.to_annotation(row) == expected
 
 
-def test_classes() -> None:
+def test_parse_classes() -> None:
     assert parse_classes("rider, pedestrian") == ("rider", "pedestrian")
     for text in ("", "people", "rider,rider", "ignore"):
-        with pytest.raises(UserError, match="name each once of pedestrian, rider, sitting, other,"):
+        with pytest.raises(
+            UserError, match="choose from pedestrian, rider, sitting, other, group, each once"
+        ):
             parse_classes(text)
 
 
-def test_from_annotations_to_training(tmp_path: Path) -> None:
+def test_conversion_end_to_end(tmp_path: Path) -> None:
     train: dict[str, list[Row]] = {
         IMAGE: [person(1, 1000, 400, 200), person(0, 0, 0, 512), person(1, -20, 400, 100)],
         "ulm_000000_000001_leftImg8bit.png": [],
@@ -110,11 +112,11 @@ def test_from_annotations_to_training(tmp_path: Path) -> None:
     assert "miss_rate_gt: annotations/val_gt.json\n" in (out / "data.yaml").read_text()
 
 
-def test_the_truth_is_the_benchmarks_whatever_the_labels(tmp_path: Path) -> None:
+def test_benchmark_ground_truth_does_not_depend_on_the_labels(tmp_path: Path) -> None:
     rows = [person(1, -5, 0, 10, 1 / 3), person(2, 0, 0, 100), (5, 10, 20, 60, 50, 0, 0, 0, 0, 0)]
     write_annotations(tmp_path, "val", {IMAGE: rows})
-    conversion = read_citypersons(tmp_path, tmp_path, CHOICE)
-    truth: Any = conversion.documents["annotations/val_gt.json"]
+    conversion = read_citypersons(tmp_path, tmp_path, FILTER)
+    truth: Any = conversion.json_files["annotations/val_gt.json"]
     assert truth["annotations"] == [
         {
             "id": 1,
@@ -153,16 +155,16 @@ def test_the_truth_is_the_benchmarks_whatever_the_labels(tmp_path: Path) -> None
 
 
 @requires_shared
-def test_the_real_annotations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_published_annotations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = DATASETS / "citypersons"
     with caplog.at_level(logging.INFO, "yolo"):
         main(["citypersons", str(source), "--out", str(tmp_path), "--allow-missing-images"])
-    told = caplog.text
+    logged = caplog.text
     assert (
         "train: 2975 images, 27770 rows = 6768 ignore + 16526 pedestrian + 1680 rider + "
-        "1032 sitting + 417 other + 1347 group" in told
+        "1032 sitting + 417 other + 1347 group" in logged
     )
-    assert "val: 500 images, 5795 rows = 1631 ignore + 3157 pedestrian + 509 rider" in told
+    assert "val: 500 images, 5795 rows = 1631 ignore + 3157 pedestrian + 509 rider" in logged
 
     truth = json.loads((source / "val_gt.json").read_text())
     assert json.loads((tmp_path / "annotations" / "val_gt.json").read_text()) == truth
@@ -189,29 +191,29 @@ def test_the_real_annotations(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert seen == 2875
 
 
-def test_who_is_judged(
+def test_miss_rate_needs_pedestrians(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
     write_annotations(tmp_path, "val", {IMAGE: []})
-    riders = CHOICE._replace(classes=("rider",), visible=True)
+    riders = FILTER._replace(classes=("rider",), visible=True)
     assert read_citypersons(tmp_path, tmp_path, riders).entries == {}
     assert caplog.messages == []
     both = read_citypersons(tmp_path, tmp_path, riders._replace(classes=("rider", "pedestrian")))
     assert both.entries == {"miss_rate_gt": "annotations/val_gt.json"}
-    assert caplog.messages == ["The miss rate judges boxes of whole people, as the benchmark does."]
+    assert caplog.messages == ["The miss rate is evaluated with full boxes, as in the benchmark."]
 
 
-def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     with pytest.raises(UserError, match=r"anno_val\.mat needs SciPy, .*: pip install scipy$"):
         read_mat_here(tmp_path / "anno_val.mat", "val")
 
 
-def test_a_file_that_ends_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SciPy 1.17 reads beyond a field of a struct whose written size was changed."""
+def test_file_that_crashes_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SciPy 1.17 reads out of bounds if the size of a struct field is damaged."""
     monkeypatch.setattr("utils.tools.convert.mat_files.read_mat_here", _end)
-    with pytest.raises(UserError, match=r"anno_val\.mat is damaged: reading it ended the reader"):
+    with pytest.raises(UserError, match=r"anno_val\.mat is damaged \(it crashed the reader\)"):
         read_mat(tmp_path / "anno_val.mat", "val")
 
 
@@ -222,15 +224,15 @@ def _end(file: Path, split: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not a readable .mat file"),
-        (b"MATLAB 5.0 MAT-file" + b" " * 200, "is not a readable .mat file"),
+        (b"", "is damaged ."),
+        (b"MATLAB 5.0 MAT-file" + b" " * 200, "is damaged ."),
         ({"other": 1}, "has no cell array anno_val_aligned"),
         ({"anno_val_aligned": 7}, "has no cell array anno_val_aligned"),
-        ({"anno_val_aligned": np.ones((1, 3))}, "image 1 lacks cityname, im_name or bbs"),
-        ({"anno_val_aligned": {"cityname": "ulm", "im_name": "a.png"}}, "image 1 lacks cityname"),
+        ({"anno_val_aligned": np.ones((1, 3))}, "image 1 has no cityname, im_name or bbs"),
+        ({"anno_val_aligned": {"cityname": "ulm", "im_name": "a.png"}}, "image 1 has no cityname"),
     ],
 )
-def test_other_files(tmp_path: Path, content: bytes | dict[str, object], message: str) -> None:
+def test_invalid_files(tmp_path: Path, content: bytes | dict[str, object], message: str) -> None:
     file = tmp_path / "anno_val.mat"
     if isinstance(content, bytes):
         file.write_bytes(content)
@@ -244,13 +246,13 @@ def test_other_files(tmp_path: Path, content: bytes | dict[str, object], message
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        (np.ones((2, 9)), "bbs is not made of rows of 10 numbers"),
-        ("text", "bbs is not made of rows of 10 numbers"),
-        (np.full((1, 10), np.nan), "bbs holds numbers that are no pixels"),
-        (np.full((1, 10), 1e300), "bbs holds numbers that are no pixels"),
+        (np.ones((2, 9)), "bbs does not have rows of 10 numbers"),
+        ("text", "bbs does not have rows of 10 numbers"),
+        (np.full((1, 10), np.nan), "bbs has a number that is not a coordinate"),
+        (np.full((1, 10), 1e300), "bbs has a number that is not a coordinate"),
     ],
 )
-def test_other_boxes(tmp_path: Path, boxes: object, message: str) -> None:
+def test_invalid_boxes(tmp_path: Path, boxes: object, message: str) -> None:
     file = tmp_path / "anno_val.mat"
     savemat(file, {"anno_val_aligned": {"cityname": "ulm", "im_name": "a.png", "bbs": boxes}})
     with pytest.raises(UserError, match=message):
@@ -260,26 +262,28 @@ def test_other_boxes(tmp_path: Path, boxes: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "row", "message"),
     [
-        ("aachen/../../../etc_1.png", person(1, 0, 0, 50), "leads out of its folder"),
-        ("aachen", person(1, 0, 0, 50), "is no image file's name"),
-        (IMAGE, (6, 0, 0, 9, 9, 0, 0, 0, 9, 9), f"image {IMAGE} has a row of class 6"),
+        ("aachen/../../../etc_1.png", person(1, 0, 0, 50), "is outside of its folder"),
+        ("aachen", person(1, 0, 0, 50), "has an unknown suffix"),
+        (IMAGE, (6, 0, 0, 9, 9, 0, 0, 0, 9, 9), f"class 6 of image {IMAGE} is out of range"),
     ],
 )
-def test_other_images(tmp_path: Path, name: str, row: Row, message: str) -> None:
+def test_invalid_images(tmp_path: Path, name: str, row: Row, message: str) -> None:
     write_annotations(tmp_path, "val", {name: [row]})
     with pytest.raises(UserError, match=message):
-        read_citypersons(tmp_path, tmp_path, CHOICE)
+        read_citypersons(tmp_path, tmp_path, FILTER)
 
 
-def test_nothing_to_convert(tmp_path: Path) -> None:
+def test_missing_files_and_invalid_options(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has neither anno_train\.mat nor anno_val\.mat; get"):
-        read_citypersons(tmp_path, tmp_path, CHOICE)
-    with pytest.raises(UserError, match="--min-visibility from 0 to 1"):
-        read_citypersons(tmp_path, tmp_path, CHOICE._replace(min_visibility=65))
+        read_citypersons(tmp_path, tmp_path, FILTER)
+    with pytest.raises(UserError, match=r"--min-visibility 65: .* the visibility from 0 to 1"):
+        read_citypersons(tmp_path, tmp_path, FILTER._replace(min_visibility=65))
 
 
-def test_where_the_images_are_had(tmp_path: Path) -> None:
+def test_missing_images_error_names_the_download(tmp_path: Path) -> None:
     write_annotations(tmp_path, "val", {IMAGE: []})
-    message = r"leftImg8bit/val/aachen/.* get leftImg8bit_trainvaltest\.zip at .* with --images"
+    message = (
+        r"leftImg8bit/val/aachen/.* download leftImg8bit_trainvaltest\.zip from .* with --images"
+    )
     with pytest.raises(UserError, match=message):
         main(["citypersons", str(tmp_path), "--out", str(tmp_path / "out")])

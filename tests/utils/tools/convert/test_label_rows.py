@@ -4,12 +4,12 @@ from utils.tools.convert.annotated import AnnotatedImage, Annotation, Corners
 from utils.tools.convert.label_rows import Tally
 
 
-def test_rows_and_their_count() -> None:
+def test_rows_and_counts() -> None:
     annotations = (
         Annotation("cat", Corners(10, 20, 30, 60), 1),
-        Annotation("dog", Corners(-10, 90, 20, 120), 0),  # reaches over two edges
-        Annotation("cat", Corners(10, 20, 30, 60), 1),  # once more
-        Annotation("dog", Corners(10, 20, 30, 60), 0),  # not the same: another class
+        Annotation("dog", Corners(-10, 90, 20, 120), 0),  # extends beyond two edges
+        Annotation("cat", Corners(10, 20, 30, 60), 1),  # duplicate
+        Annotation("dog", Corners(10, 20, 30, 60), 0),  # no duplicate: another class
         Annotation("cat", Corners(50, 50, 50, 60), 1),
         Annotation("cat", Corners(200, 0, 210, 10), 1),
         Annotation("cow", Corners(0, 0, 200, 50), None, "of class cow"),
@@ -34,7 +34,7 @@ def test_rows_and_their_count() -> None:
     assert tally.rows.total() == sum(count.total() for count in counted)
 
 
-def test_an_image_without_boxes_is_background() -> None:
+def test_image_without_boxes_is_background() -> None:
     tally = Tally("val", ("dog",), ("dog",))
     ignored = Annotation("dog", Corners(0, 0, 5, 5), None, "difficult")
     image = AnnotatedImage(PurePosixPath("1.jpg"), Path("1.jpg"), 10, 10, (ignored,))

@@ -9,7 +9,7 @@ from utils.errors import UserError
 from utils.tools.convert.__main__ import CityPersonsOptions, main
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_slow() -> None:
     program = """
 import sys
 from utils.tools.convert.__main__ import build_parser
@@ -24,22 +24,22 @@ sys.exit(", ".join(heavy) or None)
 
 
 @pytest.mark.parametrize("form", ["citypersons", "coco", "voc"])
-def test_help_of_each(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_each_format(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([form, "--help"])
     assert ended.value.code == 0
-    told = capsys.readouterr().out
-    assert "--out FOLDER" in told
-    assert "--allow-missing-images" in told
+    shown = capsys.readouterr().out
+    assert "--out FOLDER" in shown
+    assert "--allow-missing-images" in shown
 
 
-def test_defaults_are_the_benchmarks() -> None:
+def test_defaults_are_those_of_the_benchmark() -> None:
     options = CityPersonsOptions(Path("somewhere"))
     assert (options.classes, options.visible) == ("pedestrian", False)
     assert (options.min_height, options.min_visibility) == (20, 0.2)
 
 
-def test_a_source_that_is_no_folder(tmp_path: Path) -> None:
+def test_source_that_is_not_a_folder(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "utils.tools.convert", "voc", str(tmp_path / "absent")],
         cwd=ROOT,
@@ -49,11 +49,11 @@ def test_a_source_that_is_no_folder(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: {tmp_path / 'absent'} is no folder; name the one that holds the annotations.\n"
+        f"error: {tmp_path / 'absent'} is not a folder; give the folder of the annotations.\n"
     )
 
 
-def test_without_out_it_goes_where_the_data_set_file_looks(
+def test_default_output_folder_is_that_of_the_data_set_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("YOLO_DATASETS_DIR", str(tmp_path / "sets"))
@@ -68,7 +68,7 @@ def test_without_out_it_goes_where_the_data_set_file_looks(
         "<a><size><width>9</width><height>9</height></size><object><name>dog</name><bndbox>"
         "<xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></a>"
     )
-    with pytest.raises(UserError, match="1 of 1 images are not there"):
+    with pytest.raises(UserError, match="a\\.jpg does not exist \\(1 of 1 images are missing\\)"):
         main(["voc", str(tmp_path / "voc")])
     main(["voc", str(tmp_path / "voc"), "--allow-missing-images"])
     assert (tmp_path / "sets/VOC/labels/val/a.txt").is_file()

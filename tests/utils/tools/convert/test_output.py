@@ -21,7 +21,7 @@ from utils.tools.convert.output import data_file_text, write_dataset
 
 
 def conversion(source: Path, *, label: int | None = 0, lists: bool = False) -> Conversion:
-    """Two images of 40x20 px in a folder of their own; the second one is background."""
+    """Return a conversion of two images of 40x20 px; the second is background."""
     files = [draw(source, name, (20, 40), [], 0) for name in ("city/1", "city/2")]
     box = Annotation("cat", Corners(10, 5, 30, 15), label, "" if label == 0 else "a crowd")
     images = [
@@ -43,7 +43,7 @@ def files_below(folder: Path) -> dict[str, str]:
 ROW = "0 0.500000 0.500000 0.500000 0.500000\n"
 
 
-def test_what_is_written(tmp_path: Path) -> None:
+def test_written_files(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_dataset(conversion(tmp_path / "source", lists=True), out, allow_missing_images=False)
     written = files_below(out)
@@ -74,7 +74,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     }
 
 
-def test_training_finds_it(tmp_path: Path) -> None:
+def test_training_reads_the_converted_data_set(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_dataset(conversion(tmp_path / "source"), out, allow_missing_images=False)
     description = load_description(out / "data.yaml")
@@ -95,7 +95,7 @@ def test_ignore_regions_are_found(tmp_path: Path) -> None:
     assert len(regions.of(1)) == 0
 
 
-def test_another_conversion_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_repeated_conversion_replaces_the_output(tmp_path: Path) -> None:
     for label in (0, None, 0):
         asked = conversion(tmp_path / "source", label=label)
         write_dataset(asked, tmp_path / "again", allow_missing_images=False)
@@ -103,9 +103,9 @@ def test_another_conversion_leaves_nothing_behind(tmp_path: Path) -> None:
     assert files_below(tmp_path / "again") == files_below(tmp_path / "once")
 
 
-@pytest.mark.parametrize("step", ["write_text_replacing", "link", "_write_rows", "_write_labels"])
+@pytest.mark.parametrize("step", ["atomic_write_text", "link", "_write_rows", "_write_labels"])
 @pytest.mark.parametrize("times", [0, 1, 2, 3])
-def test_a_killed_conversion_is_made_whole(
+def test_killed_conversion_is_completed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, times: int
 ) -> None:
     asked = conversion(tmp_path / "source", lists=True)
@@ -133,7 +133,7 @@ def test_a_killed_conversion_is_made_whole(
     assert files_below(killed) == files_below(tmp_path / "unbroken")
 
 
-def test_a_repetition_that_is_killed_is_not_taken_for_whole(
+def test_killed_repetition_is_recognizably_incomplete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = conversion(tmp_path / "source")
@@ -150,11 +150,11 @@ def test_a_repetition_that_is_killed_is_not_taken_for_whole(
 
 
 @pytest.mark.parametrize("place", ["labels/val/1.txt", "ignore/train/1.txt", "data.yaml"])
-def test_what_others_made_is_left_alone(tmp_path: Path, place: str) -> None:
+def test_files_from_elsewhere_are_not_overwritten(tmp_path: Path, place: str) -> None:
     own = tmp_path / "out" / place
     own.parent.mkdir(parents=True)
     own.write_text("mine")
-    with pytest.raises(UserError, match=r"was not made by a conversion; move it away, or give"):
+    with pytest.raises(UserError, match=r"was not written by a conversion; move it away, or give"):
         write_dataset(conversion(tmp_path / "source"), tmp_path / "out", allow_missing_images=False)
     assert files_below(tmp_path / "out") == {place: "mine"}
 
@@ -164,26 +164,26 @@ def test_missing_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     asked.splits[0].images[1].file.unlink()
     out = tmp_path / "out"
     with pytest.raises(
-        UserError, match=r"^2 of 4 images are not there, the first is .*/city/2.png"
+        UserError, match=r"/city/2.png does not exist \(2 of 4 images are missing\); "
     ):
         write_dataset(asked, out, allow_missing_images=False)
     assert not out.exists()
     write_dataset(asked, out, allow_missing_images=True)
-    assert "1 of 2 images of val are missing: there are labels only." in caplog.messages
+    assert "1 of 2 images of val are missing; only their labels are written." in caplog.messages
     assert sorted(path.name for path in (out / "images").rglob("*.png")) == ["1.png", "1.png"]
 
 
-def test_images_without_annotations_are_told(
+def test_images_without_annotations_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     extra = draw(tmp_path / "out", "train/3", (20, 40), [])
-    (tmp_path / "out" / "labels").rename(tmp_path / "labels")  # which drawing made
+    (tmp_path / "out" / "labels").rename(tmp_path / "labels")  # written by `draw`
     write_dataset(conversion(tmp_path / "source"), tmp_path / "out", allow_missing_images=False)
-    assert any(f"{extra.parent} holds 1 images without" in line for line in caplog.messages)
+    assert any(f"{extra.parent} has 1 images without" in line for line in caplog.messages)
     assert extra.is_file()
 
 
-def test_several_folders_of_one_role(tmp_path: Path) -> None:
+def test_several_folders_per_role(tmp_path: Path) -> None:
     splits = tuple(
         Split(name, role, ())
         for name, role in (("train2007", "train"), ("val2007", "train"), ("test2007", "val"))
@@ -196,7 +196,7 @@ def test_several_folders_of_one_role(tmp_path: Path) -> None:
     assert description.val == (tmp_path / "images/test2007",)
 
 
-def test_links_are_made_anew_and_files_are_not(tmp_path: Path) -> None:
+def test_link_replaces_links_but_not_files(tmp_path: Path) -> None:
     source, other, target = (tmp_path / name for name in ("source", "other", "target"))
     source.write_text("s")
     other.write_text("o")
@@ -206,17 +206,15 @@ def test_links_are_made_anew_and_files_are_not(tmp_path: Path) -> None:
     assert target.read_text() == "o"
     target.unlink()
     target.write_text("mine")
-    with pytest.raises(UserError, match=r"target is another file than .*source; remove it"):
+    with pytest.raises(UserError, match=r"target exists and is not .*source; remove it"):
         link(source, target)
     assert target.read_text() == "mine"
-    link(target, target)  # left in place
+    link(target, target)  # unchanged
     assert target.read_text() == "mine"
     assert not target.is_symlink()
 
 
-def test_hard_links_where_there_are_no_symbolic_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hard_links_without_symbolic_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Path, target: Path) -> None:
         raise OSError(1, "a required privilege is not held")
 
@@ -226,11 +224,14 @@ def test_hard_links_where_there_are_no_symbolic_ones(
     assert not (tmp_path / "target").is_symlink()
     assert (tmp_path / "source").samefile(tmp_path / "target")
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    with pytest.raises(UserError, match=r"\(a required .*, a required .*\); let --out be"):
+    with pytest.raises(
+        UserError,
+        match=r"third as a link to .*: a required .*, a required .*; give a folder on the same",
+    ):
         link(tmp_path / "source", tmp_path / "third")
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot write into .*/out \(.*\); give another folder"):
+    with pytest.raises(UserError, match=r"cannot write .*/out: .*; give another folder"):
         write_dataset(conversion(tmp_path / "source"), tmp_path / "out", allow_missing_images=False)

@@ -22,7 +22,7 @@ def thing(name: str, corners: tuple[object, ...], more: str = "") -> str:
 
 
 def write(folder: Path, stem: str, body: str, split: str = "train") -> Path:
-    """An XML file and an entry of a split."""
+    """Write an XML file and add it to the list of a split."""
     file = folder / "Annotations" / f"{stem}.xml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"<annotation>{body}</annotation>")
@@ -40,7 +40,7 @@ def draw_into(folder: Path, stem: str, size: tuple[int, int] = (20, 40)) -> Path
     return image.rename(target)
 
 
-def test_from_archive_to_labels(tmp_path: Path) -> None:
+def test_conversion_end_to_end(tmp_path: Path) -> None:
     body = SIZE + thing("dog", (1, 1, 20, 10)) + thing("cat", (21, 11, 40, 20))
     write(tmp_path, "a", body)
     write(tmp_path, "b", SIZE, "val")
@@ -66,7 +66,7 @@ def annotations(folder: Path, body: str, *classes: str) -> tuple[Annotation, ...
     return read_voc(folder, classes).splits[0].images[0].annotations
 
 
-def test_difficult_objects_and_other_classes_are_ignored(tmp_path: Path) -> None:
+def test_difficult_objects_and_other_classes_become_ignore_regions(tmp_path: Path) -> None:
     body = (
         SIZE
         + thing("dog", (1, 1, 20, 10), "<difficult>1</difficult>")
@@ -81,13 +81,13 @@ def test_difficult_objects_and_other_classes_are_ignored(tmp_path: Path) -> None
     )
 
 
-def test_parts_of_people_are_no_objects(tmp_path: Path) -> None:
+def test_parts_of_people_are_not_objects(tmp_path: Path) -> None:
     part = "<part><name>head</name><bndbox><xmin>3</xmin></bndbox></part>"
     body = SIZE + thing("person", (1.5, 1, 20, 10), part)
     assert annotations(tmp_path, body) == (Annotation("person", Corners(0.5, 0, 20, 10), 0),)
 
 
-def test_a_size_that_is_not_told_is_measured(tmp_path: Path) -> None:
+def test_missing_size_is_read_from_the_image(tmp_path: Path) -> None:
     write(tmp_path, "a", "<size><width>0</width><height>0</height></size>")
     write(tmp_path, "b", thing("dog", (1, 1, 2, 2)))
     for stem in ("a", "b"):
@@ -95,12 +95,12 @@ def test_a_size_that_is_not_told_is_measured(tmp_path: Path) -> None:
     images = read_voc(tmp_path).splits[0].images
     assert [(image.width, image.height) for image in images] == [(50, 30), (50, 30)]
     (tmp_path / "JPEGImages" / "b.png").unlink()
-    with pytest.raises(UserError, match=r"b\.xml has no image size, and .*b\.jpg does not tell it"):
+    with pytest.raises(UserError, match=r"b\.xml has no image size, and it cannot .*b\.jpg \("):
         read_voc(tmp_path)
 
 
 def test_several_years(tmp_path: Path) -> None:
-    """As published: train and val of both years are trained on, VOC2007's test is validated on."""
+    """As published: train and val of both years for training, test of VOC2007 for validation."""
     for year in ("VOC2007", "VOC2012"):
         for split in ("train", "val"):
             write(
@@ -141,8 +141,10 @@ BOMB = "<!DOCTYPE annotation [" + "".join(
         '<!DOCTYPE a [<!ENTITY x "y">]><a/>'.encode("utf-16-be"),
     ],
 )
-def test_document_types_are_refused(content: bytes) -> None:
-    with pytest.raises(UserError, match=r"^a\.xml is refused: annotations have no document type"):
+def test_document_types_are_rejected(content: bytes) -> None:
+    with pytest.raises(
+        UserError, match=r"^a\.xml is not safe: it has a document type or is not UTF-8"
+    ):
         parse_xml(content, Path("a.xml"))
 
 
@@ -150,8 +152,8 @@ def test_document_types_are_refused(content: bytes) -> None:
     "content",
     [b"", b"<annotation>", b"text", b"<a>&x;</a>", b"<?xml version='1.0' encoding='none'?><a/>"],
 )
-def test_what_is_no_xml(content: bytes) -> None:
-    with pytest.raises(UserError, match=r"^a\.xml is not readable XML \("):
+def test_invalid_xml(content: bytes) -> None:
+    with pytest.raises(UserError, match=r"^a\.xml is damaged \("):
         parse_xml(content, Path("a.xml"))
 
 
@@ -162,52 +164,52 @@ def test_what_is_no_xml(content: bytes) -> None:
         (thing("dog", (1, "?", 2, 2)), r"a\.xml: dog has ymin '\?'; it must be a number"),
         (thing("dog", (1, 1, "1e999", 2)), "has xmax '1e999'"),
         ("<object><name>dog</name></object>", "dog has xmin ''; it must be a number"),
-        ("", "has no object of class any; there are none"),
+        ("", "has no objects; give a folder with annotated objects"),
     ],
 )
-def test_other_annotations(tmp_path: Path, body: str, message: str) -> None:
+def test_invalid_annotations(tmp_path: Path, body: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         annotations(tmp_path, SIZE + body)
 
 
 def test_unknown_classes(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no object of class cow; there are dog"):
+    with pytest.raises(UserError, match="--classes cow: choose from dog"):
         annotations(tmp_path, SIZE + thing("dog", (1, 1, 2, 2)), "dog", "cow")
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("../a", "leads out of its folder"),
-        ("b/a", "'b/a' is no name of an image without folders"),
-        ("absent", r"absent\.xml cannot be read"),
-        ("", r"train\.txt names no images"),
-        ("a\na", r"would share the label file a\.txt"),
+        ("../a", "is outside of its folder"),
+        ("b/a", "'b/a' is not an image name without folders"),
+        ("absent", r"cannot read .*absent\.xml: "),
+        ("", r"train\.txt has no images"),
+        ("a\na", r"have the same label file a\.txt"),
     ],
 )
-def test_other_lists(tmp_path: Path, entry: str, message: str) -> None:
+def test_invalid_lists(tmp_path: Path, entry: str, message: str) -> None:
     write(tmp_path, "a", SIZE + thing("dog", (1, 1, 2, 2)))
     (tmp_path / "ImageSets/Main/train.txt").write_text(entry)
     with pytest.raises(UserError, match=message):
         read_voc(tmp_path)
 
 
-def test_other_folders(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds neither Annotations/ nor VOC2007/Annotations/"):
+def test_invalid_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has neither Annotations/ nor VOC2007/Annotations/"):
         read_voc(tmp_path)
     (tmp_path / "Annotations").mkdir()
-    with pytest.raises(UserError, match=r"Main holds no train\.txt, val\.txt or test\.txt"):
+    with pytest.raises(UserError, match=r"Main has no train\.txt, val\.txt or test\.txt"):
         read_voc(tmp_path)
 
 
 @requires_shared
-def test_blood_cells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_conversion_of_bccd(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "yolo"):
         main(["voc", str(DATASETS / "bccd"), "--out", str(tmp_path)])
-    told = caplog.text
-    assert "In all: 364 images, 4888 rows, of which 4886 are boxes, 0 ignore regions" in told
-    assert "BloodImage_00338.jpg: RBC (504, 337, 504, 337) is without area" in told
-    assert "BloodImage_00343.jpg: RBC (181, 329, 181, 329) is without area" in told
+    logged = caplog.text
+    assert "Total: 364 images, 4888 rows: 4886 boxes, 0 ignore regions" in logged
+    assert "BloodImage_00338.jpg: RBC (504, 337, 504, 337) is without area" in logged
+    assert "BloodImage_00343.jpg: RBC (181, 329, 181, 329) is without area" in logged
     for split, images, boxes in (("train", 205, 2804), ("val", 87, 1137), ("test", 72, 945)):
         index = build_index([tmp_path / "images" / split], ["Platelets", "RBC", "WBC"])
         assert (len(index), len(index.boxes), len(index.messages)) == (images, boxes, 0)

@@ -1,4 +1,4 @@
-"""`python -m utils.tools.inspect`: what it says of a file, to the letter."""
+"""`python -m utils.tools.inspect`: its exact output."""
 
 import json
 import subprocess
@@ -51,9 +51,9 @@ TRAINING_JSON = {
     "software": {"torch": "2.14.0", "python": "3.11.7"},
     "resume": {
         "possible": True,
-        "how": "--resume",
+        "how": "use --resume",
         "there": [
-            *("raw weights", "EMA and its counter", "optimizer buffers", "learning-rate plan"),
+            *("non-EMA weights", "EMA and its counter", "optimizer buffers", "learning-rate plan"),
             *("position", "AMP scaler", "history", "options and hyper-parameters"),
             "data-set facts",
         ],
@@ -73,9 +73,9 @@ TRAINING_TEXT = """\
   model       6 parameters, 4 tensors, float32, depth 0.33, width 0.25
   classes     2: red cell, zebra
   software    torch 2.14.0, python 3.11.7
-  to go on    --resume
-    there     raw weights, EMA and its counter, optimizer buffers, learning-rate plan, position, \
-AMP scaler, history, options and hyper-parameters, data-set facts
+  resume      use --resume
+    present   non-EMA weights, EMA and its counter, optimizer buffers, learning-rate plan, \
+position, AMP scaler, history, options and hyper-parameters, data-set facts
     missing   nothing
 """
 UPSTREAM_TEXT = """\
@@ -89,8 +89,8 @@ UPSTREAM_TEXT = """\
   model       8 parameters, 4 tensors, float32, depth 0.33, width 0.25
   classes     1: cell
   software    date 2024-01-01
-  to go on    --resume: what is missing is worked out or starts afresh
-    there     weights, rounded to fp16, raw weights beside the EMA, EMA counter, \
+  resume      use --resume; missing parts are computed or reset
+    present   weights, rounded to fp16, non-EMA weights, EMA counter, \
 optimizer buffers, position, planned total, options
     missing   full precision, AMP scaler, data order
 """
@@ -105,16 +105,16 @@ DEPLOY_TEXT = """\
   model       6 parameters, 1 tensors, float16, depth 0.33, width 0.5
   classes     1: cell
   software    not in the file
-  to go on    it was stripped for use: resume from the last.pt beside it, or start a new run with \
---weights
-    there     averaged weights, rounded to fp16
-    missing   raw weights, EMA counter, optimizer buffers, learning-rate plan, position, history, \
-options and hyper-parameters
+  resume      not possible, the file was stripped for inference; resume from the last.pt in its \
+folder, or start a new run with --weights
+    present   EMA weights, rounded to fp16
+    missing   non-EMA weights, EMA counter, optimizer buffers, learning-rate plan, position, \
+history, options and hyper-parameters
 """
 
 
 class Outcome:
-    """How the program ended and what it said."""
+    """Exit code and output of the program."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object
@@ -138,7 +138,7 @@ def upstream_file(path: Path, content: Any) -> Path:
 
 
 def members_of(path: Path) -> int:
-    """How many there are besides the tensors depends on the version of torch."""
+    """Return the number of members, which depends on the version of torch."""
     with zipfile.ZipFile(path) as archive:
         return len(archive.namelist())
 
@@ -149,11 +149,15 @@ def flip_tensor_byte(path: Path, tensor: torch.Tensor) -> None:
     path.write_bytes(content)
 
 
-def test_a_training_file_of_ours(tmp_path: Path, run: Any) -> None:
+def test_training_file(tmp_path: Path, run: Any) -> None:
     file = tmp_path / "weights" / "last.pt"
     file.parent.mkdir()
     save_checkpoint(tiny_training(), file)
-    for target in (file, tmp_path, tmp_path / "weights"):  # a run's folder means its last.pt
+    for target in (
+        file,
+        tmp_path,
+        tmp_path / "weights",
+    ):  # the folder of a run stands for its last.pt
         found = run(target)
         assert (found.code, found.err) == (0, "")
         first, _, rest = found.out.partition("\n")
@@ -165,7 +169,7 @@ def test_a_training_file_of_ours(tmp_path: Path, run: Any) -> None:
     assert json.loads(found.out) == {"file": str(file), "bytes": size} | TRAINING_JSON
 
 
-def test_a_deploy_file_of_ours(tmp_path: Path, run: Any) -> None:
+def test_deploy_file(tmp_path: Path, run: Any) -> None:
     save_checkpoint(tiny_deploy(), tmp_path / "best.pt")
     assert run(tmp_path / "best.pt").out.partition("\n")[2] == DEPLOY_TEXT
     save_checkpoint(tiny_deploy(fitness=float("nan")), tmp_path / "best.pt")
@@ -174,37 +178,37 @@ def test_a_deploy_file_of_ours(tmp_path: Path, run: Any) -> None:
     assert found["resume"]["possible"] is False
 
 
-def test_a_file_saved_inside_an_epoch(tmp_path: Path, run: Any) -> None:
+def test_file_saved_within_an_epoch(tmp_path: Path, run: Any) -> None:
     progress = {"batches": 7, "counted": 6, "losses": torch.ones(3), "pending": 2, "skipped": 1}
-    part_way = progress | {"bad_losses": 0, "bad_gradients": 0, "gradients": {}}
-    save_checkpoint(tiny_training(progress=part_way, scaler={"scale": 4096.0}), tmp_path / "a.pt")
+    unfinished = progress | {"bad_losses": 0, "bad_gradients": 0, "gradients": {}}
+    save_checkpoint(tiny_training(progress=unfinished, scaler={"scale": 4096.0}), tmp_path / "a.pt")
     lines = run(tmp_path / "a.pt").out.splitlines()
     assert (
         "  epochs      5 of 6 completed, step 40; 7 batches into the next one, "
         "2 of them not yet applied" in lines
     )
     assert "  AMP scaler  scale 4096.0" in lines
-    assert "    missing   summed gradients" in lines
+    assert "    missing   accumulated gradients" in lines
 
 
 @pytest.mark.parametrize(
     ("changes", "missing", "how"),
     [
-        ({"optimizer": {"name": "SGD", "buffers": {}}}, ["optimizer buffers"], "--resume"),
-        ({"history": []}, ["history"], "--resume"),
+        ({"optimizer": {"name": "SGD", "buffers": {}}}, ["optimizer buffers"], "use --resume"),
+        ({"history": []}, ["history"], "use --resume"),
         (
             {"stopped_early": True},
             [],
-            "the run has ended: --resume with --extend-epochs X goes on",
+            "the run has ended; use --resume with --extend-epochs X",
         ),
         (
             {"config": tiny_training()["config"] | {"precision": "fp16"}},
             ["AMP scaler"],
-            "--resume",
+            "use --resume",
         ),
     ],
 )
-def test_what_a_file_of_ours_lacks(
+def test_missing_parts_of_a_training_file(
     tmp_path: Path, run: Any, changes: dict[str, Any], missing: list[str], how: str
 ) -> None:
     save_checkpoint(tiny_training(**changes), tmp_path / "a.pt")
@@ -213,19 +217,19 @@ def test_what_a_file_of_ours_lacks(
     assert resume["how"] == how
 
 
-def test_a_full_file_of_upstream(tmp_path: Path, run: Any) -> None:
+def test_unstripped_upstream_file(tmp_path: Path, run: Any) -> None:
     file = upstream_file(tmp_path / "last.pt", tiny_upstream_run())
     assert run(file).out.partition("\n")[2] == UPSTREAM_TEXT
 
 
-def test_a_stripped_file_of_upstream(tmp_path: Path, run: Any) -> None:
+def test_stripped_upstream_file(tmp_path: Path, run: Any) -> None:
     file = upstream_file(tmp_path / "last.pt", tiny_content(epoch=-1, best_fitness=None))
     found = json.loads(run(file, "--json").out)
     assert found["kind"] == "deploy"
     assert found["version"] == "v6.0"
     for part in ("epoch", "step", "planned", "ema_updates", "optimizer", "best"):
         assert found[part] is None
-    assert found["resume"]["how"].startswith("--resume, --allow-partial-state")
+    assert found["resume"]["how"].startswith("use --resume with --allow-partial-state")
     assert found["resume"]["there"] == ["weights, rounded to fp16"]
 
 
@@ -239,27 +243,28 @@ def test_a_stripped_file_of_upstream(tmp_path: Path, run: Any) -> None:
         ("v7/last_stripped.pt", (None, 4, None, None, 0, 1_872_157)),
     ],
 )
-def test_files_that_upstream_wrote(run: Any, name: str, expected: tuple[Any, ...]) -> None:
+def test_files_written_by_upstream(run: Any, name: str, expected: tuple[Any, ...]) -> None:
     found = run(SHARED / "legacy" / name, "--json", "--verify")
     assert found.code == 0
-    told = json.loads(found.out)
-    optimizer = told["optimizer"] and told["optimizer"]["buffers"]
-    parameters = told["model"]["parameters"]
+    facts = json.loads(found.out)
+    optimizer = facts["optimizer"] and facts["optimizer"]["buffers"]
+    parameters = facts["model"]["parameters"]
     assert expected == (
-        *(told["epoch"], told["planned"], told["ema_updates"]),
-        *(optimizer, told["history"], parameters),
+        *(facts["epoch"], facts["planned"], facts["ema_updates"]),
+        *(optimizer, facts["history"], parameters),
     )
-    assert told["verified"]["fine"] is True
+    assert facts["verified"]["fine"] is True
 
 
 class TestVerify:
-    def test_a_file_in_order(self, tmp_path: Path, run: Any) -> None:
+    def test_intact_file(self, tmp_path: Path, run: Any) -> None:
         save_checkpoint(tiny_training(), tmp_path / "last.pt")
         found = run(tmp_path, "--verify")
         assert found.code == 0
         members = members_of(tmp_path / "last.pt")
         assert found.out.splitlines()[-1] == (
-            f"Verified: the checksums of {members} members are right, 9 tensors are finite."
+            f"Verified: the checksums of all {members} members are correct, "
+            "and all 9 tensors are finite."
         )
         assert json.loads(run(tmp_path, "--verify", "--json").out)["verified"] == {
             "fine": True,
@@ -270,7 +275,7 @@ class TestVerify:
             "advice": "",
         }
 
-    def test_infinities_are_named(self, tmp_path: Path, run: Any) -> None:
+    def test_non_finite_tensors_are_named(self, tmp_path: Path, run: Any) -> None:
         bad = {f"w{number}": torch.tensor([1.0, float("nan")]) for number in range(6)}
         bad["fine"], bad["count"] = torch.ones(1), torch.tensor([3])
         bad["infinite"] = torch.tensor([float("inf")]).bfloat16()
@@ -278,13 +283,14 @@ class TestVerify:
         found = run(tmp_path, "--verify")
         assert found.code == 1
         assert found.out.splitlines()[-1] == (
-            "Not finite: 7 of 14 tensors: model.w0, model.w1, model.w2, model.w3, model.w4, …; "
-            f"the checksums of {members_of(tmp_path / 'last.pt')} members are right."
+            "Damaged: 7 of 14 tensors are not finite: "
+            "model.w0, model.w1, model.w2, model.w3, model.w4, …; "
+            f"the checksums of all {members_of(tmp_path / 'last.pt')} members are correct."
         )
         verified = json.loads(run(tmp_path, "--verify", "--json").out)["verified"]
         assert verified["not_finite"][-1] == "model.infinite"
 
-    def test_in_a_file_of_upstream(self, tmp_path: Path, run: Any) -> None:
+    def test_non_finite_tensors_of_an_upstream_file(self, tmp_path: Path, run: Any) -> None:
         broken = STORAGES | {"1": b"\0\0\xc0\x7f" * 2}  # NaN
         file = write_archive(tmp_path / "a.pt", program(tiny_upstream_run()), broken)
         found = json.loads(run(file, "--verify", "--json").out)["verified"]
@@ -294,67 +300,70 @@ class TestVerify:
             "optimizer.state.0.momentum_buffer",
         ]
 
-    @pytest.mark.parametrize("previous", ["whole", "damaged", "absent"])
-    def test_a_wrong_checksum(self, tmp_path: Path, run: Any, previous: str) -> None:
+    @pytest.mark.parametrize("previous", ["intact", "damaged", "missing"])
+    def test_wrong_checksum(self, tmp_path: Path, run: Any, previous: str) -> None:
         file, before = tmp_path / "last.pt", tmp_path / "last_prev.pt"
         save_checkpoint(tiny_training(), file)
         flip_tensor_byte(file, torch.full((2, 3), 0.25))
-        expected = f"Damaged: wrong checksum of 1 of {members_of(file)} members: data/8."
-        if previous == "whole":
+        expected = f"Damaged: 1 of {members_of(file)} members have a wrong checksum: data/8."
+        if previous == "intact":
             save_checkpoint(tiny_training(position={"epoch": 4, "iteration": 32}), before)
-            expected += f" {before} beside it is whole: 4 epochs completed, step 32."
+            expected += f" {before} is intact: 4 epochs completed, step 32."
         elif previous == "damaged":
             before.write_bytes(b"")
             expected += (
-                f" Nor is the file before it whole: {before} is not a checkpoint, it is empty; "
-                "use another file."
+                f" The previous checkpoint cannot be used either: {before} is not a checkpoint, "
+                "it is empty; use another checkpoint."
             )
         found = run(file, "--verify")
         assert (found.code, found.err) == (1, "")
         assert found.out.splitlines()[1:] == [expected]
-        told = json.loads(run(file, "--verify", "--json").out)
-        assert told["verified"]["wrong_sums"] == ["data/8"]
-        assert expected.endswith(told["verified"]["advice"])
-        assert bool(told["verified"]["advice"]) is (previous != "absent")
-        assert "model" not in told  # nothing in the file is sure
+        output = json.loads(run(file, "--verify", "--json").out)
+        assert output["verified"]["wrong_sums"] == ["data/8"]
+        assert expected.endswith(output["verified"]["advice"])
+        assert bool(output["verified"]["advice"]) is (previous != "missing")
+        assert "model" not in output  # the content cannot be trusted
 
 
 @pytest.mark.parametrize("options", [(), ("--json",), ("--verify",), ("--verify", "--json")])
-def test_a_file_that_cannot_be_read(tmp_path: Path, run: Any, options: tuple[str, ...]) -> None:
+def test_unreadable_file(tmp_path: Path, run: Any, options: tuple[str, ...]) -> None:
     file = tmp_path / "last.pt"
     file.write_bytes(b"PK\3\4" + b"\0" * 50)
     save_checkpoint(tiny_training(), tmp_path / "last_prev.pt")
     found = run(file, *options)
     assert (found.code, found.out) == (2, "")
     assert found.err == (
-        f"error: {file} is not a checkpoint, or it is cut short: its table of contents is missing "
-        f"or wrong; use another file. {tmp_path / 'last_prev.pt'} beside it is whole: "
+        f"error: {file} is not a checkpoint, or it is truncated: its zip directory is missing "
+        f"or wrong; use another checkpoint. {tmp_path / 'last_prev.pt'} is intact: "
         "5 epochs completed, step 40.\n"
     )
 
 
-def test_a_damaged_file_without_verify_is_refused(tmp_path: Path, run: Any) -> None:
+def test_damaged_file_is_refused_without_verify(tmp_path: Path, run: Any) -> None:
     file = tmp_path / "best.pt"
     save_checkpoint(tiny_training(), file)
     flip_tensor_byte(file, torch.full((2, 3), 0.25))
     found = run(file)
     assert (found.code, found.out) == (2, "")
     assert found.err == (
-        f"error: {file} is damaged: the checksum of data/8 is wrong; use another checkpoint.\n"
+        f"error: {file} is damaged (the checksum of data/8 is wrong); use another checkpoint.\n"
     )
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [("none.pt", "there is no checkpoint"), (".", "holds no weights/last.pt; name a .pt file")],
+    [
+        ("none.pt", "none.pt does not exist; give the path of a checkpoint"),
+        (".", "weights/last.pt does not exist; give a .pt file"),
+    ],
 )
-def test_nothing_there(tmp_path: Path, run: Any, target: str, message: str) -> None:
+def test_missing_file(tmp_path: Path, run: Any, target: str, message: str) -> None:
     found = run(tmp_path / target)
     assert found.code == 2
     assert message in found.err
 
 
-def test_parts_that_are_not_what_they_should_be(tmp_path: Path, run: Any) -> None:
+def test_values_of_the_wrong_type_are_refused(tmp_path: Path, run: Any) -> None:
     cases: list[dict[str, Any]] = [
         {"plan": {}},
         {"optimizer": {"name": "SGD", "buffers": [1]}},
@@ -368,10 +377,10 @@ def test_parts_that_are_not_what_they_should_be(tmp_path: Path, run: Any) -> Non
         save_checkpoint(tiny_training(**changes), tmp_path / "last.pt")
         found = run(tmp_path)
         assert found.code == 2
-        assert "is damaged: its parts are not what they should be" in found.err
+        assert "is damaged (a value is of the wrong type: " in found.err
 
 
-def test_a_name_in_the_file_moves_no_cursor(tmp_path: Path, run: Any) -> None:
+def test_control_characters_in_names_are_escaped(tmp_path: Path, run: Any) -> None:
     names = ["a\x1b[2Jb", "two\nlines", "größe"]
     config = tiny_training()["config"] | {"names": names}
     save_checkpoint(tiny_training(config=config), tmp_path / "last.pt")
@@ -379,7 +388,7 @@ def test_a_name_in_the_file_moves_no_cursor(tmp_path: Path, run: Any) -> None:
     assert json.loads(run(tmp_path, "--json").out)["classes"] == names
 
 
-def test_help_comes_without_torch() -> None:
+def test_help_imports_no_torch() -> None:
     program = (
         "import runpy, sys\n"
         "sys.argv = ['checkpoint', '--help']\n"

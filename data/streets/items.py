@@ -1,4 +1,4 @@
-"""Who and what appears in a scene: figures to detect and furniture, each with a place to stand."""
+"""The items of a scene, objects to detect and furniture, each with a random position."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ PEDESTRIAN, CAR, SIGN = range(len(CLASSES))
 
 
 class Light(NamedTuple):
-    """A glow around a point of an item: metres from its foot point."""
+    """A glow around a point of an item, in metres from its foot point."""
 
     x: float
     y: float
@@ -38,48 +38,48 @@ class Light(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """Something that stands in the street."""
+    """An item at a position in the street."""
 
     label: int | None
-    """Class of a figure to detect; None for furniture."""
+    """Class of an object to detect; None for furniture."""
     x: float
     z: float
     span: tuple[float, float, float, float]
-    """Left, bottom, right, top as seen from the camera; metres from the foot point."""
+    """Left, bottom, right, top as seen from the camera, metres from the foot point."""
     depth: float
-    """Metres away from the camera that it keeps to itself."""
+    """Metres along z that it occupies."""
     paint: Callable[[Pen], None]
     mirrored: bool = False
     support: Callable[[Pen], None] | None = None
-    """Paints what holds a figure up and is not part of it."""
+    """Paints the support of an object, such as a pole, which is not part of the object."""
     lights: tuple[Light, ...] = ()
-    """Only seen after dark."""
+    """Lights that are visible at night only."""
 
 
-Casting = Callable[[Street, Rng], Item]  # invents an item and a place for it; may be refused
+Placer = Callable[[Street, Rng], Item]  # returns a random item at a random position
 
 
-def cast_pedestrian(street: Street, rng: Rng) -> Item:
-    """Return somebody on a pavement or on the crossing."""
+def place_pedestrian(street: Street, rng: Rng) -> Item:
+    """Return a pedestrian on a pavement or on the crossing."""
     person = random_pedestrian(rng)
-    x, z = _on_zebra(street, rng) if rng.chance(0.25) else _on_pavement(street, rng)
+    x, z = _on_zebra(street, rng) if rng.bernoulli(0.25) else _on_pavement(street, rng)
     half = 0.34 if person.frontal else 0.38
     span = (-half, 0.0, half, person.height)
-    return Item(PEDESTRIAN, x, z, span, 0.5, person.paint, mirrored=rng.chance(0.5))
+    return Item(PEDESTRIAN, x, z, span, 0.5, person.paint, mirrored=rng.bernoulli(0.5))
 
 
-def cast_car(street: Street, rng: Rng) -> Item:
+def place_car(street: Street, rng: Rng) -> Item:
     """Return a car in a lane or parked at the kerb. Traffic keeps to the right."""
     if street.receding:
-        leaving, parked = rng.chance(0.5), rng.chance(0.35)
+        leaving, parked = rng.bernoulli(0.5), rng.bernoulli(0.35)
         lane = street.half_width - 1.0 if parked else street.half_width * 0.5
-        x, z = (lane if leaving else -lane) + rng.real(-0.15, 0.15), _far(rng, 6.2, 24.0)
+        x, z = (lane if leaving else -lane) + rng.uniform(-0.15, 0.15), _far(rng, 6.2, 24.0)
         car = random_car(rng, "rear" if leaving else "front")
         depth = car.profile.length
     else:
-        near = rng.chance(0.5)
-        z = street.middle + street.half_width * (-0.5 if near else 0.5) + rng.real(-0.2, 0.2)
-        x = rng.real(-0.62, 0.62) * z
+        near = rng.bernoulli(0.5)
+        z = street.middle + street.half_width * (-0.5 if near else 0.5) + rng.uniform(-0.2, 0.2)
+        x = rng.uniform(-0.62, 0.62) * z
         car, leaving, depth = random_car(rng, "side"), near, 1.8
     half = car.width / 2
     top = car.height + (0.16 if car.taxi else 0.0)
@@ -89,7 +89,7 @@ def cast_car(street: Street, rng: Rng) -> Item:
     )  # fmt: skip
 
 
-def cast_sign(street: Street, rng: Rng) -> Item:
+def place_sign(street: Street, rng: Rng) -> Item:
     """Return a sign at a kerb."""
     sign = random_sign(rng)
     x, z = _at_kerb(street, rng, 0.4, (5.0, 9.5))
@@ -98,7 +98,7 @@ def cast_sign(street: Street, rng: Rng) -> Item:
     return Item(SIGN, x, z, span, 0.1, sign.paint, support=sign.paint_pole)
 
 
-def cast_tree(street: Street, rng: Rng) -> Item:
+def place_tree(street: Street, rng: Rng) -> Item:
     """Return a tree at a kerb."""
     tree = random_tree(rng)
     x, z = _at_kerb(street, rng, 0.9, (8.0, 32.0))
@@ -106,7 +106,7 @@ def cast_tree(street: Street, rng: Rng) -> Item:
     return Item(None, x, z, span, 4.0, tree.paint)
 
 
-def cast_lamp(street: Street, rng: Rng) -> Item:
+def place_lamp(street: Street, rng: Rng) -> Item:
     """Return a street lamp at a kerb, its arm over the road."""
     x, z = _at_kerb(street, rng, 0.35, (6.0, 28.0))
     lights = (
@@ -119,41 +119,44 @@ def cast_lamp(street: Street, rng: Rng) -> Item:
     )  # fmt: skip
 
 
-def cast_traffic_light(street: Street, rng: Rng) -> Item:
+def place_traffic_light(street: Street, rng: Rng) -> Item:
     """Return a traffic light at a kerb."""
     x, z = _at_kerb(street, rng, 0.35, (6.0, 14.0))
-    return Item(None, x, z, (-0.2, 0.0, 0.2, 3.1), 0.2, TrafficLight(green=rng.chance(0.5)).paint)
+    return Item(
+        None, x, z, (-0.2, 0.0, 0.2, 3.1), 0.2, TrafficLight(green=rng.bernoulli(0.5)).paint
+    )
 
 
-def cast_small_thing(street: Street, rng: Rng) -> Item:
+def place_small_thing(street: Street, rng: Rng) -> Item:
     """Return a bin, a planter, a bollard or a letter box on a pavement."""
     x, z = _on_pavement(street, rng)
     return Item(None, x, z, (-0.4, 0.0, 0.4, 1.0), 0.4, random_small_thing(rng).paint)
 
 
 def _far(rng: Rng, nearest: float, farthest: float) -> float:
-    """Return a distance, evenly spread over sizes on the picture: uniform in its logarithm's steps.
+    """Return a random distance such that sizes in the image are spread evenly.
 
-    The square root stands in for the logarithm: IEEE arithmetic rounds it alike everywhere.
+    This would take a logarithm. A square root is used instead, because IEEE arithmetic rounds it
+    identically on all machines.
     """
     low, high = 1 / math.sqrt(nearest), 1 / math.sqrt(farthest)
-    return 1 / rng.real(high, low) ** 2
+    return 1 / rng.uniform(high, low) ** 2
 
 
 def _on_pavement(street: Street, rng: Rng) -> tuple[float, float]:
     if street.receding:
-        side = -1 if rng.chance(0.5) else 1
-        x = rng.real(street.half_width + 0.5, street.half_width + street.pavement - 0.4)
+        side = -1 if rng.bernoulli(0.5) else 1
+        x = rng.uniform(street.half_width + 0.5, street.half_width + street.pavement - 0.4)
         return side * x, _far(rng, 4.4, 13.0)
-    if rng.chance(0.45):
-        z = rng.real(street.middle + street.half_width + 0.5, street.facade - 0.4)
+    if rng.bernoulli(0.45):
+        z = rng.uniform(street.middle + street.half_width + 0.5, street.facade - 0.4)
     else:
         z = _far(rng, 5.6, street.middle - street.half_width - 0.4)
-    return rng.real(-0.58, 0.58) * z, z
+    return rng.uniform(-0.58, 0.58) * z, z
 
 
 def _on_zebra(street: Street, rng: Rng) -> tuple[float, float]:
-    across, along = rng.real(-0.9, 0.9) * street.half_width, rng.real(0.2, 2.2)
+    across, along = rng.uniform(-0.9, 0.9) * street.half_width, rng.uniform(0.2, 2.2)
     if street.receding:
         return across, street.zebra + along
     return street.zebra + along - 1.2, street.middle + across
@@ -163,11 +166,11 @@ def _at_kerb(
     street: Street, rng: Rng, inset: float, distances: tuple[float, float]
 ) -> tuple[float, float]:
     if street.receding:
-        side = -1 if rng.chance(0.5) else 1
+        side = -1 if rng.bernoulli(0.5) else 1
         return side * (street.half_width + inset), _far(rng, *distances)
-    side = -1 if rng.chance(0.4) else 1
+    side = -1 if rng.bernoulli(0.4) else 1
     z = street.middle + side * (street.half_width + inset)
-    return rng.real(-0.58, 0.58) * z, z
+    return rng.uniform(-0.58, 0.58) * z, z
 
 
 def _car_lights(view: str, half: float) -> tuple[Light, ...]:
