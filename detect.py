@@ -21,7 +21,7 @@ from utils.options.arguments import add_options, parse_options
 from utils.options.detect_options import DetectOptions
 from utils.options.script import OptionParser, run_script
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Heavy modules are imported where they are used, so that --help is printed at once.
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,21 +33,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("yolo")
 
-KEYS_TO_STOP = (27, ord("q"))  # escape is 27
+STOP_KEYS = (27, ord("q"))  # escape is 27
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
-    parser = OptionParser(
-        description="Detect objects in images, videos and streams.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    """The parser of `detect.py`."""
+    parser = OptionParser(description="Detect objects in images, videos and streams.")
     add_options(parser, DetectOptions)
     return parser
 
 
 def main() -> None:
-    """Parse, check, detect."""
+    """Parse the command line and detect."""
     options = parse_options(build_parser(), DetectOptions)
     if options.view_img:
         require_display()
@@ -55,18 +52,25 @@ def main() -> None:
 
 
 def detect(options: DetectOptions) -> Path:
-    """Build in the order in which the data flow, detect, report; returns the folder of the run."""
+    """Run the detector on the source and save the results.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: if an option or a file is invalid.
+    """
     from utils.inference.outputs import PredictionFiles
     from utils.inference.predictor import DetectSettings, Predictor
     from utils.inference.sources import open_source
-    from utils.runs.folder import numbered_run_folder
+    from utils.runs.folder import create_run_folder
     from utils.runtime.device import keep_freed_memory, select_device
     from utils.weights import load_model
 
     device = select_device(options.device)
     keep_freed_memory(device)
     if options.half and device.type == "cpu":
-        raise UserError("--half needs a GPU; leave it out on a CPU.")
+        raise UserError("--half needs a GPU; omit it on a CPU.")
     loaded_model = load_model(options.weights, device)
     names = class_names(options, loaded_model.names)
     stride = loaded_model.model.max_stride
@@ -88,7 +92,7 @@ def detect(options: DetectOptions) -> Path:
         ),
         half=options.half,
     )
-    folder = numbered_run_folder(options.project, options.name, options.exist_ok)
+    folder = create_run_folder(options.project, options.name, options.exist_ok)
     speeds: list[Speed] = []
     with PredictionFiles(folder, names, output_settings(options)) as files:
         for loaded in source:
@@ -99,28 +103,32 @@ def detect(options: DetectOptions) -> Path:
             if options.view_img or not options.nosave:
                 annotated = files.annotate(loaded, prediction.detections)
             files.write(loaded, prediction.detections, annotated)
-            if options.view_img and annotated is not None and stopped(loaded, annotated):
+            if options.view_img and annotated is not None and show(loaded, annotated):
                 break
-    summarise(speeds, folder, files.label_files)
+    log_summary(speeds, folder, files.label_files)
     return folder
 
 
 def require_display() -> None:
-    """Check that there is a display to show images on, where that can be seen.
+    """Check on Linux that there is a display to show images on.
 
     Raises:
-        UserError: there is none.
+        UserError: if there is none.
     """
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform.startswith("linux") and not has_display:
-        raise UserError("--view-img: there is no display; look at the saved pictures instead.")
+        raise UserError("--view-img needs a display; omit it and open the saved images.")
 
 
 def class_names(options: DetectOptions, own: tuple[str, ...]) -> tuple[str, ...]:
-    """The names to show: the model's own, or those of --data.
+    """The class names to show: those of --data, else those of the model.
+
+    Args:
+        options: the options.
+        own: class names of the model.
 
     Raises:
-        UserError: --data or --classes does not fit the model.
+        UserError: if --data or --classes does not match the model.
     """
     names = own
     if options.data:
@@ -129,28 +137,31 @@ def class_names(options: DetectOptions, own: tuple[str, ...]) -> tuple[str, ...]
         names = load_description(options.data).names
         if len(names) != len(own):
             raise UserError(
-                f"--data {options.data} names {len(names)} classes, but {options.weights} detects "
-                f"{len(own)}; leave --data out to use the names in the weights file."
+                f"--data {options.data} has {len(names)} classes, but {options.weights} detects "
+                f"{len(own)}; omit --data to use the names in the weights file."
             )
     unknown = [label for label in options.classes or () if not 0 <= label < len(names)]
     if unknown:
-        raise UserError(f"--classes {unknown[0]}: the model's classes are 0 to {len(names) - 1}.")
+        raise UserError(f"--classes {unknown[0]}: must be between 0 and {len(names) - 1}.")
     return names
 
 
 def network_size(sizes: Sequence[int], stride: int) -> tuple[int, int]:
-    """(height, width) of the network input: --imgsz, rounded up to multiples of the stride."""
+    """(height, width) of the network input in pixels: --imgsz, rounded up to the stride."""
     from utils.datasets.rect_batches import round_up_to_stride
 
     height, width = sizes[0], sizes[-1]
     rounded = (round_up_to_stride(height, stride), round_up_to_stride(width, stride))
     if rounded != (height, width):
-        log.warning("--imgsz must be a multiple of the stride %d: %d x %d it is", stride, *rounded)
+        log.warning(
+            "--imgsz %s is not a multiple of the stride %d; using %d x %d.",
+            *(" ".join(map(str, sizes)), stride, *rounded),
+        )
     return rounded
 
 
 def output_settings(options: DetectOptions) -> OutputSettings:
-    """What to write, from the options."""
+    """The settings of the output, from the options."""
     from utils.inference.outputs import OutputSettings
 
     return OutputSettings(
@@ -167,7 +178,7 @@ def output_settings(options: DetectOptions) -> OutputSettings:
 
 
 def report_line(loaded: SourceImage, prediction: Prediction, names: Sequence[str]) -> str:
-    """One line on one image, as upstream prints it: where, network input, what, how long."""
+    """One line per image, in the format of YOLOv5: source, network input, detections, time."""
     where = f"{loaded.kind} {loaded.number}/{loaded.files}"
     if loaded.kind == "video":
         of = f"/{loaded.frames}" if loaded.frames else ""
@@ -179,11 +190,14 @@ def report_line(loaded: SourceImage, prediction: Prediction, names: Sequence[str
     return f"{where} {loaded.path}: {height}x{width} {what}, {prediction.speed.inference:.1f}ms"
 
 
-def stopped(loaded: SourceImage, annotated: np.ndarray) -> bool:
-    """Show a picture in a window; returns whether the user pressed q or escape.
+def show(loaded: SourceImage, annotated: np.ndarray) -> bool:
+    """Show an annotated image in a window.
+
+    Returns:
+        Whether the user pressed q or escape.
 
     Raises:
-        UserError: this OpenCV has no windows.
+        UserError: if OpenCV was built without window support.
     """
     import cv2
 
@@ -192,13 +206,13 @@ def stopped(loaded: SourceImage, annotated: np.ndarray) -> bool:
         key = cv2.waitKey(1)
     except cv2.error as error:
         raise UserError(
-            "--view-img: this OpenCV was built without windows; leave it out."
+            "--view-img needs OpenCV with window support; omit it and open the saved images."
         ) from error
-    return key in KEYS_TO_STOP
+    return key in STOP_KEYS
 
 
-def summarise(speeds: Sequence[Speed], folder: Path, label_files: int) -> None:
-    """Log the mean speed and where the results are."""
+def log_summary(speeds: Sequence[Speed], folder: Path, label_files: int) -> None:
+    """Log the mean speed and the output folder."""
     means = [sum(part) / len(speeds) for part in zip(*speeds, strict=True)]
     log.info("Speed: %.1fms pre-process, %.1fms inference, %.1fms NMS per image", *means)
     if label_files:

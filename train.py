@@ -1,12 +1,12 @@
-"""Train a YOLOv5 detector, resume a run, or extend one beyond its planned end.
+"""Train a YOLOv5 detector, resume a run, or extend it beyond its planned end.
 
     python train.py --data my.yaml --weights yolov5s.pt --imgsz 640 --epochs 300
     python train.py --resume runs/train/exp
     python train.py --resume runs/train/exp --extend-epochs 30 --lr-continuation rebase
 
-The functions `build` and `train_run` are the program: what takes part, in the order in which the
-data flow, and what happens to it. The training step itself is `utils.training.engine.train_step`,
-the learning rate `utils.solver.schedule`, the extension of a run `utils.solver.continuation`.
+`build` creates the objects of a run and `train_run` trains it. The training step is in
+`utils.training.engine.train_step`, the learning rate in `utils.solver.schedule`, the extension of a
+run in `utils.solver.continuation`.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ __all__ = ["build_parser", "train"]
 
 
 def train(request: TrainRequest) -> Path:
-    """Do what a command line asks for, in one process or in each of those that torchrun started.
+    """Train, resume or extend a run; with torchrun, every process calls this.
 
     Args:
         request: the parsed command line.
 
     Returns:
-        The run's folder.
+        The run folder.
 
     Raises:
-        UserError: the request, a file or the data set is refused.
-        RunInterruptedError: a signal asked the run to stop, which it did after saving.
+        UserError: if the options, a file or the data set are invalid.
+        RunInterruptedError: if a signal stopped the run, after it was saved.
     """
-    # Imported after the options are parsed, so that --help and a mistake are answered at once.
+    # Imported after the options are parsed, so that --help and option errors are printed at once.
     from utils.runs.run import open_run
     from utils.runtime.device import keep_freed_memory, select_device
     from utils.runtime.distributed import distributed_from_environment, process_group
@@ -64,7 +64,7 @@ def train(request: TrainRequest) -> Path:
 
 
 class Training(NamedTuple):
-    """All that takes part in a run."""
+    """The objects that a run is trained with."""
 
     run: Run
     plan: Plan
@@ -77,7 +77,7 @@ class Training(NamedTuple):
 
 
 def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
-    """Build everything, in the order in which the data flows; nothing is written yet."""
+    """Build the objects of a run, in the order of the data flow; writes nothing into its folder."""
     from models.loss import build_loss
     from utils.evaluation.citypersons import pedestrian_target
     from utils.runs.run import plan_of
@@ -86,22 +86,22 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
         build_context,
         build_model,
         build_state,
+        load_model_source,
         resolved_config,
-        starting_point,
     )
-    from utils.training.data import build_training_data, describe_data, training_size
+    from utils.training.data import build_training_data, load_data_description, training_image_size
     from utils.training.validation import Evaluator
 
     options = run.options
     precision = choose_precision(options.amp, device)
 
-    description = describe_data(run)
-    start = starting_point(run)
-    with distributed.main_first():  # it fills the caches
+    description = load_data_description(run)
+    source = load_model_source(run)
+    with distributed.main_first():  # the main process fills the caches
         data = build_training_data(run, description)
     pedestrians = pedestrian_target(description, data.names, data.val.paths)
-    model = build_model(run, start, data, device, distributed)
-    image_size = training_size(options.imgsz, model.max_stride)
+    model = build_model(run, source, data, device, distributed)
+    image_size = training_image_size(options.imgsz, model.max_stride)
     with distributed.main_first():
         loaders = data.loaders(run, image_size, model.max_stride, distributed)
     loss = build_loss(
@@ -119,17 +119,17 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
 
 
 def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
-    """Train a run from where it stands to its end, and report.
+    """Train a run from its current position to its end, and report it.
 
     Args:
-        run: what to train.
-        distributed: that train it together; every one of them calls this.
-        device: of this process.
+        run: the run to train.
+        distributed: the processes that train the run; all of them call this.
+        device: device of this process.
 
     Returns:
-        The run's folder.
+        The run folder.
     """
-    from utils.runs.run import announce, prepare_folder
+    from utils.runs.run import clear_and_set_up_folder, log_start
     from utils.runtime.background import BackgroundWorker
     from utils.runtime.signals import SignalHandler
     from utils.training.audit import verify_resume
@@ -143,30 +143,30 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     run, plan, state, context, data, loaders, evaluator, config = build(run, distributed, device)
     options = run.options
     plots = distributed.is_main and not options.noplots
-    folder = distributed.broadcast(prepare_folder(run) if distributed.is_main else Path())
+    folder = distributed.broadcast(clear_and_set_up_folder(run) if distributed.is_main else Path())
     interrupts = SignalHandler(distributed)
     validator = Validator(evaluator, plan, options, distributed, interrupts)
-    announce(run, plan, folder)
+    log_start(run, plan, folder)
     with interrupts, BackgroundWorker() as background:
         recorder = RunRecorder(folder, plan, config, options, distributed, background)
         loggers = build_loggers(folder, plan, distributed, background)
-        labels = LabelsPlot(folder, data.train.boxes, data.names, background, wanted=plots)
+        labels = LabelsPlot(folder, data.train.boxes, data.names, background, enabled=plots)
         observers = Observers(
-            validate=validator.after_epoch,
-            on_batch=FirstBatchPlots(folder, data.names, wanted=plots),
+            validate=validator.evaluate_epoch,
+            on_batch=FirstBatchPlots(folder, data.names, enabled=plots),
             on_step=(recorder.save_on_step, interrupts.check, labels),
-            on_epoch=(recorder.save_on_epoch, loggers.epoch),  # files follow their checkpoint
+            on_epoch=(recorder.save_on_epoch, loggers.on_epoch),  # write logs after the checkpoint
         )
         try:
-            audit = verify_resume(run, state, config, validator.before_first_step)
+            audit = verify_resume(run, state, config, validator.evaluate_resumed)
             recorder.save_on_begin(state, run)
-            loggers.begin(state, audit)
+            loggers.on_begin(state, audit)
             write_config(config, plan, folder, distributed)
             fit(state, context, loaders.train, observers, patience=options.patience)
-            labels(state)  # no step may have been left to make
+            labels(state)  # in case there was no step left to train
             interrupts.check()
             if distributed.is_main:
-                loggers.end()
+                loggers.on_end()
                 recorder.strip_best()
                 report_run(state.history, plan, validator, context.device, folder, plots=plots)
                 recorder.finalize(state)
@@ -181,13 +181,13 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
 
 
 def show_plan(request: TrainRequest) -> Path:
-    """Print and draw what each way to extend a run would do; train nothing, change nothing else.
+    """Print and plot the learning rate of each way to extend a run; does not train.
 
     Returns:
         The folder with lr_plan.png and lr_plan.json.
 
     Raises:
-        UserError: there is no run to extend, or it is refused.
+        UserError: if no run or no extension is given, or the run cannot be extended.
     """
     from utils.runs.plan_preview import report_plan
     from utils.runs.run import log_warmup, open_run, plan_folder
@@ -195,7 +195,9 @@ def show_plan(request: TrainRequest) -> Path:
     run = open_run(request)
     extension = request.continuation.extension()
     if run.resume_point is None or extension is None:
-        raise UserError("--plan shows extensions: add --resume PATH and --extend-epochs X.")
+        raise UserError(
+            "--plan needs --resume and --extend-epochs; add --resume PATH --extend-epochs X."
+        )
     folder = plan_folder(run.resume_point)
     log_warmup(run.resume_point)
     report_plan(run.resume_point.saved, run.resume_point.next_seam, extension, folder)

@@ -17,7 +17,7 @@ from utils.options.arguments import add_options, parse_options
 from utils.options.script import OptionParser, run_script
 from utils.options.val_options import SPEED_CONF_THRES, SPEED_IOU_THRES, ValOptions
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Heavy modules are imported where they are used, so that --help is printed at once.
 if TYPE_CHECKING:
     from utils.datasets.description import DatasetDescription
     from utils.datasets.ignore_regions import IgnoreRegions
@@ -33,40 +33,39 @@ MAX_CLASSES_LISTED = 50
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
-    parser = OptionParser(
-        prog="val.py",
-        description="Validate a detector on a labelled data set.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    """The parser of `val.py`."""
+    parser = OptionParser(prog="val.py", description="Validate a detector on a labelled data set.")
     add_options(parser, ValOptions)
     return parser
 
 
 def main() -> None:
-    """Read the command line and validate."""
+    """Parse the command line and validate."""
     validate(parse_options(build_parser(), ValOptions))
 
 
 def validate(options: ValOptions) -> Path:
-    """Build in the order in which the data flow, evaluate, report; returns the folder of the run.
+    """Evaluate the weights on the data set, report and save the metrics.
+
+    Returns:
+        The run folder.
 
     Raises:
-        UserError: the options, the weights and the data do not go together.
+        UserError: if an option or a file is invalid, or the weights do not match the data set.
     """
     from models.detector import fuse
     from utils.datasets.description import COCO_KEY, check_obtainable, load_description, truth_file
     from utils.evaluation import report
     from utils.evaluation.coco_eval import CocoBenchmark
     from utils.evaluation.evaluate import evaluate, evaluated_names
-    from utils.runs.folder import numbered_run_folder
+    from utils.runs.folder import create_run_folder
     from utils.runtime.device import keep_freed_memory, select_device
     from utils.weights import load_model
 
     device = select_device(options.device)
     keep_freed_memory(device)
     if options.half and device.type == "cpu":
-        raise UserError("--half needs a GPU; leave it out on a CPU.")
+        raise UserError("--half needs a GPU; omit it on a CPU.")
     description = load_description(options.data)
     check_obtainable(description, (options.split,))
     loaded = load_model(options.weights, device)
@@ -79,10 +78,10 @@ def validate(options: ValOptions) -> Path:
     pedestrians = miss_rate_evaluator(description, names, index) if options.miss_rate else None
     published = truth_file(description, COCO_KEY)
     coco = CocoBenchmark(index, names, ignore, published) if options.save_json else None
-    folder = numbered_run_folder(options.project, options.name, options.exist_ok)
-    drawing = not options.noplots and not options.speed
-    observers: list[Observer] = [judge for judge in (coco, pedestrians) if judge is not None]
-    if drawing:
+    folder = create_run_folder(options.project, options.name, options.exist_ok)
+    save_plots = not options.noplots and not options.speed
+    observers: list[Observer] = [one for one in (coco, pedestrians) if one is not None]
+    if save_plots:
         observers.append(report.BatchPlots(folder, names))
     if options.save_txt:
         observers.append(report.TextFiles(folder / "labels", with_confidence=options.save_conf))
@@ -100,29 +99,29 @@ def validate(options: ValOptions) -> Path:
         results = folder / f"{Path(options.weights).stem}_predictions.json"
         benchmarks |= coco.report(evaluation, results)
     if pedestrians:
-        benchmarks |= pedestrians.report(folder / "miss_rate.png" if drawing else None)
+        benchmarks |= pedestrians.report(folder / "miss_rate.png" if save_plots else None)
     report.save_metrics(evaluation, folder / "metrics.json", benchmarks)
-    if drawing:
+    if save_plots:
         report.save_plots(evaluation, folder)
     log.info("Results saved to %s", folder)
     return folder
 
 
 def require_same_classes(description: DatasetDescription, loaded: LoadedModel) -> None:
-    """Refuse data and weights of different numbers of classes.
+    """Check that the data set and the weights have the same number of classes.
 
     Raises:
-        UserError: they are.
+        UserError: if they differ.
     """
     if len(loaded.names) != len(description.names):
         raise UserError(
             f"{description.path} has {len(description.names)} classes, but {loaded.origin} detects "
-            f"{len(loaded.names)}; choose data and weights that belong together, or --single-cls."
+            f"{len(loaded.names)}; use matching data and weights, or add --single-cls."
         )
 
 
 def eval_settings(options: ValOptions, ignore: IgnoreRegions | None = None) -> EvalSettings:
-    """How to detect; --task speed has thresholds of its own unless others are given."""
+    """The settings of the evaluation; --task speed has its own default thresholds."""
     from utils.evaluation.evaluate import EvalSettings
 
     conf_thres, iou_thres = options.conf_thres, options.iou_thres
@@ -143,10 +142,10 @@ def eval_settings(options: ValOptions, ignore: IgnoreRegions | None = None) -> E
 def miss_rate_evaluator(
     description: DatasetDescription, names: Sequence[str], index: Index
 ) -> MissRateEvaluator:
-    """The observer of --miss-rate.
+    """The observer that computes the miss rate.
 
     Raises:
-        UserError: the data set has no ground truth in the benchmark's format, or that is refused.
+        UserError: if the data set has no ground truth in CityPersons format, or it is invalid.
     """
     from utils.datasets.description import MISS_RATE_KEY
     from utils.evaluation.citypersons import MissRateEvaluator, pedestrian_target
@@ -154,15 +153,14 @@ def miss_rate_evaluator(
     target = pedestrian_target(description, names, index.paths)
     if target is None:
         raise UserError(
-            "--miss-rate needs ground truth in CityPersons' format; name it under "
-            f"`{MISS_RATE_KEY}:` in {description.path}, or let "
-            "`python -m utils.tools.convert citypersons` do so."
+            f"--miss-rate needs ground truth in CityPersons format; set `{MISS_RATE_KEY}:` in "
+            f"{description.path}, or run `python -m utils.tools.convert citypersons`."
         )
     return MissRateEvaluator(target)
 
 
 def build_split_index(options: ValOptions, description: DatasetDescription) -> Index:
-    """The images and labels of the split that is asked for."""
+    """The images and labels of the split to validate."""
     from utils.datasets.description import ensure_available
     from utils.datasets.index import build_index
 
@@ -176,14 +174,15 @@ def build_split_index(options: ValOptions, description: DatasetDescription) -> I
 
 
 def build_loader(options: ValOptions, index: Index, stride: int) -> BatchLoader:
-    """The images in batches: rectangular ones, or squares to measure speed."""
+    """The loader: rectangular batches, or square ones to measure the speed."""
     from utils.datasets.loader import build_eval_loader
     from utils.datasets.rect_batches import round_up_to_stride
 
     image_size = round_up_to_stride(options.imgsz, stride)
     if image_size != options.imgsz:
         log.warning(
-            "--imgsz %d is not a multiple of %d: %d it is.", options.imgsz, stride, image_size
+            "--imgsz %d is not a multiple of the stride %d; using %d.",
+            *(options.imgsz, stride, image_size),
         )
     return build_eval_loader(
         index,
@@ -196,7 +195,7 @@ def build_loader(options: ValOptions, index: Index, stride: int) -> BatchLoader:
 
 
 def log_results(evaluation: Evaluation, *, verbose: bool) -> None:
-    """Log the table, with classes if they are asked for or few, and the speed."""
+    """Log the metrics and the speed; lists the classes with --verbose or if there are few."""
     from utils.evaluation.report import log_table
 
     few = 1 < len(evaluation.names) < MAX_CLASSES_LISTED

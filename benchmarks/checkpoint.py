@@ -81,7 +81,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     from utils.runtime.device import select_device
     from utils.runtime.distributed import SINGLE_PROCESS
     from utils.runtime.signals import SignalHandler
-    from utils.training.engine import Observers, close_epoch, train_epoch
+    from utils.training.engine import Observers, finish_epoch, train_epoch
     from utils.training.loggers import build_loggers
     from utils.training.recorder import RunRecorder
     from utils.training.validation import Validator
@@ -94,20 +94,20 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     recorder = RunRecorder(run_folder, plan, training.config, options, SINGLE_PROCESS, background)
     loggers = build_loggers(run_folder, plan, SINGLE_PROCESS, background)
     recorder.save_on_begin(state, training.run)
-    loggers.begin(state, None)
+    loggers.on_begin(state, None)
     validator = Validator(training.evaluator, plan, options, SINGLE_PROCESS, SignalHandler())
     observers = Observers(
-        validate=validator.after_epoch,
+        validate=validator.evaluate_epoch,
         on_batch=lambda *_: None,
         on_step=(recorder.save_on_step,),
-        on_epoch=(recorder.save_on_epoch, loggers.epoch),
+        on_epoch=(recorder.save_on_epoch, loggers.on_epoch),
     )
 
     def measure() -> Measurements:
         background.wait()
         times = [time.perf_counter()]
         losses = train_epoch(state, training.context, training.loaders.train, observers)
-        close_epoch(state, plan, losses, observers.validate(state), options.patience)
+        finish_epoch(state, plan, losses, observers.validate(state), options.patience)
         times.append(time.perf_counter())
         for observer in observers.on_epoch:
             observer(state)

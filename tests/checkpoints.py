@@ -1,4 +1,4 @@
-"""Checkpoints for tests, which look at any part of either kind and write damaged ones too."""
+"""Untyped reading and writing of checkpoints; tests use all keys and also write damaged files."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -8,10 +8,10 @@ from utils.checkpoint.format import Checkpoint
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a file of ours."""
+    """The content of a checkpoint of this project."""
     return cast("dict[str, Any]", store.read_checkpoint(path))
 
 
 def save_checkpoint(content: Any, path: Path, *, keep_previous: bool = False) -> None:
-    """Write a checkpoint, whole or not."""
+    """Write a checkpoint, complete or damaged."""
     store.save_checkpoint(cast("Checkpoint", content), path, keep_previous=keep_previous)

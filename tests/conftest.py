@@ -1,4 +1,4 @@
-"""What every test starts from."""
+"""Fixtures of all tests."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _untouched_logger() -> Iterator[None]:
-    """A script that is run inside a test sets up logging, which must not outlive the test."""
+    """Restores the logger, because a script that runs in a test configures it."""
     logger = logging.getLogger("yolo")
     before = list(logger.handlers), logger.propagate, logger.level
     yield

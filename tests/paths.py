@@ -1,4 +1,4 @@
-"""Where the reference data lies: outside the repository, in the folder above YOLO_DATASETS_DIR."""
+"""Paths of the reference data: outside the repository, in the parent of YOLO_DATASETS_DIR."""
 
 import os
 from pathlib import Path
@@ -12,5 +12,5 @@ GOLDENS = SHARED / "goldens"
 
 requires_shared = pytest.mark.skipif(
     not GOLDENS.is_dir(),
-    reason=f"no reference numbers at {GOLDENS}; set YOLO_DATASETS_DIR to the folder beside them",
+    reason=f"{GOLDENS} does not exist; set YOLO_DATASETS_DIR to the data-set folder next to it",
 )

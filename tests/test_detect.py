@@ -27,13 +27,13 @@ WEIGHTS = SHARED / "weights" / "yolov5n.pt"
 COCO128 = SHARED / "datasets" / "coco128" / "images" / "train2017"
 NAMES = ("cat", "a/b: c")
 
-# corners in a picture of 100 x 80, confidence, class; best first
+# corners in an image of 100 x 80 pixels, confidence, class; highest confidence first
 FOUND = np.array([[20, 20, 60, 40, 0.9, 1], [0, 10, 10, 30, 0.5, 0]], np.float32)
 
 
 def loaded(path: str = "/in/a.png", kind: str = "image", frame: int = 0) -> SourceImage:
-    picture = np.zeros((80, 100, 3), np.uint8)
-    return SourceImage(path, kind, picture, picture, (1, 1), (0, 0), 2, 7, frame, 9, 10.0)  # type: ignore[arg-type]
+    image = np.zeros((80, 100, 3), np.uint8)
+    return SourceImage(path, kind, image, image, (1, 1), (0, 0), 2, 7, frame, 9, 10.0)  # type: ignore[arg-type]
 
 
 def run(*options: object) -> Path:
@@ -60,7 +60,7 @@ def write(folder: Path, settings: OutputSettings, *items: SourceImage) -> None:
 @requires_shared
 @pytest.mark.slow
 def test_same_detections_as_the_reference() -> None:
-    """The golden file rounds corners to whole pixels, so its boxes agree to one."""
+    """The reference file rounds corners to whole pixels, so the tolerance is one pixel."""
     from utils.weights import load_model
 
     golden = json.loads((GOLDENS / "detect_yolov5n_640.json").read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def test_same_detections_as_the_reference() -> None:
         (image,) = open_source(str(folder / f"{stem}.jpg"), image_size=(640, 640), stride=32)
         found = predictor(image).detections
         height, width = image.original.shape[:2]
-        expected = np.array(rows)[::-1]  # best first
+        expected = np.array(rows)[::-1]  # highest confidence first
         assert found[:, 5].tolist() == expected[:, 0].tolist()
         assert found[:, 4] == pytest.approx(expected[:, 5], abs=0.005)
         centre = expected[:, 1:3] * (width, height)
@@ -84,7 +84,7 @@ def test_same_detections_as_the_reference() -> None:
 
 
 @requires_shared
-def test_whole_program(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_detect_end_to_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "yolo"):
         folder = run(
             *("--weights", WEIGHTS, "--source", SHARED / "images", "--device", "cpu"),
@@ -121,12 +121,12 @@ def test_nosave_writes_nothing_and_runs_are_numbered(tmp_path: Path) -> None:
 
 
 def test_predictor_maps_boxes_to_the_original(tmp_path: Path) -> None:
-    """Halving the image and adding a border, by hand, gives the same boxes as the letterbox."""
+    """Boxes are mapped back through an explicit scale and padding."""
     model = Detector(load_spec(make_toy_model(tmp_path)))
     settings = DetectSettings(conf_thres=0.0, iou_thres=1.0, max_det=50)
     predictor = Predictor(model, torch.device("cpu"), settings)
-    picture = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (64, 64, 3), np.uint8)
-    plain = SourceImage("x", "image", picture, picture, (1.0, 1.0), (0.0, 0.0), 1, 1)
+    image = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (64, 64, 3), np.uint8)
+    plain = SourceImage("x", "image", image, image, (1.0, 1.0), (0.0, 0.0), 1, 1)
     boxes = predictor(plain).detections
     assert boxes.shape == (50, 6)
     assert (np.diff(boxes[:, 4]) <= 0).all()
@@ -138,7 +138,7 @@ def test_predictor_maps_boxes_to_the_original(tmp_path: Path) -> None:
 
 
 def test_yolo_label_files(tmp_path: Path) -> None:
-    """Least confident first, as upstream writes them."""
+    """Lowest confidence first, as in YOLOv5."""
     write(tmp_path, OutputSettings(images=False, txt=True), loaded())
     assert tree(tmp_path) == ["labels/a.txt"]
     text = (tmp_path / "labels/a.txt").read_text()
@@ -171,7 +171,7 @@ def test_table(tmp_path: Path) -> None:
 
 
 def test_crops(tmp_path: Path) -> None:
-    """2 % and 10 px larger than the box, cut off at the picture's edge; names fit for folders."""
+    """Crops exceed the box by 2 % and 10 pixels, clipped to the image; names are sanitized."""
     write(tmp_path, OutputSettings(images=False, crops=True), loaded())
     assert tree(tmp_path) == ["crops/a_b_ c/a2.jpg", "crops/cat/a.jpg"]
     assert pixels(tmp_path / "crops/cat/a.jpg").shape == (31, 15, 3)
@@ -181,12 +181,12 @@ def test_crops(tmp_path: Path) -> None:
     assert (crop.shape[:2], crop[0, 0, 0]) == ((31, 51), 14)
 
 
-def test_equal_names_of_different_files_are_numbered(tmp_path: Path) -> None:
+def test_outputs_of_equally_named_files_are_numbered(tmp_path: Path) -> None:
     sources = ("/x/a.png", "/y/a.png", "http://z/a.jpg?n=1", "/x/a.heic", "/x/a.png")
     write(tmp_path, OutputSettings(txt=True), *(loaded(source) for source in sources))
-    pictures = ["a.png", "a2.png", "a3.jpg", "a4.jpg"]
-    labels = [f"labels/{name[:-4]}.txt" for name in pictures]
-    assert tree(tmp_path) == pictures + labels
+    images = ["a.png", "a2.png", "a3.jpg", "a4.jpg"]
+    labels = [f"labels/{name[:-4]}.txt" for name in images]
+    assert tree(tmp_path) == images + labels
 
 
 def test_video_is_written_as_one_file_per_source(tmp_path: Path) -> None:
@@ -237,13 +237,13 @@ def test_network_size(sizes: list[int], expected: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--conf-thres", "1.5"), r"--conf-thres 1\.5: give a number from 0 to 1"),
+        (("--conf-thres", "1.5"), r"--conf-thres 1\.5: must be between 0 and 1"),
         (("--iou-thres", "-1"), "--iou-thres"),
-        (("--max-det", "0"), "--max-det 0: give at least 1"),
+        (("--max-det", "0"), "--max-det 0: must be at least 1"),
         (("--vid-stride", "0"), "--vid-stride"),
         (("--line-thickness", "0"), "--line-thickness"),
-        (("--imgsz", "1", "2", "3"), "give one size, or the height and the width"),
-        (("--imgsz", "0"), "give one size"),
+        (("--imgsz", "1", "2", "3"), "--imgsz 1 2 3: give one size, or the height and the width"),
+        (("--imgsz", "0"), "--imgsz 0: must be at least 1"),
         (("--weights", "missing.pt"), r"missing\.pt"),
         (("--half", "--device", "cpu"), "--half needs a GPU"),
     ],
@@ -261,7 +261,7 @@ def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(sys, "argv", ["detect.py", "--view-img"])
-    with pytest.raises(UserError, match="--view-img: there is no display"):
+    with pytest.raises(UserError, match="--view-img needs a display"):
         detect.main()
 
 
@@ -271,14 +271,14 @@ def test_class_names_come_from_the_weights_or_from_data(tmp_path: Path) -> None:
     data.write_text("path: .\ntrain: images\nval: images\nnames: [dog, bird]\n")
     theirs = DetectOptions(data=str(data))
     assert detect.class_names(theirs, NAMES) == ("dog", "bird")
-    with pytest.raises(UserError, match=r"names 2 classes, but .* detects 3"):
+    with pytest.raises(UserError, match=r"has 2 classes, but .* detects 3"):
         detect.class_names(theirs, (*NAMES, "third"))
-    with pytest.raises(UserError, match="--classes 2: the model's classes are 0 to 1"):
+    with pytest.raises(UserError, match="--classes 2: must be between 0 and 1"):
         detect.class_names(DetectOptions(classes=[0, 2]), NAMES)
 
 
 def test_help_is_quick() -> None:
-    """No torch for a list of options; the best of a few tries, as the machine may be busy."""
+    """--help imports no torch; the fastest of three runs counts, as the machine may be busy."""
     seconds = []
     for _ in range(3):
         start = time.perf_counter()

@@ -26,8 +26,8 @@ METRICS = ("precision", "recall", "map50", "map50_95")
 
 
 @pytest.fixture
-def two_pictures(tmp_path: Path) -> Path:
-    """A data set of two of COCO128's images, one without labels; returns its YAML file."""
+def two_images(tmp_path: Path) -> Path:
+    """A data set of two COCO128 images, one without labels; returns its data-set file."""
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     for number, stem in enumerate(("000000000009", "000000000025")):
@@ -58,7 +58,7 @@ def common(tmp_path: Path) -> tuple[object, ...]:
 @requires_shared
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [320, 640])
-def test_coco128_gives_the_reference_metrics(
+def test_coco128_metrics_equal_the_reference(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("YOLO_DATASETS_DIR", str(SHARED / "datasets"))
@@ -68,10 +68,10 @@ def test_coco128_gives_the_reference_metrics(
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     goldens = json.loads((GOLDENS / "val_yolov5n_coco128.json").read_text(encoding="utf-8"))
     golden = goldens[str(size)]
-    everything = golden.pop("all")
+    overall = golden.pop("all")
     assert (found["images"], found["instances"]) == (128, 929)
     for name in METRICS:
-        assert found[name] == pytest.approx(everything[name], abs=0.003), name
+        assert found[name] == pytest.approx(overall[name], abs=0.003), name
     classes = {result["name"]: result for result in found["classes"]}
     assert classes.keys() == golden.keys()
     for name, expected in golden.items():
@@ -81,8 +81,8 @@ def test_coco128_gives_the_reference_metrics(
 
 
 @requires_shared
-def test_everything_that_can_be_written(two_pictures: Path, tmp_path: Path) -> None:
-    options = ("--data", two_pictures, "--imgsz", 320, "--conf-thres", 0.25, "--verbose")
+def test_all_outputs(two_images: Path, tmp_path: Path) -> None:
+    options = ("--data", two_images, "--imgsz", 320, "--conf-thres", 0.25, "--verbose")
     outputs = ("--save-txt", "--save-conf", "--save-json")
     folder = validate(*options, *outputs, *common(tmp_path))
     assert folder == tmp_path / "runs" / "exp"
@@ -103,7 +103,7 @@ def test_everything_that_can_be_written(two_pictures: Path, tmp_path: Path) -> N
     assert (metrics["images"], metrics["instances"]) == (2, 8)
     results = json.loads((folder / "yolov5n_predictions.json").read_text(encoding="utf-8"))
     found = {(result["image_id"], result["category_id"]) for result in results}
-    assert (25, 25) in found  # giraffes are class 23, which is category 25 of the benchmark
+    assert (25, 25) in found  # class 23, giraffe, is COCO category 25
     assert {image for image, _ in found} == {9, 25}
     lines = (folder / "labels" / "000000000025.txt").read_text().splitlines()
     assert [len(line.split()) for line in lines] == [6] * len(lines)
@@ -114,7 +114,7 @@ def test_everything_that_can_be_written(two_pictures: Path, tmp_path: Path) -> N
 
 @requires_shared
 @pytest.mark.slow
-def test_cocos_own_figures_of_coco128(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coco_metrics_of_coco128(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLO_DATASETS_DIR", str(SHARED / "datasets"))
     options = ("--data", "coco128.yaml", "--batch-size", 16, "--noplots", "--save-json")
     folder = validate(*options, *common(tmp_path))
@@ -132,8 +132,8 @@ def test_cocos_own_figures_of_coco128(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @requires_shared
-def test_published_ground_truth_is_preferred(two_pictures: Path, tmp_path: Path) -> None:
-    names = load_description(two_pictures).names
+def test_published_ground_truth_is_preferred(two_images: Path, tmp_path: Path) -> None:
+    names = load_description(two_images).names
     giraffe: dict[str, object] = {
         "id": 1,
         "image_id": 500,
@@ -150,27 +150,27 @@ def test_published_ground_truth_is_preferred(two_pictures: Path, tmp_path: Path)
         "annotations": [giraffe],
     }
     (tmp_path / "instances.json").write_text(json.dumps(truth))
-    two_pictures.write_text(two_pictures.read_text() + "annotations: instances.json\n")
-    options = ("--data", two_pictures, "--imgsz", 320, "--noplots", "--save-json")
+    two_images.write_text(two_images.read_text() + "annotations: instances.json\n")
+    options = ("--data", two_images, "--imgsz", 320, "--noplots", "--save-json")
     folder = validate(*options, *common(tmp_path))
     assert not (folder / "coco_ground_truth.json").exists()
     results = json.loads((folder / "yolov5n_predictions.json").read_text(encoding="utf-8"))
     assert {result["image_id"] for result in results} == {500, 501}
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    # The giraffe has labels in this file alone.
+    # Only this ground truth contains the giraffe.
     assert metrics["coco"]["AP50"] == pytest.approx(1)
 
 
 @requires_shared
-def test_without_a_library_the_run_goes_on(
-    two_pictures: Path,
+def test_validation_without_a_coco_library(
+    two_images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(coco_benchmark, "installed_library", lambda: None)
     monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
-    options = ("--data", two_pictures, "--imgsz", 320, "--noplots", "--save-json")
+    options = ("--data", two_images, "--imgsz", 320, "--noplots", "--save-json")
     folder = validate(*options, *common(tmp_path))
     assert (
         "COCO metrics are skipped, no library is installed; run: pip install faster-coco-eval"
@@ -184,18 +184,18 @@ def test_without_a_library_the_run_goes_on(
 
 
 @requires_shared
-def test_miss_rate(two_pictures: Path, tmp_path: Path) -> None:
-    options = ("--data", two_pictures, "--imgsz", 320, "--miss-rate", *common(tmp_path))
+def test_miss_rate(two_images: Path, tmp_path: Path) -> None:
+    options = ("--data", two_images, "--imgsz", 320, "--miss-rate", *common(tmp_path))
     with pytest.raises(UserError, match=r"--miss-rate needs ground truth .* `miss_rate_gt:`"):
         validate(*options)
-    # The giraffe as if it were a pedestrian, of whom the detector sees none.
+    # The giraffe is labelled as a pedestrian; the detector finds no person.
     person = {"image_id": 1, "category_id": 1, "bbox": [385, 60, 214, 297], "ignore": 0}
     truth = {
         "images": [{"id": 1, "im_name": "000000000025.png"}, {"id": 2, "im_name": "000000000009"}],
         "annotations": [{**person, "height": 297, "vis_ratio": 1.0}],
     }
     (tmp_path / "gt.json").write_text(json.dumps(truth))
-    two_pictures.write_text(two_pictures.read_text() + "miss_rate_gt: gt.json\n")
+    two_images.write_text(two_images.read_text() + "miss_rate_gt: gt.json\n")
     missed = {"Reasonable": 100.0, "All": 100.0, "Reasonable_small": None}
     missed["Reasonable_occ=heavy"] = None
     folder = validate(*options)
@@ -209,8 +209,8 @@ def test_miss_rate(two_pictures: Path, tmp_path: Path) -> None:
 
 
 @requires_shared
-def test_ignore_regions_beside_the_labels_are_honoured(two_pictures: Path, tmp_path: Path) -> None:
-    options = ("--data", two_pictures, "--imgsz", 320, "--noplots", *common(tmp_path))
+def test_ignore_regions_are_used(two_images: Path, tmp_path: Path) -> None:
+    options = ("--data", two_images, "--imgsz", 320, "--noplots", *common(tmp_path))
     before = json.loads((validate(*options) / "metrics.json").read_text(encoding="utf-8"))
     (tmp_path / "ignore").mkdir()
     for stem in ("000000000009", "000000000025"):
@@ -221,11 +221,11 @@ def test_ignore_regions_beside_the_labels_are_honoured(two_pictures: Path, tmp_p
 
 
 @requires_shared
-def test_single_class_needs_no_equal_classes(two_pictures: Path, tmp_path: Path) -> None:
-    content = yaml.safe_load(two_pictures.read_text())
+def test_single_cls_accepts_other_classes(two_images: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(two_images.read_text())
     content["names"] = content["names"][:60]
-    two_pictures.write_text(yaml.safe_dump(content))
-    options = ("--data", two_pictures, "--imgsz", 320, "--noplots", *common(tmp_path))
+    two_images.write_text(yaml.safe_dump(content))
+    options = ("--data", two_images, "--imgsz", 320, "--noplots", *common(tmp_path))
     with pytest.raises(UserError, match=r"has 60 classes, but .* detects 80"):
         validate(*options)
     folder = validate(*options, "--single-cls")
@@ -234,9 +234,9 @@ def test_single_class_needs_no_equal_classes(two_pictures: Path, tmp_path: Path)
 
 
 @requires_shared
-def test_speed_makes_squares_and_no_pictures(two_pictures: Path, tmp_path: Path) -> None:
-    options = ("--data", two_pictures, "--imgsz", 300, "--task", "speed", *common(tmp_path))
-    index = val.build_split_index(parse(*options), load_description(two_pictures))
+def test_speed_task_uses_square_images_and_saves_no_plots(two_images: Path, tmp_path: Path) -> None:
+    options = ("--data", two_images, "--imgsz", 300, "--task", "speed", *common(tmp_path))
+    index = val.build_split_index(parse(*options), load_description(two_images))
     batch = next(iter(val.build_loader(parse(*options), index, 32)))
     assert batch.images.shape == (2, 3, 320, 320)
     assert [path.name for path in validate(*options).iterdir()] == ["metrics.json"]
@@ -250,7 +250,7 @@ def test_speed_makes_squares_and_no_pictures(two_pictures: Path, tmp_path: Path)
         ("--task speed --conf-thres 0.1 --iou-thres 0.5", (0.1, 0.5)),
     ],
 )
-def test_speed_has_thresholds_of_its_own(options: str, expected: tuple[float, float]) -> None:
+def test_speed_task_has_its_own_thresholds(options: str, expected: tuple[float, float]) -> None:
     settings = val.eval_settings(parse(*options.split()))
     assert (settings.conf_thres, settings.iou_thres) == expected
 
@@ -258,18 +258,18 @@ def test_speed_has_thresholds_of_its_own(options: str, expected: tuple[float, fl
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--batch-size 0", "--batch-size 0: give a number of at least 1"),
-        ("--imgsz -1", "--imgsz -1: give a number of at least 1"),
-        ("--conf-thres 2", "--conf-thres 2.0: give a number from 0 to 1"),
+        ("--batch-size 0", "--batch-size 0: must be at least 1"),
+        ("--imgsz -1", "--imgsz -1: must be at least 1"),
+        ("--conf-thres 2", "--conf-thres 2.0: must be between 0 and 1"),
         ("--save-conf", "--save-txt"),
     ],
 )
-def test_impossible_options_are_refused(options: str, sentence: str) -> None:
+def test_invalid_options_are_errors(options: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         parse(*options.split())
 
 
-def test_absent_data_are_told_before_the_weights_are_read(tmp_path: Path) -> None:
+def test_missing_data_are_reported_before_the_weights_are_read(tmp_path: Path) -> None:
     data = tmp_path / "mine.yaml"
     data.write_text(f"path: {tmp_path / 'mine'}\nval: a\nnames: [a]\nobtain: ask the makers\n")
     options = ("--data", data, "--weights", tmp_path / "absent.pt", "--device", "cpu")
@@ -291,4 +291,4 @@ def test_help_is_quick() -> None:
         [sys.executable, "val.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "--save-json" in done.stdout
-    assert time.perf_counter() - start < 2  # it takes 0.1 s on an idle machine, with torch 3 s
+    assert time.perf_counter() - start < 2  # 0.1 s on an idle machine; importing torch takes 3 s

@@ -1,4 +1,4 @@
-"""A data set and a model small enough to train in a test: squares on grey, 70,000 parameters."""
+"""A data set of squares on grey and a model of 70,000 parameters, small enough for tests."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ OPTIONS = "--imgsz 64 --batch-size 4 --workers 0 --device cpu --noautoanchor --n
 
 
 def make_toy(root: Path, images: int = 10) -> Path:
-    """Write images with one or two bright squares each and their labels; returns the YAML file."""
+    """Write images with one or two bright squares each, and labels; returns the data-set file."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
-        pictures, labels = root / "images" / split, root / "labels" / split
-        pictures.mkdir(parents=True)
+        images_folder, labels = root / "images" / split, root / "labels" / split
+        images_folder.mkdir(parents=True)
         labels.mkdir(parents=True)
         for number in range(images):
-            picture = rng.integers(90, 120, (SIDE, SIDE, 3), dtype=np.uint8)
+            image = rng.integers(90, 120, (SIDE, SIDE, 3), dtype=np.uint8)
             lines = []
             for _ in range(1 + number % 2):
                 side = int(rng.integers(12, 28))
                 x, y = (int(v) for v in rng.integers(0, SIDE - side, 2))
                 kind = int(rng.integers(2))
-                picture[y : y + side, x : x + side] = (230, 40, 40) if kind else (40, 230, 40)
+                image[y : y + side, x : x + side] = (230, 40, 40) if kind else (40, 230, 40)
                 centre = ((x + side / 2) / SIDE, (y + side / 2) / SIDE)
                 lines.append(f"{kind} {centre[0]} {centre[1]} {side / SIDE} {side / SIDE}")
-            cv2.imwrite(str(pictures / f"{number}.png"), picture)
+            cv2.imwrite(str(images_folder / f"{number}.png"), image)
             (labels / f"{number}.txt").write_text("\n".join(lines))
     file = root / "toy.yaml"
     file.write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames: [green, red]\n")
@@ -41,7 +41,7 @@ def make_toy(root: Path, images: int = 10) -> Path:
 
 
 def make_toy_model(folder: Path) -> Path:
-    """Write the smallest model of the family: the layers of yolov5n with the fewest channels."""
+    """Write the smallest model: the layers of yolov5n with the fewest channels."""
     spec = replace(load_spec(Path("yolov5n.yaml")), width_multiple=0.01)
     file = folder / "toy_model.yaml"
     file.write_text(yaml.safe_dump(spec.to_dict()))
@@ -49,7 +49,7 @@ def make_toy_model(folder: Path) -> Path:
 
 
 def toy_arguments(folder: Path, more: str = "") -> list[str]:
-    """A command line of train.py for a run of the toy model from scratch, `folder/runs/exp`."""
+    """Arguments of train.py for a run of the toy model from scratch in `folder/runs/exp`."""
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / "data" / "toy.yaml"
     if not data.exists():

@@ -1,4 +1,4 @@
-"""The record of a run, a row per epoch, and results.csv in upstream's layout; no torch."""
+"""The history of a run, one row per epoch, and results.csv in YOLOv5's layout; no torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from utils.files.atomic_write import atomic_write_text
 
 Row = dict[str, float]
 
-LOSSES = ("box_loss", "obj_loss", "cls_loss")
-METRICS = (
+LOSS_NAMES = ("box_loss", "obj_loss", "cls_loss")
+METRIC_COLUMNS = (
     "metrics/precision",
     "metrics/recall",
     "metrics/mAP_0.5",
@@ -19,25 +19,26 @@ METRICS = (
 )
 COLUMNS = (
     "epoch",
-    *(f"train/{loss}" for loss in LOSSES),
-    *METRICS,
-    *(f"val/{loss}" for loss in LOSSES),
+    *(f"train/{loss}" for loss in LOSS_NAMES),
+    *METRIC_COLUMNS,
+    *(f"val/{loss}" for loss in LOSS_NAMES),
     "x/lr0",
     "x/lr1",
     "x/lr2",
 )
-"""Columns of results.csv; the rates are those of the epoch's last step, biases first."""
-ITERATION = "iteration"
-RAW_MAP = "raw/mAP_0.5:0.95"
-SKIPPED = "skipped"
-"""Kept in the checkpoint only: batches trained so far; mAP50-95 of the raw weights, where it was
-measured, around seams; and how many bad batches were left out, where there were any."""
-MISS_RATE = "miss_rate/"
-"""Kept in the checkpoint only, before the name of a subset: log-average miss rate, percent."""
-AT_SEAM = "seam/"
-"""Kept in the checkpoint only, before the name of a figure in the last row before a seam: as it was
-measured there, by the validation of the epochs that follow, which need not be that of the row."""
-MAP50_SHARE, MAP50_95_SHARE = 0.1, 0.9
+"""Columns of results.csv. Learning rates of the epoch's last step: biases, weights, norms."""
+ITERATION_COLUMN = "iteration"
+RAW_MAP_COLUMN = "raw/mAP_0.5:0.95"
+SKIPPED_COLUMN = "skipped"
+"""Columns in checkpoints only: batches trained so far; mAP50-95 of the non-EMA weights, which is
+measured around seams; and the number of skipped non-finite batches, if there were any."""
+MISS_RATE_PREFIX = "miss_rate/"
+"""Prefix of columns in checkpoints only, before the name of a subset: log-average miss rate in
+percent."""
+AT_SEAM_PREFIX = "seam/"
+"""Prefix of columns in checkpoints only, before a metric column of the last row before a seam: the
+metric measured again at the seam, with the validation settings of the epochs after it."""
+MAP50_WEIGHT, MAP50_95_WEIGHT = 0.1, 0.9
 
 
 def new_row(
@@ -49,30 +50,30 @@ def new_row(
     rates: Sequence[float],
     iteration: int,
 ) -> Row:
-    """One epoch's record.
+    """The row of one epoch.
 
     Args:
         epoch: 0-based.
         train_losses: box, objectness and class loss.
         metrics: precision, recall, mAP50 and mAP50-95.
-        val_losses: as the training losses.
-        rates: of the epoch's last step: biases, weights, norm weights.
+        val_losses: box, objectness and class loss.
+        rates: learning rates of the epoch's last step: biases, weights, norm weights.
         iteration: batches trained since the start of the run.
     """
     values = (epoch, *train_losses, *metrics, *val_losses, *rates)
     row = {name: float(value) for name, value in zip(COLUMNS, values, strict=True)}
-    return {**row, ITERATION: float(iteration)}
+    return {**row, ITERATION_COLUMN: float(iteration)}
 
 
 def write_results(rows: Iterable[Mapping[str, float]], path: Path) -> None:
-    """Write results.csv whole, beside and renamed: no kill leaves a double or a missing row."""
+    """Write results.csv atomically, so that a killed run leaves no duplicate or missing row."""
     lines = [",".join(f"{name:>20s}" for name in COLUMNS)]
     lines += [",".join(f"{row[name]:20.5g}" for name in COLUMNS) for row in rows]
     atomic_write_text(path, "\n".join(lines) + "\n")
 
 
 def read_results(path: Path) -> list[Row]:
-    """Read a results.csv, ours or upstream's."""
+    """Read a results.csv of this project or of YOLOv5."""
     with path.open(encoding="utf-8", newline="") as stream:
         return [
             {str(name).strip(): float(value) for name, value in row.items()}
@@ -82,4 +83,4 @@ def read_results(path: Path) -> list[Row]:
 
 def fitness(map50: float, map50_95: float) -> float:
     """0.1 mAP50 + 0.9 mAP50-95."""
-    return MAP50_SHARE * map50 + MAP50_95_SHARE * map50_95
+    return MAP50_WEIGHT * map50 + MAP50_95_WEIGHT * map50_95

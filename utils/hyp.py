@@ -1,4 +1,4 @@
-"""Hyper-parameters as one frozen record; unknown keys and impossible values are refused."""
+"""Hyper-parameters as a frozen dataclass that rejects unknown keys and invalid values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste")
 
 @dataclass(frozen=True)
 class Hyp:
-    """What a hyp file may set; the defaults are those of hyp/hyp.scratch-low.yaml."""
+    """The keys of a hyp file; the defaults are those of hyp/hyp.scratch-low.yaml."""
 
     lr0: float = 0.01
     """Initial learning rate."""
@@ -27,7 +27,7 @@ class Hyp:
     momentum: float = 0.937
     """SGD momentum, or beta1 of Adam and AdamW."""
     weight_decay: float = 0.0005
-    """For the nominal batch; scaled with the batch really used."""
+    """For the nominal batch size; scaled with the effective one."""
     warmup_epochs: float = 3.0
     """Length of the warm-up; at least 100 iterations."""
     warmup_momentum: float = 0.8
@@ -45,75 +45,79 @@ class Hyp:
     obj_pw: float = 1.0
     """Weight of positives in the objectness loss."""
     iou_t: float = 0.2
-    """Carried for compatibility of the files; the shape-ratio assignment does not use it."""
+    """Unused by the shape-ratio assignment; kept for compatibility with published files."""
     anchor_t: float = 4.0
-    """Largest ratio between a side of a box and of its anchor."""
+    """Maximum ratio between the side of a box and that of its anchor."""
     anchors: float = 0.0
-    """Anchors per level to fit anew, 0 to keep the model's."""
+    """Anchors per level to fit to the data, 0 to keep the number of the model."""
     fl_gamma: float = 0.0
     """Focal-loss gamma, 0 for plain cross-entropy."""
     hsv_h: float = 0.015
-    """Largest relative change of hue."""
+    """Maximum relative change of hue."""
     hsv_s: float = 0.7
-    """Largest relative change of saturation."""
+    """Maximum relative change of saturation."""
     hsv_v: float = 0.4
-    """Largest relative change of value."""
+    """Maximum relative change of value."""
     degrees: float = 0.0
-    """Largest rotation, degrees."""
+    """Maximum rotation in degrees."""
     translate: float = 0.1
-    """Largest shift, fraction of the image size."""
+    """Maximum translation as a fraction of the image size."""
     scale: float = 0.5
-    """Largest change of scale, as a fraction."""
+    """Maximum relative change of scale."""
     shear: float = 0.0
-    """Largest shear, degrees."""
+    """Maximum shear in degrees."""
     perspective: float = 0.0
-    """Largest perspective coefficient, 0 to 0.001."""
+    """Maximum perspective coefficient, 0 to 0.001."""
     flipud: float = 0.0
-    """Probability of an up-down flip."""
+    """Probability of a vertical flip."""
     fliplr: float = 0.5
-    """Probability of a left-right flip."""
+    """Probability of a horizontal flip."""
     mosaic: float = 1.0
     """Probability of a mosaic of four images."""
     mixup: float = 0.0
     """Probability that a mosaic is blended with another one."""
     copy_paste: float = 0.0
-    """Probability of copying objects between images; needs segment labels."""
+    """Probability of copy-paste of objects between images; requires segment labels."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(
-                    f"hyp: {field.name} is {value!r}; give it a number, such as 0.01 or 1.0e-2."
+                    f"hyp: {field.name} {value!r}: must be a number, such as 0.01 or 1.0e-2."
                 )
             if not 0 <= value < math.inf:
-                raise UserError(f"hyp: {field.name} is {value}; give a finite number from 0 up.")
-        for name in PROBABILITIES:
+                raise UserError(f"hyp: {field.name} {value}: must be at least 0 and finite.")
+        for name in ("lrf", *PROBABILITIES):
             if getattr(self, name) > 1:
-                raise UserError(
-                    f"hyp: {name} is {getattr(self, name)}; a probability is at most 1."
-                )
-        if self.lr0 <= 0 or self.lrf > 1:
-            raise UserError("hyp: lr0 must be above 0 and lrf, its final fraction, at most 1.")
+                raise UserError(f"hyp: {name} {getattr(self, name)}: must be between 0 and 1.")
+        if self.lr0 <= 0:
+            raise UserError(f"hyp: lr0 {self.lr0}: must be greater than 0.")
         for name in ("momentum", "warmup_momentum"):
             if getattr(self, name) >= 1:
-                raise UserError(f"hyp: {name} is {getattr(self, name)}; it must be below 1.")
+                raise UserError(
+                    f"hyp: {name} {getattr(self, name)}: must be at least 0 and less than 1."
+                )
         if self.anchor_t <= 1:
-            raise UserError(f"hyp: anchor_t is {self.anchor_t}; a ratio of sides must be above 1.")
+            raise UserError(f"hyp: anchor_t {self.anchor_t}: must be greater than 1.")
 
     @staticmethod
     def from_dict(values: Mapping[str, Any], origin: str) -> Hyp:
         """Build from plain data.
 
+        Args:
+            values: hyper-parameters by name.
+            origin: start of the error message for unknown keys, such as a file name.
+
         Raises:
-            UserError: a key is unknown or a value impossible; the message begins with `origin`.
+            UserError: if a key is unknown or a value invalid.
         """
         known = {field.name for field in dataclasses.fields(Hyp)}
         unknown = sorted(set(map(str, values)) - known)
         if unknown:
             raise UserError(
-                f"{origin}: unknown hyper-parameter {', '.join(unknown)}; "
-                f"known are {', '.join(sorted(known))}."
+                f"{origin}: unknown key {', '.join(unknown)}; "
+                f"known keys are {', '.join(sorted(known))}."
             )
         return Hyp(**values)
 
@@ -123,17 +127,19 @@ class Hyp:
 
 
 def load_hyp(path: str | Path) -> Hyp:
-    """Read a hyp file; a bare name is looked for in hyp/ too.
+    """Read a hyp file; if it does not exist, read the file of that name in hyp/.
 
     Raises:
-        UserError: no such file, not a mapping, or a value or key that is refused.
+        UserError: if there is no such file, it is not a mapping, or a key or value is invalid.
     """
     file = Path(path)
     if not file.is_file() and (HYP_FOLDER / file.name).is_file():
         file = HYP_FOLDER / file.name
     if not file.is_file():
-        raise UserError(f"hyp file {path} does not exist; ready ones are in {HYP_FOLDER.name}/.")
+        raise UserError(
+            f"hyp file {path} does not exist; use one of the files in {HYP_FOLDER.name}/."
+        )
     values = read_yaml(file)
     if not isinstance(values, dict):
-        raise UserError(f"hyp file {path} must hold `name: value` lines.")
+        raise UserError(f"hyp file {path} is not a mapping; write `name: value` lines.")
     return Hyp.from_dict(values, origin=f"hyp file {path}")

@@ -15,7 +15,7 @@ from tests.utils.tools.convert.cityscapes import Row, draw_images, person, write
 from train import train
 from utils.datasets.index import build_index
 from utils.evaluation import evaluate
-from utils.history import MISS_RATE
+from utils.history import MISS_RATE_PREFIX
 from utils.history import Row as EpochRow
 from utils.options.arguments import parse_options
 from utils.options.parser import parse_request
@@ -91,9 +91,9 @@ def metrics_in(folder: Path) -> dict[str, Any]:
 
 def miss_rates_in(row: EpochRow) -> dict[str, float]:
     return {
-        name.removeprefix(MISS_RATE): value
+        name.removeprefix(MISS_RATE_PREFIX): value
         for name, value in row.items()
-        if name.startswith(MISS_RATE)
+        if name.startswith(MISS_RATE_PREFIX)
     }
 
 

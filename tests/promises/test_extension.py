@@ -1,4 +1,4 @@
-"""A finished run can be extended, in every mode, and again; and nothing of it is lost."""
+"""A finished run can be extended in every mode, repeatedly, and keeps its state and history."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from utils.options.parser import parse_request
 from utils.solver.modes import JUMPING
 from utils.solver.schedule import MODES, Plan
 
-BATCHES = 3  # of an epoch
+BATCHES = 3  # per epoch
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,16 @@ def extension_of(run: Path, how: str, extra: int = 1) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_branches_from_one_checkpoint_and_can_be_extended_again(
+def test_every_mode_branches_and_can_be_extended_again(
     finished: Path, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = (finished / "weights" / "last.pt").read_bytes()
     caplog.set_level(logging.INFO, "yolo")
     once = extended(finished, mode, 2, f"a-{mode}")
-    assert f"last.pt at epoch 3 to 5 epochs with `{mode}`, in {once}: the" in caplog.text
+    assert (
+        f"last.pt at epoch 3 to 5 epochs with `{mode}`, in {once}: the learning rate changes"
+        in caplog.text
+    )
     rows = read_results(once / "results.csv")
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
     assert rows[:3] == read_results(finished / "results.csv")
@@ -52,7 +55,7 @@ def test_every_mode_branches_from_one_checkpoint_and_can_be_extended_again(
     assert differences(seam, read_checkpoint(finished / "weights" / "last.pt")) == []
 
     plan = Plan.from_dict(read_checkpoint(once / "weights" / "last.pt")["plan"])
-    # The toy run is in its warm-up all along, which goes on across the seam.
+    # The whole toy run is in its warm-up, which continues after the seam.
     for epoch, row in enumerate(rows):
         last = plan.settings(epoch, BATCHES * (epoch + 1) - 1).rates
         assert [row[f"x/lr{group}"] for group in range(3)] == pytest.approx(last, rel=1e-4)
@@ -66,66 +69,72 @@ def test_every_mode_branches_from_one_checkpoint_and_can_be_extended_again(
     assert (twice / "weights" / "seam_5.pt").is_file()
 
 
-def test_the_state_goes_on_across_the_seam(finished: Path) -> None:
+def test_state_continues_across_the_seam(finished: Path) -> None:
     parent = read_checkpoint(finished / "weights" / "last.pt")
     child = read_checkpoint(extended(finished, "hold", 1, "state") / "weights" / "last.pt")
     assert parent["position"] == {"epoch": 3, "iteration": 9}
     assert child["position"] == {"epoch": 4, "iteration": 12}
-    # A step is made of 1 batch in iterations 0 to 3, of 2 from then on, and ends with the epoch:
+    # A step takes 1 batch up to iteration 3, then 2, or the rest of the epoch. Steps by epoch:
     # 0 1 2 | 3 45 | 67 8 || 9,10 11
     assert parent["ema"]["updates"] == 7
     assert child["ema"]["updates"] == 9
     assert child["history"][:2] == parent["history"][:2]
-    assert child["history"][2].items() > parent["history"][2].items()  # raw weights: at the seam
+    assert (
+        child["history"][2].items() > parent["history"][2].items()
+    )  # plus the metrics at the seam
     assert child["best"]["fitness"] >= parent["best"]["fitness"]
     assert child["optimizer"]["buffers"].keys() == parent["optimizer"]["buffers"].keys()
 
 
-def test_the_seam_is_audited_checked_and_followed(finished: Path) -> None:
-    run = extended(finished, "hold", 2, "watched")
-    told = json.loads((run / "seams.json").read_text())
-    (went_on,) = told["continuations"]
-    assert (went_on["epoch"], went_on["kind"], went_on["allowed_changes"]) == (3, "extended", [])
-    statuses = {item["part"]: item["status"] for item in went_on["audit"]}
+def test_seam_is_audited_checked_and_reported(finished: Path) -> None:
+    run = extended(finished, "hold", 2, "audited")
+    report = json.loads((run / "seams.json").read_text())
+    (continuation,) = report["continuations"]
+    assert (continuation["epoch"], continuation["kind"], continuation["allowed_changes"]) == (
+        3,
+        "extended",
+        [],
+    )
+    statuses = {item["part"]: item["status"] for item in continuation["audit"]}
     assert {part for part, status in statuses.items() if status == "changed"} == {
         "learning-rate plan",
         "patience",
     }
     assert "missing" not in statuses.values()
-    assert went_on["check"]["reproduced"] is True
-    assert went_on["check"]["ema"] == went_on["check"]["saved_ema"]
-    (seam,) = told["seams"]
+    assert continuation["check"]["reproduced"] is True
+    assert continuation["check"]["ema"] == continuation["check"]["saved_ema"]
+    (seam,) = report["seams"]
     assert (seam["epoch"], seam["mode"], seam["ratio"], seam["epochs"]) == (3, "hold", 1.0, 2)
-    assert seam["raw_before"] == went_on["check"]["raw"]
+    assert seam["raw_before"] == continuation["check"]["raw"]
     assert seam["raw_lowest"] is not None
     history = read_checkpoint(run / "weights" / "last.pt")["history"]
     assert ["raw/mAP_0.5:0.95" in row for row in history] == [False, False, True, True, True]
 
 
-def test_an_allowed_change_is_made_and_recorded(finished: Path) -> None:
+def test_allowed_change_is_applied_and_recorded(finished: Path) -> None:
     how = "--name smaller --batch-size 5 --allow-change batch-size"
     run = train(parse_request(extension_of(finished, how)))
     last = read_checkpoint(run / "weights" / "last.pt")
     assert last["config"]["options"]["batch_size"] == 5
     assert last["plan"]["accumulate"] == 13  # 64 / 5
     assert last["position"] == {"epoch": 4, "iteration": 11}  # two batches of five
-    (went_on,) = json.loads((run / "seams.json").read_text())["continuations"]
-    assert went_on["allowed_changes"] == ["batch_size"]
-    assert {"part": "batch size", "status": "changed", "detail": "4 → 5"} in went_on["audit"]
+    (continuation,) = json.loads((run / "seams.json").read_text())["continuations"]
+    assert continuation["allowed_changes"] == ["batch_size"]
+    assert {"part": "batch size", "status": "changed", "detail": "4 → 5"} in continuation["audit"]
 
 
-def test_a_hyp_file_may_change_all_but_the_rate(finished: Path, tmp_path: Path) -> None:
+def test_hyp_file_may_change_all_but_the_learning_rate(finished: Path, tmp_path: Path) -> None:
     hyp = tmp_path / "hyp.yaml"
     command = extension_of(finished, f"--name other-hyp --allow-change hyp --hyp {hyp}")
     hyp.write_text("mosaic: 0.5")
     run = train(parse_request(command))
     assert read_checkpoint(run / "weights" / "last.pt")["config"]["hyp"]["mosaic"] == 0.5
     hyp.write_text("lr0: 0.5")
-    with pytest.raises(UserError, match="--hyp changes lr0, which belong to the run's learning"):
+    with pytest.raises(UserError, match="--hyp changes lr0 of the run's learning-rate plan"):
         train(parse_request(command))
 
 
-def test_an_extension_killed_at_its_seam_is_resumed_as_extended(
+def test_extension_killed_at_its_seam_can_be_resumed(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed_after(3, monkeypatch, extension_of(finished, "--name killed", 2), at="save_on_begin")
@@ -134,13 +143,13 @@ def test_an_extension_killed_at_its_seam_is_resumed_as_extended(
     assert same_run(killed, extended(finished, "rebase", 2, "unharmed")) == []
 
 
-def test_a_branch_from_an_earlier_point_has_a_best_of_its_own(
+def test_branch_from_an_earlier_checkpoint_has_its_own_best(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = extended(finished, "hold", 1, "future")
     scores = iter([9.0])
     monkeypatch.setattr("utils.training.engine.fitness", lambda _, __: next(scores))
-    train(parse_request(extension_of(run, "")))  # in place, and far better
+    train(parse_request(extension_of(run, "")))  # in place, with a much better fitness
     monkeypatch.undo()
     branch = train(parse_request(extension_of(run / "weights" / "seam_4.pt", "--name past")))
     best = read_checkpoint(branch / "weights" / "best.pt")
@@ -149,23 +158,25 @@ def test_a_branch_from_an_earlier_point_has_a_best_of_its_own(
     assert best["fitness"] == last["best"]["fitness"] < 1
 
 
-def test_in_place_the_run_goes_on_in_its_folder(finished: Path) -> None:
+def test_extension_in_place_continues_in_the_run_folder(finished: Path) -> None:
     run = extended(finished, "hold", 1, "in-place")
     assert train(parse_request(extension_of(run, "--lr-continuation slope-match"))) == run
     assert len(read_results(run / "results.csv")) == 5
     assert read_checkpoint(run / "weights" / "best.pt")["kind"] == "deploy"
-    with pytest.raises(UserError, match=r"seam_4\.pt is an earlier point .* give --name"):
+    with pytest.raises(UserError, match=r"seam_4\.pt is an earlier checkpoint .* add --name"):
         train(parse_request(extension_of(run / "weights" / "seam_4.pt", "")))
 
 
-def test_a_finished_run_is_not_resumed_without_more_epochs(finished: Path) -> None:
-    with pytest.raises(UserError, match="all 3 planned epochs are done; add --extend-epochs X"):
+def test_finished_run_cannot_be_resumed_without_more_epochs(finished: Path) -> None:
+    with pytest.raises(
+        UserError, match="all 3 planned epochs are done; add --extend-epochs X to extend"
+    ):
         train(parse_request(["--resume", str(finished)]))
-    with pytest.raises(UserError, match=r"best\.pt holds weights only, no optimizer"):
+    with pytest.raises(UserError, match=r"best\.pt contains only weights, no optimizer"):
         train(parse_request(["--resume", str(finished / "weights" / "best.pt")]))
 
 
-def test_a_plan_trains_nothing_and_leaves_the_run_as_it_is(finished: Path) -> None:
+def test_plan_option_does_not_train_or_change_the_run(finished: Path) -> None:
     before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
     folder = show_plan(parse_request(extension_of(finished, "--plan", 3)))
     assert folder.resolve() == finished
@@ -177,7 +188,7 @@ def test_a_plan_trains_nothing_and_leaves_the_run_as_it_is(finished: Path) -> No
     assert [len(plan) for plan in plans.values()] == [6] * len(MODES)
 
 
-def test_an_edited_plan_is_caught_before_any_step(finished: Path, tmp_path: Path) -> None:
+def test_edited_plan_is_an_error_before_any_step(finished: Path, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(finished / "weights" / "last.pt")
     checkpoint["plan"]["segments"][0]["epochs"] = 9
     edited = tmp_path / "last.pt"
@@ -187,7 +198,7 @@ def test_an_edited_plan_is_caught_before_any_step(finished: Path, tmp_path: Path
     assert not (tmp_path / "x").exists()
 
 
-def test_a_damaged_best_does_not_stand_in_the_way(finished: Path) -> None:
+def test_damaged_best_does_not_prevent_an_extension(finished: Path) -> None:
     run = extended(finished, "hold", 1, "hurt-best")
     (run / "weights" / "best.pt").write_bytes(b"PK not a zip file")
     train(parse_request(extension_of(run, "")))
@@ -196,25 +207,25 @@ def test_a_damaged_best_does_not_stand_in_the_way(finished: Path) -> None:
     assert best["epoch"] == last["best"]["epoch"]
 
 
-def test_a_branch_tells_its_own_past_only(finished: Path) -> None:
+def test_branch_records_only_its_own_past(finished: Path) -> None:
     run = extended(finished, "hold", 1, "lineage")
     seam = run / "weights" / "seam_3.pt"
     branch = train(parse_request(extension_of(seam, "--name other-lineage")))
-    (went_on,) = json.loads((branch / "seams.json").read_text())["continuations"]
-    details = [item["detail"] for item in went_on["audit"]]
+    (continuation,) = json.loads((branch / "seams.json").read_text())["continuations"]
+    details = [item["detail"] for item in continuation["audit"]]
     assert "3 → 4 epochs, rebase from epoch 3" in details
     plan = show_plan(parse_request(extension_of(seam, "--plan")))
     assert (plan / "lr_plan.json").is_file()
 
 
-def test_what_was_allowed_survives_a_kill_at_the_seam(
+def test_allowed_changes_survive_a_kill_at_the_seam(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = "--name allowed --batch-size 5 --allow-change batch-size"
     killed_after(3, monkeypatch, extension_of(finished, how), at="save_on_begin")
     run = resumed(finished.parent / "allowed")
-    told = json.loads((run / "seams.json").read_text())["continuations"]
-    assert [(t["kind"], t["allowed_changes"]) for t in told] == [
+    continuations = json.loads((run / "seams.json").read_text())["continuations"]
+    assert [(c["kind"], c["allowed_changes"]) for c in continuations] == [
         ("extended", ["batch_size"]),
         ("resumed", []),
     ]

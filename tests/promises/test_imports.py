@@ -1,4 +1,4 @@
-"""What takes long to import is imported by what uses it, and by nothing else."""
+"""Modules that are slow to import are imported only where they are used."""
 
 import subprocess
 import sys
@@ -9,14 +9,14 @@ import pytest
 from tests.paths import ROOT
 from tests.toy import toy_arguments
 
-FOR_PICTURES = {"matplotlib", "seaborn", "pandas"}
-SELDOM = {"torchvision", "torch._dynamo", "torch._inductor", "sympy", "triton", "scipy"}
-"""What torch and others would pull in behind one's back, for seconds."""
+FOR_PLOTS = {"matplotlib", "seaborn", "pandas"}
+RARE = {"torchvision", "torch._dynamo", "torch._inductor", "sympy", "triton", "scipy"}
+"""Modules that torch and other packages import indirectly, which takes seconds."""
 
-# Trains, validates and detects without a picture, and tells which of some modules were imported.
-WITHOUT_PICTURES = """
+# Trains, validates and detects without plots; exits with the names of imported modules.
+WITHOUT_PLOTS = """
 import sys, train, val, detect
-seldom, arguments, data = sys.argv[1].split(), sys.argv[2:], sys.argv[3]
+rare, arguments, data = sys.argv[1].split(), sys.argv[2:], sys.argv[3]
 sys.argv[1:] = arguments
 train.main()
 run = arguments[arguments.index("--project") + 1]
@@ -25,18 +25,18 @@ sys.argv[1:] = [*weights, "--data", data, "--noplots", "--workers", "0"]
 val.main()
 sys.argv[1:] = [*weights, "--source", data.replace("toy.yaml", "images/val/0.png"), "--nosave"]
 detect.main()
-sys.exit(" ".join(name for name in seldom if name in sys.modules) or 0)
+sys.exit(" ".join(name for name in rare if name in sys.modules) or 0)
 """
 
-# Trains one batch, of which it draws a picture, and tells the same.
+# Trains one batch with plots; exits with the names of imported modules.
 FIRST_STEP = """
 import sys, train
 from utils.training import engine
-step, seldom = engine.train_step, sys.argv[1].split()
+step, rare = engine.train_step, sys.argv[1].split()
 
 def last_step(*args, **kwargs):
     step(*args, **kwargs)
-    sys.exit(" ".join(name for name in seldom if name in sys.modules) or 0)
+    sys.exit(" ".join(name for name in rare if name in sys.modules) or 0)
 
 engine.train_step = last_step
 sys.argv[1:] = sys.argv[2:]
@@ -45,21 +45,21 @@ train.main()
 
 
 @pytest.mark.parametrize(
-    ("program", "pictures"),
-    [(WITHOUT_PICTURES, False), (FIRST_STEP, True)],
-    ids=["a run without pictures", "a run to its first step"],
+    ("program", "plots"),
+    [(WITHOUT_PLOTS, False), (FIRST_STEP, True)],
+    ids=["a run without plots", "a run to its first step"],
 )
-def test_what_is_seldom_used_is_not_imported(program: str, pictures: bool, tmp_path: Path) -> None:
+def test_rarely_used_modules_are_not_imported(program: str, plots: bool, tmp_path: Path) -> None:
     arguments = toy_arguments(tmp_path, "--epochs 1")
-    if pictures:
+    if plots:
         arguments.remove("--noplots")
-    seldom = " ".join(sorted(FOR_PICTURES | SELDOM))
+    rare = " ".join(sorted(FOR_PLOTS | RARE))
     done = subprocess.run(
-        [sys.executable, "-c", program, seldom, *arguments],
+        [sys.executable, "-c", program, rare, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr.splitlines()[-1]
-    assert (tmp_path / "runs" / "exp" / "train_batch0.jpg").exists() == pictures
+    assert (tmp_path / "runs" / "exp" / "train_batch0.jpg").exists() == plots

@@ -1,4 +1,4 @@
-"""A run that was asked to stop, at whatever step, goes on with the next batch as if nothing was."""
+"""A run that is interrupted at any step resumes with the next batch and ends identically."""
 
 import os
 import re
@@ -24,11 +24,11 @@ from utils.training.recorder import RunRecorder
 from utils.training.state import TrainingState
 from utils.training.validation import Evaluator
 
-# Three epochs of 4, 4 and 2 images. The 100 iterations of warm-up outlast the run, in which more
-# and more batches are summed for one step: 1, 2, 3, 4 ... and what is left when an epoch ends.
+# Three epochs with batches of 4, 4 and 2 images. The run is shorter than the 100 iterations of
+# warm-up, in which a step accumulates 1, 2, 3, 4 ... batches, or the rest of the epoch.
 HOW = "--epochs 3 --nominal-batch-size 400 --multi-scale --amp off"
 STEPS = 9
-AMID_A_STEP = {2, 4, 5, 7, 8}
+WITHIN_A_STEP = {2, 4, 5, 7, 8}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def signalled_at(
     step: int, patch: pytest.MonkeyPatch, arguments: list[str], name: str = "SIGTERM"
 ) -> int:
-    """Train until a signal comes during step number `step`, counted from 1; the exit code."""
+    """Train until a signal arrives in step `step`, counted from 1; returns the exit code."""
     save_on_step = RunRecorder.save_on_step
 
     def with_signal(recorder: RunRecorder, state: TrainingState) -> None:
@@ -53,12 +53,12 @@ def signalled_at(
         try:
             train(parse_request(arguments))
         except RunInterruptedError as stop:
-            return stop.exit_code  # and nothing holds on to the frames, whose loaders have workers
+            return stop.exit_code  # keeps no reference to the frames, whose loaders have workers
     raise AssertionError("the run was not interrupted")
 
 
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
-def test_a_run_interrupted_at_any_step_is_the_same_run(
+def test_run_interrupted_at_any_step_equals_uninterrupted_run(
     whole: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"after{step}"
@@ -68,12 +68,12 @@ def test_a_run_interrupted_at_any_step_is_the_same_run(
     saved = read_checkpoint(run / "weights" / "last.pt")
     assert saved["position"]["iteration"] == step
     assert saved["progress"]["batches"] == (step - 1) % 3 + 1
-    assert bool(saved["progress"]["gradients"]) == (step in AMID_A_STEP)
+    assert bool(saved["progress"]["gradients"]) == (step in WITHIN_A_STEP)
     train(parse_request(["--resume", str(run), "--noplots"]))
     assert same_run(whole, run) == []
 
 
-def test_a_run_interrupted_after_every_step_is_the_same_run(
+def test_run_interrupted_after_every_step_equals_uninterrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = "--amp bf16 --optimizer AdamW --workers 2"
@@ -86,7 +86,7 @@ def test_a_run_interrupted_after_every_step_is_the_same_run(
     assert same_run(one, run) == []
 
 
-def test_a_signal_during_validation_repeats_the_validation_alone(
+def test_signal_during_validation_repeats_only_the_validation(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluator = Evaluator.__call__
@@ -98,8 +98,8 @@ def test_a_signal_during_validation_repeats_the_validation_alone(
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "__call__", signalled)
         with pytest.raises(RunInterruptedError):
-            train(parse_request(toy_arguments(whole.parents[1], f"{HOW} --name judged")))
-    run = whole.with_name("judged")
+            train(parse_request(toy_arguments(whole.parents[1], f"{HOW} --name validated")))
+    run = whole.with_name("validated")
     saved = read_checkpoint(run / "weights" / "last.pt")
     assert saved["position"] == {"epoch": 0, "iteration": 3}
     assert saved["history"] == []
@@ -107,7 +107,7 @@ def test_a_signal_during_validation_repeats_the_validation_alone(
     assert same_run(whole, run) == []
 
 
-def test_saves_inside_an_epoch_are_gone_on_from_too(
+def test_run_resumes_from_a_checkpoint_within_an_epoch(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class KilledError(Exception):
@@ -140,7 +140,7 @@ def test_every_signal_has_its_exit_code(
     assert signal.getsignal(signal.Signals[name]) is before
 
 
-def test_signals_that_come_again_while_the_run_is_saved_do_no_harm(
+def test_repeated_signals_while_saving_are_harmless(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = RunRecorder.save
@@ -157,7 +157,7 @@ def test_signals_that_come_again_while_the_run_is_saved_do_no_harm(
     assert read_checkpoint(last)["position"]["iteration"] >= 1
 
 
-def test_a_signal_while_a_resumed_run_is_measured_leaves_it_as_it_was(
+def test_signal_during_the_resume_validation_changes_nothing(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = toy_arguments(whole.parents[1], f"{HOW} --name measured")
@@ -185,8 +185,8 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         time.sleep(0.05)
 
 
-def test_the_printed_command_goes_on_with_a_terminated_run(tmp_path: Path) -> None:
-    # The signal goes to the whole group, as a terminal or a scheduler sends it: workers included.
+def test_printed_command_resumes_a_terminated_run(tmp_path: Path) -> None:
+    # Like a terminal or a scheduler, send the signal to the whole process group, with the workers.
     how = "--epochs 9 --workers 2 --noval --name"
     arguments = toy_arguments(tmp_path, f"{how} killed")
     killed = tmp_path / "runs" / "killed"
@@ -206,7 +206,7 @@ def test_the_printed_command_goes_on_with_a_terminated_run(tmp_path: Path) -> No
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
     assert "Traceback" not in errors
-    [command] = re.findall(r"To go on: python (.*)", output)
+    [command] = re.findall(r"To resume: python (.*)", output)
     assert read_checkpoint(killed / "weights" / "last.pt")["position"]["epoch"] < 9
     subprocess.run(
         [sys.executable, *shlex.split(command)],

@@ -1,8 +1,8 @@
-"""Runs that earlier versions wrote are resumed and extended, and stay readable for good.
+"""Runs written by earlier versions can be resumed and extended.
 
 `tests/kept_runs/version_1` was written by the first version of the checkpoint format: the toy model
 on the toy data set, seed 7, without AMP. `finished` was trained for 3 epochs and extended by 2 with
-slope-match; `stopped` was asked to stop after its fifth step, which left two batches summed.
+slope-match; `stopped` was interrupted after its fifth step, with two accumulated batches.
 """
 
 import json
@@ -27,12 +27,12 @@ HOW = (
     "--data toy.yaml --cfg toy_model.yaml --imgsz 64 --batch-size 4 --workers 0 --device cpu "
     "--noautoanchor --noplots --nominal-batch-size 400 --amp off --seed 7 --epochs 3"
 )
-ABOUT = 1e-4  # another processor rounds in another way
+TOLERANCE = 1e-4  # tolerance for other processors
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the kept runs, in a folder that holds their data set too."""
+    """A copy of the kept runs, in a folder that also contains their data set."""
     make_toy(tmp_path / "toy")
     (tmp_path / "toy.yaml").write_text(DATA)
     make_toy_model(tmp_path)
@@ -41,7 +41,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(shutil.copytree(KEPT, tmp_path / "runs"))
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(runs: Path) -> None:
+def test_kept_stopped_run_resumes_like_an_uninterrupted_run(runs: Path) -> None:
     run = train(parse_request(["--resume", str(runs / "stopped"), "--noplots"]))
     whole = train(parse_request([*HOW.split(), "--weights", "", "--project", "runs"]))
     assert [row["epoch"] for row in read_results(run / "results.csv")] == [0, 1, 2]
@@ -49,13 +49,15 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(runs: Path) -> None
     assert found["position"] == expected["position"] == {"epoch": 3, "iteration": 9}
     for part in ("model", "optimizer"):
         for name, tensor in flat(found[part]).items():
-            torch.testing.assert_close(tensor, flat(expected[part])[name], atol=ABOUT, rtol=ABOUT)
+            torch.testing.assert_close(
+                tensor, flat(expected[part])[name], atol=TOLERANCE, rtol=TOLERANCE
+            )
 
 
 def flat(
     part: dict[str, torch.Tensor | dict[str, dict[str, torch.Tensor]]],
 ) -> dict[str, torch.Tensor]:
-    """The tensors of a state dict, or of an optimizer's buffers, by name."""
+    """The tensors of a state dict or of optimizer buffers, by name."""
     buffers = part.get("buffers")
     if isinstance(buffers, dict):
         return {name: own["momentum_buffer"] for name, own in buffers.items()}
@@ -63,12 +65,14 @@ def flat(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_finished_run_is_extended_in_every_mode(runs: Path, mode: str) -> None:
+def test_kept_finished_run_is_extended_in_every_mode(runs: Path, mode: str) -> None:
     before = read_checkpoint(runs / "finished" / "weights" / "last.pt")
     how = f"--extend-epochs 1 --lr-continuation {mode} --name more --noplots"
     run = train(parse_request(["--resume", str(runs / "finished"), *how.split()]))
     after = read_checkpoint(run / "weights" / "last.pt")
-    assert after["history"][:4] == before["history"][:4]  # the fifth has what the seam measured
+    assert (
+        after["history"][:4] == before["history"][:4]
+    )  # the fifth also has the metrics at the seam
     assert after["position"]["epoch"] == 6
     plan, old = Plan.from_dict(after["plan"]), Plan.from_dict(before["plan"])
     assert plan.factors()[:5] == old.factors()
@@ -81,7 +85,7 @@ def test_a_finished_run_is_extended_in_every_mode(runs: Path, mode: str) -> None
     assert set(audit.values()) == {"restored", "changed"}
 
 
-def test_an_earlier_seam_can_be_taken_another_way(runs: Path) -> None:
+def test_earlier_seam_can_be_extended_in_another_mode(runs: Path) -> None:
     how = "--extend-epochs 1 --lr-continuation hold --name other --noplots"
     seam = runs / "finished" / "weights" / "seam_3.pt"
     run = train(parse_request(["--resume", str(seam), *how.split()]))
@@ -92,6 +96,6 @@ def test_an_earlier_seam_can_be_taken_another_way(runs: Path) -> None:
     ]
 
 
-def test_the_weights_of_a_finished_run_are_loaded(runs: Path) -> None:
+def test_weights_of_a_kept_run_are_loaded(runs: Path) -> None:
     loaded = load_model(runs / "finished" / "weights" / "best.pt", torch.device("cpu"))
     assert loaded.names == ("green", "red")

@@ -1,4 +1,4 @@
-"""The shape of the code: where imports point, what needs no torch, that importing does nothing."""
+"""Import rules: direction of imports, modules without torch, no side effects of imports."""
 
 import ast
 import json
@@ -47,9 +47,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "tools.compare": FLOOR | {"history", "solver", "checkpoint", "options", "upstream", "plots"},
     "tools.miss_rate": frozenset({"evaluation", "options"}),
 }
-"""What each package may import, all of it, lowest first: a name allows only what stands above it.
+"""All packages that each package may import, lowest first: only packages above it in this dict.
 
-The three scripts import what they like, and nothing imports them or a tool.
+The three scripts may import any package; no package imports a script or a tool.
 """
 
 WITHOUT_TORCH = (
@@ -111,7 +111,7 @@ def module_name(path: Path) -> str:
 
 
 def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and full name of everything a file imports, inside functions too."""
+    """Line and full name of every import of a file, also within functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -122,7 +122,7 @@ def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def package_of(name: str) -> str:
-    """The entry of `ALLOWED` that a module of ours belongs to, or the script's own name."""
+    """The key of `ALLOWED` for a module of this project, or the name of a script."""
     top, *inner = name.split(".")
     if top == "utils":
         return ".".join(inner[:2] if inner[0] == "tools" else inner[:1])
@@ -130,7 +130,7 @@ def package_of(name: str) -> str:
 
 
 def imported_packages(package: str) -> Iterator[tuple[str, str]]:
-    """The packages of ours that one imports, each with the file and line where it does."""
+    """Packages of this project that a package imports, each with file and line."""
     modules = {module_name(path) for path in SOURCES} | {*SCRIPTS}
     roots = {*PACKAGES, "utils.tools"}
     for path in SOURCES:
@@ -146,8 +146,8 @@ def test_every_package_is_listed() -> None:
     assert {package_of(name) for name in found} == set(ALLOWED)
 
 
-def test_what_is_allowed_points_down_only() -> None:
-    """So there is no circle of packages either."""
+def test_allowed_imports_point_down_only() -> None:
+    """So packages have no circular imports either."""
     order = list(ALLOWED)
     upwards = [
         f"{package} -> {other}"
@@ -159,16 +159,16 @@ def test_what_is_allowed_points_down_only() -> None:
 
 
 @pytest.mark.parametrize("package", ALLOWED)
-def test_packages_import_what_they_may(package: str) -> None:
+def test_packages_import_only_what_is_allowed(package: str) -> None:
     found = list(imported_packages(package))
     assert [where for other, where in found if other not in ALLOWED[package]] == []
     unused = ALLOWED[package] - {other for other, _ in found}
-    assert unused == set(), "allowed, but not needed any more"
+    assert unused == set(), "allowed, but not imported"
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_imports_no_torch(name: str) -> None:
-    """In a process of its own, so that whatever it pulls in counts too."""
+    """In a separate process, so that indirect imports count too."""
     program = f"import sys, {name}; sys.exit('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
@@ -181,18 +181,19 @@ def test_imports_no_torch(name: str) -> None:
     [path for path in SOURCES if path.name == "__init__.py"],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
-def test_package_files_hold_a_docstring_only(path: Path) -> None:
+def test_package_files_contain_only_a_docstring(path: Path) -> None:
     body = ast.parse(path.read_text(encoding="utf-8")).body
     assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
     assert len(body) <= 1
 
 
-# What importing could change behind one's back. The libraries come first: theirs is not our doing.
+# Global state that an import could change. Libraries are imported first, so that only changes by
+# this project are found.
 IMPORT_ALL = """
 import contextlib, importlib, io, json, logging, os, random, sys, warnings
 import cv2, matplotlib, matplotlib.pyplot, numpy, pandas, seaborn, torch, torchvision, tqdm, yaml
 
-def world():
+def global_state():
     return {
         "environment": dict(os.environ),
         "search path": list(sys.path),
@@ -207,7 +208,7 @@ def world():
             torch.backends.cudnn.benchmark,
         ],
         "printing": [repr(numpy.get_printoptions()), repr(pandas.get_option("display.width"))],
-        "pictures": [matplotlib.get_backend(), repr(matplotlib.rcParams.copy())],
+        "plots": [matplotlib.get_backend(), repr(matplotlib.rcParams.copy())],
         "opencv threads": cv2.getNumThreads(),
         "log": [len(logging.root.handlers), len(logging.getLogger("yolo").handlers)],
         "warnings": len(warnings.filters),
@@ -215,22 +216,22 @@ def world():
     }
 
 found = {}
-before = world()
+before = global_state()
 for name in json.loads(sys.argv[1]):
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         importlib.import_module(name)
-    after = world()
+    after = global_state()
     changed = [part for part in before if before[part] != after[part]]
-    if changed or said.getvalue():
-        found[name] = changed + [said.getvalue()]
+    if changed or output.getvalue():
+        found[name] = changed + [output.getvalue()]
     before = after
 print(json.dumps(found))
 """
 
 
-def test_importing_does_nothing(tmp_path: Path) -> None:
-    """No module prints, logs, draws a random number or changes a setting when it is imported."""
+def test_importing_has_no_side_effects(tmp_path: Path) -> None:
+    """No module prints, logs, uses a global rng or changes a setting when it is imported."""
     names = sorted({*map(module_name, SOURCES), *SCRIPTS})
     done = subprocess.run(
         [sys.executable, "-B", "-c", IMPORT_ALL, json.dumps(names)],

@@ -1,4 +1,4 @@
-"""What only reports a run neither ends it nor runs ahead of its checkpoint."""
+"""A failing logger does not end the run, and log files are never ahead of the checkpoint."""
 
 import errno
 import logging
@@ -16,7 +16,7 @@ from tests.utils.training.test_loggers import Call, board, install_tensorboard
 from train import train
 from utils.errors import UserError
 from utils.files.atomic_write import UnwritableError
-from utils.history import COLUMNS, RAW_MAP, SKIPPED, read_results, write_results
+from utils.history import COLUMNS, RAW_MAP_COLUMN, SKIPPED_COLUMN, read_results, write_results
 from utils.options.parser import parse_request
 
 __all__ = ["board"]
@@ -31,7 +31,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def failing_from(epochs: int, action: Callable[..., None], until: int = 99) -> Callable[..., None]:
-    """The action, but for a full disk from the call with so many rows on."""
+    """The action with a full disk while the number of rows is from `epochs` to below `until`."""
 
     def act(rows: list[Any], path: Path) -> None:
         if epochs <= len(rows) < until:
@@ -43,7 +43,7 @@ def failing_from(epochs: int, action: Callable[..., None], until: int = 99) -> C
 
 
 @pytest.mark.parametrize(("until", "left"), [(99, 0), (3, 3)])
-def test_a_full_disk_for_the_results_does_not_end_a_run(
+def test_full_disk_for_results_does_not_end_a_run(
     whole: Path,
     until: int,
     left: int,
@@ -55,16 +55,16 @@ def test_a_full_disk_for_the_results_does_not_end_a_run(
     run = train(parse_request(toy_arguments(whole.parents[1], f"--epochs 3 --name full{until}")))
     (message,) = [message for message in caplog.messages if "Cannot write" in message]
     assert message == (
-        f"Cannot write {run / 'results.csv'}: No space left on device. "
-        "The run goes on; the next epoch tries again."
+        f"Cannot write {run / 'results.csv'}: No space left on device; "
+        "the run continues and retries after the next epoch."
     )
     assert len(read_results(run / "results.csv")) == left
     monkeypatch.undo()
-    if left:  # written whole, once there is room again
+    if left:  # all rows are written when there is space again
         assert same_run(whole, run) == []
 
 
-def test_a_full_disk_for_a_checkpoint_ends_a_run(
+def test_full_disk_for_a_checkpoint_ends_a_run(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def save(checkpoint: dict[str, Any], path: Path, **options: Any) -> None:
@@ -79,11 +79,11 @@ def test_a_full_disk_for_a_checkpoint_ends_a_run(
             train(parse_request(arguments))
     run = whole.with_name("no-checkpoint")
     assert read_checkpoint(run / "weights" / "last.pt")["position"]["epoch"] == 1
-    assert len(read_results(run / "results.csv")) == 1  # the second epoch is not on record
+    assert len(read_results(run / "results.csv")) == 1  # the second epoch is not written
     assert same_run(whole, resumed(run)) == []
 
 
-def test_results_never_run_ahead_of_the_checkpoint(
+def test_results_are_never_ahead_of_the_checkpoint(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -99,14 +99,14 @@ def test_results_never_run_ahead_of_the_checkpoint(
     assert seen == [(0, 0), (1, 1), (2, 2), (2, 2), (3, 3)]
 
 
-def test_a_broken_tensorboard_does_not_end_a_run(
+def test_broken_tensorboard_does_not_end_a_run(
     whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_tensorboard(monkeypatch)
     caplog.set_level(logging.WARNING, "yolo")
     run = train(parse_request(toy_arguments(whole.parents[1], "--epochs 3 --name broken")))
     (message,) = [message for message in caplog.messages if "TensorBoard" in message]
-    assert message.startswith("Cannot write the event file of TensorBoard: ImportError: ")
+    assert message.startswith("Cannot write the TensorBoard event file: ImportError: ")
     assert same_run(whole, run) == []
 
 
@@ -122,17 +122,19 @@ def test_tensorboard_follows_a_run_across_a_kill_and_a_seam(
     def epoch(number: int, *more: str) -> list[Call]:
         row = history[number]
         scalars = [("add_scalar", tag, row[tag], number) for tag in (*COLUMNS[1:], *more)]
-        return [*scalars, ("add_scalar", SKIPPED, 0.0, number), ("flush",)]
+        return [*scalars, ("add_scalar", SKIPPED_COLUMN, 0.0, number), ("flush",)]
 
     text = next(call for call in board if call[0] == "add_text")
     assert board == [
-        ("open", str(run), 0),  # of epoch 0 the kill left nothing here
+        ("open", str(run), 0),  # the kill came before epoch 0 was logged
         ("open", str(run), 1),
         *epoch(1),
         ("close",),
         *(("open", str(run), 2), text, ("flush",)),
-        *epoch(2, RAW_MAP),
+        *epoch(2, RAW_MAP_COLUMN),
         ("close",),
     ]
     assert text[1:2] + text[3:] == ("seam", 2)
-    assert text[2].startswith("Extended at epoch 2 to 3 epochs with `hold`: the learning rate goes")
+    assert text[2].startswith(
+        "Extended at epoch 2 to 3 epochs with `hold`: the learning rate changes"
+    )

@@ -1,7 +1,7 @@
-"""The command lines are frozen: whoever adds, drops or changes an option says so here.
+"""The options of the scripts are frozen: every new, removed or changed option changes this file.
 
-Names and defaults are upstream's, v7.0, save for what stands under "own" and the defaults listed in
-`CHANGED`. What upstream has and is not listed is not offered, so argparse refuses it.
+Names and defaults are those of YOLOv5 v7.0, except for the `_OWN` options and the defaults in
+`CHANGED`. Other options of YOLOv5 are not supported, so argparse rejects them.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import pytest
 
 from utils.options.train_options import TrainOptions
 
-# option -> default; None where nothing is given
+# option -> default
 TRAIN = {
     "--weights": "yolov5s.pt",
     "--cfg": "",
@@ -108,7 +108,7 @@ DETECT = {
     "--save-txt": False,
     "--save-conf": False,
     "--save-crop": False,
-    "--save-csv": False,  # this and the next came after v7.0
+    "--save-csv": False,  # this one and the next are newer than v7.0
     "--save-format": 0,
     "--nosave": False,
     "--classes": None,
@@ -123,12 +123,12 @@ DETECT = {
     "--vid-stride": 1,
 }
 
-# program and option -> the default here, where it differs from upstream's on purpose
+# script and option -> default, where it differs from YOLOv5 intentionally
 CHANGED = {
-    ("train", "--data"): "data/streets.yaml",  # drawn by the program: a first run needs no download
-    ("train", "--hyp"): "hyp/hyp.scratch-low.yaml",  # the same file, in a shorter path
-    ("val", "--data"): "coco128.yaml",  # found in data/ by its bare name
-    ("detect", "--data"): "",  # class names come with the weights
+    ("train", "--data"): "data/streets.yaml",  # generated: a first run needs no download
+    ("train", "--hyp"): "hyp/hyp.scratch-low.yaml",  # the same file, with a shorter path
+    ("val", "--data"): "coco128.yaml",  # looked up in data/ by its name
+    ("detect", "--data"): "",  # class names come from the weights
 }
 
 FROZEN = {"train": TRAIN | TRAIN_OWN, "val": VAL | VAL_OWN, "detect": DETECT}
@@ -140,7 +140,7 @@ def build(program: str) -> argparse.ArgumentParser:
 
 
 def actions(program: str) -> dict[str, argparse.Action]:
-    """Action by option string, less --help."""
+    """Actions by option string, without --help."""
     return {
         flag: action
         for action in build(program)._actions
@@ -164,7 +164,7 @@ def test_defaults_are_frozen(program: str) -> None:
 
 
 def default_of(program: str, action: argparse.Action) -> object:
-    """train.py's parser leaves out what is not given; its defaults are those of its dataclasses."""
+    """The parser of train.py has no defaults; those of its dataclasses apply."""
     if program != "train":
         return action.default
     from utils.options.train_options import Continuation
@@ -221,7 +221,7 @@ def test_upstream_command_lines_parse(
         ("detect", ["--save-format", "2"]),
     ],
 )
-def test_what_is_not_offered_is_refused(
+def test_unsupported_options_are_errors(
     program: str, argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -1,4 +1,4 @@
-"""Two processes that train together train what one would; either can go on with the other's run."""
+"""Two processes train the same run as one, and either can resume the run of the other."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ from tests.toy import toy_arguments
 from train import train
 from utils.options.parser import parse_request
 
-# In fp32, for sums over the processes round differently; batch norm over the images of both.
+# In fp32, because sums over processes round differently; with synchronized batch norm.
 HOW = "--epochs 3 --sync-bn --amp off --nominal-batch-size 400 --save-period 1"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
@@ -44,7 +44,7 @@ def train_in_two(arguments: list[str]) -> str:
 
 
 def distance(one: Path, two: Path) -> float:
-    """Relative distance of the weights of two runs: Euclidean, over all of them."""
+    """Relative Euclidean distance of all weights of two runs."""
     pair = [read_checkpoint(run / "weights" / "last.pt")["model"] for run in (one, two)]
     names = [name for name, tensor in pair[0].items() if tensor.is_floating_point()]
     vectors = [torch.cat([state[name].flatten().double() for name in names]) for state in pair]
@@ -57,11 +57,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("processes")
     one = train(parse_request(toy_arguments(folder, f"{HOW} --name one")))
     output = train_in_two(toy_arguments(folder, f"{HOW} --name two"))
-    assert output.count("Training 3 epochs into") == 1  # the first process alone talks
+    assert output.count("Training 3 epochs into") == 1  # only the main process logs
     return one, one.with_name("two")
 
 
-def test_two_processes_train_what_one_does(runs: tuple[Path, Path]) -> None:
+def test_two_processes_equal_one_process(runs: tuple[Path, Path]) -> None:
     assert distance(*runs) < 1e-5
     one, two = (read_checkpoint(run / "weights" / "last.pt") for run in runs)
     assert two["config"]["processes"] == 2
@@ -73,11 +73,11 @@ def test_two_processes_train_what_one_does(runs: tuple[Path, Path]) -> None:
 
 def changed_processes(run: Path) -> list[str]:
     saved = read_checkpoint(run / "weights" / "last.pt")
-    [audit] = [told["audit"] for told in saved["continuations"]]
+    [audit] = [record["audit"] for record in saved["continuations"]]
     return [item["detail"] for item in audit if item["part"] == "processes"]
 
 
-def test_one_process_goes_on_where_two_stopped(runs: tuple[Path, Path]) -> None:
+def test_one_process_resumes_a_run_of_two(runs: tuple[Path, Path]) -> None:
     one, two = runs
     first_epoch = two / "weights" / "epoch0.pt"
     train(parse_request(["--resume", str(first_epoch), "--name", "alone", "--noplots"]))
@@ -85,7 +85,7 @@ def test_one_process_goes_on_where_two_stopped(runs: tuple[Path, Path]) -> None:
     assert changed_processes(one.with_name("alone")) == ["2 → 1"]
 
 
-def test_two_processes_go_on_where_one_stopped_amid_a_step(runs: tuple[Path, Path]) -> None:
+def test_two_processes_resume_a_run_of_one_within_a_step(runs: tuple[Path, Path]) -> None:
     one = runs[0]
     how = HOW.replace("--save-period 1", "--save-steps 1")
     arguments = toy_arguments(one.parents[1], f"{how} --name halved")
@@ -93,10 +93,10 @@ def test_two_processes_go_on_where_one_stopped_amid_a_step(runs: tuple[Path, Pat
         assert signalled_at(5, patch, arguments) == 143
     saved = read_checkpoint(one.with_name("halved") / "weights" / "last.pt")
     assert saved["progress"]["pending"] == 2
-    resume = ["--resume", str(one.with_name("halved")), "--name", "taken", "--noplots"]
+    resume = ["--resume", str(one.with_name("halved")), "--name", "resumed", "--noplots"]
     train_in_two([*resume, "--save-steps", "1"])
-    assert distance(one, one.with_name("taken")) < 1e-5
-    assert changed_processes(one.with_name("taken")) == ["1 → 2"]
+    assert distance(one, one.with_name("resumed")) < 1e-5
+    assert changed_processes(one.with_name("resumed")) == ["1 → 2"]
 
 
 def children_of(process: int) -> list[int]:
@@ -106,7 +106,7 @@ def children_of(process: int) -> list[int]:
 
 
 def start_long(folder: Path, name: str) -> tuple[subprocess.Popen[str], Path]:
-    """A run of two processes that has come some epochs far."""
+    """A run of two processes that has trained some epochs."""
     process = start_two(toy_arguments(folder, f"--epochs 2000 --noval --name {name}"))
     run = folder / "runs" / name
     results = run / "results.csv"
@@ -114,10 +114,10 @@ def start_long(folder: Path, name: str) -> tuple[subprocess.Popen[str], Path]:
     return process, run
 
 
-def test_when_a_process_dies_the_others_end_and_the_run_can_go_on(
+def test_killed_process_ends_the_others_and_the_run_can_be_resumed(
     runs: tuple[Path, Path],
 ) -> None:
-    process, run = start_long(runs[0].parents[1], "bereaved")
+    process, run = start_long(runs[0].parents[1], "one-killed")
     with process:
         os.kill(children_of(process.pid)[1], signal.SIGKILL)
         began = time.monotonic()
@@ -129,7 +129,7 @@ def test_when_a_process_dies_the_others_end_and_the_run_can_go_on(
     assert 1 < epochs < 2000
 
 
-def test_a_signal_stops_all_processes_after_the_same_step(runs: tuple[Path, Path]) -> None:
+def test_signal_stops_all_processes_after_the_same_step(runs: tuple[Path, Path]) -> None:
     process, run = start_long(runs[0].parents[1], "stopped")
     with process:
         process.send_signal(signal.SIGTERM)
@@ -137,7 +137,7 @@ def test_a_signal_stops_all_processes_after_the_same_step(runs: tuple[Path, Path
     saved = read_checkpoint(run / "weights" / "last.pt")
     position, done = saved["position"], saved["progress"]["batches"]
     assert position["iteration"] == 3 * position["epoch"] + done
-    [told] = [line for line in output.splitlines() if "To go on: " in line]
-    command = shlex.split(told.split("To go on: ")[1])
+    [logged] = [line for line in output.splitlines() if "To resume: " in line]
+    command = shlex.split(logged.split("To resume: ")[1])
     assert command[:3] == ["torchrun", "--nproc_per_node", "2"]
     assert command[3:6] == ["train.py", "--resume", str(run)]

@@ -1,4 +1,4 @@
-"""A run that was killed and resumed is the run that never was."""
+"""A run that is killed and resumed equals the uninterrupted run."""
 
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from utils.training.recorder import RunRecorder
 
 
 class KilledError(Exception):
-    """Stands for a kill between two epochs."""
+    """Simulates a kill between two epochs."""
 
 
 def differences(a: Any, b: Any, path: str = "") -> list[str]:
-    """Where two trees of tensors and plain data differ, bit for bit."""
+    """Paths at which two trees of tensors and plain data are not bit-identical."""
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         return [d for key in a for d in differences(a[key], b[key], f"{path}/{key}")]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
@@ -37,17 +37,17 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
 def killed_after(
     epochs: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str], *, at: str = "save_on_epoch"
 ) -> None:
-    """Train until `RunRecorder.<at>` is done with that many epochs, then die."""
+    """Train until `RunRecorder.<at>` returns after that many epochs, then raise `KilledError`."""
     save = getattr(RunRecorder, at)
 
-    def save_then_die(record: RunRecorder, state: Any, *more: Any) -> None:
+    def save_then_fail(record: RunRecorder, state: Any, *more: Any) -> None:
         save(record, state, *more)
         done = state["position"]["epoch"] if isinstance(state, dict) else state.epoch
         if done == epochs:
             raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunRecorder, at, save_then_die)
+        patch.setattr(RunRecorder, at, save_then_fail)
         with pytest.raises(KilledError):
             train(parse_request(arguments))
 
@@ -57,7 +57,7 @@ def resumed(run: Path) -> Path:
 
 
 def same_run(one: Path, two: Path) -> list[str]:
-    """Where two runs differ in what they leave, but for the names of their folders."""
+    """Where the files of two runs differ, apart from the names of their folders."""
     found = []
     for file in ("last.pt", "best.pt"):
         pair = [read_checkpoint(run / "weights" / file) for run in (one, two)]
@@ -72,10 +72,10 @@ def same_run(one: Path, two: Path) -> list[str]:
 
 @pytest.mark.parametrize("amp", ["off", "bf16"])
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
-def test_three_epochs_in_one_go_equal_a_chain_of_kills_and_resumes(
+def test_killed_and_resumed_run_equals_uninterrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amp: str, optimizer: str
 ) -> None:
-    # A nominal batch of 12 and three batches of 4, 4 and 2 leave a half-made step in every epoch.
+    # A nominal batch of 12 and batches of 4, 4 and 2 images leave a partial step in every epoch.
     how = f"--epochs 3 --amp {amp} --optimizer {optimizer} --nominal-batch-size 12 --multi-scale"
     whole = train(parse_request(toy_arguments(tmp_path, f"{how} --name whole")))
 
@@ -88,10 +88,10 @@ def test_three_epochs_in_one_go_equal_a_chain_of_kills_and_resumes(
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_a_kill_between_last_and_best_is_mended(
+def test_kill_between_last_and_best_is_repaired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
-    # Every epoch is better than the one before, so best.pt is to be the last epoch's.
+    # Every epoch is better than the one before, so best.pt must be of the last epoch.
     scores = iter([0.1, 0.9, 0.1, 0.9, 0.9])
     monkeypatch.setattr("utils.training.engine.fitness", lambda _, __: next(scores))
     whole = train(parse_request(toy_arguments(tmp_path, "--epochs 2 --name whole")))
@@ -102,7 +102,7 @@ def test_a_kill_between_last_and_best_is_mended(
     assert same_run(whole, killed) == []
 
 
-def test_a_run_killed_after_its_last_epoch_is_finished(
+def test_run_killed_after_its_last_epoch_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(parse_request(toy_arguments(tmp_path, "--epochs 1 --name whole")))
@@ -116,7 +116,7 @@ def test_a_run_killed_after_its_last_epoch_is_finished(
         resumed(killed)
 
 
-def test_a_damaged_checkpoint_costs_one_epoch(tmp_path: Path) -> None:
+def test_damaged_checkpoint_costs_one_epoch(tmp_path: Path) -> None:
     whole = train(parse_request(toy_arguments(tmp_path, "--epochs 3 --name whole")))
     hurt = train(parse_request(toy_arguments(tmp_path, "--epochs 3 --name hurt")))
     last = hurt / "weights" / "last.pt"

@@ -1,4 +1,4 @@
-"""One run with three seams: one folder, one history, one plan; and nobody edits it unnoticed."""
+"""A run with three seams has one folder, history and plan; an edit of the plan is an error."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from utils.options.parser import parse_request
 from utils.runs.resume import load_resume_point
 from utils.solver.schedule import Plan, base_segment
 
-BATCHES = 10  # of an epoch: the warm-up, iterations 0 to 100, ends in epoch 10
+BATCHES = 10  # per epoch: the warm-up, iterations 0 to 100, ends in epoch 10
 LR0 = 0.01
 FACTORS = [
     *(1 - 0.99 * epoch / 11 for epoch in range(11)),  # linear down to 0.1 in epoch 10
@@ -40,7 +40,7 @@ def extended(run: Path, extra: int, how: str) -> Path:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 11 epochs that was extended by 3, by 4 and by 3 more."""
+    """A run of 11 epochs that was extended by 3, 4 and 3 epochs."""
     folder = tmp_path_factory.mktemp("chain")
     how = "--epochs 11 --batch-size 1 --nominal-batch-size 4 --name chain"
     run = train(parse_request(toy_arguments(folder, how)))
@@ -49,7 +49,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return extended(run, 3, "--lr-continuation restart")
 
 
-def test_the_history_is_whole_and_its_rates_are_those_of_the_plan(chain: Path) -> None:
+def test_history_is_complete_and_its_rates_follow_the_plan(chain: Path) -> None:
     plan = Plan.from_dict(read_checkpoint(chain / "weights" / "last.pt")["plan"])
     assert plan.factors() == pytest.approx(FACTORS, abs=1e-12)
     rows = read_results(chain / "results.csv")
@@ -58,27 +58,27 @@ def test_the_history_is_whole_and_its_rates_are_those_of_the_plan(chain: Path) -
     assert all(math.isfinite(value) for row in rows for value in row.values())
     for epoch, row in enumerate(rows):
         rates = [row[f"x/lr{group}"] for group in range(3)]
-        in_force = plan.settings(epoch, BATCHES * (epoch + 1) - 1).rates
-        assert rates == pytest.approx(in_force, rel=1e-4)  # results.csv has five digits
+        applied = plan.settings(epoch, BATCHES * (epoch + 1) - 1).rates
+        assert rates == pytest.approx(applied, rel=1e-4)  # results.csv has five digits
         if epoch >= 10:
             assert rates == pytest.approx([LR0 * FACTORS[epoch]] * 3, rel=1e-4)
 
 
-def test_every_seam_is_told_and_drawn(chain: Path) -> None:
-    told = json.loads((chain / "seams.json").read_text())
-    assert [(seam["epoch"], seam["mode"], seam["epochs"]) for seam in told["seams"]] == [
+def test_every_seam_is_reported_and_plotted(chain: Path) -> None:
+    report = json.loads((chain / "seams.json").read_text())
+    assert [(seam["epoch"], seam["mode"], seam["epochs"]) for seam in report["seams"]] == [
         (11, "rebase", 3),
         (14, "hold", 4),
         (18, "restart", 3),
     ]
-    assert [seam["ratio"] for seam in told["seams"]] == pytest.approx([1, 1, FACTORS[18] / 0.008])
-    assert all(seam["raw_lowest"] is not None for seam in told["seams"])
-    assert [(c["epoch"], c["kind"]) for c in told["continuations"]] == [
+    assert [seam["ratio"] for seam in report["seams"]] == pytest.approx([1, 1, FACTORS[18] / 0.008])
+    assert all(seam["raw_lowest"] is not None for seam in report["seams"])
+    assert [(c["epoch"], c["kind"]) for c in report["continuations"]] == [
         (11, "extended"),
         (14, "extended"),
         (18, "extended"),
     ]
-    assert all(c["check"]["reproduced"] for c in told["continuations"])
+    assert all(c["check"]["reproduced"] for c in report["continuations"])
     assert {file.name for file in (chain / "weights").glob("seam_*.pt")} == {
         "seam_11.pt",
         "seam_14.pt",
@@ -87,7 +87,7 @@ def test_every_seam_is_told_and_drawn(chain: Path) -> None:
     assert ink(chain / "lr_map.png") > 0.3
 
 
-def test_the_chain_is_compared_with_its_own_past(chain: Path, tmp_path: Path) -> None:
+def test_chain_is_compared_with_its_earlier_checkpoint(chain: Path, tmp_path: Path) -> None:
     runs = [str(chain), str(chain / "weights" / "seam_14.pt")]
     done = subprocess.run(
         [sys.executable, "-m", "utils.tools.compare", *runs, "--out", str(tmp_path)],
@@ -109,7 +109,7 @@ def test_the_chain_is_compared_with_its_own_past(chain: Path, tmp_path: Path) ->
     assert ink(tmp_path / "compare.png") > 0.3
 
 
-def test_a_plan_of_the_chain_s_next_extension(chain: Path) -> None:
+def test_plan_of_the_next_extension(chain: Path) -> None:
     request = ["--resume", str(chain), "--extend-epochs", "4", "--plan"]
     assert show_plan(parse_request(request)).resolve() == chain
     plans = json.loads((chain / "lr_plan.json").read_text())
@@ -118,7 +118,7 @@ def test_a_plan_of_the_chain_s_next_extension(chain: Path) -> None:
 
 
 def thousands_of_epochs(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint of a run that has done 1712 of 5000 epochs, as planned."""
+    """The checkpoint of a run that completed 1712 of 5000 epochs as planned."""
     start = Plan.from_dict(checkpoint["plan"])
     plan = Plan(LR0, start.momentum, 4, start.warmup, (base_segment(5000, "linear", 0.01),))
     history = [
@@ -142,7 +142,7 @@ def thousands_of_epochs(checkpoint: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_a_plan_edited_from_5000_to_9000_epochs_is_caught_before_any_step(
+def test_plan_edited_from_5000_to_9000_epochs_is_an_error_before_any_step(
     chain: Path, tmp_path: Path
 ) -> None:
     checkpoint = thousands_of_epochs(read_checkpoint(chain / "weights" / "seam_11.pt"))
@@ -164,8 +164,8 @@ def test_a_plan_edited_from_5000_to_9000_epochs_is_caught_before_any_step(
     assert not (tmp_path / "x").exists()
 
 
-def test_an_edit_of_which_no_recorded_rate_knows_is_caught_too(chain: Path, tmp_path: Path) -> None:
-    # The rate of the first epoch is the same whatever the total.
+def test_plan_edit_that_no_recorded_rate_shows_is_an_error(chain: Path, tmp_path: Path) -> None:
+    # The rate of the first epoch does not depend on the planned total.
     checkpoint = thousands_of_epochs(read_checkpoint(chain / "weights" / "seam_11.pt"))
     checkpoint |= {"history": checkpoint["history"][:1]}
     checkpoint |= {"position": {"epoch": 1, "iteration": BATCHES}}
@@ -175,5 +175,5 @@ def test_an_edit_of_which_no_recorded_rate_knows_is_caught_too(chain: Path, tmp_
     assert load_resume_point(file, parse_request(how)).completed == 1
     text = json.dumps(checkpoint["plan"]).replace("5000", "9000")
     save_checkpoint({**checkpoint, "plan": json.loads(text)}, file)
-    with pytest.raises(UserError, match=r"was edited since the run saved it: it now has 9000 epo"):
+    with pytest.raises(UserError, match=r"was edited after the run saved it: it now has 9000 epo"):
         train(parse_request(how))

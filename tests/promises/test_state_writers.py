@@ -1,7 +1,7 @@
-"""One writer of the training state: `utils.training.engine`, and the state's own methods.
+"""Only `utils.training.engine` and the methods of the state change the training state.
 
-Every product file is read as a syntax tree. A state is known by its annotation, or by the name
-`state`; what is taken out of it, or looped over, is followed by name inside one function.
+This checks the syntax trees of all product files. A state is identified by its annotation or by the
+name `state`; names that are assigned from it, or loop over it, are tracked within one function.
 """
 
 import ast
@@ -31,12 +31,12 @@ MUTATORS = {
 
 
 class Names:
-    """What the names of one piece of code stand for."""
+    """The names that refer to a state, or to a part of one, in one piece of code."""
 
     def __init__(self, code: ast.AST) -> None:
         self.states = {"state"}
         self.parts: set[str] = set()
-        """Names for something inside a state."""
+        """Names of parts of a state."""
         for node in ast.walk(code):
             if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
                 name = node.arg if isinstance(node, ast.arg) else ast.unparse(node.target)
@@ -74,7 +74,7 @@ class Names:
         )
 
     def inside(self, node: ast.expr) -> bool:
-        """Whether an expression is a field of a state, or something below one."""
+        """Whether an expression is a field of a state, or a part of a field."""
         if isinstance(node, ast.Name):
             return node.id in self.parts
         if isinstance(node, ast.NamedExpr):
@@ -91,7 +91,7 @@ class Names:
                 | ast.Subscript(ctx=ast.Store() | ast.Del())
             ):
                 return self.inside(node)
-            case ast.AugAssign(ast.Name(name)):  # a list that is added to changes in place
+            case ast.AugAssign(ast.Name(name)):  # += changes a list in place
                 return name in self.parts
             case ast.Call(ast.Name("setattr" | "delattr"), [first, *_]):
                 return self._is_state(first) or self.inside(first)
@@ -102,7 +102,7 @@ class Names:
 
 
 def pieces(tree: ast.Module) -> Iterator[ast.AST]:
-    """Every outermost function or method, and whatever is outside of them."""
+    """All top-level statements, functions and methods."""
     for node in tree.body:
         body = node.body if isinstance(node, ast.ClassDef) else [node]
         yield from body
@@ -117,12 +117,12 @@ def writes(source: str) -> list[int]:
     return sorted(found)
 
 
-def test_nothing_else_writes_to_the_training_state() -> None:
+def test_only_engine_and_state_write_to_the_training_state() -> None:
     found = {str(path.relative_to(ROOT)): writes(path.read_text("utf-8")) for path in PRODUCT}
     assert {file: lines for file, lines in found.items() if lines and file not in WRITERS} == {}
 
 
-def test_the_engine_is_seen_to_write() -> None:
+def test_writes_of_the_engine_are_found() -> None:
     assert len(writes((ROOT / "utils/training/engine.py").read_text("utf-8"))) > 10
 
 
@@ -175,5 +175,5 @@ def test_every_way_to_write_is_found(line: str) -> None:
         "self.rows[state.epoch] = state.history",
     ],
 )
-def test_what_only_reads_is_no_writer(line: str) -> None:
+def test_reads_are_not_found(line: str) -> None:
     assert writes(f"def read(self) -> None:\n    {line.replace('; ', chr(10) + '    ')}") == []

@@ -204,5 +204,5 @@ def test_folder_of_the_yolov5_run_is_not_written_to(data: Path, killed: Path) ->
 def test_import_options_need_resume(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--schedule goes on with an existing run: add --resume"):
         parse_request(["--schedule", "cosine"])
-    with pytest.raises(UserError, match="--plan needs --extend-epochs"):
+    with pytest.raises(UserError, match="--plan needs --extend-epochs; add"):
         parse_request(["--resume", str(tmp_path), "--plan"])

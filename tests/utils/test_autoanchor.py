@@ -1,4 +1,4 @@
-"""AutoAnchor: anchors are checked against the data of a new run only, and then belong to it."""
+"""AutoAnchor checks the anchors of a new run against its data; later they do not change."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from utils.datasets.index import build_index
 from utils.options.parser import parse_request
 
 FAR_TOO_LARGE = [(600.0, 600.0) * 3] * 3
-"""Anchors that fit no box of the toy data set, whose sides are 12 to 28 px."""
+"""Anchors that match no box of the toy data set, whose sides are 12 to 28 pixels."""
 
 
 def arguments(
@@ -34,7 +34,7 @@ def arguments(
 
 
 def anchors_of(run: Path) -> tuple[list[list[float]], list[Any]]:
-    """What the last checkpoint says of the anchors, px, and what model and EMA compute with."""
+    """Anchors in pixels of the last checkpoint, and the anchor buffers of model and EMA."""
     checkpoint = read_checkpoint(run / "weights" / "last.pt")
     states = (checkpoint["model"], checkpoint["ema"]["weights"])
     buffers = [
@@ -48,24 +48,24 @@ def toy_sizes(folder: Path) -> np.ndarray:
 
 
 @pytest.fixture
-def _no_fitting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither checks nor fits are made any more."""
+def _fitting_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes any check or fit of anchors fail."""
 
-    def refuse(*_: object) -> NoReturn:
-        raise AssertionError("the anchors of a run are its own")
+    def fail(*_: object) -> NoReturn:
+        raise AssertionError("the anchors of an existing run are fixed")
 
-    monkeypatch.setattr("utils.autoanchor.best_possible_recall", refuse)
-    monkeypatch.setattr("utils.autoanchor.fit_anchors", refuse)
+    monkeypatch.setattr("utils.autoanchor.best_possible_recall", fail)
+    monkeypatch.setattr("utils.autoanchor.fit_anchors", fail)
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a new run, finished, that was given anchors which do not fit."""
+    """The folder of a finished run that started with anchors that match no box."""
     folder = tmp_path_factory.mktemp("fitted")
     return train(parse_request(arguments(folder, "--seed 3 --name a")))
 
 
-def test_a_new_run_fits_what_does_not_fit_by_its_seed(fitted: Path) -> None:
+def test_new_run_fits_anchors_with_its_seed(fitted: Path) -> None:
     sizes = toy_sizes(fitted.parents[1])
     rows, buffers = anchors_of(fitted)
     expected = fit_anchors(sizes, 9, 4.0, seed=3)
@@ -83,7 +83,7 @@ def test_the_same_command_fits_the_same_anchors(fitted: Path, tmp_path: Path) ->
     assert anchors_of(again) == anchors_of(fitted)
 
 
-@pytest.mark.usefixtures("_no_fitting")
+@pytest.mark.usefixtures("_fitting_fails")
 def test_resuming_keeps_the_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("utils.autoanchor.best_possible_recall", best_possible_recall)
@@ -97,9 +97,9 @@ def test_resuming_keeps_the_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert anchors_of(run) == before
 
 
-@pytest.mark.usefixtures("_no_fitting")
+@pytest.mark.usefixtures("_fitting_fails")
 @pytest.mark.parametrize("other_data", [False, True])
-def test_extending_keeps_the_anchors_whatever_the_data(
+def test_extending_keeps_the_anchors_for_any_data(
     fitted: Path, tmp_path: Path, *, other_data: bool
 ) -> None:
     extension = ["--resume", str(fitted), "--extend-epochs", "1", "--noplots", "--name", "b"]
@@ -112,22 +112,22 @@ def test_extending_keeps_the_anchors_whatever_the_data(
     assert anchors_of(run) == anchors_of(fitted)
 
 
-def test_anchors_that_fit_are_kept(tmp_path: Path) -> None:
+def test_matching_anchors_are_kept(tmp_path: Path) -> None:
     good = [(10.0, 13, 16, 30, 33, 23), (30.0, 61, 62, 45, 59, 119), (99.0, 90, 99, 99, 99, 99)]
     run = train(parse_request(arguments(tmp_path, "--epochs 1", good)))
     assert anchors_of(run)[0] == [list(row) for row in good]
 
 
-def test_they_are_kept_if_asked_for(tmp_path: Path) -> None:
+def test_noautoanchor_keeps_the_anchors(tmp_path: Path) -> None:
     run = train(parse_request([*arguments(tmp_path, "--epochs 1"), "--noautoanchor"]))
     assert anchors_of(run)[0] == [list(row) for row in FAR_TOO_LARGE]
 
 
 @pytest.mark.parametrize(("misfits", "kept"), [(1, True), (2, False), (3, False)])
-def test_more_than_98_percent_of_the_boxes_are_good_enough(
+def test_recall_above_98_percent_keeps_the_anchors(
     tmp_path: Path, misfits: int, *, kept: bool
 ) -> None:
-    """Of 100 boxes in each image of the toy data set, so many fit no anchor."""
+    """`misfits` of the 100 boxes in each image of the toy data set match no anchor."""
     assert GOOD_RECALL == 0.98
     given = arguments(tmp_path, "--epochs 1", [(8.0, 8.0) * 3] * 3)
     places = [f"0 {0.1 + 0.008 * n:.3f} .5 .1 .1\n" for n in range(100 - misfits)]  # 6.4 px

@@ -14,7 +14,7 @@ ROW = new_row(
 )
 
 
-def test_a_row_names_its_columns_in_order() -> None:
+def test_row_has_the_columns_in_order() -> None:
     assert list(ROW) == [*COLUMNS, "iteration"]
     assert ROW["iteration"] == 16
     assert ROW["epoch"] == 1.0
@@ -34,7 +34,7 @@ def test_results_are_written_with_five_digits_and_read_back(tmp_path: Path) -> N
 
 
 @requires_shared
-def test_the_layout_is_upstream_s_to_the_letter(tmp_path: Path) -> None:
+def test_results_layout_equals_yolov5(tmp_path: Path) -> None:
     original = SHARED / "legacy" / "v7" / "results.csv"
     write_results(read_results(original), tmp_path / "results.csv")
     assert (tmp_path / "results.csv").read_text() == original.read_text()

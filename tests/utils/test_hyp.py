@@ -1,4 +1,4 @@
-"""Hyper-parameter files: the published ones are published ones, and a mistake gets a sentence."""
+"""Hyper-parameter files: published values, and errors in one sentence."""
 
 import json
 from pathlib import Path
@@ -24,21 +24,21 @@ PUBLISHED = [
 @requires_shared
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_values(name: str) -> None:
-    """Every key the published file has, and no more; what it leaves out is Hyp's default."""
+    """The file has exactly the published keys; missing ones have the defaults of `Hyp`."""
     published = json.loads((GOLDENS / "hyps.json").read_text())[name]
     assert yaml.safe_load((ROOT / "hyp" / name).read_text(encoding="utf-8")) == published
     assert load_hyp(name).to_dict() == Hyp().to_dict() | published
 
 
 @requires_shared
-def test_every_published_file_is_there() -> None:
+def test_every_published_file_exists() -> None:
     current = json.loads((GOLDENS / "hyps.json").read_text())
     assert sorted(name for name in current if not name.startswith("v5.0 ")) == PUBLISHED
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "hyp").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_file_says_what_it_is_for(path: Path) -> None:
-    """A recipe opens with its purpose and its command, and loads."""
+def test_every_file_states_its_purpose(path: Path) -> None:
+    """A file starts with a comment on its purpose and its command, and loads."""
     header = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert "python train.py" in header
@@ -52,40 +52,40 @@ def test_defaults_are_those_of_scratch_low() -> None:
 def test_found_by_path_and_by_bare_name(tmp_path: Path) -> None:
     own = tmp_path / "hyp.scratch-low.yaml"
     own.write_text("lr0: 0.5\n", encoding="utf-8")
-    assert load_hyp(own).lr0 == 0.5  # the file named wins over the one in hyp/
+    assert load_hyp(own).lr0 == 0.5  # an existing path takes precedence over hyp/
     assert load_hyp(tmp_path / "absent" / "hyp.scratch-low.yaml").lr0 == 0.01
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lr": 0.1}, "unknown hyper-parameter lr; known are anchor_t, anchors, box"),
-        ({1: 2}, "unknown hyper-parameter 1;"),
-        ({"lr0": "fast"}, "lr0 is 'fast'; give it a number"),
-        ({"lr0": None}, "lr0 is None; give it a number"),
-        ({"mosaic": True}, "mosaic is True; give it a number"),
-        ({"box": [0.05]}, r"box is \[0.05\]; give it a number"),
-        ({"weight_decay": -0.1}, "weight_decay is -0.1; give a finite number"),
-        ({"mosaic": 1.01}, "mosaic is 1.01; a probability is at most 1"),
-        ({"flipud": 2}, "flipud is 2; a probability is at most 1"),
-        ({"fliplr": 2}, "fliplr is 2; a probability is at most 1"),
-        ({"mixup": 2}, "mixup is 2; a probability is at most 1"),
-        ({"copy_paste": 2}, "copy_paste is 2; a probability is at most 1"),
-        ({"lr0": 0}, "lr0 must be above 0"),
-        ({"lrf": 1.5}, "lrf, its final fraction, at most 1"),
-        ({"anchor_t": 1}, "anchor_t is 1; a ratio of sides must be above 1"),
+        ({"lr": 0.1}, "unknown key lr; known keys are anchor_t, anchors, box"),
+        ({1: 2}, "unknown key 1;"),
+        ({"lr0": "fast"}, "lr0 'fast': must be a number"),
+        ({"lr0": None}, "lr0 None: must be a number"),
+        ({"mosaic": True}, "mosaic True: must be a number"),
+        ({"box": [0.05]}, r"box \[0.05\]: must be a number"),
+        ({"weight_decay": -0.1}, "weight_decay -0.1: must be at least 0 and finite"),
+        ({"mosaic": 1.01}, "mosaic 1.01: must be between 0 and 1"),
+        ({"flipud": 2}, "flipud 2: must be between 0 and 1"),
+        ({"fliplr": 2}, "fliplr 2: must be between 0 and 1"),
+        ({"mixup": 2}, "mixup 2: must be between 0 and 1"),
+        ({"copy_paste": 2}, "copy_paste 2: must be between 0 and 1"),
+        ({"lr0": 0}, "lr0 0: must be greater than 0"),
+        ({"lrf": 1.5}, "lrf 1.5: must be between 0 and 1"),
+        ({"anchor_t": 1}, "anchor_t 1: must be greater than 1"),
         ({"lr0": float("nan")}, "lr0"),
         ({"box": float("inf")}, "box"),
     ],
 )
-def test_bad_values_are_refused(tmp_path: Path, values: dict[Any, Any], message: str) -> None:
+def test_invalid_values_are_errors(tmp_path: Path, values: dict[Any, Any], message: str) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
     with pytest.raises(UserError, match=message):
         load_hyp(file)
 
 
-def test_edges_are_allowed() -> None:
+def test_bounds_are_allowed() -> None:
     edge = Hyp.from_dict({"mosaic": 1, "mixup": 0, "lrf": 1.0, "weight_decay": 0}, origin="test")
     assert (edge.mosaic, edge.mixup, edge.lrf, edge.weight_decay) == (1, 0, 1.0, 0)
 
@@ -93,23 +93,23 @@ def test_edges_are_allowed() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- lr0\n", "must hold `name: value` lines"),
-        ("", "must hold `name: value` lines"),
-        ("lr0: [", r"is damaged \(while parsing"),
-        ("lr0: !!python/object/apply:os.getcwd []", r"is damaged \(could not determine"),
+        ("- lr0\n", "is not a mapping; write `name: value` lines"),
+        ("", "is not a mapping; write `name: value` lines"),
+        ("lr0: [", "is not readable YAML"),
+        ("lr0: !!python/object/apply:os.getcwd []", "is not readable YAML"),
     ],
 )
-def test_files_that_hold_something_else(tmp_path: Path, text: str, message: str) -> None:
+def test_files_with_other_content_are_errors(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=message) as refusal:
+    with pytest.raises(UserError, match=message) as error:
         load_hyp(file)
-    assert "own.yaml" in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert "own.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_absent_and_binary_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist; ready ones are in hyp/"):
+def test_missing_and_binary_files_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist; use one of the files in hyp/"):
         load_hyp(tmp_path / "absent.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UserError, match=r"is damaged \(.*; correct the YAML"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from utils.errors import UserError
-from utils.history import METRICS, Row, fitness
+from utils.history import METRIC_COLUMNS, Row, fitness
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -240,7 +240,7 @@ def deploy_info(checkpoint: TrainingCheckpoint) -> DeployInfo:
     if best["epoch"] == epoch:
         return DeployInfo(epoch=epoch, fitness=best["fitness"])
     row = checkpoint["history"][-1]
-    return DeployInfo(epoch=epoch, fitness=fitness(row[METRICS[2]], row[METRICS[3]]))
+    return DeployInfo(epoch=epoch, fitness=fitness(row[METRIC_COLUMNS[2]], row[METRIC_COLUMNS[3]]))
 
 
 def validate_checkpoint(data: object, origin: str) -> Checkpoint:

@@ -1,1 +1,1 @@
-"""The options of the programs, and how a program starts and ends."""
+"""Command-line options of the scripts, and how a script starts and ends."""

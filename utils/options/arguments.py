@@ -1,4 +1,4 @@
-"""From a command line to dataclasses of options: what argparse is told, and what it returns."""
+"""Turns dataclasses of options into argparse arguments, and parsed arguments into dataclasses."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ T = TypeVar("T")
 
 
 def add_options(parser: ArgumentParser, options: type) -> None:
-    """Add the options of a dataclass to a parser, in their order.
+    """Add the options of a dataclass to a parser, in the order of the fields.
 
     Args:
-        parser: gets them; with `argument_default=SUPPRESS` it leaves out what is not given.
+        parser: receives the options. With `argument_default=SUPPRESS` its result contains only the
+            options on the command line, without defaults.
         options: the dataclass.
     """
     types = get_type_hints(options)
@@ -45,32 +46,32 @@ def add_options(parser: ArgumentParser, options: type) -> None:
 
 
 def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] | None = None) -> T:
-    """The options that a command line gives, and the defaults of the others.
+    """Parse a command line into a dataclass of options.
 
     Raises:
-        UserError: a value is refused, or options contradict each other.
+        UserError: if a value is invalid or options contradict each other.
     """
     return options_from(vars(parser.parse_args(argv)), options)
 
 
 def options_from(given: Mapping[str, Any], options: type[T]) -> T:
-    """A dataclass of options from those of the given values that it has a field for."""
+    """Build a dataclass of options; ignores values for which it has no field."""
     return options(**{name: given[name] for name in options_of(options) if name in given})
 
 
 def _settings(option: Option, hint: object, default: object) -> dict[str, Any]:
-    """What argparse has to know about an option, by its names for it."""
+    """Keyword arguments of `add_argument` for an option."""
     settings: dict[str, Any] = {"help": option.help.format(default=default)}
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
     if hint is bool:
-        handed_on = option.resume is OnResume.FREE  # so there has to be a way to turn it off
-        return settings | {"action": BooleanOptionalAction if handed_on else "store_true"}
+        inherited = option.resume is OnResume.FREE  # a resumed run needs --no-FLAG to turn it off
+        return settings | {"action": BooleanOptionalAction if inherited else "store_true"}
     container, inner = get_origin(hint), get_args(hint)
     if container is list:
         settings |= {"nargs": "+", "type": inner[0]}
     elif container is frozenset:
-        settings["type"] = _names
+        settings["type"] = _parse_option_names
     else:
         settings["type"] = type(inner[0]) if container is Literal else hint
     if option.const is not None:
@@ -78,6 +79,6 @@ def _settings(option: Option, hint: object, default: object) -> dict[str, Any]:
     return settings | {"choices": option.choices, "metavar": option.metavar}
 
 
-def _names(text: str) -> frozenset[str]:
-    """Names of options, from a list with commas."""
+def _parse_option_names(text: str) -> frozenset[str]:
+    """Option names from comma-separated text."""
     return frozenset(name.strip().lstrip("-").replace("-", "_") for name in text.split(","))

@@ -1,4 +1,4 @@
-"""What `detect.py` can be told."""
+"""The options of `detect.py`."""
 
 from __future__ import annotations
 
@@ -9,42 +9,57 @@ from utils.options.option import check, option
 
 MAX_SIZES = 2
 """Of --imgsz: height and width."""
-WRONG_SIZE = "--imgsz: give one size, or the height and the width, in pixels."
 
 
 @dataclass(frozen=True)
 class DetectOptions:
-    """What to detect, in what, and what to write."""
+    """The model, the source, the thresholds and the output of a detection run."""
 
-    weights: str = option("yolov5s.pt", "weights file, ours or upstream's")
-    source: str = option("data/images", "file, folder, glob, list.txt, URL or camera")
-    data: str = option("", "data-set file to take class names from instead of the weights")
-    imgsz: list[int] = option(
-        [640], "size, or h w, px", flags=("--img", "--img-size"), minimum=1, refusal=WRONG_SIZE
+    weights: str = option(
+        "yolov5s.pt", "weights file of this project or YOLOv5 (default: {default})"
     )
-    conf_thres: float = option(0.25, "least confidence", minimum=0, maximum=1)
-    iou_thres: float = option(0.45, "overlap in NMS", minimum=0, maximum=1)
-    max_det: int = option(1000, "most detections per image", minimum=1)
-    device: str = option("", "number of a GPU, or cpu")
-    view_img: bool = option(False, "show the results in a window; q stops")
-    save_txt: bool = option(False, "write detections as label files")
-    save_format: int = option(0, "of label files: 0 YOLO, 1 VOC", choices=(0, 1))
-    save_csv: bool = option(False, "write predictions.csv")
-    save_conf: bool = option(False, "write confidences into label files")
-    save_crop: bool = option(False, "write a cut-out of every detection")
-    nosave: bool = option(False, "write no pictures and videos")
-    classes: list[int] | None = option(None, "detect these only: --classes 0 2 3")
-    agnostic_nms: bool = option(False, "different classes suppress each other too")
-    project: str = option("runs/detect", "folder of runs")
-    name: str = option("exp", "folder of this run, numbered if it is taken")
-    exist_ok: bool = option(False, "use the folder even if it is taken")
-    line_thickness: int = option(3, "of the boxes, px", minimum=1)
-    hide_labels: bool = option(False, "draw boxes without names")
-    hide_conf: bool = option(False, "draw names without confidences")
-    half: bool = option(False, "compute in fp16, on a GPU")
-    vid_stride: int = option(1, "look at every n-th frame of videos", minimum=1)
+    source: str = option(
+        "data/images", "image, video, folder, glob, list.txt, URL or camera (default: {default})"
+    )
+    data: str = option("", "data-set file with the class names (default: names in the weights)")
+    imgsz: list[int] = option(
+        [640],
+        "image size in pixels, or height and width (default: {default[0]})",
+        flags=("--img", "--img-size"),
+        minimum=1,
+    )
+    conf_thres: float = option(
+        0.25, "confidence threshold (default: {default})", minimum=0, maximum=1
+    )
+    iou_thres: float = option(
+        0.45, "IoU threshold of NMS (default: {default})", minimum=0, maximum=1
+    )
+    max_det: int = option(1000, "maximum detections per image (default: {default})", minimum=1)
+    device: str = option("", "GPU index, cpu or mps (default: first GPU if available, else cpu)")
+    view_img: bool = option(False, "show the results in a window; press q to stop")
+    save_txt: bool = option(False, "save detections as label files")
+    save_format: int = option(
+        0, "format of the label files: 0 YOLO, 1 VOC (default: {default})", choices=(0, 1)
+    )
+    save_csv: bool = option(False, "save detections to predictions.csv")
+    save_conf: bool = option(False, "add confidences to the label files of --save-txt")
+    save_crop: bool = option(False, "save a crop of each detection")
+    nosave: bool = option(False, "do not save annotated images and videos")
+    classes: list[int] | None = option(
+        None, "class indices to detect, e.g. --classes 0 2 3 (default: all)"
+    )
+    agnostic_nms: bool = option(False, "class-agnostic NMS")
+    project: str = option("runs/detect", "parent folder of runs (default: {default})")
+    name: str = option("exp", "name of the run folder, numbered if it exists (default: {default})")
+    exist_ok: bool = option(False, "write into an existing run folder")
+    line_thickness: int = option(3, "line width of boxes in pixels (default: {default})", minimum=1)
+    hide_labels: bool = option(False, "hide class names and confidences")
+    hide_conf: bool = option(False, "hide confidences")
+    half: bool = option(False, "fp16 inference, on a GPU only")
+    vid_stride: int = option(1, "process every N-th video frame (default: {default})", minimum=1)
 
     def __post_init__(self) -> None:
         check(self)
         if len(self.imgsz) > MAX_SIZES:
-            raise UserError(WRONG_SIZE)
+            sizes = " ".join(map(str, self.imgsz))
+            raise UserError(f"--imgsz {sizes}: give one size, or the height and the width.")

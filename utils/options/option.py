@@ -1,4 +1,4 @@
-"""An option of a program: a field of a dataclass, with all that is known about it."""
+"""A command-line option: a dataclass field whose metadata describe it."""
 
 from __future__ import annotations
 
@@ -14,56 +14,57 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 REQUIRED: Any = dataclasses.MISSING
-"""Stands for the default of an option that has to be given."""
-OPTION = "option"  # key in the metadata of a field
+"""In place of a default: the option is required."""
+OPTION_KEY = "option"  # in the metadata of a field
 
 
 class OnResume(Enum):
-    """What happens if a command that resumes a run gives an option another value than the run's."""
+    """What happens if the command that resumes a run changes an option of the run."""
 
     FIXED = auto()
-    """It is refused."""
+    """Error."""
     ALLOWABLE = auto()
-    """It is refused, but --allow-change lets it pass: the training changes, and can go on."""
+    """Error unless --allow-change names the option: the training changes but can continue."""
     FREE = auto()
-    """It is used: it changes outputs or rounding, not the steps. Flags also have --no-FLAG."""
-    OF_THE_COMMAND = auto()
-    """It is used, by this command alone: a run does not hand the option on."""
+    """The new value is used: it changes outputs or rounding, not the training steps. A flag also
+    has a --no-FLAG form."""
+    NOT_INHERITED = auto()
+    """The new value is used, for this command only: a resumed run does not inherit the option."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """What the name, type and default of a field do not say."""
+    """The properties of an option beyond the name, type and default of its field."""
 
     help: str
-    """For --help; `{default}` stands for the default."""
+    """Text for --help; `{default}` is replaced by the default."""
     flags: tuple[str, ...] = ()
-    """Further spellings."""
+    """Alternative flags."""
     metavar: str | None = None
     choices: tuple[object, ...] | None = None
     minimum: float | None = None
     maximum: float | None = None
-    """Goes with a minimum."""
+    """Requires `minimum`."""
     below: float | None = None
-    """A maximum that is itself refused."""
-    refusal: str | None = None
-    """The sentence for a refused value, if not the usual one; a template, see `refuse`."""
+    """Exclusive maximum; requires `minimum`."""
+    error_template: str | None = None
+    """Error message for an invalid value, if not the default one; see `error_for`."""
     const: object = None
-    """The value if the option is given without one; None: it needs one."""
+    """Value of the option without an argument; None: an argument is required."""
     positional: bool = False
     group: str | None = None
-    """Heading in --help, of this option and those after it."""
+    """Title in --help above this option and those after it."""
     exclusive: str | None = None
-    """Of the options with the same word here, at most one can be given."""
+    """Name of a mutually exclusive group."""
     resume: OnResume = OnResume.FIXED
 
     @property
     def is_free(self) -> bool:
-        """Whether a command that resumes a run may give any value."""
-        return self.resume in (OnResume.FREE, OnResume.OF_THE_COMMAND)
+        """Whether the command that resumes a run may change the option without --allow-change."""
+        return self.resume in (OnResume.FREE, OnResume.NOT_INHERITED)
 
     def accepts(self, value: Any) -> bool:  # noqa: ANN401 -- of the field's type
-        """Whether a value is one of the choices and within the bounds."""
+        """Whether a value is one of the choices and within bounds."""
         return not (
             (self.choices is not None and value not in self.choices)
             or (self.minimum is not None and value < self.minimum)
@@ -71,22 +72,20 @@ class Option:
             or (self.below is not None and not value < self.below)
         )
 
-    def refuse(self, flag: str, value: object) -> UserError:
-        """The error for a value that is not accepted."""
+    def error_for(self, flag: str, value: object) -> UserError:
+        """The error for an invalid value."""
         choices = ", ".join(map(str, self.choices or ()))
-        upper = self.maximum if self.below is None else f"below {self.below}"
         if choices:
-            usual = "{flag} {value}: choose one of {choices}."
-        elif upper is None:
-            usual = "{flag} {value}: give at least {minimum}."
+            default = "{flag} {value}: choose one of {choices}."
+        elif self.below is not None:
+            default = "{flag} {value}: must be at least {minimum} and less than {below}."
+        elif self.maximum is not None:
+            default = "{flag} {value}: must be between {minimum} and {maximum}."
         else:
-            usual = "{flag} {value}: give a number from {minimum} to {upper}."
-        template = self.refusal or usual
-        return UserError(
-            template.format(
-                flag=flag, value=value, choices=choices, minimum=self.minimum, upper=upper
-            )
-        )
+            default = "{flag} {value}: must be at least {minimum}."
+        template = self.error_template or default
+        bounds = {"minimum": self.minimum, "maximum": self.maximum, "below": self.below}
+        return UserError(template.format(flag=flag, value=value, choices=choices, **bounds))
 
 
 def _with_default(record: Callable[P, Option]) -> Callable[Concatenate[T, P], T]:
@@ -94,42 +93,43 @@ def _with_default(record: Callable[P, Option]) -> Callable[Concatenate[T, P], T]
         start: dict[str, Any] = {"default": default}
         if isinstance(default, list):
             start = {"default_factory": default.copy}
-        declared: T = dataclasses.field(**start, metadata={OPTION: record(*args, **kwargs)})
+        declared: T = dataclasses.field(**start, metadata={OPTION_KEY: record(*args, **kwargs)})
         return declared
 
     return field
 
 
 option = _with_default(Option)
-"""Declares a field: `epochs: int = option(100, "planned total", minimum=1)`.
+"""Declares a field: `epochs: int = option(100, "planned epochs", minimum=1)`.
 
-The default comes first, then the arguments of `Option`. Type checkers see the default alone.
+The first argument is the default, the others are those of `Option`. Type checkers see only the
+type of the default.
 """
 
 
 def options_of(options: type) -> Mapping[str, Option]:
-    """The options of a dataclass by name, in their order."""
-    return {field.name: field.metadata[OPTION] for field in dataclasses.fields(options)}
+    """The options of a dataclass by name, in the order of the fields."""
+    return {field.name: field.metadata[OPTION_KEY] for field in dataclasses.fields(options)}
 
 
-def names_of(options: type, *rules: OnResume) -> frozenset[str]:
-    """The names of the options of a dataclass that have one of these rules."""
+def option_names(options: type, *rules: OnResume) -> frozenset[str]:
+    """The names of the options of a dataclass that have one of these `OnResume` rules."""
     return frozenset(name for name, one in options_of(options).items() if one.resume in rules)
 
 
 def flag_of(name: str) -> str:
-    """An option's name as it is written on the command line."""
+    """The command-line flag of an option: `batch_size` to `--batch-size`."""
     return "--" + name.replace("_", "-")
 
 
 def check(options: object) -> None:
-    """Refuse values that are not among the choices or are out of bounds.
+    """Check that every value is one of the choices and within bounds.
 
     Raises:
-        UserError: for the first of them.
+        UserError: for the first invalid value.
     """
     for name, one in options_of(type(options)).items():
         value = getattr(options, name)
         for item in value if isinstance(value, list) else [value]:
             if item is not None and not one.accepts(item):
-                raise one.refuse(flag_of(name), item)
+                raise one.error_for(flag_of(name), item)

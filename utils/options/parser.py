@@ -12,14 +12,14 @@ from utils.options.script import OptionParser
 from utils.options.train_options import Continuation, TrainOptions, TrainRequest
 
 NEED_RESUME = "extend_epochs", "allow_change", "allow_partial_state", "completed_epochs", "schedule"
-"""Options that need --resume; the others of a continuation need --extend-epochs, and so both."""
+"""Options that need --resume. The other options of `Continuation` need --extend-epochs too."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of `train.py`; an option that is not given is left out of the result."""
+    """The parser of `train.py`; its result contains only the options on the command line."""
     parser = OptionParser(
         prog="train.py",
-        description="Train a YOLOv5 detector, resume a run, or extend one beyond its planned end.",
+        description="Train a YOLOv5 detector, resume a run, or extend it beyond its planned end.",
         argument_default=argparse.SUPPRESS,
     )
     add_options(parser, TrainOptions)
@@ -28,21 +28,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
-    """Read the command line.
+    """Parse the command line of `train.py`.
 
     Raises:
-        UserError: the options contradict each other.
+        UserError: if options contradict each other.
     """
     given = vars(build_parser().parse_args(argv))
-    asked = given.keys() & options_of(Continuation).keys()
+    continuation = given.keys() & options_of(Continuation).keys()
     for name in NEED_RESUME:
-        if name in asked and "resume" not in asked:
-            raise UserError(f"{flag_of(name)} goes on with an existing run: add --resume PATH.")
-    shaping = asked - {"resume", *NEED_RESUME}
-    if shaping and "extend_epochs" not in asked:
-        flag = flag_of(min(shaping))
-        raise UserError(f"{flag} needs --extend-epochs: say how many epochs to add.")
+        if name in continuation and "resume" not in continuation:
+            raise UserError(f"{flag_of(name)} needs --resume; add --resume PATH.")
+    need_extension = continuation - {"resume", *NEED_RESUME}
+    if need_extension and "extend_epochs" not in continuation:
+        flag = flag_of(min(need_extension))
+        raise UserError(f"{flag} needs --extend-epochs; add --extend-epochs X.")
     options = options_from(given, TrainOptions)
-    request = TrainRequest(options, frozenset(given) - asked, options_from(given, Continuation))
-    request.continuation.extension()  # contradictions are refused before any file is read
+    request = TrainRequest(
+        options, frozenset(given) - continuation, options_from(given, Continuation)
+    )
+    request.continuation.extension()  # report contradictions before any file is read
     return request

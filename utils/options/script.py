@@ -1,4 +1,4 @@
-"""How a command line program starts and ends: logging, and one sentence for the user's mistakes."""
+"""How a script starts and ends: logging, exit codes, and one sentence for a user error."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ UNPRINTABLE = {
 
 
 class PrintableFormatter(logging.Formatter):
-    """Shows control characters, which names of files may hold, instead of obeying them."""
+    """Escapes control characters, which file names may contain."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message, safe to print."""
+        """The formatted message, safe to print."""
         return printable(super().format(record))
 
 
 def printable(text: str) -> str:
-    """A text without what a terminal would obey, or could not encode."""
+    """Escape control characters and characters that cannot be encoded."""
     return text.translate(UNPRINTABLE).encode(errors="backslashreplace").decode()
 
 
 class OptionParser(argparse.ArgumentParser):
-    """Answers a mistake in one sentence, as all others are, and not with the list of options."""
+    """Reports an error in one sentence, like a `UserError`, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        """End the program; `argparse` calls this."""
+        """Exit with the message and code 2; called by `argparse`."""
         sentence = f"error: {message}; {self.prog} --help lists the options.\n"
         self.exit(USAGE_ERROR, printable(sentence))
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Send the program's messages, bare, to standard output."""
+    """Write log messages to standard output, without level or time."""
     logger = logging.getLogger("yolo")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stdout)
@@ -55,9 +55,9 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a program's main function; bad input ends it with one sentence and exit code 2."""
+    """Run the main function of a script; a `UserError` prints one sentence, exit code 2."""
     set_up_logging()
-    # Before it ends, the interpreter looks for cyclic garbage in all that torch made: 0.6 s.
+    # At exit the interpreter searches all objects of torch for cyclic garbage, which takes 0.6 s.
     atexit.register(gc.freeze)
     try:
         main()

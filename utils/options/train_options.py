@@ -1,4 +1,4 @@
-"""What `train.py` can be told: the options of a run, and how to go on with one."""
+"""The options of `train.py`: of a run, and of resuming or extending one."""
 
 from __future__ import annotations
 
@@ -8,128 +8,145 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from utils.errors import UserError
-from utils.options.option import OnResume, Option, check, flag_of, names_of, option, options_of
+from utils.options.option import OnResume, Option, check, flag_of, option, option_names, options_of
 from utils.solver.continuation import SLOPES, Extension
 from utils.solver.modes import DEFAULT_MODE
 from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from utils.solver.schedule import LAWS, MODES
 
-FREE, ALLOWABLE = OnResume.FREE, OnResume.ALLOWABLE
+FREE, ALLOWABLE, NOT_INHERITED = OnResume.FREE, OnResume.ALLOWABLE, OnResume.NOT_INHERITED
 MIN_IMAGE_SIZE = 32
-TOO_SMALL = "{flag} {value}: give at least {minimum} pixels."
-NEGATIVE = "--seed, --patience and --freeze cannot be negative."
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Everything that describes a run, under upstream's names; kept in its checkpoints."""
+    """The options of a run, with the names of YOLOv5; saved in its checkpoints."""
 
     weights: str = option(
-        "yolov5s.pt", "initial weights, '' for none (default {default})", group="what to train"
+        "yolov5s.pt",
+        "initial weights file, '' to train from scratch (default: {default})",
+        group="model and data",
     )
-    cfg: str = option("", "model file, e.g. yolov5n.yaml (default: that of the weights)")
-    data: str = option("data/streets.yaml", "data-set file (default {default})", resume=ALLOWABLE)
+    cfg: str = option("", "model file, e.g. yolov5n.yaml (default: model of the weights)")
+    data: str = option("data/streets.yaml", "data-set file (default: {default})", resume=ALLOWABLE)
     hyp: str = option(
-        "hyp/hyp.scratch-low.yaml", "hyper-parameter file (default {default})", resume=ALLOWABLE
+        "hyp/hyp.scratch-low.yaml", "hyper-parameter file (default: {default})", resume=ALLOWABLE
     )
-    epochs: int = option(100, "planned total (default {default})", minimum=1)
+    epochs: int = option(100, "planned epochs (default: {default})", minimum=1)
     batch_size: int = option(
-        16, "images per batch (default {default})", minimum=1, resume=ALLOWABLE
+        16, "images per batch (default: {default})", minimum=1, resume=ALLOWABLE
     )
     imgsz: int = option(
         640,
-        "pixels (default {default})",
+        "image size in pixels (default: {default})",
         flags=("--img", "--img-size"),
         minimum=MIN_IMAGE_SIZE,
-        refusal=TOO_SMALL,
         resume=ALLOWABLE,
     )
     single_cls: bool = option(False, "treat all classes as one")
-    seed: int = option(
-        0,
-        "of order, augmentation and weights ({default})",
-        minimum=0,
-        refusal=NEGATIVE,
-        resume=ALLOWABLE,
-    )
+    seed: int = option(0, "random seed (default: {default})", minimum=0, resume=ALLOWABLE)
 
     optimizer: str = option(
         DEFAULT_OPTIMIZER,
-        "default {default}",
+        "optimizer (default: {default})",
         choices=OPTIMIZERS,
-        group="how to train",
+        group="training",
         resume=ALLOWABLE,
     )
     nominal_batch_size: int = option(
-        64, "sum gradients up to this many images (default {default})", minimum=1, resume=ALLOWABLE
-    )
-    cos_lr: bool = option(False, "cosine instead of linear learning rate")
-    label_smoothing: float = option(0.0, "default {default}", minimum=0, below=1, resume=ALLOWABLE)
-    freeze: list[int] = option(
-        [0],
-        "N: first N layers; several: these layers",
-        minimum=0,
-        refusal=NEGATIVE,
+        64,
+        "accumulate gradients over about this many images per step (default: {default})",
+        minimum=1,
         resume=ALLOWABLE,
     )
-    rect: bool = option(False, "rectangular batches, no mosaic", resume=ALLOWABLE)
-    multi_scale: bool = option(False, "vary the image size by half", resume=ALLOWABLE)
-    noautoanchor: bool = option(False, "keep the model's anchors")
+    cos_lr: bool = option(False, "cosine instead of linear learning-rate schedule")
+    label_smoothing: float = option(
+        0.0,
+        "label smoothing of the class loss (default: {default})",
+        minimum=0,
+        below=1,
+        resume=ALLOWABLE,
+    )
+    freeze: list[int] = option(
+        [0],
+        "freeze the first N layers, or the listed layers if there are several (default: none)",
+        minimum=0,
+        resume=ALLOWABLE,
+    )
+    rect: bool = option(False, "rectangular batches, without mosaic", resume=ALLOWABLE)
+    multi_scale: bool = option(False, "vary the image size from 0.5x to 1.5x", resume=ALLOWABLE)
+    noautoanchor: bool = option(False, "disable AutoAnchor")
     patience: int = option(
-        100, "epochs without gain, 0 endless ({default})", minimum=0, refusal=NEGATIVE, resume=FREE
+        100,
+        "stop after this many epochs without improvement, 0 to disable (default: {default})",
+        minimum=0,
+        resume=FREE,
     )
     clip_grad_norm: float = option(
         10.0,
-        "shorten longer gradients to it, 0 off (default {default:g})",
+        "maximum gradient norm, 0 to disable clipping (default: {default:g})",
         metavar="NORM",
         minimum=0,
         resume=ALLOWABLE,
     )
     max_bad_steps: int = option(
         10,
-        "stop after K non-finite steps in a row (default {default})",
+        "abort after K consecutive non-finite steps (default: {default})",
         metavar="K",
         minimum=1,
         resume=FREE,
     )
-    sync_bn: bool = option(False, "batch norm over all processes' images", resume=ALLOWABLE)
+    sync_bn: bool = option(False, "synchronize batch norm across processes", resume=ALLOWABLE)
     amp: str = option(
         "auto",
-        "number format of the forward",
+        "precision of the forward pass (default: {default})",
         choices=("auto", "off", "bf16", "fp16"),
         resume=ALLOWABLE,
     )
 
     device: str = option(
         "",
-        "cpu, mps or the number of a GPU (default: first GPU, else cpu)",
-        group="machine and outputs",
+        "GPU index, cpu or mps (default: first GPU if available, else cpu)",
+        group="hardware and output",
         resume=FREE,
     )
     compile: bool = option(
         False,
-        "let torch compile the forward pass: the first steps take minutes, the others less",
+        "compile the forward pass with torch.compile: the first steps take minutes, later ones "
+        "are faster",
         resume=FREE,
     )
-    workers: int = option(8, "loader processes (default {default})", minimum=0, resume=FREE)
+    workers: int = option(8, "data-loader processes (default: {default})", minimum=0, resume=FREE)
     cache: Literal["ram", "disk"] | None = option(
-        None, "keep images in", choices=("ram", "disk"), const="ram", resume=FREE
+        None,
+        "cache images in RAM or on disk (default: no cache)",
+        choices=("ram", "disk"),
+        const="ram",
+        resume=FREE,
     )
-    project: str = option("runs/train", "folder of runs (default {default})", resume=FREE)
-    name: str = option("exp", "folder of this run (default {default})", resume=FREE)
-    exist_ok: bool = option(False, "write into an existing folder", resume=OnResume.OF_THE_COMMAND)
-    nosave: bool = option(False, "save only after the last epoch", resume=OnResume.OF_THE_COMMAND)
-    noval: bool = option(
-        False, "validate only after the last epoch", resume=OnResume.OF_THE_COMMAND
+    project: str = option("runs/train", "parent folder of runs (default: {default})", resume=FREE)
+    name: str = option(
+        "exp", "name of the run folder, numbered if it exists (default: {default})", resume=FREE
     )
-    noplots: bool = option(False, "draw no pictures", resume=OnResume.OF_THE_COMMAND)
-    save_period: int = option(-1, "keep epochN.pt every so many epochs", resume=FREE)
+    exist_ok: bool = option(False, "write into an existing run folder", resume=NOT_INHERITED)
+    nosave: bool = option(False, "save checkpoints only after the last epoch", resume=NOT_INHERITED)
+    noval: bool = option(False, "validate only after the last epoch", resume=NOT_INHERITED)
+    noplots: bool = option(False, "do not save plots", resume=NOT_INHERITED)
+    save_period: int = option(
+        -1,
+        "also save epochN.pt every SAVE_PERIOD epochs, -1 to disable (default: {default})",
+        resume=FREE,
+    )
     save_steps: int = option(
-        0, "save last.pt every K batches too (0: not)", metavar="K", minimum=0, resume=FREE
+        0,
+        "also save last.pt every K batches, 0 to disable (default: {default})",
+        metavar="K",
+        minimum=0,
+        resume=FREE,
     )
     seam_epochs: int = option(
         5,
-        "validate raw weights too, K epochs after a seam ({default})",
+        "also evaluate the non-EMA weights for K epochs after a seam (default: {default})",
         metavar="K",
         minimum=0,
         resume=FREE,
@@ -138,71 +155,90 @@ class TrainOptions:
     def __post_init__(self) -> None:
         check(self)
         if not self.name:
-            raise UserError("--name '': give the run's folder a name.")
+            raise UserError("--name '': must not be empty.")
 
     @property
     def law(self) -> str:
-        """The base law of the learning rate."""
+        """The base law of the learning rate: cosine or linear."""
         return "cosine" if self.cos_lr else "linear"
 
     def frozen_layers(self) -> range | list[int]:
-        """Layers that are not trained: `--freeze 10` the first ten, `--freeze 0 1 2` these."""
+        """Frozen layers: the first ten for `--freeze 10`, layers 0 to 2 for `--freeze 0 1 2`."""
         return range(self.freeze[0]) if len(self.freeze) == 1 else self.freeze
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for the checkpoint and opt.yaml."""
+        """The options as plain data, for the checkpoint and opt.yaml."""
         return dataclasses.asdict(self)
 
 
-OF_THE_COMMAND = names_of(TrainOptions, OnResume.OF_THE_COMMAND)
-"""Options that a run does not hand on: they hold for the command they were given with."""
+NOT_INHERITED_NAMES = option_names(TrainOptions, NOT_INHERITED)
+"""Options that apply only to the command that gives them; a resumed run does not inherit them."""
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """How to go on with an existing run; none of it describes the run itself."""
+    """How to resume or extend an existing run; not saved with the options of the run."""
 
     resume: str | None = option(
         None,
-        "checkpoint or run folder (default: latest)",
+        "checkpoint or run folder to resume (default: latest run in --project)",
         const="",
         metavar="PATH",
-        group="going on with a run",
+        group="resume and extend",
     )
-    """None: a new run. Empty: the most recent one. Else a checkpoint or a run folder."""
+    """None: start a new run. Empty: the latest run. Otherwise a checkpoint or a run folder."""
     extend_epochs: int | None = option(None, "epochs to add to the planned total", metavar="X")
     lr_continuation: str = option(
-        DEFAULT_MODE, "learning rate after the seam (default {default})", choices=MODES
+        DEFAULT_MODE, "learning rate after the seam (default: {default})", choices=MODES
     )
     slope: str = option(
-        "fit", "slope-match: down to the last epoch, or as it was ({default})", choices=SLOPES
+        "fit",
+        "slope-match: fit the slope to end at the last epoch, or keep the original slope "
+        "(default: {default})",
+        choices=SLOPES,
     )
-    lrf: float | None = option(None, "final fraction in the extension (the run's own)")
-    peak: float | None = option(None, "start from this fraction of lr0", metavar="P")
-    rewarm_epochs: int = option(0, "ramp up to --peak, or to restart's rate", metavar="K")
-    cooldown_epochs: int = option(0, "straight descent at the end", metavar="K")
-    plan: bool = option(False, "train nothing; show what each mode would do")
+    lrf: float | None = option(
+        None, "final rate of the extension, as a fraction of lr0 (default: lrf of the run)"
+    )
+    peak: float | None = option(
+        None,
+        "rate after --rewarm-epochs, as a fraction of lr0 (default: rate at the seam)",
+        metavar="P",
+    )
+    rewarm_epochs: int = option(
+        0,
+        "epochs of the ramp up to --peak, or to the rate of restart (default: {default})",
+        metavar="K",
+    )
+    cooldown_epochs: int = option(
+        0, "epochs of linear decay to the final rate at the end (default: {default})", metavar="K"
+    )
+    plan: bool = option(False, "print and plot the learning rate of each mode; do not train")
     allow_change: frozenset[str] = option(
-        frozenset(), "let these options differ from the run's, e.g. batch-size,data", metavar="A,B"
+        frozenset(), "options that may differ from the run's, e.g. batch-size,data", metavar="A,B"
     )
-    schedule: str | None = option(None, "law of a run of YOLOv5, if not by its files", choices=LAWS)
-    completed_epochs: int | None = option(None, "of a stripped checkpoint of YOLOv5", metavar="E")
-    allow_partial_state: bool = option(False, "go on with a stripped one nonetheless")
+    schedule: str | None = option(
+        None, "learning-rate law of a YOLOv5 run (default: read from its files)", choices=LAWS
+    )
+    completed_epochs: int | None = option(
+        None, "completed epochs of a stripped YOLOv5 checkpoint", metavar="E"
+    )
+    allow_partial_state: bool = option(False, "resume a stripped YOLOv5 checkpoint anyway")
 
     def __post_init__(self) -> None:
         check(self)
 
     def for_upstream_only(self) -> str | None:
-        """The first option given that makes sense for checkpoints of YOLOv5 alone."""
+        """The first given option that applies only to YOLOv5 checkpoints; None if there is none."""
         names = ("schedule", "completed_epochs", "allow_partial_state")
         given = (name for name in names if getattr(self, name) != getattr(Continuation, name))
         return next(map(flag_of, given), None)
 
     def extension(self) -> Extension | None:
-        """What is asked for after the seam; None when the run is not extended.
+        """The extension to train after the seam; None if the run is not extended.
 
         Raises:
-            UserError: the wishes contradict each other.
+            UserError: if the options of the extension contradict each other.
         """
         if self.extend_epochs is None:
             return None
@@ -223,60 +259,65 @@ class TrainRequest:
 
     options: TrainOptions
     given: frozenset[str]
-    """Names of the options that the user wrote, as against those left at their default."""
+    """Names of the options on the command line; the others have their defaults."""
     continuation: Continuation
 
     def __post_init__(self) -> None:
-        allowable = names_of(type(self.options), OnResume.ALLOWABLE)
+        allowable = option_names(type(self.options), OnResume.ALLOWABLE)
         unknown = sorted(self.continuation.allow_change - allowable)
         if unknown:
             known = ", ".join(sorted(name.replace("_", "-") for name in allowable))
-            raise UserError(f"--allow-change {', '.join(unknown)}: what can be allowed is {known}.")
+            raise UserError(f"--allow-change {','.join(unknown)}: choose one or more of {known}.")
 
-    def allowing(self, option: str) -> TrainRequest:
-        """The same with one more option that may differ from the run's."""
+    def with_allowed_change(self, option: str) -> TrainRequest:
+        """A copy in which one more option may differ from the run's."""
         allowed = self.continuation.allow_change | {option}
         return replace(self, continuation=replace(self.continuation, allow_change=allowed))
 
 
 class ResumedOptions(NamedTuple):
-    """The options of a run that goes on, and which of them were allowed to change."""
+    """The options of a resumed run, and the names of those that --allow-change let differ."""
 
     options: TrainOptions
     allowed: frozenset[str]
 
 
 def resumed_options(request: TrainRequest, saved: Mapping[str, Any]) -> ResumedOptions:
-    """The run's own options, with the free and the allowed ones that the user gave replaced.
+    """Options of a resumed run: the saved ones, updated by free and allowed ones of the request.
+
+    Args:
+        request: the command line that resumes the run.
+        saved: options of the run, from its checkpoint.
 
     Raises:
-        UserError: an option was given that would change the training.
+        UserError: if a given option would change the training without --allow-change.
     """
     kind = type(request.options)
     known = options_of(kind)
     changes, allowed = {}, set()
     for name in sorted(request.given):
         old, new = saved.get(name), getattr(request.options, name)
-        if known[name].is_free or name == "hyp":  # whose values count, not its path
+        if known[name].is_free or name == "hyp":  # its values are compared later, not its path
             changes[name] = new
         elif old != new and name in request.continuation.allow_change:
             changes[name] = new
             allowed.add(name)
         elif old != new:
-            raise UserError(_refusal(name, known[name], old, new))
-    kept = known.keys() - names_of(kind, OnResume.OF_THE_COMMAND)
+            raise UserError(_changed_option_message(name, known[name], old, new))
+    kept = known.keys() - option_names(kind, NOT_INHERITED)
     own = {name: value for name, value in saved.items() if name in kept}
     return ResumedOptions(kind(**{**own, **changes}), frozenset(allowed))
 
 
-def _refusal(name: str, known: Option, old: object, new: object) -> str:
+def _changed_option_message(name: str, known: Option, old: object, new: object) -> str:
     flag = flag_of(name)
     if name == "epochs":
-        remedy = "--extend-epochs adds epochs"
+        remedy = "add epochs with --extend-epochs"
     elif name == "cos_lr":
-        remedy = "--extend-epochs with --lr-continuation changes the learning rate"
+        remedy = "change the learning rate with --extend-epochs and --lr-continuation"
     elif known.resume is ALLOWABLE:
-        remedy = f"leave it out, or allow it with --allow-change {flag[2:]}"
+        remedy = f"omit it, or allow the change with --allow-change {flag[2:]}"
     else:
-        remedy = "leave it out; it is settled when a run begins"
-    return f"{flag} {new} differs from the run's {old} and would change it; {remedy}."
+        remedy = "omit it, because it is fixed when a run starts"
+    values = (repr(value) if value == "" else value for value in (new, old))
+    return "{} {} differs from the run's {}; {}.".format(flag, *values, remedy)

@@ -1,4 +1,4 @@
-"""What `val.py` can be told."""
+"""The options of `val.py`."""
 
 from __future__ import annotations
 
@@ -7,58 +7,67 @@ from dataclasses import dataclass
 from utils.errors import UserError
 from utils.options.option import check, option
 
-TOO_FEW = "{flag} {value}: give a number of at least {minimum}."
-# --task speed times what a user of detect.py waits for, without the far end of the PR curve.
+# --task speed measures the latency that a user of detect.py sees, so it uses the thresholds of
+# detect.py and not the low ones that a whole PR curve needs.
 SPEED_CONF_THRES, SPEED_IOU_THRES = 0.25, 0.45
 
 
 @dataclass(frozen=True)
 class ValOptions:
-    """What to validate, on what, and what to write."""
+    """The model, the data set, the thresholds and the output of a validation."""
 
-    data: str = option("coco128.yaml", "data-set file")
-    weights: str = option("yolov5s.pt", "weights file, ours or upstream's")
-    batch_size: int = option(32, "images per batch", minimum=1, refusal=TOO_FEW)
+    data: str = option("coco128.yaml", "data-set file (default: {default})")
+    weights: str = option(
+        "yolov5s.pt", "weights file of this project or YOLOv5 (default: {default})"
+    )
+    batch_size: int = option(32, "images per batch (default: {default})", minimum=1)
     imgsz: int = option(
-        640, "pixels of the long side", flags=("--img", "--img-size"), minimum=1, refusal=TOO_FEW
+        640, "image size in pixels (default: {default})", flags=("--img", "--img-size"), minimum=1
     )
     conf_thres: float = option(
-        0.001, f"least confidence; {SPEED_CONF_THRES} for speed", minimum=0, maximum=1
+        0.001,
+        f"confidence threshold; {SPEED_CONF_THRES} with --task speed (default: {{default}})",
+        minimum=0,
+        maximum=1,
     )
     iou_thres: float = option(
-        0.6, f"overlap in NMS; {SPEED_IOU_THRES} for speed", minimum=0, maximum=1
+        0.6,
+        f"IoU threshold of NMS; {SPEED_IOU_THRES} with --task speed (default: {{default}})",
+        minimum=0,
+        maximum=1,
     )
-    max_det: int = option(300, "most detections per image", minimum=1, refusal=TOO_FEW)
+    max_det: int = option(300, "maximum detections per image (default: {default})", minimum=1)
     task: str = option(
         "val",
-        "split to validate on, or speed: square images of the val split, no pictures",
+        "split to validate, or speed: measure the speed on square images of the val split "
+        "(default: {default})",
         choices=("train", "val", "test", "speed"),
     )
-    device: str = option("", "cpu, mps or the number of a GPU; first GPU, else cpu, if empty")
-    workers: int = option(8, "loader processes", minimum=0, refusal=TOO_FEW)
+    device: str = option("", "GPU index, cpu or mps (default: first GPU if available, else cpu)")
+    workers: int = option(8, "data-loader processes (default: {default})", minimum=0)
     single_cls: bool = option(False, "treat all classes as one")
-    verbose: bool = option(False, "print a row per class, however many there are")
-    save_txt: bool = option(False, "write detections as label files")
-    save_conf: bool = option(False, "add the confidence to --save-txt")
-    save_json: bool = option(False, "write COCO results, and judge them as COCO does")
-    miss_rate: bool = option(False, "log-average miss rate, as CityPersons' benchmark")
-    project: str = option("runs/val", "folder of runs")
-    name: str = option("exp", "folder of this run")
-    exist_ok: bool = option(False, "write into an existing folder")
-    half: bool = option(False, "fp16, on a GPU")
-    noplots: bool = option(False, "draw no pictures")
+    verbose: bool = option(False, "print the metrics of each class, even if there are many classes")
+    save_txt: bool = option(False, "save detections as label files")
+    save_conf: bool = option(False, "add confidences to the label files of --save-txt")
+    save_json: bool = option(False, "save results in COCO format and compute the COCO metrics")
+    miss_rate: bool = option(False, "compute the log-average miss rate of CityPersons")
+    project: str = option("runs/val", "parent folder of runs (default: {default})")
+    name: str = option("exp", "name of the run folder, numbered if it exists (default: {default})")
+    exist_ok: bool = option(False, "write into an existing run folder")
+    half: bool = option(False, "fp16 inference, on a GPU only")
+    noplots: bool = option(False, "do not save plots")
 
     def __post_init__(self) -> None:
         check(self)
         if self.save_conf and not self.save_txt:
-            raise UserError("--save-conf adds to the files of --save-txt; give that too.")
+            raise UserError("--save-conf needs --save-txt; add --save-txt.")
 
     @property
     def speed(self) -> bool:
-        """Whether to measure the speed: square images, no pictures."""
+        """Whether to measure the speed: square images, no plots."""
         return self.task == "speed"
 
     @property
     def split(self) -> str:
-        """The split to validate on."""
+        """The split to validate."""
         return "val" if self.speed else self.task

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from utils.history import RAW_MAP, fitness
+from utils.history import RAW_MAP_COLUMN, fitness
 from utils.plots.figure import (
     BLUE,
     GREEN,
@@ -194,7 +194,7 @@ def _draw_metrics(axes: Axes, rows: Sequence[Row], planned: int) -> list[Line2D]
         *axes.plot(epochs, map50, "o-", color=ORANGE, lw=1.4, ms=size, mew=0, label="mAP50"),
         *axes.plot(epochs, map50_95, "o-", color=BLUE, lw=1.4, ms=size, mew=0, label="mAP50-95"),
     ]
-    raw = column(rows, RAW_MAP)
+    raw = column(rows, RAW_MAP_COLUMN)
     if np.isfinite(raw).any():
         label = "mAP50-95 of the raw weights"
         handles += axes.plot(

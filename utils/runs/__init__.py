@@ -1,1 +1,1 @@
-"""From a command line and a checkpoint to the run that is to be trained."""
+"""Resolves a command line and a checkpoint to the run to train."""

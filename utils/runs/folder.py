@@ -1,4 +1,4 @@
-"""Folders of runs: numbered names, and finding the checkpoint to go on from."""
+"""Run folders: numbered names, and finding the checkpoint to resume."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ from pathlib import Path
 from utils.checkpoint.format import newest_checkpoint
 from utils.errors import UserError
 
-WRITTEN = re.compile(
+RUN_FILES = re.compile(
     r"weights/((last|last_prev|best|seam_\d+|epoch\d+)\.pt|\.[^/]*\.pt)"
     r"|(opt|hyp)\.yaml|results\.(csv|png)|(seams|metrics|lr_plan)\.json|lr_(map|plan)\.png"
     r"|labels\.jpg|train_batch\d+\.jpg|val_batch\d+_(labels|pred)\.jpg"
     r"|confusion_matrix\.png|(PR|F1|P|R)_curve\.png|miss_rate\.png|events\.out\.tfevents\..*"
 )
-"""The files that a run leaves in its folder."""
+"""Files that a run writes into its folder."""
 
 
-def numbered_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
-    """Make and return `project/name`, or `project/name2`, `name3`, … when it is taken.
+def create_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
+    """Create `project/name`, or `project/name2`, `name3`, … if it exists.
+
+    Args:
+        project: parent folder.
+        name: name of the run.
+        exist_ok: return `project/name` even if it exists.
+
+    Returns:
+        The folder.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: if the folder cannot be created.
     """
     folder = Path(project) / name
     number = 2
@@ -32,52 +40,54 @@ def numbered_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot make the folder {folder}: {error.strerror}; choose another --project."
+            f"cannot create the folder {folder}: {error.strerror}; choose another --project."
         ) from error
     return folder
 
 
-def clear_run(folder: Path) -> None:
-    """Delete what an earlier run left in a folder, and nothing else."""
+def delete_run_files(folder: Path) -> None:
+    """Delete the files of an earlier run from a folder; keeps all other files."""
     for file in [*folder.iterdir(), *(folder / "weights").glob("*")]:
-        if file.is_file() and WRITTEN.fullmatch(file.relative_to(folder).as_posix()):
+        if file.is_file() and RUN_FILES.fullmatch(file.relative_to(folder).as_posix()):
             file.unlink()
 
 
 def latest_checkpoint(project: str | Path) -> Path:
-    """The most recently written `*/weights/last.pt` under `project`.
+    """The most recently written `**/weights/last.pt` under `project`.
 
     Raises:
-        UserError: there is none.
+        UserError: if there is none.
     """
     found = list(Path(project).glob("**/weights/last.pt"))
     if not found:
-        raise UserError(f"no last.pt under {project} to resume; give its path: --resume PATH.")
+        raise UserError(
+            f"{project} contains no weights/last.pt to resume; give its path with --resume PATH."
+        )
     return max(found, key=lambda file: file.stat().st_mtime)
 
 
-def checkpoint_of(target: str | Path) -> Path:
-    """The checkpoint file meant by a path: the file itself, or the `last.pt` of a run folder.
+def resolve_checkpoint(target: str | Path) -> Path:
+    """The checkpoint file at a path: the file itself, or the `last.pt` of a run folder.
 
-    Where that is gone, it is the `last_prev.pt` beside it.
+    If a run folder has no `last.pt`, this is its `last_prev.pt`.
 
     Raises:
-        UserError: there is no such file, or the folder holds no `weights/last.pt`.
+        UserError: if the file does not exist, or the folder contains no checkpoint.
     """
     path = Path(target)
     if path.is_dir():
         path = newest_checkpoint(path) or path
     if path.is_dir():
         raise UserError(
-            f"the folder {path} holds no weights/last.pt to resume from; start the run anew."
+            f"{path} contains no weights/last.pt to resume; start a new run without --resume."
         )
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path} to resume from; name a run's folder.")
+        raise UserError(f"{path} does not exist; give a run folder or a checkpoint to --resume.")
     return path
 
 
 def run_folder_of(checkpoint: Path) -> Path:
-    """The run of a checkpoint: the folder above its `weights/`, else its own folder."""
+    """The run folder of a checkpoint: the parent of its `weights/` folder, else its own folder."""
     folder = checkpoint.resolve().parent
     folder = folder.parent if folder.name == "weights" else folder
     here = Path.cwd()

@@ -1,4 +1,4 @@
-"""The answer to `--plan`: ways to extend a run as table, picture and numbers; imports no torch."""
+"""Output of `--plan`: the ways to extend a run as table, plot and JSON; imports no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.solver.schedule import Plan
 
 log = logging.getLogger("yolo")
 
-PICTURE, NUMBERS = "lr_plan.png", "lr_plan.json"
+PLOT_FILE, FACTORS_FILE = "lr_plan.png", "lr_plan.json"
 HEADINGS = (
     "mode",
     "rate before",
@@ -26,42 +26,41 @@ HEADINGS = (
     "sum",
 )
 EXPLANATION = (
-    "below 1 %: first epoch with less than 1 % of lr0; "
-    "sum: of the rates after the seam, in percent of the run so far"
+    "below 1 %: first epoch with a rate below 1 % of lr0; "
+    "sum: sum of the rates after the seam, in percent of the sum before it"
 )
 REQUESTED, OTHER = "> ", "  "
 COLUMN_GAP = "  "
 
 
 def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) -> None:
-    """Say, draw and write what each way to extend a run would do to the learning rate.
+    """Log, plot and save the learning rate of each way to extend a run.
 
     Args:
-        plan: the run's plan so far.
+        plan: the plan of the run so far.
         completed: epochs trained.
-        extension: what is asked for.
-        folder: the run's; lr_plan.png and lr_plan.json are all that is written there.
+        extension: the requested extension.
+        folder: receives lr_plan.png and lr_plan.json.
 
     Raises:
-        UserError: the extension does not fit the run.
-        UserError: the folder cannot be written.
+        UserError: if the extension does not fit the run, or the folder cannot be written.
     """
     choices = plan_previews(plan, completed, extension)
     total = choices[0].plan.total_epochs
     log.info("Learning rates of an extension at epoch %d to %d epochs:", completed, total)
     for line in table(choices):
         log.info("%s", line)
-    log.info("%s: what the command line asks for; %s", REQUESTED.strip(), EXPLANATION)
+    log.info("%s: requested by the command line; %s", REQUESTED.strip(), EXPLANATION)
     for sentence in preview_warnings(choices):
         log.warning("%s", sentence)
     numbers = json.dumps({preview.label: preview.plan.factors() for preview in choices})
-    atomic_write(folder / PICTURE, lambda part: save_lr_plan(plan, completed, choices, part))
-    atomic_write_text(folder / NUMBERS, numbers + "\n")
-    log.info("Nothing was trained; see %s and %s", folder / PICTURE, folder / NUMBERS)
+    atomic_write(folder / PLOT_FILE, lambda part: save_lr_plan(plan, completed, choices, part))
+    atomic_write_text(folder / FACTORS_FILE, numbers + "\n")
+    log.info("Nothing was trained; see %s and %s", folder / PLOT_FILE, folder / FACTORS_FILE)
 
 
 def table(choices: Sequence[PlanPreview]) -> list[str]:
-    """Heading and one line for each preview, in aligned columns."""
+    """Lines of a table with aligned columns: headings and one line per preview."""
     rows = [(OTHER + HEADINGS[0], *HEADINGS[1:]), *(_cells(preview) for preview in choices)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -1,4 +1,4 @@
-"""The checkpoint that a run continues from: read, checked, its plan extended if asked for."""
+"""Loads and validates the checkpoint that a run continues from, and extends its plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from utils.checkpoint.format import (
 )
 from utils.checkpoint.store import load_with_fallback, read_checkpoint
 from utils.errors import UserError
-from utils.history import ITERATION
+from utils.history import ITERATION_COLUMN
 from utils.options.train_options import TrainRequest
 from utils.runs.folder import run_folder_of
 from utils.solver.continuation import extend_plan
@@ -33,30 +33,30 @@ from utils.upstream.reader import is_upstream_file
 
 log = logging.getLogger("yolo")
 
-OF_AN_EPOCH = frozenset({"batch_size", "data", "imgsz", "rect", "seed"})
-"""Options that decide which images make a batch, or by what an epoch is judged."""
+EPOCH_OPTIONS = frozenset({"batch_size", "data", "imgsz", "rect", "seed"})
+"""Options that change the batches of an epoch or its validation."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run continues from, and on which plan."""
+    """The checkpoint that a run continues from, and the plan that it follows."""
 
     path: Path
     """The file that was read: `last_prev.pt` if `last.pt` is damaged."""
     folder: Path | None
-    """The run's folder; None if the run is not one of ours, and its folder is only read."""
+    """The run folder; None for a run of YOLOv5, whose folder is only read."""
     checkpoint: TrainingCheckpoint
     saved: Plan
-    """The plan as it was saved, without the extension that is replaced, see `replaces`."""
+    """The saved plan, without an extension that is replaced, see `replaces`."""
     plan: Plan
-    """The plan to continue on: the saved one, with the new segment when the run is extended."""
+    """The plan to follow: the saved one, with a new segment if the run is extended."""
     extended: bool
     replaces: bool
-    """Whether the new segment takes the place of one that was saved with no epoch of it trained."""
+    """Whether the new segment replaces a saved one of which no epoch was trained."""
     ended: bool
-    """Whether all is trained and only what comes after was cut off: best.pt, metrics, plots."""
+    """Whether training is over and only the final steps are left: best.pt, metrics, plots."""
     best: DeployCheckpoint | Path | None
-    """The weights of the best epoch so far, where the checkpoint itself does not hold them."""
+    """The weights of the best epoch so far, if the checkpoint itself does not contain them."""
 
     @property
     def completed(self) -> int:
@@ -65,14 +65,14 @@ class ResumePoint:
 
     @property
     def next_seam(self) -> int:
-        """Epochs completed where an extension begins; an epoch under way ends on the old plan."""
+        """Completed epochs at the start of an extension; an epoch under way keeps the old plan."""
         return next_seam(self.checkpoint)
 
     def with_batches_per_epoch(self, batches: int) -> ResumePoint:
-        """Complete what of the position is open until the data are known.
+        """A copy with the position and warm-up that depend on the size of the data set.
 
         Args:
-            batches: in an epoch of the loader that the run continues with.
+            batches: batches per epoch of the training loader.
         """
         checkpoint = with_batches_per_epoch(self.checkpoint, batches)
         warmup = Plan.from_dict(checkpoint["plan"]).warmup
@@ -80,7 +80,7 @@ class ResumePoint:
 
 
 class _Source(NamedTuple):
-    """A checkpoint to continue from, in our terms, and where it comes from."""
+    """A checkpoint to continue from, in the format of this project, and its origin."""
 
     path: Path
     folder: Path | None
@@ -89,22 +89,28 @@ class _Source(NamedTuple):
 
 
 def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
-    """Read the checkpoint to continue from, ours or one of YOLOv5, and plan what comes.
+    """Load the checkpoint to continue from, of this project or of YOLOv5, and extend its plan.
+
+    Args:
+        path: the checkpoint.
+        request: the command line.
 
     Raises:
-        UserError: the file is refused, its recorded rates are not those of its plan, nothing is
+        UserError: if the file is invalid, its recorded rates do not match its plan, no epoch is
             left to train, or the extension is impossible.
     """
-    source = _imported(path, request) if is_upstream_file(path) else _own(path, request)
+    source = _load_upstream(path, request) if is_upstream_file(path) else _load_own(path, request)
     checkpoint = source.checkpoint
     found = _saved_plan(checkpoint, path)
-    checkpoint = _with_whole_epoch(checkpoint, request)
-    # Rates of an imported history are rounded and lag; its law was checked when it was read.
-    check_past(found, [row for row in checkpoint["history"] if ITERATION in row])
+    checkpoint = _restart_changed_epoch(checkpoint, request)
+    # Rates of an imported history are rounded and lag; its law was checked by the import.
+    check_past(found, [row for row in checkpoint["history"] if ITERATION_COLUMN in row])
     _require_unedited(checkpoint, found, path)
     ended = _has_ended(checkpoint, found, request)
     if ended and checkpoint["closed"]:
-        raise UserError(f"{path}: {_why_ended(checkpoint, found)}; add --extend-epochs X to go on.")
+        raise UserError(
+            f"{path}: {_why_ended(checkpoint, found)}; add --extend-epochs X to extend the run."
+        )
     extension = request.continuation.extension()
     saved = plan = found
     if extension is not None:
@@ -129,17 +135,20 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     )
 
 
-def _with_whole_epoch(checkpoint: TrainingCheckpoint, request: TrainRequest) -> TrainingCheckpoint:
-    """Begin the epoch under way anew where its batches or its validation are no longer the same."""
+def _restart_changed_epoch(
+    checkpoint: TrainingCheckpoint, request: TrainRequest
+) -> TrainingCheckpoint:
+    """Restart the epoch under way if its batches or its validation change."""
     if checkpoint["progress"]["batches"] == 0:
         return checkpoint
     old = checkpoint["config"]["options"]
-    wanted = request.given & request.continuation.allow_change & OF_AN_EPOCH
-    changed = [name for name in sorted(wanted) if old.get(name) != getattr(request.options, name)]
+    allowed = request.given & request.continuation.allow_change & EPOCH_OPTIONS
+    changed = [name for name in sorted(allowed) if old.get(name) != getattr(request.options, name)]
     if not changed:
         return checkpoint
     log.warning(
-        "--%s makes another epoch: epoch %d, which was under way, begins anew.",
+        "--%s changes the batches or the validation of epoch %d, which was under way; the epoch "
+        "restarts.",
         *(changed[0].replace("_", "-"), checkpoint["position"]["epoch"]),
     )
     whole = checkpoint.copy()
@@ -148,12 +157,12 @@ def _with_whole_epoch(checkpoint: TrainingCheckpoint, request: TrainRequest) -> 
 
 
 def next_seam(checkpoint: TrainingCheckpoint) -> int:
-    """Epochs completed where an extension of a checkpoint begins, the one under way included."""
+    """Completed epochs at the start of an extension, including an epoch under way."""
     under_way = checkpoint["progress"]["batches"] > 0
     return checkpoint["position"]["epoch"] + under_way
 
 
-def _imported(path: Path, request: TrainRequest) -> _Source:
+def _load_upstream(path: Path, request: TrainRequest) -> _Source:
     how = request.continuation
     options = ImportOptions(
         data=request.options.data if "data" in request.given else None,
@@ -163,21 +172,21 @@ def _imported(path: Path, request: TrainRequest) -> _Source:
     )
     imported = import_run(path, options)
     found = "; ".join(imported.report.found)
-    log.info("%s was written by YOLOv5. Taken over: %s.", path, found)
+    log.info("%s was written by YOLOv5. Imported: %s.", path, found)
     return _Source(path, None, imported.checkpoint, imported.best)
 
 
-def _own(path: Path, request: TrainRequest) -> _Source:
+def _load_own(path: Path, request: TrainRequest) -> _Source:
     given = request.continuation.for_upstream_only()
     if given:
         raise UserError(
-            f"{given} is for checkpoints of YOLOv5; {path} is one of ours, leave it out."
+            f"{given} applies only to YOLOv5 checkpoints, and {path} is not one; omit it."
         )
     source, checkpoint = load_with_fallback(path)
     if checkpoint["kind"] != "training":
         raise UserError(
-            f"{path} holds weights only, no optimizer and no schedule; "
-            f"resume from the run's weights/{LAST}."
+            f"{path} contains only weights, no optimizer state and no learning-rate plan; "
+            f"resume the run's weights/{LAST}."
         )
     return _Source(source, run_folder_of(source), checkpoint, _best_beside(source, checkpoint))
 
@@ -187,28 +196,31 @@ def _saved_plan(checkpoint: TrainingCheckpoint, path: Path) -> Plan:
         plan = Plan.from_dict(checkpoint["plan"])
         plan.factors()
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{path} is damaged: its schedule is unreadable ({error}).") from error
+        raise UserError(
+            f"{path} is damaged (its learning-rate plan is unreadable: {error}); resume another "
+            "checkpoint, such as weights/last_prev.pt."
+        ) from error
     return plan
 
 
 def _require_unedited(checkpoint: TrainingCheckpoint, plan: Plan, path: Path) -> None:
-    """Catch an edit of which the recorded rates know nothing yet."""
+    """Check that the plan was not edited, even where the recorded rates do not show it."""
     if checkpoint["plan_digest"] != plan_digest(checkpoint["plan"]):
         raise UserError(
-            f"the learning-rate plan in {path} was edited since the run saved it: it now has "
-            f"{described(plan)}. Go on from a checkpoint as the run "
-            "wrote it, such as weights/last_prev.pt; --extend-epochs adds epochs."
+            f"the learning-rate plan in {path} was edited after the run saved it: it now has "
+            f"{described(plan)}; resume an unedited checkpoint, such as weights/last_prev.pt, and "
+            "add epochs with --extend-epochs."
         )
 
 
 def _without_untrained_extension(plan: Plan, seam: int) -> Plan:
-    """The plan that an extension at this seam goes on from: choosing anew replaces the choice."""
+    """The plan before an extension at this seam; a new extension replaces an untrained one."""
     trained = tuple(segment for segment in plan.segments if segment.start < seam)
     return replace(plan, segments=trained or plan.segments[:1])
 
 
 def _has_ended(checkpoint: TrainingCheckpoint, plan: Plan, request: TrainRequest) -> bool:
-    """Whether nothing is left to train: no extension, and all done or stopped for want of gain."""
+    """Whether no epoch is left to train: not extended, and either complete or stopped early."""
     if request.continuation.extend_epochs is not None:
         return False
     old, new = checkpoint["config"]["options"]["patience"], request.options.patience
@@ -221,14 +233,14 @@ def _why_ended(checkpoint: TrainingCheckpoint, plan: Plan) -> str:
     completed = checkpoint["position"]["epoch"]
     if completed < plan.total_epochs:
         return (
-            f"the run stopped early after {completed} of {plan.total_epochs} epochs, "
-            "and would again without a longer --patience"
+            f"the run stopped early after {completed} of {plan.total_epochs} epochs, and would "
+            "stop again without a larger --patience"
         )
     return f"all {plan.total_epochs} planned epochs are done"
 
 
 def _best_beside(path: Path, checkpoint: TrainingCheckpoint) -> Path | None:
-    """The best.pt beside a checkpoint, if it holds the best epoch that the checkpoint names."""
+    """The best.pt in the folder of a checkpoint, if it is of the best epoch of that checkpoint."""
     best, file = checkpoint["best"], path.with_name(BEST)
     if holds_best(checkpoint) or not file.is_file() or is_upstream_file(file):
         return None
@@ -247,22 +259,22 @@ def _info_of(checkpoint: Checkpoint) -> DeployInfo:
 
 
 def _no_best(checkpoint: TrainingCheckpoint, path: Path) -> Best:
-    """The best of a run whose best weights are nowhere, so that the best is searched again.
+    """An empty record of the best epoch, for a run whose best weights are missing.
 
-    They are gone when the run is branched off from an earlier point, when best.pt was left behind,
-    or when the best epoch was not saved.
+    They are missing if the run branches off from an earlier checkpoint, if best.pt was not copied
+    with the checkpoint, or if the best epoch was not saved.
     """
     best = checkpoint["best"]
     if best["epoch"] >= 0:
         log.warning(
-            "The weights of the best epoch so far, %d, are not beside %s; the best is looked for "
-            "anew.",
+            "The weights of the best epoch so far, %d, are not in the folder of %s; the next "
+            "epochs determine a new best.",
             *(best["epoch"], path),
         )
     return Best(fitness=float("-inf"), epoch=-1)
 
 
 def holds_best(checkpoint: TrainingCheckpoint) -> bool:
-    """Whether the weights in a training checkpoint are those of the best epoch so far."""
+    """Whether a training checkpoint contains the weights of the best epoch so far."""
     best, completed = checkpoint["best"]["epoch"], checkpoint["position"]["epoch"]
     return checkpoint["progress"]["batches"] == 0 and best == completed - 1 and completed > 0

@@ -1,4 +1,4 @@
-"""Beginning a run: a new one, one that goes on where it stopped, or one that is extended."""
+"""Sets up a run: a new one, a resumed one or an extended one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from utils.checkpoint.store import save_checkpoint
 from utils.errors import UserError
 from utils.files.atomic_write import atomic_copy
 from utils.hyp import Hyp, load_hyp
-from utils.options.option import OnResume, names_of
+from utils.options.option import OnResume, option_names
 from utils.options.train_options import TrainOptions, TrainRequest, resumed_options
 from utils.runs.folder import (
-    checkpoint_of,
-    clear_run,
+    create_run_folder,
+    delete_run_files,
     latest_checkpoint,
-    numbered_run_folder,
+    resolve_checkpoint,
     run_folder_of,
 )
 from utils.runs.resume import ResumePoint, load_resume_point
@@ -27,44 +27,44 @@ from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warm
 
 log = logging.getLogger("yolo")
 
-SEAMS = "seams.json"
+SEAMS_FILE = "seams.json"
 PLAN_KEYS = ("lr0", "lrf", "momentum", "warmup_epochs", "warmup_momentum", "warmup_bias_lr")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What to train, resolved, before anything is built or written."""
+    """The resolved configuration of a run, before anything is built or written."""
 
     options: TrainOptions
     hyp: Hyp
     resume_point: ResumePoint | None
     """None for a new run."""
     folder: Path | None
-    """The folder to write in when the run goes on in place; None when a new one is to be made."""
+    """The existing folder to continue in; None to create a new one."""
     project: Path
-    """Where a new folder is made."""
+    """Parent of a new folder."""
     allowed: frozenset[str] = frozenset()
-    """Options that differ from those that the run was trained with so far."""
+    """Names of the options that --allow-change let differ from those of the run so far."""
 
     def with_batches_per_epoch(self, batches: int) -> Run:
-        """The run with what of its position is open until the data are known."""
+        """A copy with the position and warm-up that depend on the size of the data set."""
         if self.resume_point is None:
             return self
         return replace(self, resume_point=self.resume_point.with_batches_per_epoch(batches))
 
     def require_names(self, names: Sequence[str]) -> None:
-        """Check that the data set still has the classes that the run was trained on.
+        """Check that the data set has the classes that the run was trained on.
 
         Raises:
-            UserError: it has others.
+            UserError: if the classes differ.
         """
         if self.resume_point is None:
             return
         trained = self.resume_point.checkpoint["config"]["names"]
         if list(names) != list(trained):
             raise UserError(
-                f"{self.options.data} has the classes {list(names)}, "
-                f"the run was trained on {list(trained)}; go on with the same data set."
+                f"{self.options.data} has the classes {list(names)}, but the run was trained on "
+                f"{list(trained)}; use a data set with the same classes."
             )
 
 
@@ -72,26 +72,26 @@ def open_run(request: TrainRequest) -> Run:
     """Resolve a command line to a run; reads files but writes none.
 
     Raises:
-        UserError: the hyp file, the checkpoint or the combination of options is refused.
+        UserError: if the hyp file, the checkpoint or the combination of options is invalid.
     """
     if request.continuation.resume is None:
         options = request.options
         return Run(options, load_hyp(options.hyp), None, None, Path(options.project))
     target = request.continuation.resume
-    path = checkpoint_of(target) if target else latest_checkpoint(request.options.project)
+    path = resolve_checkpoint(target) if target else latest_checkpoint(request.options.project)
     resume_point = load_resume_point(path, request)
     config = resume_point.checkpoint["config"]
-    allowable = names_of(TrainOptions, OnResume.ALLOWABLE)
+    allowable = option_names(TrainOptions, OnResume.ALLOWABLE)
     for name in sorted((request.given & allowable) - config["options"].keys()):
-        request = request.allowing(name)  # it is not on record, so there is nothing to keep to
+        request = request.with_allowed_change(name)  # the checkpoint has no value to keep
     options, allowed = resumed_options(request, config["options"])
     hyp = Hyp.from_dict(config["hyp"], origin=str(path))
     if "hyp" in request.given:
         new = load_hyp(options.hyp)
         if new != hyp and "hyp" not in request.continuation.allow_change:
             raise UserError(
-                f"--hyp {options.hyp} would change {_differences(hyp, new)}; "
-                "leave it out, or allow it with --allow-change hyp."
+                f"--hyp {options.hyp} changes {_differences(hyp, new)}; "
+                "omit it, or allow the change with --allow-change hyp."
             )
         allowed = allowed | {"hyp"} if new != hyp else allowed
         hyp = _allowed_hyp(hyp, new)
@@ -115,32 +115,36 @@ def _differences(old: Hyp, new: Hyp) -> str:
 
 
 def _allowed_hyp(old: Hyp, new: Hyp) -> Hyp:
-    """The new values, unless they are of the learning-rate plan, which an extension changes."""
+    """The new values, after a check that they keep the learning-rate plan.
+
+    Raises:
+        UserError: if they change it; only an extension can do that.
+    """
     fixed = [name for name in PLAN_KEYS if getattr(old, name) != getattr(new, name)]
     if fixed:
         raise UserError(
-            f"--hyp changes {', '.join(fixed)}, which belong to the run's learning-rate plan; keep "
-            "them, and use --extend-epochs with --lr-continuation to change the rate."
+            f"--hyp changes {', '.join(fixed)} of the run's learning-rate plan; keep the old "
+            "values, and change the rate with --extend-epochs and --lr-continuation."
         )
     return new
 
 
 def _folder_in_place(path: Path, resume_point: ResumePoint, request: TrainRequest) -> Path | None:
-    """The folder of the run that is continued; None if a new one is to be made."""
+    """The folder of the run to continue in; None to create a new one."""
     elsewhere = "project" in request.given and request.continuation.resume != ""
     parent = resume_point.folder
     if "name" in request.given or elsewhere or parent is None or request.continuation.plan:
         return None
     if path.name != LAST and (parent / "weights" / LAST).is_file():
         raise UserError(
-            f"{path} is an earlier point of the run in {parent}; "
-            "give --name to branch off into a new folder."
+            f"{path} is an earlier checkpoint of the run in {parent}; "
+            "add --name NAME to branch off into a new folder."
         )
     return parent
 
 
 def _project(path: Path, resume_point: ResumePoint, request: TrainRequest) -> Path:
-    """Where a new folder is made: as --project says, else beside the run that goes on."""
+    """Parent of a new folder: --project if given, else the parent of the resumed run's folder."""
     in_a_run = path.resolve().parent.name == "weights"
     if "project" in request.given or resume_point.folder is None or not in_a_run:
         return Path(request.options.project)
@@ -148,7 +152,12 @@ def _project(path: Path, resume_point: ResumePoint, request: TrainRequest) -> Pa
 
 
 def plan_of(run: Run, batches_per_epoch: int) -> Plan:
-    """The learning-rate plan: the checkpoint's, or a new one from options and hyper-parameters."""
+    """The learning-rate plan of a run: from its checkpoint, or a new one.
+
+    Args:
+        run: the run.
+        batches_per_epoch: batches per epoch of the training loader.
+    """
     if run.resume_point is not None:
         return run.resume_point.plan
     options, hyp = run.options, run.hyp
@@ -165,22 +174,25 @@ def plan_of(run: Run, batches_per_epoch: int) -> Plan:
     )
 
 
-def prepare_folder(run: Run) -> Path:
-    """Make the run's folder, or take the one it goes on in, and keep what was there before.
+def clear_and_set_up_folder(run: Run) -> Path:
+    """Create the run folder, or reuse it; deletes the files of a different run in it.
 
-    An extension leaves the checkpoint before the seam as `weights/seam_<E>.pt`; a branch into a new
-    folder takes the best weights so far along. What another run left in the folder is deleted.
+    An extension saves the checkpoint before the seam as `weights/seam_<E>.pt`. A branch into a new
+    folder starts with a copy of the best weights so far.
+
+    Returns:
+        The folder.
 
     Raises:
-        UserError: the folder cannot be made, or is that of the YOLOv5 run that goes on.
+        UserError: if the folder cannot be created, or is that of the imported YOLOv5 run.
     """
-    folder = run.folder or numbered_run_folder(run.project, run.options.name, run.options.exist_ok)
+    folder = run.folder or create_run_folder(run.project, run.options.name, run.options.exist_ok)
     weights = folder / "weights"
     resume_point = run.resume_point
     if resume_point is None or folder.resolve() != run_folder_of(resume_point.path).resolve():
-        clear_run(folder)
+        delete_run_files(folder)
     elif resume_point.folder is None:
-        raise UserError(f"{folder} is the folder of the YOLOv5 run itself; give another --name.")
+        raise UserError(f"{folder} is the folder of the YOLOv5 run itself; choose another --name.")
     weights.mkdir(exist_ok=True)
     if resume_point is None:
         return folder
@@ -188,14 +200,14 @@ def prepare_folder(run: Run) -> Path:
     if resume_point.extended and not (resume_point.replaces and seam.is_file()):
         save_checkpoint(resume_point.checkpoint, seam)
     if run.folder is not None and resume_point.path.name == PREVIOUS:
-        # last.pt is damaged; put the good one in its place, before a save makes it the previous.
+        # last.pt is damaged; replace it, because the next save renames it to last_prev.pt.
         atomic_copy(resume_point.path, weights / LAST)
-    _keep_best(resume_point, weights / BEST)
+    _write_best(resume_point, weights / BEST)
     return folder
 
 
-def _keep_best(resume_point: ResumePoint, target: Path) -> None:
-    """Put the best weights so far in their place; none if the run has none yet."""
+def _write_best(resume_point: ResumePoint, target: Path) -> None:
+    """Write the best weights so far, if the run has any."""
     best = resume_point.best
     if isinstance(best, Path):
         if best.resolve() != target.resolve():
@@ -207,12 +219,12 @@ def _keep_best(resume_point: ResumePoint, target: Path) -> None:
 
 
 def plan_folder(resume_point: ResumePoint) -> Path:
-    """Where the plots of a plan go: the run's folder, or the current one if it is not ours."""
+    """Folder for the output of --plan: the run folder, or the current one for a YOLOv5 run."""
     return resume_point.folder or Path()
 
 
-def announce(run: Run, plan: Plan, folder: Path) -> None:
-    """Say what is about to happen; at a seam, what the learning rate does there."""
+def log_start(run: Run, plan: Plan, folder: Path) -> None:
+    """Log which run starts and in which folder; at a seam, also how the learning rate changes."""
     resume_point = run.resume_point
     if resume_point is None:
         log.info("Training %d epochs into %s", plan.total_epochs, folder)
@@ -222,14 +234,14 @@ def announce(run: Run, plan: Plan, folder: Path) -> None:
         log.info(
             "Resuming %s: %d of %d epochs are done%s",
             *(resume_point.path, resume_point.completed, plan.total_epochs),
-            f", and {under_way} batches of the next one" if under_way else "",
+            f", and {under_way} batches of the next epoch" if under_way else "",
         )
         return
     seam = plan.segments[-1]
     before, after = plan.factor(seam.start - 1), plan.factor(seam.start)
     log.info(
-        "Extending %s at epoch %d to %d epochs with `%s`, in %s: the learning rate goes from %.6g "
-        "to %.6g (%.4gx) and ends at %.6g",
+        "Extending %s at epoch %d to %d epochs with `%s`, in %s: the learning rate changes from "
+        "%.6g to %.6g (%.4gx) and ends at %.6g",
         *(resume_point.path, seam.start, plan.total_epochs, seam.mode, folder),
         *(plan.lr0 * before, plan.lr0 * after, after / before if before else float("inf")),
         plan.lr0 * plan.factor(plan.total_epochs - 1),
@@ -237,17 +249,18 @@ def announce(run: Run, plan: Plan, folder: Path) -> None:
     flat = flat_from(seam)
     if flat is not None:
         log.warning(
-            "From epoch %d on the rate is flat, at %.4g; --slope fit comes down to the last epoch.",
+            "From epoch %d on the learning rate is constant at %.4g; use --slope fit to decay it "
+            "until the last epoch.",
             *(flat, plan.lr0 * plan.factor(flat)),
         )
     if resume_point.replaces:
-        log.info("It takes the place of an extension of which no epoch was trained.")
+        log.info("This replaces an extension of which no epoch was trained.")
     _warn_of_unfinished_extension(resume_point, plan)
     log_warmup(resume_point)
 
 
 def log_warmup(resume_point: ResumePoint) -> None:
-    """Log that rates are not yet the planned ones, where the warm-up is known not to be over."""
+    """Log that the warm-up is not finished, so that the rates differ from the plan."""
     if "open_position" in resume_point.checkpoint:
         return
     iteration, warmup = (
@@ -256,21 +269,21 @@ def log_warmup(resume_point: ResumePoint) -> None:
     )
     if iteration <= warmup:
         log.info(
-            "The warm-up is still on, in iteration %d of %d: it goes on across the seam, and the "
-            "rate that is applied is on its way to the planned one.",
+            "The warm-up is in iteration %d of %d: it continues after the seam, so the applied "
+            "learning rate differs from the plan until it ends.",
             *(iteration, warmup),
         )
 
 
 def _warn_of_unfinished_extension(resume_point: ResumePoint, plan: Plan) -> None:
-    """Say that a command that was given again after an interruption adds its epochs again."""
+    """Warn that an extension command repeated after an interruption adds its epochs again."""
     saved = resume_point.saved
     stopped = resume_point.checkpoint["stopped_early"]
     if saved.seams and resume_point.next_seam < saved.total_epochs and not stopped:
         log.warning(
-            "The extension to %d epochs is unfinished, %d are done; --resume alone goes on with "
-            "it. --extend-epochs adds another one on top: %d epochs in all. Should that not be "
-            "meant, stop here and finish the earlier one with --resume %s --name NAME.",
+            "The extension to %d epochs is unfinished, %d epochs are done; --resume alone continues"
+            " it. --extend-epochs adds another extension: %d epochs in total. If you do not want "
+            "that, stop now and finish the earlier one with --resume %s --name NAME.",
             *(saved.total_epochs, resume_point.completed, plan.total_epochs),
             resume_point.path.with_name(f"seam_{resume_point.next_seam}.pt"),
         )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from utils.history import COLUMNS, ITERATION
+from utils.history import COLUMNS, ITERATION_COLUMN
 from utils.solver.schedule import Plan
 
 RATES = COLUMNS[-3:]
@@ -39,7 +39,7 @@ def read_records(history: Sequence[Mapping[str, float]]) -> list[RecordedRates]:
     records = []
     for row in history:
         rates = tuple(row.get(name, math.nan) for name in RATES)
-        iteration = row.get(ITERATION, math.nan)
+        iteration = row.get(ITERATION_COLUMN, math.nan)
         if all(map(math.isfinite, rates)):
             last = int(iteration) - 1 if math.isfinite(iteration) else None
             records.append(RecordedRates(int(row["epoch"]), rates, last))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from utils.history import AT_SEAM, RAW_MAP
+from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
 from utils.solver.schedule import Plan
 
-EMA = "metrics/mAP_0.5:0.95"
+EMA_MAP_COLUMN = "metrics/mAP_0.5:0.95"
 PER = 100  # epochs that a gain is quoted for
 
 
@@ -85,8 +85,8 @@ def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
     for segment, (seam, end) in zip(plan.seams, pairwise(edges), strict=True):
         before = rows.get(seam - 1, {})
         after = [rows[epoch] for epoch in range(seam, end) if epoch in rows]
-        ema_before = _level_before(before, EMA)
-        ema = [_value(row, EMA) for row in after]
+        ema_before = _level_before(before, EMA_MAP_COLUMN)
+        ema = [_value(row, EMA_MAP_COLUMN) for row in after]
         figures.append(
             SeamMetrics(
                 epoch=seam,
@@ -94,9 +94,11 @@ def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
                 rate_before=plan.lr0 * plan.factor(seam - 1),
                 rate_after=plan.lr0 * plan.factor(seam),
                 ema_before=ema_before,
-                raw_before=_level_before(before, RAW_MAP),
+                raw_before=_level_before(before, RAW_MAP_COLUMN),
                 ema_lowest=min(_known(ema), default=None),
-                raw_lowest=min(_known([_value(row, RAW_MAP) for row in after]), default=None),
+                raw_lowest=min(
+                    _known([_value(row, RAW_MAP_COLUMN) for row in after]), default=None
+                ),
                 back_after=_back_after(ema_before, ema),
                 best=max(_known(ema), default=None),
                 epochs=len(after),
@@ -107,7 +109,7 @@ def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
 
 def _level_before(row: Mapping[str, float], name: str) -> float | None:
     """What was measured at the seam, else what the epoch before it recorded."""
-    measured = _value(row, AT_SEAM + name)
+    measured = _value(row, AT_SEAM_PREFIX + name)
     return _value(row, name) if measured is None else measured
 
 

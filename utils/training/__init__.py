@@ -1,1 +1,1 @@
-"""Training a run: the loop, its state, validation, audit, records."""
+"""Trains a run: loop, state, validation, audit, checkpoints and loggers."""

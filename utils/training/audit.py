@@ -1,4 +1,4 @@
-"""What became of every part of a run's state when the run goes on; and the proof, by validation."""
+"""State audit of a resumed run: what was restored, changed or missing, verified by validation."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint
-from utils.history import RAW_MAP
+from utils.history import RAW_MAP_COLUMN
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
-from utils.solver.seam import EMA
+from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.state import TrainingState
 from utils.training.validation import ValidationResult
 
 log = logging.getLogger("yolo")
 
 RESTORED, CHANGED, MISSING = "restored", "changed", "missing"
-TOLERANCE = 1e-6  # of mAP; on the machine that saved it a result comes back exactly
+TOLERANCE = 1e-6  # of mAP; on the machine that saved it, a result is reproduced exactly
 
 
 class AuditItem(NamedTuple):
-    """One part of the state."""
+    """The audit of one part of the state."""
 
     part: str
     status: str
@@ -31,7 +31,10 @@ class AuditItem(NamedTuple):
 
 
 class SeamCheck(NamedTuple):
-    """mAP50-95 as it was saved and as it is measured before the first step; None if not known."""
+    """mAP50-95 as saved and as measured before the first step, EMA and non-EMA (`raw`) weights.
+
+    None if unknown.
+    """
 
     saved_ema: float | None
     ema: float | None
@@ -40,14 +43,14 @@ class SeamCheck(NamedTuple):
 
     @property
     def reproduced(self) -> bool | None:
-        """Whether the average gives the saved result again; None if there is nothing to compare."""
+        """Whether the EMA weights reproduce the saved mAP50-95; None if either is unknown."""
         if self.saved_ema is None or self.ema is None:
             return None
         return abs(self.saved_ema - self.ema) <= TOLERANCE
 
 
 class Audit(NamedTuple):
-    """What is known of a state before its first step."""
+    """The audit of a restored state and the seam check, before the first step."""
 
     items: list[AuditItem]
     check: SeamCheck
@@ -59,16 +62,19 @@ def verify_resume(
     config: Config,
     measure: Callable[[TrainingState], ValidationResult],
 ) -> Audit | None:
-    """Audit and validate a restored state before its first step, and record what was found.
+    """Audit and validate a restored state before its first step, and record the result in it.
 
-    At a seam the results enter the last epoch's row: they are what the epochs after the seam are
-    compared with.
+    At a seam, the metrics are added to the row of the last epoch, as the baseline for the epochs
+    after the seam.
 
     Args:
-        run: how the run goes on; of a new one there is nothing to prove.
-        state: as restored.
-        config: what the run's next checkpoints will say of it.
+        run: the resumed run.
+        state: the restored state.
+        config: configuration that the next checkpoints of the run contain.
         measure: validates the state.
+
+    Returns:
+        The audit; None if the run is new or no epoch is left to train.
     """
     if run.resume_point is None or run.resume_point.ended:
         return None
@@ -85,7 +91,7 @@ def verify_resume(
 
 
 def _continuation(run: Run, resume_point: ResumePoint, audit: Audit) -> ContinuationRecord:
-    """How the run is continued this time, as plain data for the checkpoint."""
+    """The record of this resume or extension, as plain data for the checkpoint."""
     extended = resume_point.extended
     return ContinuationRecord(
         epoch=resume_point.next_seam if extended else resume_point.completed,
@@ -99,13 +105,13 @@ def _continuation(run: Run, resume_point: ResumePoint, audit: Audit) -> Continua
 def audit_state(
     run: Run, resume_point: ResumePoint, state: TrainingState, config: Config
 ) -> list[AuditItem]:
-    """Compare what a checkpoint holds with what the run goes on with.
+    """Compare a checkpoint with the state and configuration that the run continues with.
 
     Args:
-        run: how the run goes on.
-        resume_point: where it comes from.
-        state: as restored.
-        config: what the run's next checkpoints will say of it.
+        run: the resumed run.
+        resume_point: the checkpoint that it continues from.
+        state: the restored state.
+        config: configuration that the next checkpoints of the run contain.
     """
     saved, options = resume_point.checkpoint, run.options
     old, old_options = saved["config"], saved["config"]["options"]
@@ -118,31 +124,34 @@ def audit_state(
         _scaler_item(saved, state, config["precision"]),
         _best_item(state),
         _patience_item(resume_point, options.patience),
-        _compared("data order", old_options["seed"], options.seed, "seed "),
+        _comparison_item("data order", old_options["seed"], options.seed, "seed "),
         *_option_items(run, old_options),
-        _compared("precision", old["precision"], config["precision"]),
+        _comparison_item("precision", old["precision"], config["precision"]),
         *_compiled_items(old_options.get("compile", False), options.compile),
-        _compared("processes", old.get("processes", 1), config.get("processes", 1)),
+        _comparison_item("processes", old.get("processes", 1), config.get("processes", 1)),
         _hyp_item(old["hyp"], run.hyp.to_dict()),
         _data_item(old.get("data"), config["data"]),
     ]
     under_way = state.progress
     if under_way.batches:
-        detail = f"{under_way.batches} batches done, {under_way.pending} summed for the next step"
+        detail = (
+            f"{under_way.batches} batches done, gradients of {under_way.pending} accumulated for "
+            "the next step"
+        )
         items.append(AuditItem("epoch under way", RESTORED, detail))
-    lost = dict(saved.get("missing", {}))
-    known = [_less(item, lost.pop(item.part, None)) for item in items]
-    return [*known, *(AuditItem(part, MISSING, what) for part, what in lost.items())]
+    missing = dict(saved.get("missing", {}))
+    known = [_with_missing(item, missing.pop(item.part, None)) for item in items]
+    return [*known, *(AuditItem(part, MISSING, reason) for part, reason in missing.items())]
 
 
-def _less(item: AuditItem, lost: str | None) -> AuditItem:
-    """The item, missing if something of it is lost, with what is there in its place."""
-    if lost is None:
+def _with_missing(item: AuditItem, reason: str | None) -> AuditItem:
+    """The item, marked as missing if there is a reason; the detail then says what replaces it."""
+    if reason is None:
         return item
-    return AuditItem(item.part, MISSING, f"{item.detail}; {lost}")
+    return AuditItem(item.part, MISSING, f"{item.detail}; {reason}")
 
 
-def _compared(part: str, old: object, new: object, prefix: str = "") -> AuditItem:
+def _comparison_item(part: str, old: object, new: object, prefix: str = "") -> AuditItem:
     if old == new:
         return AuditItem(part, RESTORED, f"{prefix}{new}")
     return AuditItem(part, CHANGED, f"{prefix}{old} → {new}")
@@ -150,10 +159,10 @@ def _compared(part: str, old: object, new: object, prefix: str = "") -> AuditIte
 
 def _optimizer_item(saved: TrainingCheckpoint, state: TrainingState, new: str) -> AuditItem:
     if state.ema.updates == 0:
-        return AuditItem("optimizer", RESTORED, "no step was made yet")
+        return AuditItem("optimizer", RESTORED, "no step yet")
     old = saved["optimizer"]["name"]
     if old != new:
-        return AuditItem("optimizer", CHANGED, f"{old} → {new}, its buffers start afresh")
+        return AuditItem("optimizer", CHANGED, f"{old} → {new}, buffers reset")
     parameters = len(state.parameter_names)
     buffers = len(set(saved["optimizer"]["buffers"]) & set(state.parameter_names))
     status = RESTORED if buffers >= parameters else MISSING
@@ -171,7 +180,7 @@ def _plan_item(resume_point: ResumePoint) -> AuditItem:
 
 
 def _scaler_item(saved: TrainingCheckpoint, state: TrainingState, precision: str) -> AuditItem:
-    """Loss scaling, which fp16 alone needs: restored is also that there was none and is none."""
+    """Loss scaling, which only fp16 needs; restored also if neither old nor new run uses it."""
     old, needed = saved["scaler"], state.scaler.is_enabled()
     if old and not needed:
         detail = f"scale {old['scale']:g} → none, {precision} needs none"
@@ -182,13 +191,13 @@ def _scaler_item(saved: TrainingCheckpoint, state: TrainingState, precision: str
     if old:
         return AuditItem("AMP scaler", RESTORED, scale)
     if saved["config"]["precision"] == precision:
-        return AuditItem("AMP scaler", MISSING, f"{scale}, as at the start of a run")
+        return AuditItem("AMP scaler", MISSING, f"{scale}, the initial value")
     return AuditItem("AMP scaler", CHANGED, f"none → {scale}")
 
 
 def _best_item(state: TrainingState) -> AuditItem:
     if state.best_epoch < 0:
-        return AuditItem("best fitness", MISSING, "not validated, or its weights are not there")
+        return AuditItem("best fitness", MISSING, "no epoch was validated, or best.pt is missing")
     detail = f"{state.best_fitness:.5g} in epoch {state.best_epoch}"
     return AuditItem("best fitness", RESTORED, detail)
 
@@ -197,31 +206,31 @@ def _patience_item(resume_point: ResumePoint, patience: int) -> AuditItem:
     old = resume_point.checkpoint["config"]["options"]["patience"]
     if resume_point.extended:
         detail = f"{patience} epochs" if patience == old else f"{old} → {patience} epochs"
-        return AuditItem("patience", CHANGED, f"{detail}, starts afresh at the seam")
-    return _compared("patience", old, patience)
+        return AuditItem("patience", CHANGED, f"{detail}, restarts at the seam")
+    return _comparison_item("patience", old, patience)
 
 
 def _option_items(run: Run, old: Mapping[str, object]) -> list[AuditItem]:
     new = run.options.to_dict()
     always = [
-        _compared("batch size", old["batch_size"], new["batch_size"]),
-        _compared("image size", old["imgsz"], new["imgsz"]),
+        _comparison_item("batch size", old["batch_size"], new["batch_size"]),
+        _comparison_item("image size", old["imgsz"], new["imgsz"]),
     ]
     listed = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data"}
     others = sorted(set(run.allowed) - listed)
     return [
         *always,
         *(
-            _compared(name.replace("_", " "), old.get(name, "not on record"), new[name])
+            _comparison_item(name.replace("_", " "), old.get(name, "not recorded"), new[name])
             for name in others
         ),
     ]
 
 
 def _compiled_items(old: bool, new: bool) -> list[AuditItem]:
-    """Whether steps are compiled, which changes their rounding, where they are or were."""
+    """Whether the forward pass is compiled, which changes its rounding; none if it never was."""
     words = {False: "not compiled", True: "compiled"}
-    return [_compared("forward pass", words[old], words[new])] if old or new else []
+    return [_comparison_item("forward pass", words[old], words[new])] if old or new else []
 
 
 def _hyp_item(old: Mapping[str, float], new: Mapping[str, float]) -> AuditItem:
@@ -234,10 +243,10 @@ def _hyp_item(old: Mapping[str, float], new: Mapping[str, float]) -> AuditItem:
 
 
 def _data_item(old: Mapping[str, str | int] | None, new: Mapping[str, str | int]) -> AuditItem:
-    """Compare what both say of the data; what an older checkpoint lacks is passed over."""
+    """Compare the fingerprints of the data; skips keys that an older checkpoint lacks."""
     images = f"{new['file']}, {new['train images']} + {new['val images']} images"
     if old is None:
-        return AuditItem("data set", MISSING, f"{images}; those of before are not on record")
+        return AuditItem("data set", MISSING, f"{images}; the earlier data are not recorded")
     changed = [
         f"{name} {old[name]} → {new[name]}"
         for name in new
@@ -249,9 +258,9 @@ def _data_item(old: Mapping[str, str | int] | None, new: Mapping[str, str | int]
 
 
 def compare_metrics(state: TrainingState, measured: ValidationResult) -> SeamCheck:
-    """The last epoch's saved results beside those measured of the restored state.
+    """The saved metrics of the last epoch, and those measured on the restored state.
 
-    Of a state in the middle of an epoch there are no saved results.
+    There are no saved metrics for a state in the middle of an epoch.
     """
     last = state.history[-1] if state.history and not state.progress.batches else {}
 
@@ -260,30 +269,30 @@ def compare_metrics(state: TrainingState, measured: ValidationResult) -> SeamChe
         return None if math.isnan(value) else value
 
     return SeamCheck(
-        known(EMA),
+        known(EMA_MAP_COLUMN),
         measured.ema.map50_95 if measured.ema else None,
-        known(RAW_MAP),
+        known(RAW_MAP_COLUMN),
         measured.raw.map50_95 if measured.raw else None,
     )
 
 
 def log_audit(items: Sequence[AuditItem], check: SeamCheck) -> None:
-    """Show the audit as a table, and what the check found."""
+    """Log the audit as a table, and the result of the seam check."""
     width = max(len(item.part) for item in items)
     log.info("\nState audit")
     for item in items:
         log.info("  %-*s  %-8s  %s", width, *item)
     if check.ema is None:
-        log.info("Seam check: not made (--noval).")
+        log.info("Seam check: skipped (--noval).")
         return
     log.info(
-        "Seam check: mAP50-95 of the average %s, of the raw weights %.5f",
+        "Seam check: mAP50-95 of the EMA weights %s, of the non-EMA weights %.5f",
         f"{check.ema:.5f}" + ("" if check.saved_ema is None else f" (saved {check.saved_ema:.5f})"),
         check.raw if check.raw is not None else math.nan,
     )
     if check.reproduced is False:
         log.warning(
-            "The restored average does not give the saved figure again: the validation differs "
-            "(images, their size, number format, machine), or the file was rounded, as YOLOv5's "
-            "are. What follows a seam is compared with the figure measured here."
+            "The restored EMA weights do not reproduce the saved mAP50-95: the validation differs "
+            "(images, image size, precision or machine), or the file is rounded, as those of "
+            "YOLOv5 are. The epochs after a seam are compared with the value measured now."
         )

@@ -1,4 +1,4 @@
-"""From a run's configuration to the objects that train it; only here is it unpacked."""
+"""Builds the objects that train a run from its configuration."""
 
 from __future__ import annotations
 
@@ -33,48 +33,54 @@ from utils.weights import Weights, find_weights, read_weights, spec_from_checkpo
 log = logging.getLogger("yolo")
 
 
-class Start(NamedTuple):
-    """What a model is built from."""
+class ModelSource(NamedTuple):
+    """The specification of a model and its initial weights."""
 
     spec: ModelSpec
     weights: Weights | None
-    """To be transferred into it; a checkpoint's are restored with the rest of its state."""
+    """Initial weights; None if there are none, or if they are restored from a checkpoint."""
 
 
-def starting_point(run: Run) -> Start:
-    """Read what the model is to be built from; cheap, so that a wrong name is reported at once.
+def load_model_source(run: Run) -> ModelSource:
+    """Read the model specification and the initial weights of a run.
+
+    This takes little time, so a wrong file name is reported at once.
 
     Raises:
-        UserError: neither --cfg nor --weights says what to build, or a file is refused.
+        UserError: if neither --cfg nor --weights is given, or a file is invalid.
     """
     if run.resume_point is not None:
         saved = run.resume_point.checkpoint
-        return Start(
+        return ModelSource(
             spec_from_checkpoint(saved["config"]["spec"], saved["model"], run.resume_point.path),
             None,
         )
     weights = read_weights(find_weights(run.options.weights)) if run.options.weights else None
     if run.options.cfg:
-        return Start(load_spec(Path(run.options.cfg)), weights)
+        return ModelSource(load_spec(Path(run.options.cfg)), weights)
     if weights is None:
         raise UserError(
-            "--weights '' starts from scratch: say which model with --cfg, e.g. --cfg yolov5n.yaml."
+            "--weights '' needs a model to train from scratch; add --cfg, e.g. --cfg yolov5n.yaml."
         )
-    return Start(weights.spec, weights)
+    return ModelSource(weights.spec, weights)
 
 
 def build_model(
-    run: Run, start: Start, data: TrainingData, device: torch.device, distributed: Distributed
+    run: Run,
+    source: ModelSource,
+    data: TrainingData,
+    device: torch.device,
+    distributed: Distributed,
 ) -> Detector:
-    """The model of a run on its device.
+    """Build the model of a run on its device.
 
-    The anchors of a new model are checked against the data, and fitted to it where need be.
+    AutoAnchor checks the anchors of a new model against the data.
 
     Raises:
-        UserError: the weights do not fit the model at all, there is no such layer to freeze, or the
-            model cannot be compiled.
+        UserError: if no tensor of the weights fits the model, a layer to freeze does not exist, or
+            the model cannot be compiled.
     """
-    model = Detector(start.spec) if run.resume_point else _new_model(run, start, data)
+    model = Detector(source.spec) if run.resume_point else _new_model(run, source, data)
     log.info("%s", describe(model, round_up_to_stride(run.options.imgsz, model.max_stride)))
     _freeze(model, run)
     if run.options.sync_bn and distributed.world_size > 1:
@@ -85,9 +91,9 @@ def build_model(
     return model
 
 
-def _new_model(run: Run, start: Start, data: TrainingData) -> Detector:
+def _new_model(run: Run, source: ModelSource, data: TrainingData) -> Detector:
     spec = with_fitting_anchors(
-        start.spec.with_classes(len(data.names)),
+        source.spec.with_classes(len(data.names)),
         box_sizes(data.train, run.options.imgsz),
         ratio_limit=run.hyp.anchor_t,
         per_level=round(run.hyp.anchors),
@@ -96,23 +102,24 @@ def _new_model(run: Run, start: Start, data: TrainingData) -> Detector:
     )
     torch.manual_seed(run.options.seed)
     model = Detector(spec)
-    if start.weights is not None:
-        # The anchors are the spec's: from the weights file, from --cfg, or fitted to the data.
-        transfer = transfer_weights(model, start.weights.state, exclude=("anchors",))
-        _report_transfer(transfer, start.weights, run)
+    if source.weights is not None:
+        # The anchors are in the spec: from the weights file, from --cfg, or fitted to the data.
+        transfer = transfer_weights(model, source.weights.state, exclude=("anchors",))
+        _check_transfer(transfer, source.weights, run)
     return model
 
 
-def _report_transfer(transfer: Transfer, weights: Weights, run: Run) -> None:
+def _check_transfer(transfer: Transfer, weights: Weights, run: Run) -> None:
     if transfer.matched == 0:
         raise UserError(
-            f"--weights {weights.origin} has no tensor that fits --cfg {run.options.cfg}."
+            f"--weights {weights.origin} has no tensor that fits --cfg {run.options.cfg}; use "
+            "matching files."
         )
-    log.info("Transferred %d/%d items from %s", transfer.matched, transfer.total, weights.origin)
+    log.info("Transferred %d/%d tensors from %s", transfer.matched, transfer.total, weights.origin)
 
 
 def describe(model: Detector, image_size: int) -> str:
-    """One line: parameters, cost, strides."""
+    """One line with the parameters, GFLOPs, classes and strides of a model."""
     return (
         f"Model: {count_parameters(model):,} parameters, {gflops(model, image_size):.3g} GFLOPs "
         f"at {image_size} pixels, {model.classes} classes, strides {model.strides}"
@@ -124,7 +131,8 @@ def _freeze(model: Detector, run: Run) -> None:
     beyond = [layer for layer in run.options.frozen_layers() if layer >= layers]
     if beyond:
         raise UserError(
-            f"--freeze names layer {beyond[0]}, but the model's are 0 to {layers - 1}; name fewer."
+            f"--freeze: layer {beyond[0]} is out of range (the model has {layers} layers, 0 to "
+            f"{layers - 1}); choose other layers."
         )
     prefixes = tuple(f"model.{layer}." for layer in run.options.frozen_layers())
     frozen = [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
@@ -132,14 +140,14 @@ def _freeze(model: Detector, run: Run) -> None:
         model.get_parameter(name).requires_grad_(False)
     if frozen:
         log.info(
-            "Frozen: %d tensors of the layers %s", len(frozen), list(run.options.frozen_layers())
+            "Froze %d tensors of the layers %s", len(frozen), list(run.options.frozen_layers())
         )
 
 
 def build_state(
     run: Run, model: Detector, plan: Plan, precision: Precision, distributed: Distributed
 ) -> TrainingState:
-    """Optimizer, EMA and scaler around the model; restored when the run goes on."""
+    """Create the optimizer, EMA and gradient scaler of a model; restores them for a resumed run."""
     options, hyp = run.options, run.hyp
     groups = parameter_groups(model)
     effective_batch = options.batch_size * plan.accumulate
@@ -170,15 +178,15 @@ def build_context(
     precision: Precision,
     distributed: Distributed,
 ) -> TrainContext:
-    """How a run's steps are made, from its options.
+    """Build the settings of the training step from the options of a run.
 
     Raises:
-        UserError: there are more processes than images in a batch.
+        UserError: if there are more processes than images in a batch.
     """
     if options.batch_size < distributed.world_size:
         raise UserError(
-            f"--batch-size {options.batch_size} is the whole batch, of all "
-            f"{distributed.world_size} processes; give at least one image to each."
+            f"--batch-size {options.batch_size}: must be at least {distributed.world_size}, one "
+            "image per process."
         )
     return TrainContext(
         plan=plan,
@@ -200,7 +208,7 @@ def build_context(
 def resolved_config(
     run: Run, model: Detector, data: TrainingData, precision: Precision, distributed: Distributed
 ) -> Config:
-    """What the checkpoint says about the run."""
+    """The configuration of a run, as saved in its checkpoints."""
     return Config(
         options=run.options.to_dict(),
         hyp=run.hyp.to_dict(),
@@ -208,12 +216,12 @@ def resolved_config(
         names=list(data.names),
         precision=precision.name,
         processes=distributed.world_size,
-        data=data.facts(run.options.data),
+        data=data.fingerprint(run.options.data),
     )
 
 
 def write_config(config: Config, plan: Plan, folder: Path, distributed: Distributed) -> None:
-    """Write opt.yaml and hyp.yaml for people to read; of several processes the main one does."""
+    """Write opt.yaml and hyp.yaml in the main process, for people to read."""
     if distributed.is_main:
         write_yaml({**config["options"], "planned_epochs": plan.total_epochs}, folder / "opt.yaml")
         write_yaml(config["hyp"], folder / "hyp.yaml")

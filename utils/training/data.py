@@ -1,4 +1,4 @@
-"""The data of a run: class names, the indices of its images, and the loaders over them."""
+"""The data of a run: class names, image indices and data loaders."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from utils.runtime.distributed import Distributed
 
 log = logging.getLogger("yolo")
 
-DIGEST_LENGTH = 12  # hexadecimal digits: 48 bits tell two states of one data set apart
-EVAL_BATCH = 2  # validation keeps no gradients, so it takes twice the images of a training batch
+DIGEST_LENGTH = 12  # hexadecimal digits: 48 bits distinguish two states of one data set
+EVAL_BATCH_FACTOR = 2  # validation stores no gradients, so its batches can be twice as large
 
 
 class Loaders(NamedTuple):
-    """Batches to train on and batches to validate on."""
+    """The loaders of training and validation batches."""
 
     train: TrainLoader
     val: DataLoader
@@ -41,14 +41,18 @@ class Loaders(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run is trained and validated on."""
+    """The class names of a run, and the indices of its training and validation images."""
 
     names: tuple[str, ...]
     train: Index
     val: Index
 
-    def facts(self, file: str) -> dict[str, str | int]:
-        """What a checkpoint says of the data, so that a change of them is noticed later."""
+    def fingerprint(self, file: str) -> dict[str, str | int]:
+        """Counts and a digest of the data, saved in checkpoints to detect a later change.
+
+        Args:
+            file: the data-set file.
+        """
         return {
             "file": file,
             "train images": len(self.train),
@@ -59,7 +63,14 @@ class TrainingData:
         }
 
     def loaders(self, run: Run, image_size: int, stride: int, distributed: Distributed) -> Loaders:
-        """The loaders of a run; `image_size` is a multiple of the stride."""
+        """Build the loaders of a run.
+
+        Args:
+            run: the run.
+            image_size: pixels, a multiple of the stride.
+            stride: maximum stride of the model.
+            distributed: the processes that train the run.
+        """
         options = run.options
         train = build_train_loader(
             self.train,
@@ -76,7 +87,7 @@ class TrainingData:
         val = build_eval_loader(
             self.val,
             image_size=image_size,
-            batch_size=options.batch_size * EVAL_BATCH,
+            batch_size=options.batch_size * EVAL_BATCH_FACTOR,
             workers=options.workers,
             stride=stride,
             cache=options.cache,
@@ -85,10 +96,10 @@ class TrainingData:
 
 
 def content_digest(*splits: Index) -> str:
-    """A few digits of the SHA-256 over names, sizes and labels of the images of some splits.
+    """First digits of the SHA-256 over the names, sizes and labels of the images of the splits.
 
-    Neither the place nor the order of the files counts, nor their times; nor does a pixel, which
-    would cost minutes to read. Image names are taken from the folder that all of a split lie in.
+    Location, order and modification times of the files have no influence. Nor have the pixels,
+    because reading them takes minutes. Image names are relative to the common folder of a split.
     """
     digest = hashlib.sha256()
     for split in splits:
@@ -107,12 +118,14 @@ def content_digest(*splits: Index) -> str:
     return digest.hexdigest()[:DIGEST_LENGTH]
 
 
-def describe_data(run: Run) -> DatasetDescription:
-    """Read the data-set file of a run; cheap, so that a wrong name is told at once.
+def load_data_description(run: Run) -> DatasetDescription:
+    """Read the data-set file of a run.
+
+    This takes little time, so a wrong file name is reported at once.
 
     Raises:
-        UserError: it is not there or refused, has other classes than the run was trained on, or
-            its data must be got by hand.
+        UserError: if the file does not exist or is invalid, its classes differ from those of the
+            resumed run, or the data must be obtained manually.
     """
     description = load_description(run.options.data)
     run.require_names(evaluated_names(description.names, single_class=run.options.single_cls))
@@ -121,10 +134,10 @@ def describe_data(run: Run) -> DatasetDescription:
 
 
 def build_training_data(run: Run, description: DatasetDescription) -> TrainingData:
-    """Fetch or make the data set of a run if need be, and check it.
+    """Index the data set of a run; downloads or generates it if it does not exist.
 
     Raises:
-        UserError: it is not there and cannot be had, or its files are refused.
+        UserError: if the data are missing and cannot be obtained, or files are invalid.
     """
     names = evaluated_names(description.names, single_class=run.options.single_cls)
     ensure_available(description)
@@ -137,14 +150,15 @@ def build_training_data(run: Run, description: DatasetDescription) -> TrainingDa
     return TrainingData(names, index(description.split("train")), index(description.split("val")))
 
 
-def training_size(wanted: int, stride: int) -> int:
-    """The image size to train at: whole strides, and two of them at least.
+def training_image_size(requested: int, stride: int) -> int:
+    """The training image size: `requested`, rounded up to at least two strides.
 
-    Batch norm cannot learn from a single image whose coarsest map is a single cell.
+    Batch norm cannot train on a single image whose coarsest feature map is a single cell.
     """
-    size = max(round_up_to_stride(wanted, stride), 2 * stride)
-    if size != wanted:
+    size = max(round_up_to_stride(requested, stride), 2 * stride)
+    if size != requested:
         log.warning(
-            "--imgsz %d must be a multiple of the stride %d: %d it is.", wanted, stride, size
+            "--imgsz %d: must be a multiple of the stride %d and at least %d; using %d.",
+            *(requested, stride, 2 * stride, size),
         )
     return size

@@ -1,4 +1,4 @@
-"""The training loop: a step, an epoch, a run."""
+"""The training loop: step, epoch, run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from utils.datasets.dataset import Batch
 from utils.datasets.loader import TrainLoader
 from utils.errors import UserError
 from utils.evaluation.miss_rate import percentages
-from utils.history import LOSSES, MISS_RATE, RAW_MAP, SKIPPED, fitness, new_row
+from utils.history import (
+    LOSS_NAMES,
+    MISS_RATE_PREFIX,
+    RAW_MAP_COLUMN,
+    SKIPPED_COLUMN,
+    fitness,
+    new_row,
+)
 from utils.runtime.device import Precision, images_to_device, memory_in_use
 from utils.runtime.distributed import Distributed
 from utils.solver.guard import check_applied
@@ -30,16 +37,16 @@ from utils.training.validation import ValidationResult
 
 log = logging.getLogger("yolo")
 
-DISPLAY_EVERY = 10  # batches between two looks at the losses on a GPU, each of which waits for it
-BAR = "{l_bar}{bar:10}{r_bar}"
-SIZE_STREAM = 2  # tells the draws of image sizes from those of order and augmentation
+DISPLAY_EVERY = 10  # batches; showing the losses synchronizes with the GPU
+BAR_FORMAT = "{l_bar}{bar:10}{r_bar}"
+SIZE_STREAM = 2  # rng stream of image sizes, separate from those of order and augmentation
 NOT_VALIDATED = (float("nan"),) * 4, (float("nan"),) * 3
-MIN_SCALE = 1.0  # of loss scaling: an overflow under a larger one is not the batch's fault
+MIN_SCALE = 1.0  # an overflow at a larger loss scale is due to the scale, not to the batch
 
 
 @dataclass(frozen=True)
 class TrainContext:
-    """How to train: fixed for the whole process."""
+    """The settings of the training step; constant for the whole process."""
 
     plan: Plan
     loss: DetectionLoss
@@ -47,48 +54,49 @@ class TrainContext:
     device: torch.device
     distributed: Distributed
     statistics: BatchNormStats
-    """Of the model that is trained."""
+    """The batch-norm statistics of the trained model."""
     seed: int
     stride: int
     multi_scale: bool
     max_gradient_norm: float
-    """Longer gradients are shortened to it; 0 leaves them as they are."""
+    """Gradients are clipped to this norm; 0 disables clipping."""
     max_bad_steps: int
-    """So many in a row end the run."""
+    """Abort after this many consecutive non-finite steps."""
 
 
 @dataclass(frozen=True)
 class Observers:
-    """Who looks on while a run trains; none of them changes what is trained."""
+    """Callbacks of the training loop; none of them changes the training."""
 
     validate: Callable[[TrainingState], ValidationResult]
     """Evaluates the state after each epoch."""
     on_batch: Callable[[int, Batch], None]
-    """Sees every batch with its iteration, before it is trained."""
+    """Called with the iteration and the batch before each training step."""
     on_step: Sequence[Callable[[TrainingState], None]]
-    """See the state after every batch."""
+    """Called with the state after each batch."""
     on_epoch: Sequence[Callable[[TrainingState], None]]
-    """See the state after every completed epoch; save and log it."""
+    """Called with the state after each completed epoch, to save and log it."""
 
 
 def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, last: bool) -> None:
-    """Forward, loss, backward; and, when enough batches are summed, one step of optimizer and EMA.
+    """Forward, loss and backward pass; steps optimizer and EMA after enough accumulated batches.
 
-    A batch whose loss is not finite is left out, running statistics included.
+    A batch with a non-finite loss is skipped: it changes neither gradients nor batch-norm
+    statistics.
 
     Args:
         state: weights, optimizer, EMA and position; changed in place.
-        context: how to train.
-        batch: images and targets; with several processes, this one's part of them.
-        last: whether this is the epoch's last batch. What is summed is always applied there, so
-            that the end of an epoch leaves no half-made step to be saved.
+        context: settings of the step.
+        batch: images and targets; with several processes, the shard of this one.
+        last: whether this is the last batch of the epoch. Accumulated gradients are always applied
+            there, so that no gradients have to be saved between epochs.
 
     Raises:
-        UserError: too many bad batches in a row.
+        UserError: after too many consecutive non-finite batches.
     """
     settings = context.plan.settings(state.epoch, state.iteration)
     apply_settings(state.optimizer, settings)
-    # What is resized is rounded to the format of the forward pass after that, once.
+    # Images that are resized stay in fp32 until then, so that they are rounded only once.
     dtype = torch.float32 if context.multi_scale else context.precision.dtype
     images = images_to_device(batch.images, context.device, dtype)
     if context.multi_scale:
@@ -107,13 +115,13 @@ def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, las
     if torch.isfinite(parts).all():
         state.scaler.scale(losses.total).backward()
         context.statistics.average(context.distributed)
-        progress.add(parts[: len(LOSSES)])
+        progress.add(parts[: len(LOSS_NAMES)])
         state.bad_losses = 0
     else:
         context.statistics.restore()
         progress.skipped += 1
         state.bad_losses += 1
-        _count_bad_step(state.bad_losses, state, context, batch, "loss or batch norm")
+        _report_skipped_step(state.bad_losses, state, context, batch, "loss or batch norm")
     if progress.pending and (last or progress.pending >= settings.accumulate):
         _apply_gradients(state, context, batch)
     state.iteration += 1
@@ -121,7 +129,7 @@ def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, las
 
 
 def _apply_gradients(state: TrainingState, context: TrainContext, batch: Batch) -> None:
-    """Step optimizer and EMA by the gradients that are summed, unless they are not finite."""
+    """Step optimizer and EMA with the accumulated gradients, if these are finite."""
     context.distributed.all_reduce_gradients(state.model)
     state.scaler.unscale_(state.optimizer)
     trained = [p for p in state.model.parameters() if p.grad is not None]
@@ -135,33 +143,43 @@ def _apply_gradients(state: TrainingState, context: TrainContext, batch: Batch) 
     elif not state.scaler.is_enabled() or state.scaler.get_scale() <= MIN_SCALE:
         state.progress.skipped += state.progress.pending
         state.bad_gradients += 1
-        _count_bad_step(state.bad_gradients, state, context, batch, "gradient")
+        _report_skipped_step(state.bad_gradients, state, context, batch, "gradient")
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     state.progress.pending = 0
 
 
-def _count_bad_step(
-    in_row: int, state: TrainingState, context: TrainContext, batch: Batch, what: str
+def _report_skipped_step(
+    consecutive: int, state: TrainingState, context: TrainContext, batch: Batch, what: str
 ) -> None:
-    """Log a step that is left out; after too many in a row something else must be wrong."""
+    """Log a skipped step.
+
+    Raises:
+        UserError: after too many consecutive ones.
+    """
     log.warning(
-        "The %s of batch %d in epoch %d is not finite; it is left out.",
-        *(what, state.progress.batches, state.epoch),
+        "Skipped batch %d of epoch %d: its %s is not finite.",
+        *(state.progress.batches, state.epoch, what),
     )
-    if in_row >= context.max_bad_steps:
+    if consecutive >= context.max_bad_steps:
         files = ", ".join(frame.path for frame in batch.frames)
         raise UserError(
-            f"{in_row} steps in a row had a {what} that is not finite, the last with {files}; look "
-            "at these images and labels, or lower lr0 in the hyp file. None of these steps reached "
-            "the weights or last.pt."
+            f"{consecutive} consecutive steps had a non-finite {what}, the last with {files}; "
+            "check these images and labels, or lower lr0 in the hyp file. None of these steps "
+            "changed the weights or last.pt."
         )
 
 
 def resized(images: Tensor, stride: int, entropy: list[int]) -> Tensor:
-    """Scale a batch to a size drawn from half to one and a half of its own, in whole strides."""
-    drawn = np.random.default_rng(entropy).uniform(0.5, 1.5)
-    shape = [max(round(length * drawn / stride), 2) * stride for length in images.shape[2:]]
+    """Resize a batch by a random factor from 0.5 to 1.5.
+
+    Args:
+        images: [B, 3, H, W].
+        stride: the new height and width are multiples of it, at least two.
+        entropy: seeds the random factor.
+    """
+    factor = np.random.default_rng(entropy).uniform(0.5, 1.5)
+    shape = [max(round(length * factor / stride), 2) * stride for length in images.shape[2:]]
     if shape == list(images.shape[2:]):
         return images
     return F.interpolate(images, size=shape, mode="bilinear", align_corners=False)
@@ -170,23 +188,23 @@ def resized(images: Tensor, stride: int, entropy: list[int]) -> Tensor:
 def train_epoch(
     state: TrainingState, context: TrainContext, loader: TrainLoader, observers: Observers
 ) -> list[float]:
-    """Train what is left of the epoch that is next.
+    """Train the remaining batches of the current epoch.
 
     Returns:
-        The mean box, objectness and class loss of all its batches.
+        The mean box, objectness and class loss of all batches of the epoch.
     """
     state.model.train()
     progress = state.progress
-    if progress.batches:  # a resumed process has set no rate yet, and may have no batch left to
+    if progress.batches:  # after a resume no rate is set yet, and no batch may be left to set it
         apply_settings(state.optimizer, context.plan.settings(state.epoch, state.iteration - 1))
     count = len(loader)
-    log.info("%11s" * 7, "Epoch", "Memory", *LOSSES, "Instances", "Size")
+    log.info("%11s" * 7, "Epoch", "Memory", *LOSS_NAMES, "Instances", "Size")
     batches = loader.batches(state.epoch, progress.batches)
     with tqdm(
         batches,
         total=count,
         initial=progress.batches,
-        bar_format=BAR,
+        bar_format=BAR_FORMAT,
         disable=not context.distributed.is_main,
     ) as bar:
         for batch in bar:
@@ -194,13 +212,13 @@ def train_epoch(
             train_step(state, context, batch, last=progress.batches == count - 1)
             number = progress.batches
             if number % DISPLAY_EVERY == 0 or number == count or context.device.type == "cpu":
-                bar.set_description(_progress(state, context, batch))
+                bar.set_description(_progress_line(state, context, batch))
             for observer in observers.on_step:
                 observer(state)
     return progress.mean_losses()
 
 
-def _progress(state: TrainingState, context: TrainContext, batch: Batch) -> str:
+def _progress_line(state: TrainingState, context: TrainContext, batch: Batch) -> str:
     columns = (
         f"{state.epoch}/{context.plan.total_epochs - 1}",
         f"{memory_in_use(context.device):.3g}G",
@@ -219,30 +237,30 @@ def fit(
     *,
     patience: int,
 ) -> None:
-    """Train from where the state stands to the end of the plan, or until accuracy no longer rises.
+    """Train from the position of the state to the end of the plan, or to an early stop.
 
     Args:
         state: changed in place.
-        context: how to train; its plan says how far.
+        context: settings of the steps, with the plan.
         loader: training batches.
-        observers: who looks on.
-        patience: epochs without gain after which the run stops, 0 for never.
+        observers: callbacks.
+        patience: epochs without improvement before an early stop, 0 to disable it.
     """
     while state.epoch < context.plan.total_epochs and not state.stopped_early:
         losses = train_epoch(state, context, loader, observers)
-        close_epoch(state, context.plan, losses, observers.validate(state), patience)
+        finish_epoch(state, context.plan, losses, observers.validate(state), patience)
         for observer in observers.on_epoch:
             observer(state)
 
 
-def close_epoch(
+def finish_epoch(
     state: TrainingState,
     plan: Plan,
     losses: list[float],
     result: ValidationResult,
     patience: int,
 ) -> None:
-    """Enter a finished epoch into the state: history, best, position, early stop."""
+    """Update the state after an epoch: history, best epoch, position, early stop."""
     evaluation = result.ema
     metrics, val_losses = NOT_VALIDATED
     if evaluation is not None:
@@ -261,11 +279,11 @@ def close_epoch(
         iteration=state.iteration,
     )
     if result.raw is not None:
-        row[RAW_MAP] = result.raw.map50_95
+        row[RAW_MAP_COLUMN] = result.raw.map50_95
     for subset, percent in percentages(result.miss_rates).items():
-        row[MISS_RATE + subset] = float("nan") if percent is None else percent
+        row[MISS_RATE_PREFIX + subset] = float("nan") if percent is None else percent
     if state.progress.skipped:
-        row[SKIPPED] = float(state.progress.skipped)
+        row[SKIPPED_COLUMN] = float(state.progress.skipped)
     state.history.append(row)
     check_applied(plan, state.epoch, state.iteration, rates)
     state.epoch += 1
@@ -275,17 +293,17 @@ def close_epoch(
         state.stopped_early = should_stop(state.epoch - 1, state.best_epoch, last_seam, patience)
 
 
-def epochs_without_gain(epoch: int, best_epoch: int, last_seam: int) -> int:
-    """Epochs trained since the best one; at a seam the patience starts afresh.
+def epochs_without_improvement(epoch: int, best_epoch: int, last_seam: int) -> int:
+    """Epochs since the best one; the count restarts at a seam.
 
     Args:
         epoch: the epoch just completed, 0-based.
-        best_epoch: epoch with the highest fitness so far; -1 when none was measured.
-        last_seam: first epoch after the most recent extension, 0 if there is none.
+        best_epoch: epoch with the highest fitness so far; -1 if none was measured.
+        last_seam: first epoch of the last extension, 0 if there is none.
     """
     return epoch - max(best_epoch, last_seam - 1)
 
 
 def should_stop(epoch: int, best_epoch: int, last_seam: int, patience: int) -> bool:
-    """Whether `patience` epochs (0: endless) went by without a higher fitness."""
-    return patience > 0 and epochs_without_gain(epoch, best_epoch, last_seam) >= patience
+    """Whether the fitness did not improve for `patience` epochs; 0 disables the early stop."""
+    return patience > 0 and epochs_without_improvement(epoch, best_epoch, last_seam) >= patience

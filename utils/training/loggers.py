@@ -1,4 +1,4 @@
-"""Where a run reports its progress: the console, results.csv and seams.json, TensorBoard."""
+"""Loggers of a run: console, results.csv, seams.json and TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from utils.checkpoint.format import ContinuationRecord
 from utils.files.atomic_write import atomic_write_text
-from utils.history import COLUMNS, MISS_RATE, RAW_MAP, SKIPPED, Row, write_results
-from utils.runs.run import SEAMS
+from utils.history import (
+    COLUMNS,
+    MISS_RATE_PREFIX,
+    RAW_MAP_COLUMN,
+    SKIPPED_COLUMN,
+    Row,
+    write_results,
+)
+from utils.runs.run import SEAMS_FILE
 from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
@@ -28,7 +35,7 @@ log = logging.getLogger("yolo")
 
 
 class RunLog(NamedTuple):
-    """What is logged of a run at one moment; a copy, since the training goes on meanwhile."""
+    """The logged data of a run; a copy, because the training continues while it is logged."""
 
     epoch: int
     """Completed epochs."""
@@ -39,8 +46,8 @@ class RunLog(NamedTuple):
     stopped_early: bool
 
     @staticmethod
-    def of(state: TrainingState) -> RunLog:
-        """The log of a state as it is now."""
+    def from_state(state: TrainingState) -> RunLog:
+        """Copy the logged data of a state."""
         return RunLog(
             epoch=state.epoch,
             history=[dict(row) for row in state.history],
@@ -51,94 +58,95 @@ class RunLog(NamedTuple):
 
 
 class Logger:
-    """Reports the events of a run in one place; here it ignores all of them.
+    """Base class: logs the events of a run to one destination; ignores all events by default.
 
     Args:
-        name: for the message when it fails.
+        name: name of the destination, for the message if the logger fails.
     """
 
-    at_once: ClassVar[bool] = False
-    """Whether it logs before the checkpoint of the same epoch is written, not after it."""
-    failures: ClassVar[tuple[type[Exception], ...]] = (OSError,)
-    """Errors after which the run goes on."""
-    retries: ClassVar[bool] = True
-    """Whether it is called again after a failure."""
+    before_checkpoint: ClassVar[bool] = False
+    """Whether to log before the checkpoint of the same epoch is written, instead of after it."""
+    caught_errors: ClassVar[tuple[type[Exception], ...]] = (OSError,)
+    """Errors after which the run continues."""
+    retry_after_failure: ClassVar[bool] = True
+    """Whether to call the logger again after it failed."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
-        """The first step of this process is next.
+    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
+        """Called before the first step of this process.
 
         Args:
-            run: as restored, or new.
-            audit: of the restored state; None for a new run.
+            run: the restored or new run.
+            audit: audit of the restored state; None for a new run.
         """
 
-    def epoch(self, run: RunLog) -> None:
-        """An epoch is completed."""
+    def on_epoch(self, run: RunLog) -> None:
+        """Called after each epoch."""
 
-    def seam(self, seam: SeamMetrics) -> None:
-        """The next epoch is the first one of an extension."""
+    def on_seam(self, seam: SeamMetrics) -> None:
+        """Called before the first epoch of an extension."""
 
-    def end(self) -> None:
-        """The last epoch is completed."""
+    def on_end(self) -> None:
+        """Called after the last epoch."""
 
 
 class ConsoleLogger(Logger):
-    """Prints what is found of a restored state and of an epoch, beside the tables of validation."""
+    """Prints the audit of a restored state, skipped batches and an early stop."""
 
-    at_once = True
+    before_checkpoint = True
 
     def __init__(self) -> None:
         super().__init__("console")
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
+    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
         """Print the audit of a restored state."""
         if audit is not None:
             log_audit(audit.items, audit.check)
 
-    def epoch(self, run: RunLog) -> None:
-        """Print how many batches were left out, and that the run stops early."""
+    def on_epoch(self, run: RunLog) -> None:
+        """Print the number of skipped batches, and whether the run stops early."""
         row = run.history[-1]
-        if SKIPPED in row:
-            log.warning("Epoch %d left out %d batches.", row["epoch"], row[SKIPPED])
+        if SKIPPED_COLUMN in row:
+            log.warning("Epoch %d: skipped %d batches.", row["epoch"], row[SKIPPED_COLUMN])
         if run.stopped_early:
             log.info(
-                "No gain since epoch %d: stopping early after %d epochs.", run.best_epoch, run.epoch
+                "No improvement since epoch %d: stopping early after %d epochs.",
+                *(run.best_epoch, run.epoch),
             )
 
 
 class ResultsLogger(Logger):
-    """Writes results.csv, whole each time."""
+    """Writes results.csv; rewrites all rows each time."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "results.csv"
         super().__init__(str(self._path))
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
-        """Write the epochs so far: what was cut off, or failed, is there again."""
+    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
+        """Write the epochs so far, which restores rows that were lost."""
         write_results(run.history, self._path)
 
-    def epoch(self, run: RunLog) -> None:
+    def on_epoch(self, run: RunLog) -> None:
         """Write all epochs."""
         write_results(run.history, self._path)
 
 
 class SeamsLogger(Logger):
-    """Writes seams.json: what every seam cost and gained, and how the run went on each time."""
+    """Writes seams.json: the metrics of each seam, and a record of each resume and extension."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
-        self._path = folder / SEAMS
+        self._path = folder / SEAMS_FILE
         self._plan = plan
         super().__init__(str(self._path))
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
-        """Write it, unless the run neither has a seam nor was resumed."""
-        self.epoch(run)
+    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
+        """Write the file if the run has a seam or was resumed."""
+        self.on_epoch(run)
 
-    def epoch(self, run: RunLog) -> None:
-        """Write it with the results of the last epoch."""
+    def on_epoch(self, run: RunLog) -> None:
+        """Write the file with the results of the last epoch."""
         seams = [seam.to_dict() for seam in seam_metrics(self._plan, run.history)]
         if not seams and not run.continuations:
             return
@@ -148,59 +156,61 @@ class SeamsLogger(Logger):
 
 
 class TensorBoardLogger(Logger):
-    """Writes an event file for TensorBoard: a scalar per result and epoch, a text per seam."""
+    """Writes a TensorBoard event file: a scalar per metric and epoch, a text per seam."""
 
-    failures = (Exception,)  # whatever a package that is not ours raises
-    retries = False
+    caught_errors = (Exception,)  # a third-party package can raise anything
+    retry_after_failure = False
 
     def __init__(self, folder: Path, plan: Plan) -> None:
-        super().__init__("the event file of TensorBoard")
+        super().__init__("the TensorBoard event file")
         self._folder = folder
         self._plan = plan
         self._writer: SummaryWriter | None = None
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
-        """Open an event file, which hides the epochs that are trained again."""
+    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
+        """Open an event file; epochs that are trained again are purged."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(self._folder), purge_step=run.epoch)
 
-    def epoch(self, run: RunLog) -> None:
+    def on_epoch(self, run: RunLog) -> None:
         """Write the results of the last epoch."""
         row = run.history[-1]
         for tag, value in scalars(row).items():
             self._open_writer.add_scalar(tag, value, int(row["epoch"]))
         self._open_writer.flush()
 
-    def seam(self, seam: SeamMetrics) -> None:
-        """Write what changes at the seam, and the results before it."""
+    def on_seam(self, seam: SeamMetrics) -> None:
+        """Write the change of the learning rate, and the metrics before the seam."""
         total = self._plan.segment_at(seam.epoch).stop
         self._open_writer.add_text("seam", describe_seam(seam, total), seam.epoch)
         self._open_writer.flush()
 
-    def end(self) -> None:
+    def on_end(self) -> None:
         """Close the event file."""
         self._open_writer.close()
 
     @property
     def _open_writer(self) -> SummaryWriter:
         if self._writer is None:
-            raise ValueError("begin was not called")
+            raise ValueError("on_begin was not called")
         return self._writer
 
 
 def scalars(row: Row) -> dict[str, float]:
-    """The results of an epoch by tag: the columns of results.csv, and what else was measured."""
-    extra = [name for name in row if name == RAW_MAP or name.startswith(MISS_RATE)]
-    return {name: row[name] for name in (*COLUMNS[1:], *extra)} | {SKIPPED: row.get(SKIPPED, 0.0)}
+    """The metrics of an epoch by tag: the columns of results.csv and those in checkpoints only."""
+    extra = [name for name in row if name == RAW_MAP_COLUMN or name.startswith(MISS_RATE_PREFIX)]
+    return {name: row[name] for name in (*COLUMNS[1:], *extra)} | {
+        SKIPPED_COLUMN: row.get(SKIPPED_COLUMN, 0.0)
+    }
 
 
 def describe_seam(seam: SeamMetrics, total: int) -> str:
-    """Two sentences on a seam, as it is before its first step.
+    """Describe a seam in two sentences, before its first step.
 
     Args:
-        seam: of it, what was before.
-        total: epochs that the run is extended to.
+        seam: metrics of the seam; only those before it are used.
+        total: planned epochs of the extended run.
     """
     ema, raw = (
         "not measured" if value is None else f"{value:.5f}"
@@ -208,69 +218,69 @@ def describe_seam(seam: SeamMetrics, total: int) -> str:
     )
     return (
         f"Extended at epoch {seam.epoch} to {total} epochs with `{seam.mode}`: the learning rate "
-        f"goes from {seam.rate_before:.6g} to {seam.rate_after:.6g}. mAP50-95 before the seam: "
-        f"average {ema}, raw weights {raw}."
+        f"changes from {seam.rate_before:.6g} to {seam.rate_after:.6g}. mAP50-95 before the seam: "
+        f"EMA weights {ema}, non-EMA weights {raw}."
     )
 
 
 class Loggers:
     """All loggers of a run.
 
-    Those of the console log at once; those that write files do so in the background, after the
-    checkpoint that was begun before, so that no file runs ahead of it. One that fails is reported
-    once, and never ends the run.
+    The console logger is called at once. Loggers that write files are called in the background,
+    after the pending checkpoint is written, so that no file is ahead of the checkpoint. A failing
+    logger is reported once and does not end the run.
 
     Args:
-        loggers: in their order; of several processes, only the main one has any.
-        plan: of the run; says where the seams are.
+        loggers: called in this order; empty except in the main process.
+        plan: plan of the run, with its seams.
         background: also writes the checkpoints.
     """
 
     def __init__(self, loggers: Sequence[Logger], plan: Plan, background: BackgroundWorker) -> None:
-        self._at_once = [logger for logger in loggers if logger.at_once]
-        self._after_checkpoint = [logger for logger in loggers if not logger.at_once]
+        self._before_checkpoint = [logger for logger in loggers if logger.before_checkpoint]
+        self._after_checkpoint = [logger for logger in loggers if not logger.before_checkpoint]
         self._plan = plan
         self._background = background
         self._failed: set[Logger] = set()
 
-    def begin(self, state: TrainingState, audit: Audit | None) -> None:
-        """Log that the first step is next."""
-        run = RunLog.of(state)
-        self._log(lambda logger: logger.begin(run, audit))
+    def on_begin(self, state: TrainingState, audit: Audit | None) -> None:
+        """Log the start of the run in this process."""
+        run = RunLog.from_state(state)
+        self._log(lambda logger: logger.on_begin(run, audit))
         self._log_seam(run)
 
-    def epoch(self, state: TrainingState) -> None:
+    def on_epoch(self, state: TrainingState) -> None:
         """Log a completed epoch."""
-        run = RunLog.of(state)
-        self._log(lambda logger: logger.epoch(run))
+        run = RunLog.from_state(state)
+        self._log(lambda logger: logger.on_epoch(run))
         self._log_seam(run)
 
-    def end(self) -> None:
-        """Log that the last epoch is completed."""
-        self._log(lambda logger: logger.end())
+    def on_end(self) -> None:
+        """Log the end of the run."""
+        self._log(lambda logger: logger.on_end())
 
     def _log_seam(self, run: RunLog) -> None:
-        """Log a seam where the run stands at one; again if it is resumed there, as epochs are."""
+        """Log the seam at the current position, if there is one; again after a resume there."""
         for seam in seam_metrics(self._plan, run.history):
             if seam.epoch == run.epoch:
-                self._log(methodcaller("seam", seam))
+                self._log(methodcaller("on_seam", seam))
 
     def _log(self, event: Callable[[Logger], None]) -> None:
         def log_later() -> None:
             for logger in self._after_checkpoint:
                 self._call(logger, event)
 
-        for logger in self._at_once:
+        for logger in self._before_checkpoint:
             self._call(logger, event)
         if self._after_checkpoint:
             self._background.enqueue(log_later)
 
     def _call(self, logger: Logger, event: Callable[[Logger], None]) -> None:
-        if logger in self._failed and not logger.retries:
+        if logger in self._failed and not logger.retry_after_failure:
             return
         try:
             event(logger)
-        except logger.failures as error:
+        except logger.caught_errors as error:
             if logger not in self._failed:
                 self._failed.add(logger)
                 _report_failure(logger, error)
@@ -281,18 +291,19 @@ def _report_failure(logger: Logger, error: Exception) -> None:
         reason = error.strerror
     else:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+    then = " and retries after the next epoch" if logger.retry_after_failure else " without it"
     log.warning(
-        "Cannot write %s: %s. The run goes on%s.",
-        *(logger.name, reason, "; the next epoch tries again" if logger.retries else " without it"),
+        "Cannot write %s: %s; the run continues%s.",
+        *(logger.name, reason, then),
     )
 
 
 def build_loggers(
     folder: Path, plan: Plan, distributed: Distributed, background: BackgroundWorker
 ) -> Loggers:
-    """The loggers of a run: of several processes the main one has all, the others have none.
+    """Create the loggers of a run; none except in the main process.
 
-    TensorBoard is used where it is installed.
+    TensorBoard is used if it is installed.
     """
     loggers: list[Logger] = []
     if distributed.is_main:

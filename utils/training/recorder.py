@@ -1,4 +1,4 @@
-"""The checkpoints that a run keeps while it trains: last.pt, best.pt and one per save period."""
+"""Writes the checkpoints of a run: last.pt, best.pt and one per save period."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from utils.training.state import TrainingState, deploy_checkpoint, require_finit
 
 
 class RunRecorder:
-    """Writes into the weights folder of one run; of several processes the main one does.
+    """Writes the checkpoints of one run, in the main process.
 
-    Checkpoints are copied at once, and written while the training goes on.
+    A checkpoint is copied at once and written in the background while the training continues.
     """
 
     def __init__(
@@ -42,18 +42,18 @@ class RunRecorder:
 
     @property
     def last(self) -> Path:
-        """The checkpoint to go on from; never stripped."""
+        """The checkpoint to resume from; never stripped."""
         return self.weights / "last.pt"
 
     @property
     def best(self) -> Path:
-        """The best epoch's weights; stripped for use when the run ends."""
+        """The checkpoint of the best epoch; stripped to its weights at the end of the run."""
         return self.weights / "best.pt"
 
     def save_on_begin(self, state: TrainingState, run: Run) -> None:
-        """Write last.pt, unless it is there already; delete what killed processes left half done.
+        """Write last.pt unless it exists; delete partial files of killed processes.
 
-        So a run that is killed in its first epoch, or in the first after a seam, can be resumed.
+        A run that is killed in its first epoch, or in the first one after a seam, can be resumed.
         """
         if self._distributed.is_main:
             for place in (self.folder, self.weights):
@@ -65,8 +65,8 @@ class RunRecorder:
             self.save(state)
 
     def save_on_epoch(self, state: TrainingState) -> None:
-        """Write last.pt and its copies after a completed epoch."""
-        self._background.wait()  # it may be about to make best.pt
+        """Write last.pt and its copies after an epoch."""
+        self._background.wait()  # a pending job may write best.pt
         finished = state.stopped_early or state.epoch >= self._plan.total_epochs
         if self._options.nosave and not finished:
             return
@@ -81,18 +81,18 @@ class RunRecorder:
         self._in_background(lambda: self._write(checkpoint, copies))
 
     def save_on_step(self, state: TrainingState) -> None:
-        """Write last.pt every so many batches, inside an epoch too."""
+        """Write last.pt every --save-steps batches, within an epoch too."""
         period = self._options.save_steps
         if period > 0 and state.iteration % period == 0:
             self.save(state)
 
     def save(self, state: TrainingState) -> None:
-        """Write last.pt; all processes call it together."""
+        """Write last.pt; all processes must call this together."""
         checkpoint = self._copy_of(state)
         self._in_background(lambda: self._write_last(checkpoint))
 
     def _copy_of(self, state: TrainingState) -> TrainingCheckpoint:
-        """The state as it is now, whatever the next steps do to it; all processes take part."""
+        """A copy of the state, which later steps do not change; all processes must call this."""
         checkpoint = state.to_checkpoint(self._plan, self._config, self._distributed)
         return copy.deepcopy(checkpoint) if self._distributed.is_main else checkpoint
 
@@ -110,13 +110,13 @@ class RunRecorder:
         save_checkpoint(checkpoint, self.last, keep_previous=True)
 
     def strip_best(self) -> None:
-        """Strip best.pt to what predicting needs; last.pt stays whole, to be extended any time."""
+        """Strip best.pt for inference; last.pt stays complete, so that the run can be extended."""
         self._background.wait()
         best = read_checkpoint(self.best)
         if best["kind"] == "training":
             save_checkpoint(deploy_checkpoint(best), self.best)
 
     def finalize(self, state: TrainingState) -> None:
-        """Note in last.pt that nothing of the run's end is missing."""
+        """Mark the run as complete in last.pt, after its final steps are done."""
         state.finalize()
         self.save(state)

@@ -1,4 +1,4 @@
-"""What training changes, and nothing else: the state that a checkpoint carries on."""
+"""The training state: everything that training changes and a checkpoint saves."""
 
 from __future__ import annotations
 
@@ -23,52 +23,52 @@ from utils.checkpoint.format import (
     plan_digest,
 )
 from utils.errors import UserError
-from utils.history import AT_SEAM, LOSSES, RAW_MAP, Row
+from utils.history import AT_SEAM_PREFIX, LOSS_NAMES, RAW_MAP_COLUMN, Row
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import optimizer_buffers, restore_buffers
 from utils.solver.schedule import Plan
-from utils.solver.seam import EMA
+from utils.solver.seam import EMA_MAP_COLUMN
 
-NEVER = -1
+NO_EPOCH = -1
 
 
 @dataclass
 class EpochProgress:
-    """What is done of the epoch that is under way; as it is made when none is."""
+    """The progress within the current epoch; the defaults mean that none is under way."""
 
     batches: int = 0
-    """Batches trained, those that were left out included."""
+    """Batches processed, including skipped ones."""
     counted: int = 0
     """Batches whose loss is in the sum."""
-    losses: Tensor = field(default_factory=lambda: torch.zeros(len(LOSSES)))
+    losses: Tensor = field(default_factory=lambda: torch.zeros(len(LOSS_NAMES)))
     """Sum of box, objectness and class loss, [3]."""
     pending: int = 0
-    """Batches whose gradients are summed but not yet applied; 0 at the epoch's end."""
+    """Batches whose gradients are accumulated but not yet applied; 0 at the end of an epoch."""
     skipped: int = 0
-    """Batches left out, for their loss or gradient was not finite."""
+    """Batches skipped because their loss or gradient was not finite."""
 
     def add(self, losses: Tensor) -> None:
-        """Take in the losses [3] of a batch whose gradients were summed."""
+        """Add the losses [3] of a batch whose gradients were accumulated."""
         self.losses = self.losses.to(losses.device) + losses
         self.counted += 1
         self.pending += 1
 
     def mean_losses(self) -> list[float]:
-        """Mean box, objectness and class loss so far; NaN if no batch counted."""
+        """Mean box, objectness and class loss so far; NaN if no batch was counted."""
         means: list[float] = (self.losses / self.counted).tolist()
         return means
 
 
 @dataclass
 class TrainingState:
-    """Changed here and by `utils.training.engine`, and nowhere else; saved and restored here."""
+    """The training state; only its methods and `utils.training.engine` change it."""
 
     model: Detector
     ema: ModelEma[Detector]
     optimizer: torch.optim.Optimizer
     parameter_names: list[str]
-    """In the order in which the optimizer numbers its parameters."""
+    """In the order of the optimizer's parameters."""
     scaler: torch.amp.GradScaler
     epoch: int = 0
     """Completed epochs."""
@@ -76,28 +76,28 @@ class TrainingState:
     """Batches trained since the start of the run."""
     progress: EpochProgress = field(default_factory=EpochProgress)
     bad_losses: int = 0
-    """Batches left out for their loss since the last good one."""
+    """Consecutive batches skipped because of a non-finite loss."""
     bad_gradients: int = 0
-    """Steps left out for their gradient since the last good one."""
+    """Consecutive steps skipped because of a non-finite gradient."""
     best_fitness: float = float("-inf")
-    best_epoch: int = NEVER
+    best_epoch: int = NO_EPOCH
     stopped_early: bool = False
     finalized: bool = False
-    """Set when everything after the last epoch is done too; the checkpoint calls it `closed`."""
+    """Whether the steps after the last epoch are done too; key `closed` in the checkpoint."""
     history: list[Row] = field(default_factory=list)
     continuations: list[ContinuationRecord] = field(default_factory=list)
-    """How the run went on, each time."""
+    """One record per resume or extension of the run."""
 
     def to_checkpoint(
         self, plan: Plan, config: Config, distributed: Distributed = SINGLE_PROCESS
     ) -> TrainingCheckpoint:
-        """Everything needed to go on, as tensors and plain data; all processes call it together."""
+        """The complete state as tensors and plain data; all processes must call this together."""
         return TrainingCheckpoint(
             format=FORMAT,
             version=VERSION,
             kind="training",
-            model=_plain(self.model.state_dict()),
-            ema={"weights": _plain(self.ema.model.state_dict()), "updates": self.ema.updates},
+            model=_to_cpu(self.model.state_dict()),
+            ema={"weights": _to_cpu(self.ema.model.state_dict()), "updates": self.ema.updates},
             optimizer={
                 "name": type(self.optimizer).__name__,
                 "buffers": optimizer_buffers(self.optimizer, self.parameter_names),
@@ -128,7 +128,7 @@ class TrainingState:
         for name in self.parameter_names if done.pending else ():
             parameter = self.model.get_parameter(name)
             own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            # As they are without loss scaling: the run may go on in another number format.
+            # Saved without loss scaling, because the run may be resumed in another precision.
             gradients[name] = (distributed.all_reduce_sum(own) / self.scaler.get_scale()).cpu()
         return SavedProgress(
             batches=done.batches,
@@ -146,7 +146,7 @@ class TrainingState:
         self.bad_gradients = saved["bad_gradients"]
         if saved["batches"] == 0:
             return
-        assert saved["losses"] is not None  # as it is between epochs only
+        assert saved["losses"] is not None  # it is None only between epochs
         self.progress = EpochProgress(
             batches=saved["batches"],
             counted=saved["counted"],
@@ -155,8 +155,8 @@ class TrainingState:
             skipped=saved["skipped"],
         )
         device = next(self.model.parameters()).device
-        self.scaler.scale(torch.zeros((), device=device))  # else it cannot unscale what is summed
-        if distributed.is_main:  # what was summed is the sum of all; one alone must bring it back
+        self.scaler.scale(torch.zeros((), device=device))  # initializes the scaler for unscale_
+        if distributed.is_main:  # saved as the sum over all processes
             for name, gradient in saved["gradients"].items():
                 parameter = self.model.get_parameter(name)
                 parameter.grad = gradient.to(parameter.device) * self.scaler.get_scale()
@@ -168,16 +168,16 @@ class TrainingState:
         *,
         ended: bool = False,
     ) -> None:
-        """Inverse of `to_checkpoint`, into objects built from the same configuration.
+        """Restore the state of `to_checkpoint`; its objects must have the same configuration.
 
         Args:
             checkpoint: a training checkpoint.
-            distributed: the processes that train together; all of them call this.
-            ended: whether no epoch is left to train. Otherwise an early stop does not hold any
-                more: the run has more epochs now, or more patience.
+            distributed: the processes that train the run; all of them must call this.
+            ended: whether no epoch is left to train. Otherwise an early stop is cleared, because
+                the run now has more epochs or more patience.
 
         Raises:
-            UserError: the tensors do not fit the model that the checkpoint itself describes.
+            UserError: if the tensors do not fit the model that the checkpoint describes.
         """
         try:
             self.model.load_state_dict(checkpoint["model"])
@@ -185,10 +185,11 @@ class TrainingState:
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(
-                f"the checkpoint does not fit the model it describes: {reason}"
+                f"the checkpoint is damaged (its tensors do not fit its model: {reason}); resume "
+                "another checkpoint."
             ) from error
         saved = checkpoint["optimizer"]
-        if saved["name"] == type(self.optimizer).__name__:  # another kind has other buffers
+        if saved["name"] == type(self.optimizer).__name__:  # other optimizers have other buffers
             restore_buffers(self.optimizer, self.parameter_names, saved["buffers"])
         if checkpoint["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint["scaler"])
@@ -202,30 +203,29 @@ class TrainingState:
         self.continuations = list(checkpoint["continuations"])
 
     def record_seam_check(self, ema: float | None, raw: float | None) -> None:
-        """Add mAP50-95 as it was measured at a seam to the row of the last epoch.
+        """Add the mAP50-95 measured at a seam to the row of the last epoch.
 
-        The epochs after the seam may be validated on other images, or at another size, than that
-        epoch was. Only results of the same validation can be compared.
+        The epochs after the seam may be validated on other images, or at another image size, than
+        that epoch. Only metrics of the same validation can be compared.
 
         Args:
-            ema: of the averaged weights; None if it was not measured.
-            raw: of the raw weights.
+            ema: mAP50-95 of the EMA weights; None if it was not measured.
+            raw: mAP50-95 of the non-EMA weights; None if it was not measured.
         """
         if not self.history:
             return
         row = self.history[-1]
         if raw is not None:
-            row.setdefault(RAW_MAP, raw)
-        measured = {AT_SEAM + EMA: ema, AT_SEAM + RAW_MAP: raw}
+            row.setdefault(RAW_MAP_COLUMN, raw)
+        measured = {AT_SEAM_PREFIX + EMA_MAP_COLUMN: ema, AT_SEAM_PREFIX + RAW_MAP_COLUMN: raw}
         row.update({name: value for name, value in measured.items() if value is not None})
 
     def record_continuation(self, continuation: ContinuationRecord, *, replaces: bool) -> None:
-        """Add how the run goes on this time.
+        """Add the record of a resume or an extension.
 
         Args:
-            continuation: to be added.
-            replaces: whether it takes the place of extensions at the same epoch, which were never
-                trained.
+            continuation: the record.
+            replaces: whether it replaces extensions at the same epoch that were never trained.
         """
         if replaces:
             self.continuations = [
@@ -236,12 +236,12 @@ class TrainingState:
         self.continuations.append(continuation)
 
     def finalize(self) -> None:
-        """Note that everything after the last epoch is done too."""
+        """Mark the run as complete, after the steps that follow the last epoch."""
         self.finalized = True
 
 
 def deploy_checkpoint(checkpoint: TrainingCheckpoint) -> DeployCheckpoint:
-    """The part of a training checkpoint that is for use: averaged weights in fp16 and names."""
+    """The inference part of a training checkpoint: EMA weights in fp16, model and class names."""
     weights = checkpoint["ema"]["weights"]
     return DeployCheckpoint(
         format=FORMAT,
@@ -255,22 +255,25 @@ def deploy_checkpoint(checkpoint: TrainingCheckpoint) -> DeployCheckpoint:
 
 
 def require_finite(checkpoint: TrainingCheckpoint) -> None:
-    """Check that a checkpoint is fit to replace the one before.
+    """Check that all tensors of a checkpoint are finite.
 
     Raises:
-        UserError: a weight, an average or an optimizer's buffer is not finite.
+        UserError: if a weight, an EMA weight or an optimizer buffer is not finite.
     """
-    parts = {"weights": checkpoint["model"], "averages": checkpoint["ema"]["weights"]}
-    parts |= {f"buffers of {name}": own for name, own in checkpoint["optimizer"]["buffers"].items()}
+    parts = {"weights": checkpoint["model"], "EMA weights": checkpoint["ema"]["weights"]}
+    parts |= {
+        f"optimizer buffers of {name}": own
+        for name, own in checkpoint["optimizer"]["buffers"].items()
+    }
     for part, tensors in parts.items():
         for name, tensor in tensors.items():
             if not torch.isfinite(tensor).all():
                 raise UserError(
-                    f"the {part} are not finite any more ({name}), so they are not saved: go on "
-                    "from last.pt, which is from before, with a lower lr0 in the hyp file."
+                    f"the {part} are no longer finite ({name}) and were not saved; resume last.pt, "
+                    "which is older, with a lower lr0 in the hyp file."
                 )
 
 
-def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without the module's metadata, on the CPU."""
+def _to_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict on the CPU, without the metadata of the module."""
     return {name: tensor.detach().cpu() for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""Validation while a run trains, and pictures of what it trains on."""
+"""Validation during training, and plots of the training data."""
 
 from __future__ import annotations
 
@@ -33,42 +33,42 @@ PLOTTED_BATCHES = 3
 
 
 class ValidationResult(NamedTuple):
-    """What was measured of a state; None what was not."""
+    """The validation of a state; None for weights that were not evaluated."""
 
     ema: Evaluation | None
-    """Of the averaged weights, which are the run's result."""
+    """Of the EMA weights, which are the result of the run."""
     raw: Evaluation | None
-    """Of the weights themselves, which show what the learning rate does before the average does."""
+    """Of the non-EMA weights, which react to the learning rate before the EMA weights do."""
     miss_rates: tuple[MissRate, ...] = ()
-    """Of the averaged weights, where the data set has a ground truth for them."""
+    """Of the EMA weights; empty if the data set has no ground truth for them."""
 
 
 @dataclass(frozen=True)
 class Validator:
-    """Validates a state: the averaged weights, and around seams the raw ones too.
+    """Validates a state: the EMA weights, and around seams also the non-EMA weights.
 
-    The main process does it, and sends its result to the others.
+    The main process validates and broadcasts the result.
     """
 
     evaluator: Evaluator
     plan: Plan
     options: TrainOptions
-    """When to validate what: `noval`, `seam_epochs`."""
+    """`noval` and `seam_epochs` are used."""
     distributed: Distributed
     interrupts: SignalHandler
 
-    def after_epoch(self, state: TrainingState) -> ValidationResult:
-        """Measure the epoch that was just trained and is about to be counted.
+    def evaluate_epoch(self, state: TrainingState) -> ValidationResult:
+        """Validate after the last step of an epoch, before the epoch is added to the state.
 
         Raises:
-            RunInterruptedError: a signal came meanwhile; the epoch is to be measured again.
+            RunInterruptedError: if a signal arrives; a resumed run repeats the validation.
         """
-        return self._by_main(self._measure_epoch, state)
+        return self._run_on_main(self._evaluate_epoch, state)
 
-    def _by_main(
+    def _run_on_main(
         self, measure: Callable[[TrainingState], ValidationResult], state: TrainingState
     ) -> ValidationResult:
-        """What the main process finds, sent to all, be it that it was asked to stop."""
+        """Validate in the main process; broadcasts its result or interruption to all processes."""
         found: ValidationResult | RunInterruptedError | None = None
         if self.distributed.is_main:
             try:
@@ -78,46 +78,46 @@ class Validator:
         found = self.distributed.broadcast(found)
         if isinstance(found, ValidationResult):
             return found
-        raise found or AssertionError("the main process found nothing")
+        raise found or AssertionError("the main process sent no result")
 
-    def _measure_epoch(self, state: TrainingState) -> ValidationResult:
+    def _evaluate_epoch(self, state: TrainingState) -> ValidationResult:
         if self.options.noval and state.epoch + 1 < self.plan.total_epochs:
             return ValidationResult(None, None)
         ema, miss_rates = self.evaluate_model(state.ema.model)
         log_table(ema)
         if miss_rates:
             log_miss_rates(miss_rates)
-        if not self._near_a_seam(state.epoch):
+        if not self._is_near_seam(state.epoch):
             return ValidationResult(ema, None, miss_rates)
         raw = self.evaluate_model(state.model).evaluation
-        log_table(raw, label="raw weights")
+        log_table(raw, label="non-EMA weights")
         return ValidationResult(ema, raw, miss_rates)
 
     def evaluate_model(self, model: Detector, observers: Sequence[Observer] = ()) -> EvalResult:
-        """What is found of a model, by this process.
+        """Evaluate a model in this process.
 
         Raises:
-            RunInterruptedError: a signal came meanwhile.
+            RunInterruptedError: if a signal arrives.
         """
         return self.evaluator(model, [*observers, self.interrupts.check_own])
 
-    def _near_a_seam(self, epoch: int) -> bool:
-        """Whether an epoch is the last before a seam, or one of the first after it."""
+    def _is_near_seam(self, epoch: int) -> bool:
+        """Whether an epoch is the last before a seam or one of `seam_epochs` after it."""
         return any(
             -1 <= epoch - segment.start < self.options.seam_epochs
             for segment in self.plan.segments
             if segment.mode != BASE
         )
 
-    def before_first_step(self, state: TrainingState) -> ValidationResult:
-        """Measure a restored state, so that it can be compared with what was saved.
+    def evaluate_resumed(self, state: TrainingState) -> ValidationResult:
+        """Validate a restored state, to compare it with the saved metrics.
 
         Raises:
-            RunInterruptedError: a signal came meanwhile.
+            RunInterruptedError: if a signal arrives.
         """
-        return self._by_main(self._measure_both, state)
+        return self._run_on_main(self._evaluate_both, state)
 
-    def _measure_both(self, state: TrainingState) -> ValidationResult:
+    def _evaluate_both(self, state: TrainingState) -> ValidationResult:
         if self.options.noval:
             return ValidationResult(None, None)
         ema, miss_rates = self.evaluate_model(state.ema.model)
@@ -127,27 +127,27 @@ class Validator:
 
 @dataclass(frozen=True)
 class FirstBatchPlots:
-    """Draws the first training batches with their boxes, to be looked at before hours are spent."""
+    """Plots the first training batches with their boxes, to inspect them before a long training."""
 
     folder: Path
     names: Sequence[str]
-    wanted: bool
+    enabled: bool
 
     def __call__(self, iteration: int, batch: Batch) -> None:
-        """Write train_batch<iteration>.jpg for the first iterations of a run."""
-        if self.wanted and iteration < PLOTTED_BATCHES:
+        """Save train_batch<iteration>.jpg for the first iterations of a run."""
+        if self.enabled and iteration < PLOTTED_BATCHES:
             save_batch_grid(batch, self.folder / f"train_batch{iteration}.jpg", self.names)
 
 
 class LabelsPlot:
-    """Draws the labels of the training data, once: when a step is made, which need not wait for it.
+    """Plots the labels of the training data in the background, after the first step.
 
     Args:
         folder: receives labels.jpg.
-        boxes: [n, 5] class, centre x and y, width, height; shares of the image.
+        boxes: [n, 5] class, centre x, centre y, width, height; normalized by the image size.
         names: class names by index.
-        background: draws it.
-        wanted: whether to draw at all.
+        background: runs the job.
+        enabled: whether to save the plot.
     """
 
     def __init__(
@@ -157,55 +157,55 @@ class LabelsPlot:
         names: Sequence[str],
         background: BackgroundWorker,
         *,
-        wanted: bool,
+        enabled: bool,
     ) -> None:
         self._folder = folder
         self._boxes = boxes
         self._names = names
         self._background = background
-        self._wanted = wanted
+        self._wanted = enabled
 
     def __call__(self, _: TrainingState) -> None:
-        """Draw it in the background at the first call."""
+        """Start the job at the first call."""
         if self._wanted:
             self._wanted = False
-            self._background.submit(self._draw)
+            self._background.submit(self._save)
 
-    def _draw(self) -> None:
-        from utils.plots.label_statistics import save_labels_plot  # and matplotlib
+    def _save(self) -> None:
+        from utils.plots.label_statistics import save_labels_plot  # imports matplotlib
 
         try:
             save_labels_plot(self._boxes, self._names, self._folder / "labels.jpg")
-        except OSError as error:  # which must not reach the next job, a checkpoint
-            log.warning("labels.jpg is not drawn: %s", error)
+        except OSError as error:  # must not stop the next job, which writes a checkpoint
+            log.warning("Cannot write labels.jpg: %s; the run continues without it.", error)
 
 
 class EvalResult(NamedTuple):
-    """What was found of a model."""
+    """The evaluation of a model."""
 
     evaluation: Evaluation
     miss_rates: tuple[MissRate, ...]
-    """Of every subset; none if the data set names no ground truth for them."""
+    """One per subset; empty if the data set has no ground truth for them."""
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The same measure for every epoch of a run, and for its best weights."""
+    """Evaluates models on the validation data of a run, with the same settings each time."""
 
     batches: Iterable[Batch]
     names: Sequence[str]
     loss: DetectionLoss
     precision: str
-    """Number format of the forward pass: fp32, bf16 or fp16."""
+    """Precision of the forward pass: fp32, bf16 or fp16."""
     ignore: IgnoreRegions | None = None
     pedestrians: PedestrianTarget | None = None
 
     def __call__(self, model: Detector, observers: Sequence[Observer] = ()) -> EvalResult:
-        """Evaluate a model, which stays as it is.
+        """Evaluate a model without changing it.
 
         Args:
-            model: on the device to compute on; its convolutions are fused with its norms here.
-            observers: see every batch and its detections.
+            model: on the device to compute on; a copy with fused batch norms is evaluated.
+            observers: called with each batch and its detections.
         """
         evaluators = [] if self.pedestrians is None else [MissRateEvaluator(self.pedestrians)]
         evaluation = evaluate(

@@ -9,7 +9,7 @@ from pathlib import Path
 from models.spec import ModelSpec
 from utils.checkpoint.format import FORMAT, VERSION, DeployCheckpoint, TrainingCheckpoint
 from utils.errors import UserError
-from utils.history import METRICS, fitness
+from utils.history import METRIC_COLUMNS, fitness
 from utils.upstream.history import best_recorded_epoch
 from utils.upstream.progress import read_results_file
 from utils.upstream.reader import UpstreamCheckpoint, read_upstream
@@ -69,5 +69,5 @@ def _is_best(epoch: int, content: UpstreamCheckpoint, checkpoint: TrainingCheckp
     if not 0 <= epoch < checkpoint["position"]["epoch"]:
         return False
     row = checkpoint["history"][epoch]
-    found = content.best_fitness or fitness(row[METRICS[2]], row[METRICS[3]])
+    found = content.best_fitness or fitness(row[METRIC_COLUMNS[2]], row[METRIC_COLUMNS[3]])
     return math.isclose(found, checkpoint["best"]["fitness"], rel_tol=FITNESS_TOLERANCE)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UserError
-from utils.history import COLUMNS, LOSSES, METRICS, Row, fitness, read_results
+from utils.history import COLUMNS, LOSS_NAMES, METRIC_COLUMNS, Row, fitness, read_results
 
-TRAIN_LOSSES = tuple(f"train/{loss}" for loss in LOSSES)
-VAL_LOSSES = tuple(f"val/{loss}" for loss in LOSSES)
+TRAIN_LOSSES = tuple(f"train/{loss}" for loss in LOSS_NAMES)
+VAL_LOSSES = tuple(f"val/{loss}" for loss in LOSS_NAMES)
 TEXT_COLUMNS = (
     "epoch/last epoch",
     "GPU memory",
@@ -19,7 +19,7 @@ TEXT_COLUMNS = (
     "sum of the losses",
     "boxes in the last batch",
     "image size",
-    *METRICS,
+    *METRIC_COLUMNS,
     *VAL_LOSSES,
 )
 """Columns of results.txt, separated by whitespace."""
@@ -87,8 +87,8 @@ def _complete_row(row: Row) -> Row:
     """
     whole = {name: row.get(name, math.nan) for name in COLUMNS}
     whole["epoch"] = float(row["epoch"])
-    if not any(whole[name] for name in (*METRICS, *VAL_LOSSES)):
-        whole |= dict.fromkeys((*METRICS, *VAL_LOSSES), math.nan)
+    if not any(whole[name] for name in (*METRIC_COLUMNS, *VAL_LOSSES)):
+        whole |= dict.fromkeys((*METRIC_COLUMNS, *VAL_LOSSES), math.nan)
     return whole
 
 
@@ -133,7 +133,7 @@ def best_recorded_epoch(rows: Sequence[Row]) -> BestEpoch | None:
 
 def best_epoch(rows: Sequence[Row]) -> BestEpoch | None:
     """Return the last validated epoch with the highest fitness; None if none was validated."""
-    map50, map50_95 = METRICS[2:]
+    map50, map50_95 = METRIC_COLUMNS[2:]
     validated = [
         BestEpoch(int(row["epoch"]), fitness(row[map50], row[map50_95]))
         for row in rows

@@ -10,7 +10,7 @@ from tests.paths import ROOT
 from utils.errors import UserError
 from utils.options.arguments import add_options, options_from, parse_options
 from utils.options.detect_options import DetectOptions
-from utils.options.option import REQUIRED, OnResume, check, names_of, option, options_of
+from utils.options.option import REQUIRED, OnResume, check, option, option_names, options_of
 from utils.options.script import OptionParser
 from utils.options.train_options import Continuation, TrainOptions, TrainRequest, resumed_options
 from utils.options.val_options import ValOptions
@@ -28,7 +28,7 @@ ALL = (
 
 @dataclass(frozen=True)
 class MoreOptions(TrainOptions):
-    """Those of a run and one more; nothing else knows of it."""
+    """The options of a run and one more, which is declared only here."""
 
     blur_radius: float = option(
         1.5, "px (default {default})", minimum=0, below=9, resume=OnResume.ALLOWABLE
@@ -37,7 +37,7 @@ class MoreOptions(TrainOptions):
 
 @dataclass(frozen=True)
 class Meal:
-    """An option of each kind."""
+    """One option of each kind."""
 
     guests: list[str] = option(REQUIRED, "who comes", metavar="GUEST", positional=True)
     place: Path = option(REQUIRED, "where")
@@ -45,7 +45,7 @@ class Meal:
     wine: str | None = option(None, "colour", choices=("red", "white"), const="red")
     salt: float = option(0.5, "g", minimum=0, maximum=1, exclusive="taste")
     sugar: float = option(0.0, "g", below=1, minimum=0, exclusive="taste")
-    hours: list[int] = option([19, 20], "from, to", minimum=0, refusal="{value} is no hour.")
+    hours: list[int] = option([19, 20], "from, to", minimum=0, error_template="{value} is no hour.")
     spicy: bool = option(False, "hot")
     music: bool = option(True, "loud", resume=OnResume.FREE)
     without: frozenset[str] = option(frozenset(), "leave these out")
@@ -65,23 +65,23 @@ def parse(line: str) -> Meal:
     return parse_options(parser_of(Meal), Meal, line.split())
 
 
-def test_an_option_is_added_in_one_place() -> None:
-    """Declared above, it is in the parser, the checks and the rules of resuming."""
+def test_option_is_declared_in_one_place() -> None:
+    """The declaration adds it to the parser, the checks and the rules for resuming."""
     assert "px (default 1.5)\n" in parser_of(MoreOptions).format_help()
     options = parse_options(parser_of(MoreOptions), MoreOptions, ["--blur-radius", "2"])
     assert options == MoreOptions(blur_radius=2.0)
-    with pytest.raises(UserError, match=r"--blur-radius 9: give a number from 0 to below 9\."):
+    with pytest.raises(UserError, match=r"--blur-radius 9: must be at least 0 and less than 9\."):
         MoreOptions(blur_radius=9)
     given, saved = frozenset({"blur_radius"}), MoreOptions().to_dict()
-    with pytest.raises(UserError, match=r"2\.0 differs .* 1\.5 .* --allow-change blur-radius"):
+    with pytest.raises(UserError, match=r"2\.0 differs .* 1\.5; .* --allow-change blur-radius"):
         resumed_options(TrainRequest(options, given, Continuation(resume="")), saved)
     allowing = TrainRequest(options, given, Continuation("", allow_change=given))
     assert resumed_options(allowing, saved) == (options, given)
-    with pytest.raises(UserError, match=r"--allow-change x: what can be allowed is .*blur-radius,"):
+    with pytest.raises(UserError, match=r"--allow-change x: choose one or more of .*blur-radius,"):
         TrainRequest(options, given, Continuation("", allow_change=frozenset({"x"})))
 
 
-def test_types_and_defaults_are_those_of_the_fields() -> None:
+def test_types_and_defaults_come_from_the_fields() -> None:
     assert parse("ann bob --place inn") == Meal(["ann", "bob"], Path("inn"))
     line = "ann --place inn --plates 2 --wine --sugar 0.1 --hours 21 --spicy --no-music"
     assert parse(f"{line} --without=--pork-ribs,nuts --sauce 2") == Meal(
@@ -107,34 +107,34 @@ def test_help() -> None:
     before, after = text.split("\nfood:\n")
     assert "--place" in before.split("\noptions:\n")[1]
     assert "--courses" in after
-    assert "--sauce" in after  # the heading covers all that follow
+    assert "--sauce" in after  # the title covers all options after it
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--courses 0", "--courses 0: give at least 1."),
-        ("--salt 1.5", "--salt 1.5: give a number from 0 to 1."),
-        ("--salt nan", "--salt nan: give a number from 0 to 1."),
-        ("--sugar 1", "--sugar 1.0: give a number from 0 to below 1."),
+        ("--courses 0", "--courses 0: must be at least 1."),
+        ("--salt 1.5", "--salt 1.5: must be between 0 and 1."),
+        ("--salt nan", "--salt nan: must be between 0 and 1."),
+        ("--sugar 1", "--sugar 1.0: must be at least 0 and less than 1."),
         ("--hours 19 -1", "-1 is no hour."),
     ],
 )
 def test_bounds(options: str, sentence: str) -> None:
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         parse(f"ann --place inn {options}")
-    assert str(refused.value) == sentence
+    assert str(error.value) == sentence
     for within in ("--courses 1", "--salt 1", "--salt 0", "--sugar 0.99", "--hours 0"):
         parse(f"ann --place inn {within}")
 
 
-def test_choices_hold_without_a_parser_too() -> None:
+def test_choices_are_checked_without_a_parser() -> None:
     with pytest.raises(UserError, match=r"^--wine green: choose one of red, white\.$"):
         Meal([], Path(), wine="green")
 
 
 @pytest.mark.parametrize(
-    ("line", "complaint"),
+    ("line", "message"),
     [
         ("--place inn", "the following arguments are required: GUEST"),
         ("ann", "the following arguments are required: --place"),
@@ -143,15 +143,13 @@ def test_choices_hold_without_a_parser_too() -> None:
         ("ann --place inn --courses few", "invalid int value: 'few'"),
     ],
 )
-def test_what_argparse_refuses(
-    line: str, complaint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_argparse_errors(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         parse(line)
-    assert complaint in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_what_is_not_given_can_be_left_out() -> None:
+def test_parser_can_omit_options_that_are_not_given() -> None:
     parser = OptionParser(argument_default=argparse.SUPPRESS)
     add_options(parser, TrainOptions)
     given = vars(parser.parse_args(["--epochs", "2"]))
@@ -160,7 +158,7 @@ def test_what_is_not_given_can_be_left_out() -> None:
 
 
 def test_no_option_is_declared_elsewhere() -> None:
-    """Nor does argparse's namespace leave the module that reads it."""
+    """The argparse namespace stays in the module that parses it, too."""
     sources = [
         *(ROOT / "utils").rglob("*.py"),
         *(ROOT / f"{s}.py" for s in ("train", "val", "detect")),
@@ -181,27 +179,27 @@ def test_every_field_has_a_help_text(options: type) -> None:
     ("options", "name"),
     [(o, name) for o in ALL for name, one in options_of(o).items() if one.minimum is not None],
 )
-def test_every_bound_holds(options: type, name: str) -> None:
-    """For whoever declares a bound and forgets to have it checked."""
-    least = options_of(options)[name].minimum
-    assert least is not None
-    needed = [None for f in dataclasses.fields(options) if f.default is f.default_factory]
-    below = [least - 1] if isinstance(getattr(options, name, []), list) else least - 1
+def test_every_minimum_is_checked(options: type, name: str) -> None:
+    """Detects a dataclass that declares a bound but does not call `check`."""
+    minimum = options_of(options)[name].minimum
+    assert minimum is not None
+    required = [None for f in dataclasses.fields(options) if f.default is f.default_factory]
+    below = [minimum - 1] if isinstance(getattr(options, name, []), list) else minimum - 1
     with pytest.raises(UserError, match=name.replace("_", "-")):
-        options(*needed, **{name: below})
+        options(*required, **{name: below})
 
 
-def test_what_may_change_when_a_run_is_resumed() -> None:
+def test_options_that_may_change_on_resume() -> None:
     of_the_command = {"exist_ok", "nosave", "noval", "noplots"}
-    assert names_of(TrainOptions, OnResume.OF_THE_COMMAND) == of_the_command
-    assert names_of(TrainOptions, OnResume.FREE) == {
+    assert option_names(TrainOptions, OnResume.NOT_INHERITED) == of_the_command
+    assert option_names(TrainOptions, OnResume.FREE) == {
         *("device", "compile", "workers", "cache", "patience", "project", "name"),
         *("save_period", "save_steps", "seam_epochs", "max_bad_steps"),
     }
-    assert names_of(TrainOptions, OnResume.ALLOWABLE) == {
+    assert option_names(TrainOptions, OnResume.ALLOWABLE) == {
         *("data", "hyp", "batch_size", "nominal_batch_size", "imgsz", "optimizer", "seed"),
         *("freeze", "rect", "multi_scale", "label_smoothing", "amp", "clip_grad_norm", "sync_bn"),
     }
-    assert names_of(TrainOptions, OnResume.FIXED) == {
+    assert option_names(TrainOptions, OnResume.FIXED) == {
         *("weights", "cfg", "epochs", "single_cls", "cos_lr", "noautoanchor"),
     }

@@ -9,7 +9,7 @@ from utils.errors import UserError
 from utils.options.script import OptionParser, run_script
 
 
-def test_a_user_s_mistake_is_one_sentence_and_exit_code_two(
+def test_user_error_is_one_sentence_and_exit_code_two(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def main() -> None:
@@ -21,7 +21,7 @@ def test_a_user_s_mistake_is_one_sentence_and_exit_code_two(
     assert capsys.readouterr().err == "error: the cup is full; empty it.\n"
 
 
-def test_a_mistake_in_the_options_is_one_sentence_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_option_error_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     parser = OptionParser(prog="fill.py")
     parser.add_argument("--cups", type=int)
     with pytest.raises(SystemExit) as stop:
@@ -32,7 +32,7 @@ def test_a_mistake_in_the_options_is_one_sentence_too(capsys: pytest.CaptureFixt
     )
 
 
-def test_an_interrupt_has_the_shell_s_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_keyboard_interrupt_exits_with_code_130(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
         raise KeyboardInterrupt
 
@@ -42,7 +42,7 @@ def test_an_interrupt_has_the_shell_s_exit_code(capsys: pytest.CaptureFixture[st
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_bug_of_ours_keeps_its_traceback() -> None:
+def test_other_exceptions_are_raised() -> None:
     def main() -> None:
         raise ZeroDivisionError
 
@@ -50,12 +50,12 @@ def test_a_bug_of_ours_keeps_its_traceback() -> None:
         run_script(main)
 
 
-def test_messages_go_bare_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_are_printed_without_prefix(capsys: pytest.CaptureFixture[str]) -> None:
     run_script(lambda: logging.getLogger("yolo").info("%d boxes", 3))
     assert capsys.readouterr().out == "3 boxes\n"
 
 
-def test_no_object_is_left_for_the_last_search_for_garbage() -> None:
+def test_objects_are_frozen_before_the_last_garbage_collection() -> None:
     program = """
 import atexit, gc
 from utils.options.script import run_script

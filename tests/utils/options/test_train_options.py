@@ -5,7 +5,7 @@ from utils.options.parser import parse_request
 from utils.options.train_options import TrainOptions, resumed_options
 
 
-def test_only_what_was_written_counts_as_given() -> None:
+def test_given_contains_only_options_on_the_command_line() -> None:
     request = parse_request(["--epochs", "3", "--img", "320", "--cache", "--name", "a"])
     assert request.given == {"epochs", "imgsz", "cache", "name"}
     assert request.options == TrainOptions(epochs=3, imgsz=320, cache="ram", name="a")
@@ -16,22 +16,22 @@ def test_only_what_was_written_counts_as_given() -> None:
     ("argv", "resume"),
     [(["--resume"], ""), (["--resume", "runs/train/a"], "runs/train/a"), ([], None)],
 )
-def test_resume_takes_a_path_or_means_the_latest(argv: list[str], resume: str | None) -> None:
+def test_resume_takes_a_path_or_resumes_the_latest_run(argv: list[str], resume: str | None) -> None:
     assert parse_request(argv).continuation.resume == resume
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--extend-epochs", "3"], "--extend-epochs goes on with an existing run: add --resume"),
+        (["--extend-epochs", "3"], "--extend-epochs needs --resume; add --resume"),
         (["--resume", "a", "--lr-continuation", "hold"], "--lr-continuation needs --extend-epochs"),
-        (["--epochs", "0"], "--epochs 0: give at least 1"),
-        (["--batch-size", "-1"], "--batch-size -1: give at least 1"),
-        (["--imgsz", "16"], "--imgsz 16: give at least 32"),
+        (["--epochs", "0"], "--epochs 0: must be at least 1"),
+        (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),
+        (["--imgsz", "16"], "--imgsz 16: must be at least 32"),
         (["--label-smoothing", "1"], "--label-smoothing 1.0"),
     ],
 )
-def test_contradictions_are_refused(argv: list[str], message: str) -> None:
+def test_invalid_and_contradicting_options_are_errors(argv: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_request(argv)
 
@@ -39,7 +39,7 @@ def test_contradictions_are_refused(argv: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     "argv", [["--no-such-option"], ["--epochs", "many"], ["--optimizer", "LBFGS"]]
 )
-def test_what_argparse_refuses_exits_with_code_two(
+def test_argparse_errors_exit_with_code_two(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -53,7 +53,7 @@ def test_frozen_layers(freeze: list[int], layers: list[int]) -> None:
     assert list(TrainOptions(freeze=freeze).frozen_layers()) == layers
 
 
-def test_a_resumed_run_keeps_its_options_but_for_the_free_ones() -> None:
+def test_resumed_run_keeps_all_but_free_options() -> None:
     saved = TrainOptions(epochs=7, batch_size=4, workers=2, name="a").to_dict()
     request = parse_request(["--resume", "a", "--workers", "0", "--batch-size", "4"])
     options, allowed = resumed_options(request, saved)
@@ -64,7 +64,7 @@ def test_a_resumed_run_keeps_its_options_but_for_the_free_ones() -> None:
 @pytest.mark.parametrize(
     ("argv", "compiled"), [([], True), (["--compile"], True), (["--no-compile"], False)]
 )
-def test_whether_steps_are_compiled_is_kept_and_may_change(argv: list[str], compiled: bool) -> None:
+def test_compile_is_inherited_and_may_change(argv: list[str], compiled: bool) -> None:
     saved = TrainOptions(compile=True).to_dict()
     options, _ = resumed_options(parse_request(["--resume", "a", *argv]), saved)
     assert options == TrainOptions(compile=compiled)
@@ -73,27 +73,31 @@ def test_whether_steps_are_compiled_is_kept_and_may_change(argv: list[str], comp
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--batch-size", "8"], "--batch-size 8 differs from .* 4 .* --allow-change batch-size"),
-        (["--cos-lr"], "--cos-lr True differs from .* --lr-continuation changes the learning rate"),
-        (["--cfg", "x.yaml"], "--cfg x.yaml differs from .* it is settled when a run begins"),
-        (["--epochs", "9"], "--epochs 9 differs from the run's 7 .* --extend-epochs adds epochs"),
+        (
+            ["--batch-size", "8"],
+            "--batch-size 8 differs from the run's 4; .* --allow-change batch-size",
+        ),
+        (
+            ["--cos-lr"],
+            "--cos-lr True differs from .* change the learning rate .* --lr-continuation",
+        ),
+        (["--cfg", "x.yaml"], "--cfg x.yaml differs from .* it is fixed when a run starts"),
+        (["--epochs", "9"], "--epochs 9 differs from the run's 7; add epochs with --extend-epochs"),
     ],
 )
-def test_an_option_that_would_change_the_run_is_refused(argv: list[str], message: str) -> None:
+def test_option_that_changes_the_run_is_an_error(argv: list[str], message: str) -> None:
     saved = TrainOptions(epochs=7, batch_size=4).to_dict()
     with pytest.raises(UserError, match=message):
         resumed_options(parse_request(["--resume", *argv]), saved)
 
 
-def test_a_change_can_be_allowed() -> None:
+def test_allow_change_permits_a_change() -> None:
     saved = TrainOptions(epochs=7, batch_size=4).to_dict()
     argv = ["--resume", "a", "--batch-size", "8", "--allow-change", "--batch-size, data"]
     options, allowed = resumed_options(parse_request(argv), saved)
     assert options.batch_size == 8
-    assert allowed == {"batch_size"}  # the data could have changed but did not
-    with pytest.raises(
-        UserError, match="--allow-change epochs: what can be allowed is amp, batch-"
-    ):
+    assert allowed == {"batch_size"}  # --data may change but was not given
+    with pytest.raises(UserError, match="--allow-change epochs: choose one or more of amp, batch-"):
         parse_request(["--resume", "a", "--allow-change", "epochs"])
-    with pytest.raises(UserError, match="--allow-change goes on with an existing run"):
+    with pytest.raises(UserError, match="--allow-change needs --resume; add --resume PATH"):
         parse_request(["--allow-change", "data"])

@@ -5,14 +5,14 @@ import pytest
 
 from utils.errors import UserError
 from utils.runs.folder import (
-    checkpoint_of,
-    clear_run,
+    create_run_folder,
+    delete_run_files,
     latest_checkpoint,
-    numbered_run_folder,
+    resolve_checkpoint,
     run_folder_of,
 )
 
-LEFT_BY_A_RUN = {
+RUN_FILES = {
     *("weights/last.pt", "weights/last_prev.pt", "weights/best.pt", "weights/.last.x1y2.pt"),
     *("weights/seam_300.pt", "weights/epoch9.pt", "opt.yaml", "hyp.yaml", "results.csv"),
     *("results.png", "seams.json", "metrics.json", "lr_map.png", "lr_plan.png", "lr_plan.json"),
@@ -35,58 +35,58 @@ def checkpoint(folder: Path, time: int = 0) -> Path:
     return file
 
 
-def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
-    names = [numbered_run_folder(tmp_path, "exp", exist_ok=False).name for _ in range(3)]
+def test_existing_run_folder_gets_a_number(tmp_path: Path) -> None:
+    names = [create_run_folder(tmp_path, "exp", exist_ok=False).name for _ in range(3)]
     assert names == ["exp", "exp2", "exp3"]
-    assert numbered_run_folder(tmp_path, "exp", exist_ok=True).name == "exp"
+    assert create_run_folder(tmp_path, "exp", exist_ok=True).name == "exp"
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot make the folder .*file/exp"):
-        numbered_run_folder(tmp_path / "file", "exp", exist_ok=False)
+    with pytest.raises(UserError, match=r"cannot create the folder .*file/exp"):
+        create_run_folder(tmp_path / "file", "exp", exist_ok=False)
 
 
-def test_a_folder_is_cleared_of_what_a_run_writes_and_of_nothing_else(tmp_path: Path) -> None:
-    for name in (*LEFT_BY_A_RUN, *OTHER):
+def test_only_files_of_a_run_are_deleted(tmp_path: Path) -> None:
+    for name in (*RUN_FILES, *OTHER):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    clear_run(tmp_path)
+    delete_run_files(tmp_path)
     left = {f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*") if f.is_file()}
     assert left == OTHER
 
 
-def test_the_checkpoint_before_stands_in_for_a_last_one_that_is_gone(tmp_path: Path) -> None:
+def test_previous_checkpoint_replaces_a_missing_last(tmp_path: Path) -> None:
     last = checkpoint(tmp_path / "a")
     previous = last.with_name("last_prev.pt")
     previous.touch()
-    assert checkpoint_of(tmp_path / "a") == last
+    assert resolve_checkpoint(tmp_path / "a") == last
     last.unlink()
-    assert checkpoint_of(tmp_path / "a") == previous
-    assert checkpoint_of(last.parent) == previous
+    assert resolve_checkpoint(tmp_path / "a") == previous
+    assert resolve_checkpoint(last.parent) == previous
 
 
-def test_the_latest_checkpoint_is_the_one_written_last(tmp_path: Path) -> None:
+def test_latest_checkpoint_is_the_most_recently_written(tmp_path: Path) -> None:
     checkpoint(tmp_path / "a", time=20)
     latest = checkpoint(tmp_path / "b", time=30)
     checkpoint(tmp_path / "c", time=10)
     assert latest_checkpoint(tmp_path) == latest
-    with pytest.raises(UserError, match=r"no last\.pt under .*empty"):
+    with pytest.raises(UserError, match=r"empty contains no weights/last\.pt to resume"):
         latest_checkpoint(tmp_path / "empty")
 
 
-def test_a_run_folder_stands_for_its_last_checkpoint(
+def test_run_folder_resolves_to_its_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = checkpoint(tmp_path / "a")
-    assert checkpoint_of(tmp_path / "a") == file
-    assert checkpoint_of(file) == file
+    assert resolve_checkpoint(tmp_path / "a") == file
+    assert resolve_checkpoint(file) == file
     assert run_folder_of(file) == (tmp_path / "a").resolve()
     assert run_folder_of(tmp_path / "x.pt") == tmp_path.resolve()
     monkeypatch.chdir(tmp_path)
-    assert run_folder_of(file) == Path("a")  # as the user would write it
+    assert run_folder_of(file) == Path("a")  # relative to the current folder
     assert run_folder_of(Path("x.pt")) == tmp_path.resolve()
-    with pytest.raises(UserError, match=r"holds no weights/last\.pt"):
-        checkpoint_of(tmp_path)
-    with pytest.raises(UserError, match=r"there is no checkpoint .*none\.pt"):
-        checkpoint_of(tmp_path / "none.pt")
+    with pytest.raises(UserError, match=r"contains no weights/last\.pt"):
+        resolve_checkpoint(tmp_path)
+    with pytest.raises(UserError, match=r"none\.pt does not exist"):
+        resolve_checkpoint(tmp_path / "none.pt")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("four_modes")
 PLAN = plan_of(base_segment(300, "linear", 0.01))
 
 
-def test_the_table() -> None:
+def test_table() -> None:
     assert table(plan_previews(PLAN, 300, Extension(300, "hold"))) == [
         "  mode         rate before     after   ratio  final rate  below 1 %      sum",
         "  rebase          0.000133  0.000133   1.000   1.769e-06        376   1.33 %",
@@ -31,35 +31,39 @@ def test_the_table() -> None:
     ]
 
 
-def test_table_advice_and_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_report_logs_table_and_warnings_and_writes_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="yolo")
     report_plan(PLAN, 300, Extension(300), tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["lr_plan.json", "lr_plan.png"]
-    said = caplog.messages
-    assert said[0] == "Learning rates of an extension at epoch 300 to 600 epochs:"
-    assert said[1:6] == table(plan_previews(PLAN, 300, Extension(300)))
-    assert said[6].startswith(">: what the command line asks for; below 1 %: first epoch with")
+    messages = caplog.messages
+    assert messages[0] == "Learning rates of an extension at epoch 300 to 600 epochs:"
+    assert messages[1:6] == table(plan_previews(PLAN, 300, Extension(300)))
+    assert messages[6].startswith(">: requested by the command line; below 1 %: first epoch with")
     assert [r.getMessage()[:6] for r in caplog.records if r.levelname == "WARNING"] == [
         "rebase",
         "restar",
     ]
-    assert said[-1] == (
+    assert messages[-1] == (
         f"Nothing was trained; see {tmp_path / 'lr_plan.png'} and {tmp_path / 'lr_plan.json'}"
     )
 
 
-def test_the_numbers_are_those_of_whole_runs(tmp_path: Path) -> None:
-    wish = Extension(8, "rebase", peak=0.5, rewarm_epochs=2)
+def test_json_contains_the_factors_of_the_complete_run(tmp_path: Path) -> None:
+    extension = Extension(8, "rebase", peak=0.5, rewarm_epochs=2)
     plan = plan_of(base_segment(4, "linear", 0.2))
-    report_plan(plan, 3, wish, tmp_path)
+    report_plan(plan, 3, extension, tmp_path)
     numbers = json.loads((tmp_path / "lr_plan.json").read_text())
     assert list(numbers)[:5] == [*MODES, "rebase --peak 0.5 --rewarm-epochs 2"]
-    assert numbers["rebase --peak 0.5 --rewarm-epochs 2"] == extend_plan(plan, 3, wish).factors()
+    assert (
+        numbers["rebase --peak 0.5 --rewarm-epochs 2"] == extend_plan(plan, 3, extension).factors()
+    )
     assert numbers["hold"] == extend_plan(plan, 3, Extension(8, "hold")).factors()
     assert numbers["hold"] == pytest.approx([1.0, 0.8, 0.6, *[0.6] * 9])
 
 
-def test_nothing_is_written_if_the_extension_is_refused(tmp_path: Path) -> None:
+def test_invalid_extension_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"of the 2 epochs after the seam, .* would leave none"):
         report_plan(PLAN, 300, Extension(2, "hold", cooldown_epochs=2), tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -68,6 +72,6 @@ def test_nothing_is_written_if_the_extension_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["utils.runs.plan_preview", "utils.solver.guard", "utils.solver.preview"]
 )
-def test_planning_needs_no_torch(name: str) -> None:
+def test_planning_imports_no_torch(name: str) -> None:
     code = f"import sys, {name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -3,10 +3,10 @@ import math
 import pytest
 
 from tests.utils.solver.test_schedule import plan_of
-from utils.history import AT_SEAM, RAW_MAP
+from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import Plan, base_segment
-from utils.solver.seam import EMA, SeamMetrics, seam_metrics
+from utils.solver.seam import EMA_MAP_COLUMN, SeamMetrics, seam_metrics
 
 NAN = math.nan
 
@@ -20,9 +20,9 @@ def extended(*modes: str) -> Plan:
 
 
 def history(ema: list[float], raw: dict[int, float] | None = None) -> list[dict[str, float]]:
-    rows = [{"epoch": float(epoch), EMA: value} for epoch, value in enumerate(ema)]
+    rows = [{"epoch": float(epoch), EMA_MAP_COLUMN: value} for epoch, value in enumerate(ema)]
     for epoch, value in (raw or {}).items():
-        rows[epoch][RAW_MAP] = value
+        rows[epoch][RAW_MAP_COLUMN] = value
     return rows
 
 
@@ -80,7 +80,7 @@ def test_a_level_before_that_was_not_measured() -> None:
 def test_what_was_measured_at_the_seam_comes_first() -> None:
     """The epoch before it was validated on other images, and by that measure nothing was lost."""
     rows = history([0.1, 0.2, 0.3, 0.4, 0.45, 0.5], {3: 0.35, 4: 0.3})
-    rows[3] |= {AT_SEAM + EMA: 0.5, AT_SEAM + RAW_MAP: 0.48}
+    rows[3] |= {AT_SEAM_PREFIX + EMA_MAP_COLUMN: 0.5, AT_SEAM_PREFIX + RAW_MAP_COLUMN: 0.48}
     (seam,) = seam_metrics(extended("hold"), rows)
     assert (seam.ema_before, seam.raw_before) == (0.5, 0.48)
     assert seam.ema_drop == pytest.approx(0.05)

@@ -1,4 +1,4 @@
-"""Every part of a state is called what it is: restored, changed or missing."""
+"""The state audit reports every part of a state as restored, changed or missing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import base_segment
-from utils.solver.seam import EMA
+from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.audit import (
     AuditItem,
     SeamCheck,
@@ -49,17 +49,17 @@ def config(**changes: Any) -> Config:
 
 
 def trained() -> TrainingState:
-    """One step, which is one epoch."""
+    """A state after one epoch of one step."""
     state = toy_state()
     state.model.train()
     train_step(state, context_for(state), toy_batch(), last=True)
     state.epoch, state.progress = 1, EpochProgress()
-    state.history = [{"epoch": 0.0, EMA: 0.25}]
+    state.history = [{"epoch": 0.0, EMA_MAP_COLUMN: 0.25}]
     state.best_fitness, state.best_epoch = 0.3, 0
     return state
 
 
-def origin_of(state: TrainingState, saved: Config, **changes: Any) -> ResumePoint:
+def resume_point_of(state: TrainingState, saved: Config, **changes: Any) -> ResumePoint:
     path, checkpoint = Path("last.pt"), state.to_checkpoint(PLAN, saved)
     point = ResumePoint(path, path.parent, checkpoint, PLAN, PLAN, False, False, False, None)
     return replace(point, **changes)
@@ -68,12 +68,12 @@ def origin_of(state: TrainingState, saved: Config, **changes: Any) -> ResumePoin
 def audited(
     state: TrainingState, saved: Config, now: Config, **changes: Any
 ) -> dict[str, AuditItem]:
-    resume_point = origin_of(state, saved, **changes)
+    resume_point = resume_point_of(state, saved, **changes)
     run = Run(TrainOptions(**now["options"]), Hyp(), resume_point, None, Path())
     return {item.part: item for item in audit_state(run, resume_point, state, now)}
 
 
-def test_a_run_that_just_goes_on_is_restored_in_every_part() -> None:
+def test_unchanged_run_is_restored_in_every_part() -> None:
     items = audited(trained(), config(), config())
     assert {item.status for item in items.values()} == {"restored"}
     assert list(items) == [
@@ -87,12 +87,12 @@ def test_a_run_that_just_goes_on_is_restored_in_every_part() -> None:
     assert items["EMA"].detail.endswith("tensors, counter 1")
 
 
-def test_what_is_changed_says_from_what_to_what() -> None:
+def test_changed_items_show_old_and_new_values() -> None:
     options = TrainOptions(optimizer="AdamW", batch_size=8, imgsz=320, seed=3, patience=7).to_dict()
     now = config(options=options, precision="bf16", processes=2, data=DATA | {"content": "bbb"})
     items = audited(trained(), config(), now)
     assert {part: item.detail for part, item in items.items() if item.status == "changed"} == {
-        "optimizer": "SGD → AdamW, its buffers start afresh",
+        "optimizer": "SGD → AdamW, buffers reset",
         "patience": "100 → 7",
         "data order": "seed 0 → 3",
         "batch size": "16 → 8",
@@ -109,7 +109,7 @@ def test_at_a_seam_plan_and_patience_change() -> None:
     options = TrainOptions(patience=7).to_dict()
     items = audited(trained(), config(), config(options=options), plan=longer, extended=True)
     assert items["learning-rate plan"].detail == "3 → 5 epochs, hold from epoch 1"
-    assert items["patience"].detail == "100 → 7 epochs, starts afresh at the seam"
+    assert items["patience"].detail == "100 → 7 epochs, restarts at the seam"
     assert {i.part for i in items.values() if i.status == "changed"} == {
         "learning-rate plan",
         "patience",
@@ -117,19 +117,21 @@ def test_at_a_seam_plan_and_patience_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "saved_format", "status", "detail"),
+    ("old", "new", "saved_precision", "status", "detail"),
     [
         (8.0, 8.0, "fp16", "restored", "scale 8"),
         (8.0, None, "fp16", "changed", "scale 8 → none, bf16 needs none"),
         (None, 8.0, "bf16", "changed", "none → scale 8"),
-        (None, 8.0, "fp16", "missing", "scale 8, as at the start of a run"),
+        (None, 8.0, "fp16", "missing", "scale 8, the initial value"),
     ],
 )
 def test_loss_scaling(
-    old: float | None, new: float | None, saved_format: str, status: str, detail: str
+    old: float | None, new: float | None, saved_precision: str, status: str, detail: str
 ) -> None:
     state = trained()
-    saved = origin_of(with_scaler(state, old) if old else state, config(precision=saved_format))
+    saved = resume_point_of(
+        with_scaler(state, old) if old else state, config(precision=saved_precision)
+    )
     now = config(precision="fp16" if new else "bf16")
     state = with_scaler(state, new) if new else state
     run = Run(TrainOptions(), Hyp(), saved, None, Path())
@@ -137,9 +139,9 @@ def test_loss_scaling(
     assert items["AMP scaler"] == ("AMP scaler", status, detail)
 
 
-def test_buffers_that_are_not_there_are_missing() -> None:
+def test_absent_optimizer_buffers_are_missing() -> None:
     state = trained()
-    resume_point = origin_of(state, config())
+    resume_point = resume_point_of(state, config())
     del resume_point.checkpoint["optimizer"]["buffers"][state.parameter_names[0]]
     run = Run(TrainOptions(), Hyp(), resume_point, None, Path())
     items = {item.part: item for item in audit_state(run, resume_point, state, config())}
@@ -148,14 +150,14 @@ def test_buffers_that_are_not_there_are_missing() -> None:
     assert f"{parameters - 1} of {parameters}" in items["optimizer"].detail
 
 
-def test_a_run_that_made_no_step_has_no_buffers_to_miss() -> None:
+def test_optimizer_is_restored_before_the_first_step() -> None:
     items = audited(toy_state(), config(), config())
-    assert items["optimizer"] == ("optimizer", "restored", "no step was made yet")
+    assert items["optimizer"] == ("optimizer", "restored", "no step yet")
     assert items["best fitness"].status == "missing"
 
 
-def test_older_checkpoints_say_less() -> None:
-    """No digest of the data: the counts are compared. No number of processes: it was one."""
+def test_older_checkpoints_without_digest_and_processes() -> None:
+    """Without a digest of the data, the counts are compared; processes defaults to one."""
     without = {name: value for name, value in DATA.items() if name != "content"}
     old = {name: value for name, value in config().items() if name != "processes"}
     saved = cast("Config", old | {"data": without})
@@ -168,7 +170,7 @@ def test_older_checkpoints_say_less() -> None:
     assert audited(trained(), saved, config())["data set"].status == "missing"
 
 
-def test_the_middle_of_an_epoch_has_no_result_to_compare() -> None:
+def test_no_metrics_to_compare_within_an_epoch() -> None:
     state = trained()
     assert compare_metrics(state, ValidationResult(None, None)) == SeamCheck(0.25, None, None, None)
     state.progress = EpochProgress(batches=2, pending=1)
@@ -176,23 +178,32 @@ def test_the_middle_of_an_epoch_has_no_result_to_compare() -> None:
     items = audited(trained(), config(), config())
     assert "epoch under way" not in items
     item = audited(state, config(), config())["epoch under way"]
-    assert item == ("epoch under way", "restored", "2 batches done, 1 summed for the next step")
+    assert item == (
+        "epoch under way",
+        "restored",
+        "2 batches done, gradients of 1 accumulated for the next step",
+    )
 
 
 @pytest.mark.parametrize(
-    ("check", "said"),
+    ("check", "message"),
     [
-        (SeamCheck(0.25, None, None, None), "not made (--noval)"),
-        (SeamCheck(0.25, 0.25, None, 0.2), "0.25000 (saved 0.25000), of the raw weights 0.20000"),
-        (SeamCheck(None, 0.25, None, 0.2), "average 0.25000, of the raw weights 0.20000"),
-        (SeamCheck(0.25, 0.2501, None, 0.2), "does not give the saved figure again"),
+        (SeamCheck(0.25, None, None, None), "skipped (--noval)"),
+        (
+            SeamCheck(0.25, 0.25, None, 0.2),
+            "0.25000 (saved 0.25000), of the non-EMA weights 0.20000",
+        ),
+        (SeamCheck(None, 0.25, None, 0.2), "EMA weights 0.25000, of the non-EMA weights 0.20000"),
+        (SeamCheck(0.25, 0.2501, None, 0.2), "do not reproduce the saved mAP50-95"),
     ],
 )
-def test_what_is_shown(check: SeamCheck, said: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_audit_and_seam_check_are_logged(
+    check: SeamCheck, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "yolo")
     log_audit([AuditItem("EMA", "restored", "349 tensors")], check)
     assert "  EMA  restored  349 tensors" in caplog.messages
-    assert said in " ".join(caplog.messages)
+    assert message in " ".join(caplog.messages)
 
 
 def test_results_within_a_millionth_are_reproduced() -> None:

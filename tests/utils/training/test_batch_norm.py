@@ -7,7 +7,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from utils.runtime.distributed import Distributed
-from utils.training.batch_norm import BatchNormStats, SharedBatchNorm2d, convert_sync_batchnorm
+from utils.training.batch_norm import BatchNormStats, SyncBatchNorm2d, convert_sync_batchnorm
 
 IMAGES = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 3 + 1
 
@@ -20,7 +20,7 @@ def norm() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 2, 1), norm)
 
 
-def test_statistics_are_put_back_bit_for_bit() -> None:
+def test_restore_is_bit_exact() -> None:
     model = norm().train()
     model(IMAGES)
     statistics = BatchNormStats(model)
@@ -33,18 +33,18 @@ def test_statistics_are_put_back_bit_for_bit() -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_without_norms_there_is_nothing_to_do() -> None:
+def test_model_without_batch_norm() -> None:
     statistics = BatchNormStats(nn.Conv2d(3, 3, 1))
     statistics.snapshot()
     statistics.restore()
     statistics.average(Distributed(0, 2))
 
 
-def test_shared_norms_keep_names_parameters_and_buffers() -> None:
+def test_sync_batch_norm_keeps_names_parameters_and_buffers() -> None:
     model = norm()
     parts = dict(model.named_parameters()) | dict(model.named_buffers())
     shared = convert_sync_batchnorm(model, torch.device("cpu"))
-    assert isinstance(shared[1], SharedBatchNorm2d)
+    assert isinstance(shared[1], SyncBatchNorm2d)
     assert (shared[1].eps, shared[1].momentum) == (1e-3, 0.03)
     after = dict(shared.named_parameters()) | dict(shared.named_buffers())
     assert all(after[name] is parts[name] for name in parts)
@@ -53,7 +53,7 @@ def test_shared_norms_keep_names_parameters_and_buffers() -> None:
 
 
 def _half(rank: int, port: int, results: "mp.Queue[dict[str, list[float]]]") -> None:
-    """One of two processes: images 0 and 2, or 1 and 3; and means of statistics that differ."""
+    """One of two processes: trains on images 0 and 2, or 1 and 3, and averages statistics."""
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     images = IMAGES[rank::2].clone().requires_grad_()
     model = convert_sync_batchnorm(norm().train(), torch.device("cpu"))
@@ -93,7 +93,7 @@ def halves() -> list[dict[str, Tensor]]:
     return [{name: torch.tensor(values) for name, values in half.items()} for half in found]
 
 
-def test_a_shared_norm_sees_the_images_of_all_processes(halves: list[dict[str, Tensor]]) -> None:
+def test_sync_batch_norm_sees_the_images_of_all_processes(halves: list[dict[str, Tensor]]) -> None:
     images = IMAGES.clone().requires_grad_()
     model = norm().train()
     out = model(images)
@@ -107,5 +107,5 @@ def test_a_shared_norm_sees_the_images_of_all_processes(halves: list[dict[str, T
         torch.testing.assert_close(half["weight"], model.get_parameter("1.weight").grad)
 
 
-def test_statistics_of_processes_are_averaged(halves: list[dict[str, Tensor]]) -> None:
+def test_statistics_are_averaged_across_processes(halves: list[dict[str, Tensor]]) -> None:
     assert [half["averaged"].tolist() for half in halves] == [[0.5], [0.5]]

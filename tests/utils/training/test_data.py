@@ -1,4 +1,4 @@
-"""The digest by which a change of the data is noticed."""
+"""The digest that detects a change of the data."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,7 @@ def index(
     )
 
 
-def test_neither_place_nor_order_counts() -> None:
+def test_digest_ignores_location_and_order() -> None:
     digest = content_digest(index(), index("/data/val"))
     backwards = {name: BOXES[name] for name in reversed(BOXES)}
     assert content_digest(index("/elsewhere", backwards), index("/x/y/val")) == digest
@@ -51,18 +51,18 @@ def test_neither_place_nor_order_counts() -> None:
         lambda: index(size=(64, 48)),
     ],
 )
-def test_every_change_of_labels_and_images_shows(changed: Callable[[], Index]) -> None:
+def test_digest_detects_changes_of_labels_and_images(changed: Callable[[], Index]) -> None:
     assert content_digest(changed(), index()) != content_digest(index(), index())
 
 
-def test_the_splits_are_told_apart() -> None:
+def test_digest_distinguishes_splits() -> None:
     other = index(boxes={"a.jpg": BOXES["a.jpg"]})
     assert content_digest(index(), other) != content_digest(other, index())
 
 
-def test_what_a_checkpoint_says_of_the_data() -> None:
+def test_fingerprint() -> None:
     data = TrainingData(("x", "y"), index(), index("/data/val", {"a.jpg": BOXES["a.jpg"]}))
-    assert data.facts("toy.yaml") == {
+    assert data.fingerprint("toy.yaml") == {
         "file": "toy.yaml",
         "train images": 3,
         "train boxes": 3,

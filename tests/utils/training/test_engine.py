@@ -22,7 +22,7 @@ from utils.solver.ema import ModelEma
 from utils.solver.param_groups import apply_settings, build_optimizer, parameter_groups
 from utils.solver.schedule import StepSettings, base_segment
 from utils.training.batch_norm import BatchNormStats
-from utils.training.engine import TrainContext, close_epoch, resized, should_stop, train_step
+from utils.training.engine import TrainContext, finish_epoch, resized, should_stop, train_step
 from utils.training.state import TrainingState, require_finite
 from utils.training.validation import ValidationResult
 
@@ -66,7 +66,7 @@ def toy_batch() -> Batch:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_one_batch_can_be_learned_by_heart(precision: str) -> None:
+def test_model_overfits_one_batch(precision: str) -> None:
     state = toy_state()
     context = context_for(state, precision=precision)
     context = replace(context, plan=replace(context.plan, lr0=0.05))
@@ -79,11 +79,11 @@ def test_one_batch_can_be_learned_by_heart(precision: str) -> None:
     assert state.iteration == state.ema.updates == 200
 
 
-def test_a_step_is_made_when_enough_is_summed_or_the_epoch_ends() -> None:
+def test_optimizer_steps_after_accumulation_or_at_epoch_end() -> None:
     state = toy_state()
     context = context_for(state, accumulate=3)
     state.model.train()
-    state.iteration = 10  # behind the warm-up
+    state.iteration = 10  # after the warm-up
     pending = []
     for number in range(1, 6):
         train_step(state, context, toy_batch(), last=number == 5)
@@ -92,7 +92,7 @@ def test_a_step_is_made_when_enough_is_summed_or_the_epoch_ends() -> None:
     assert state.ema.updates == 2
 
 
-def test_multi_scale_depends_on_its_position_alone_and_keeps_to_the_stride() -> None:
+def test_multi_scale_size_is_deterministic_and_a_multiple_of_the_stride() -> None:
     images = torch.rand(1, 3, 320, 320)
     sides = [resized(images, 32, [0, 0, step, 2]).shape[2] for step in range(60)]
     assert sides == [resized(images, 32, [0, 0, step, 2]).shape[2] for step in range(60)]
@@ -100,19 +100,19 @@ def test_multi_scale_depends_on_its_position_alone_and_keeps_to_the_stride() -> 
     assert (min(sides), max(sides)) == (160, 480)
 
 
-def test_a_closed_epoch_enters_history_best_and_position() -> None:
+def test_finished_epoch_updates_history_best_and_position() -> None:
     state = toy_state()
     plan = plan_of(base_segment(5, "linear", 0.1))
 
-    nothing = evaluate(state.model, [], names=("a", "b"), device=CPU)
+    empty = evaluate(state.model, [], names=("a", "b"), device=CPU)
 
     def result(map50: float) -> ValidationResult:
-        return ValidationResult(replace(nothing, map50=map50, map50_95=map50 / 2), None)
+        return ValidationResult(replace(empty, map50=map50, map50_95=map50 / 2), None)
 
     def close(measured: ValidationResult) -> None:
         state.iteration += 1000
         apply_settings(state.optimizer, plan.settings(state.epoch, state.iteration - 1))
-        close_epoch(state, plan, [0.1, 0.2, 0.3], measured, patience=2)
+        finish_epoch(state, plan, [0.1, 0.2, 0.3], measured, patience=2)
 
     for value in (0.2, 0.6, 0.4):
         close(result(value))
@@ -122,23 +122,23 @@ def test_a_closed_epoch_enters_history_best_and_position() -> None:
     assert state.best_fitness == pytest.approx(0.1 * 0.6 + 0.9 * 0.3)
     assert [row["metrics/mAP_0.5"] for row in state.history[:3]] == [0.2, 0.6, 0.4]
     assert math.isnan(state.history[3]["metrics/mAP_0.5"])
-    assert not state.stopped_early  # what was not validated cannot stop a run
+    assert not state.stopped_early  # an epoch without validation cannot stop a run
     state.epoch = 3
     close(result(0.5))
     assert state.stopped_early
 
 
-def test_a_rate_that_is_not_the_plan_s_stops_the_run() -> None:
+def test_rate_that_differs_from_the_plan_stops_the_run() -> None:
     state = toy_state()
     plan = plan_of(base_segment(5, "linear", 0.1))
     state.iteration = 1000
     apply_settings(state.optimizer, StepSettings(0.02, 0.02, 0.9, 1))
     with pytest.raises(UserError, match="something other than the plan sets the optimizer's rates"):
-        close_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
+        finish_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
 
 
-class SpoiltLoss:
-    """Makes one of the losses of a real one infinite."""
+class InfiniteLoss:
+    """Wraps a loss and makes one of its parts infinite."""
 
     def __init__(self, loss: DetectionLoss, part: str) -> None:
         self._loss = loss
@@ -149,11 +149,11 @@ class SpoiltLoss:
         return losses._replace(**{self._part: getattr(losses, self._part) * math.inf})
 
 
-def spoilt(context: TrainContext, part: str) -> TrainContext:
-    return replace(context, loss=cast("DetectionLoss", SpoiltLoss(context.loss, part)))
+def with_infinite_loss(context: TrainContext, part: str) -> TrainContext:
+    return replace(context, loss=cast("DetectionLoss", InfiniteLoss(context.loss, part)))
 
 
-def everything(state: TrainingState) -> dict[str, torch.Tensor]:
+def all_tensors(state: TrainingState) -> dict[str, torch.Tensor]:
     buffers = state.optimizer.state_dict()["state"]
     tensors = {
         **{f"model/{name}": t for name, t in state.model.state_dict().items()},
@@ -174,16 +174,16 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
-def test_a_batch_whose_loss_is_not_finite_leaves_no_trace() -> None:
+def test_batch_with_non_finite_loss_changes_nothing() -> None:
     state = toy_state()
     context = context_for(state, accumulate=3)
     state.model.train()
     state.iteration = 10
     train_step(state, context, toy_batch(), last=True)
     train_step(state, context, toy_batch(), last=False)
-    before = everything(state)
-    train_step(state, spoilt(context, "box"), toy_batch(), last=False)
-    assert_equal(before, everything(state))
+    before = all_tensors(state)
+    train_step(state, with_infinite_loss(context, "box"), toy_batch(), last=False)
+    assert_equal(before, all_tensors(state))
     assert (state.progress.batches, state.progress.counted) == (3, 2)
     assert (state.progress.pending, state.progress.skipped, state.bad_losses) == (1, 1, 1)
     assert state.iteration == 13
@@ -192,14 +192,14 @@ def test_a_batch_whose_loss_is_not_finite_leaves_no_trace() -> None:
     assert state.ema.updates == 2
 
 
-def test_a_gradient_that_is_not_finite_reaches_no_weight() -> None:
+def test_non_finite_gradient_changes_no_weight() -> None:
     state = toy_state()
     context = context_for(state)
     state.model.train()
     train_step(state, context, toy_batch(), last=False)
-    before = everything(state)
-    train_step(state, spoilt(context, "total"), toy_batch(), last=False)
-    after = everything(state)
+    before = all_tensors(state)
+    train_step(state, with_infinite_loss(context, "total"), toy_batch(), last=False)
+    after = all_tensors(state)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert all("running" in name or "num_batches" in name for name in changed - {"losses"})
     assert state.ema.updates == 1
@@ -207,24 +207,26 @@ def test_a_gradient_that_is_not_finite_reaches_no_weight() -> None:
 
 
 @pytest.mark.parametrize(("part", "what"), [("box", "loss"), ("total", "gradient")])
-def test_too_many_bad_steps_in_a_row_end_the_run_and_name_the_files(part: str, what: str) -> None:
+def test_too_many_consecutive_bad_steps_abort_and_name_the_files(part: str, what: str) -> None:
     state = toy_state()
-    context = spoilt(context_for(state), part)
+    context = with_infinite_loss(context_for(state), part)
     state.model.train()
     for _ in range(2):
         train_step(state, context, toy_batch(), last=False)
-    with pytest.raises(UserError, match=rf"3 steps in a row had a {what} .* with a\.jpg, b\.jpg;"):
+    with pytest.raises(
+        UserError, match=rf"3 consecutive steps had a non-finite {what}.* with a\.jpg, b\.jpg;"
+    ):
         train_step(state, context, toy_batch(), last=False)
 
 
 @pytest.mark.parametrize(("limit", "clipped"), [(0.0, False), (0.01, True)])
-def test_gradients_are_clipped_where_asked_for(limit: float, clipped: bool) -> None:
+def test_gradients_are_clipped(limit: float, clipped: bool) -> None:
     moved = []
     for norm in (limit, 1e9):
         state = toy_state()
         context = replace(context_for(state), max_gradient_norm=norm)
         state.model.train()
-        state.iteration = 10  # behind the warm-up, which begins at a rate of nothing
+        state.iteration = 10  # after the warm-up, which starts with a rate of 0
         before = state.model.get_parameter("model.0.conv.weight").clone()
         train_step(state, context, toy_batch(), last=True)
         moved.append((state.model.get_parameter("model.0.conv.weight") - before).norm().item())
@@ -232,49 +234,49 @@ def test_gradients_are_clipped_where_asked_for(limit: float, clipped: bool) -> N
     assert (moved[0] == moved[1]) != clipped
 
 
-def test_good_batches_between_bad_ones_end_the_row() -> None:
+def test_good_batch_resets_the_count_of_bad_ones() -> None:
     state = toy_state()
     context = context_for(state, accumulate=100)
     state.model.train()
     state.iteration = 10
     for _ in range(4):
-        train_step(state, spoilt(context, "box"), toy_batch(), last=False)
+        train_step(state, with_infinite_loss(context, "box"), toy_batch(), last=False)
         train_step(state, context, toy_batch(), last=False)
     assert (state.progress.skipped, state.progress.pending, state.bad_losses) == (4, 4, 0)
 
 
-def test_a_variance_that_overflows_makes_a_batch_bad() -> None:
+def test_batch_with_overflowing_variance_is_skipped() -> None:
     state = toy_state()
     context = context_for(state)
     state.model.train()
-    before = everything(state)
+    before = all_tensors(state)
     with torch.no_grad():
         state.model.get_parameter("model.0.conv.weight").mul_(1e30)
     train_step(state, context, toy_batch(), last=True)
     assert state.bad_losses == 1
-    after = everything(state)
+    after = all_tensors(state)
     before["model/model.0.conv.weight"] = after["model/model.0.conv.weight"]
     assert_equal(before, after)
 
 
-def test_what_is_not_finite_is_not_saved() -> None:
+def test_non_finite_checkpoint_is_not_saved() -> None:
     state = toy_state()
     plan = plan_of(base_segment(5, "linear", 0.1))
     config = Config(options={}, hyp={}, spec={}, names=[], precision="fp32")
     checkpoint = state.to_checkpoint(plan, config)
     require_finite(checkpoint)
     checkpoint["ema"]["weights"]["model.1.bn.running_var"][0] = math.inf
-    with pytest.raises(UserError, match=r"the averages are not finite any more \(model.1.bn"):
+    with pytest.raises(UserError, match=r"the EMA weights are no longer finite \(model.1.bn"):
         require_finite(checkpoint)
 
 
-def test_an_epoch_tells_how_many_batches_it_left_out() -> None:
+def test_history_contains_the_number_of_skipped_batches() -> None:
     state = toy_state()
     plan = plan_of(base_segment(5, "linear", 0.1))
     state.iteration = 1000
     state.progress.skipped = 2
     apply_settings(state.optimizer, plan.settings(0, 999))
-    close_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
+    finish_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
     assert state.history[0]["skipped"] == 2
     assert state.progress.skipped == state.progress.batches == 0
 
@@ -284,10 +286,10 @@ def test_an_epoch_tells_how_many_batches_it_left_out() -> None:
     [
         (12, 10, 0, 3, False),
         (13, 10, 0, 3, True),
-        (13, 10, 0, 0, False),  # 0: endless
-        (13, 10, 12, 3, False),  # patience starts afresh at a seam
+        (13, 10, 0, 0, False),  # 0 disables the early stop
+        (13, 10, 12, 3, False),  # patience restarts at a seam
         (14, 10, 12, 3, True),
-        (2, -1, 0, 3, True),  # nothing was ever better than nothing
+        (2, -1, 0, 3, True),  # no epoch had a fitness
     ],
 )
 def test_should_stop(

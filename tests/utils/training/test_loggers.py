@@ -1,4 +1,4 @@
-"""What every logger writes at every event, and that one that fails is reported once."""
+"""Output of every logger at every event; a failing logger is reported once."""
 
 import errno
 import json
@@ -17,12 +17,12 @@ from tests.utils.training.test_engine import toy_state
 from utils.checkpoint.format import ContinuationRecord
 from utils.files.atomic_write import UnwritableError
 from utils.history import (
-    AT_SEAM,
+    AT_SEAM_PREFIX,
     COLUMNS,
-    ITERATION,
-    MISS_RATE,
-    RAW_MAP,
-    SKIPPED,
+    ITERATION_COLUMN,
+    MISS_RATE_PREFIX,
+    RAW_MAP_COLUMN,
+    SKIPPED_COLUMN,
     Row,
     read_results,
 )
@@ -30,7 +30,7 @@ from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import base_segment
-from utils.solver.seam import EMA
+from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.audit import Audit, AuditItem, SeamCheck
 from utils.training.loggers import Logger, Loggers, RunLog, build_loggers
 from utils.training.state import TrainingState
@@ -39,11 +39,13 @@ PLAN = extend_plan(plan_of(base_segment(2, "linear", 0.1)), 2, Extension(3, "hol
 RESUMED = ContinuationRecord(epoch=1, kind="resumed", allowed_changes=[], audit=[], check={})
 FULL = OSError(errno.ENOSPC, "No space left on device")
 Call = tuple[Any, ...]
+MISS_RATE_COLUMN = MISS_RATE_PREFIX + "Reasonable"
+EMA_AT_SEAM, RAW_AT_SEAM = AT_SEAM_PREFIX + EMA_MAP_COLUMN, AT_SEAM_PREFIX + RAW_MAP_COLUMN
 
 
 def row_of(epoch: int, **more: float) -> Row:
     row = {name: epoch + number / 100 for number, name in enumerate(COLUMNS)}
-    return row | {"epoch": float(epoch), ITERATION: 3.0 * (epoch + 1)} | more
+    return row | {"epoch": float(epoch), ITERATION_COLUMN: 3.0 * (epoch + 1)} | more
 
 
 def state_after(*rows: Row) -> TrainingState:
@@ -54,7 +56,7 @@ def state_after(*rows: Row) -> TrainingState:
 
 @pytest.fixture
 def board(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """Installs a TensorBoard that notes the calls it gets."""
+    """Installs a TensorBoard that records its calls."""
     calls: list[Call] = []
 
     class SummaryWriter:
@@ -69,7 +71,7 @@ def board(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 def install_tensorboard(monkeypatch: pytest.MonkeyPatch, writer: object = None) -> None:
-    """Put a module in the place of TensorBoard; without a writer, one that cannot be imported."""
+    """Replace TensorBoard by a fake module; without a writer its import fails."""
     package, module = ModuleType("tensorboard"), ModuleType("torch.utils.tensorboard")
     package.__spec__ = ModuleSpec("tensorboard", None)
     if writer is not None:
@@ -88,69 +90,65 @@ def loggers_of(folder: Path, background: BackgroundWorker) -> Loggers:
     return build_loggers(folder, PLAN, SINGLE_PROCESS, background)
 
 
-def test_tensorboard_gets_every_result_of_an_epoch(
+def test_tensorboard_logs_all_metrics_of_an_epoch(
     board: list[Call], tmp_path: Path, background: BackgroundWorker
 ) -> None:
     loggers = loggers_of(tmp_path, background)
-    more = {RAW_MAP: 0.25, SKIPPED: 2.0, MISS_RATE + "Reasonable": 31.5, AT_SEAM + EMA: 0.5}
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(row_of(0)))
-    loggers.epoch(state_after(row_of(0), row_of(1), row_of(2, **more)))
-    loggers.end()
+    more = {RAW_MAP_COLUMN: 0.25, SKIPPED_COLUMN: 2.0, MISS_RATE_COLUMN: 31.5, EMA_AT_SEAM: 0.5}
+    loggers.on_begin(state_after(), None)
+    loggers.on_epoch(state_after(row_of(0)))
+    loggers.on_epoch(state_after(row_of(0), row_of(1), row_of(2, **more)))
+    loggers.on_end()
     background.wait()
     columns = COLUMNS[1:]
     assert board == [
         ("open", str(tmp_path), 0),
         *(("add_scalar", name, row_of(0)[name], 0) for name in columns),
-        ("add_scalar", SKIPPED, 0.0, 0),
+        ("add_scalar", SKIPPED_COLUMN, 0.0, 0),
         ("flush",),
         *(("add_scalar", name, row_of(2)[name], 2) for name in columns),
-        ("add_scalar", RAW_MAP, 0.25, 2),
-        ("add_scalar", MISS_RATE + "Reasonable", 31.5, 2),
-        ("add_scalar", SKIPPED, 2.0, 2),
+        ("add_scalar", RAW_MAP_COLUMN, 0.25, 2),
+        ("add_scalar", MISS_RATE_COLUMN, 31.5, 2),
+        ("add_scalar", SKIPPED_COLUMN, 2.0, 2),
         ("flush",),
         ("close",),
     ]
 
 
 @pytest.mark.parametrize(
-    ("measured", "told"),
+    ("measured", "expected"),
     [
-        ({}, "average 1.07000, raw weights not measured."),
-        ({AT_SEAM + EMA: 0.5, AT_SEAM + RAW_MAP: 0.25}, "average 0.50000, raw weights 0.25000."),
-        ({EMA: float("nan")}, "average not measured, raw weights not measured."),
+        ({}, "EMA weights 1.07000, non-EMA weights not measured."),
+        ({EMA_AT_SEAM: 0.5, RAW_AT_SEAM: 0.25}, "EMA weights 0.50000, non-EMA weights 0.25000."),
+        ({EMA_MAP_COLUMN: float("nan")}, "EMA weights not measured, non-EMA weights not measured."),
     ],
 )
-def test_a_run_that_begins_at_a_seam_says_so_in_tensorboard(
-    board: list[Call], tmp_path: Path, background: BackgroundWorker, measured: Row, told: str
+def test_tensorboard_logs_a_seam_at_the_start(
+    board: list[Call], tmp_path: Path, background: BackgroundWorker, measured: Row, expected: str
 ) -> None:
-    loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1, **measured)), None)
+    loggers_of(tmp_path, background).on_begin(state_after(row_of(0), row_of(1, **measured)), None)
     background.wait()
     text = (
-        "Extended at epoch 2 to 5 epochs with `hold`: the learning rate goes from 0.0055 to "
-        f"0.0055. mAP50-95 before the seam: {told}"
+        "Extended at epoch 2 to 5 epochs with `hold`: the learning rate changes from 0.0055 to "
+        f"0.0055. mAP50-95 before the seam: {expected}"
     )
-    assert board == [
-        ("open", str(tmp_path), 2),
-        ("add_text", "seam", text, 2),
-        ("flush",),
-    ]
+    assert board == [("open", str(tmp_path), 2), ("add_text", "seam", text, 2), ("flush",)]
 
 
-def test_a_seam_that_comes_later_is_written_when_it_is_reached(
+def test_tensorboard_logs_a_later_seam_when_it_is_reached(
     board: list[Call], tmp_path: Path, background: BackgroundWorker
 ) -> None:
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(row_of(0)), None)
-    loggers.epoch(state_after(row_of(0), row_of(1)))
-    loggers.epoch(state_after(row_of(0), row_of(1), row_of(2)))
+    loggers.on_begin(state_after(row_of(0)), None)
+    loggers.on_epoch(state_after(row_of(0), row_of(1)))
+    loggers.on_epoch(state_after(row_of(0), row_of(1), row_of(2)))
     background.wait()
     assert [call[0] for call in board if call[0] != "add_scalar"] == [
         *("open", "flush", "add_text", "flush", "flush"),
     ]
 
 
-def test_tensorboard_is_not_missed(
+def test_missing_tensorboard_is_not_reported(
     tmp_path: Path,
     background: BackgroundWorker,
     monkeypatch: pytest.MonkeyPatch,
@@ -158,12 +156,12 @@ def test_tensorboard_is_not_missed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(), None)
+    loggers.on_begin(state_after(), None)
     background.wait()
     assert caplog.messages == []
 
 
-def test_a_tensorboard_that_cannot_be_imported_is_reported_once(
+def test_tensorboard_import_error_is_reported_once(
     tmp_path: Path,
     background: BackgroundWorker,
     monkeypatch: pytest.MonkeyPatch,
@@ -171,19 +169,19 @@ def test_a_tensorboard_that_cannot_be_imported_is_reported_once(
 ) -> None:
     install_tensorboard(monkeypatch)
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(row_of(0)))
-    loggers.end()
+    loggers.on_begin(state_after(), None)
+    loggers.on_epoch(state_after(row_of(0)))
+    loggers.on_end()
     background.wait()
     (message,) = caplog.messages
     assert message.startswith(
-        "Cannot write the event file of TensorBoard: ImportError: cannot import name 'SummaryWriter"
+        "Cannot write the TensorBoard event file: ImportError: cannot import name 'SummaryWriter"
     )
-    assert message.endswith(". The run goes on without it.")
+    assert message.endswith("; the run continues without it.")
     assert len(read_results(tmp_path / "results.csv")) == 1
 
 
-def test_a_tensorboard_that_fails_later_is_left_alone(
+def test_failing_tensorboard_is_not_called_again(
     tmp_path: Path,
     background: BackgroundWorker,
     monkeypatch: pytest.MonkeyPatch,
@@ -201,35 +199,34 @@ def test_a_tensorboard_that_fails_later_is_left_alone(
 
     install_tensorboard(monkeypatch, SummaryWriter)
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(row_of(0)))
-    loggers.epoch(state_after(row_of(0), row_of(1)))
-    loggers.end()
+    loggers.on_begin(state_after(), None)
+    loggers.on_epoch(state_after(row_of(0)))
+    loggers.on_epoch(state_after(row_of(0), row_of(1)))
+    loggers.on_end()
     background.wait()
     assert calls == [0, "train/box_loss"]
     assert caplog.messages == [
-        "Cannot write the event file of TensorBoard: AttributeError: module 'numpy' has no "
-        "attribute 'object'. The run goes on without it."
+        "Cannot write the TensorBoard event file: AttributeError: module 'numpy' has no "
+        "attribute 'object'; the run continues without it."
     ]
 
 
-def test_a_results_file_that_cannot_be_written_is_tried_again(
+def test_unwritable_results_file_is_retried(
     tmp_path: Path, background: BackgroundWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     results = tmp_path / "results.csv"
     results.mkdir()
     loggers = loggers_of(tmp_path, background)
     rows = [row_of(epoch) for epoch in range(3)]
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(*rows[:1]))
-    loggers.epoch(state_after(*rows[:2]))
+    loggers.on_begin(state_after(), None)
+    loggers.on_epoch(state_after(*rows[:1]))
+    loggers.on_epoch(state_after(*rows[:2]))
     background.wait()
-    assert caplog.messages == [
-        f"Cannot write {results}: Is a directory. The run goes on; the next epoch tries again."
-    ]
-    assert (tmp_path / "seams.json").is_file()  # each file fails alone
+    retry = "the run continues and retries after the next epoch."
+    assert caplog.messages == [f"Cannot write {results}: Is a directory; {retry}"]
+    assert (tmp_path / "seams.json").is_file()  # other files are still written
     results.rmdir()
-    loggers.epoch(state_after(*rows))
+    loggers.on_epoch(state_after(*rows))
     background.wait()
     assert len(read_results(results)) == 3
     assert len(caplog.messages) == 1
@@ -242,7 +239,7 @@ class NoisyLogger(Logger):
         super().__init__("the noise")
         self._error = error
 
-    def epoch(self, run: RunLog) -> None:
+    def on_epoch(self, run: RunLog) -> None:
         raise self._error
 
 
@@ -254,84 +251,88 @@ class NoisyLogger(Logger):
         (ConnectionError("the share is gone"), "ConnectionError: the share is gone"),
     ],
 )
-def test_every_error_of_the_system_is_one_sentence(
+def test_os_errors_are_logged_in_one_sentence(
     background: BackgroundWorker, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     loggers = Loggers([NoisyLogger(error)], PLAN, background)
     for _ in range(2):
-        loggers.epoch(state_after(row_of(0)))
+        loggers.on_epoch(state_after(row_of(0)))
     background.wait()
     assert caplog.messages == [
-        f"Cannot write the noise: {reason}. The run goes on; the next epoch tries again."
+        f"Cannot write the noise: {reason}; the run continues and retries after the next epoch."
     ]
 
 
-def test_a_bug_of_ours_is_not_hidden() -> None:
+def test_other_exceptions_of_a_logger_are_raised() -> None:
     with pytest.raises(KeyError, match="epoch"), BackgroundWorker() as background:
-        Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).epoch(state_after(row_of(0)))
+        Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).on_epoch(state_after(row_of(0)))
 
 
-def test_files_wait_for_a_checkpoint_and_are_not_written_without_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_files_follow_the_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise UnwritableError(Path("last.pt"), FULL)
 
     def train_an_epoch() -> None:
         with BackgroundWorker() as background:
             background.submit(fail)
-            loggers_of(tmp_path, background).epoch(state_after(row_of(0, skipped=2.0)))
+            loggers_of(tmp_path, background).on_epoch(state_after(row_of(0, skipped=2.0)))
 
     with pytest.raises(UnwritableError, match=r"last\.pt"):
         train_an_epoch()
     assert list(tmp_path.iterdir()) == []
-    assert caplog.messages == ["Epoch 0 left out 2 batches."]  # the console does not wait
+    assert caplog.messages == ["Epoch 0: skipped 2 batches."]  # the console logs at once
 
 
-def test_what_is_logged_is_what_was_true_at_the_event(tmp_path: Path) -> None:
+def test_run_log_is_a_copy_of_the_state(tmp_path: Path) -> None:
     state = state_after(row_of(0))
-    run = RunLog.of(state)
+    run = RunLog.from_state(state)
     state.record_continuation(RESUMED, replaces=False)
     state.record_seam_check(0.5, 0.25)
     assert run == (1, [row_of(0)], [], -1, False)
 
 
-def test_the_console_shows_the_audit_and_the_end_of_patience(
+def test_console_logs_audit_and_early_stop(
     tmp_path: Path, background: BackgroundWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "yolo")
     state = state_after(row_of(0))
     loggers = loggers_of(tmp_path, background)
     check = SeamCheck(None, None, None, None)
-    loggers.begin(state, Audit([AuditItem("EMA", "restored", "9 tensors")], check))
+    loggers.on_begin(state, Audit([AuditItem("EMA", "restored", "9 tensors")], check))
     assert caplog.messages == [
         "\nState audit",
         "  EMA  restored  9 tensors",
-        "Seam check: not made (--noval).",
+        "Seam check: skipped (--noval).",
     ]
     caplog.clear()
-    loggers.epoch(state)
+    loggers.on_epoch(state)
     state.stopped_early, state.best_epoch = True, 0
-    loggers.epoch(state)
-    assert caplog.messages == ["No gain since epoch 0: stopping early after 1 epochs."]
+    loggers.on_epoch(state)
+    assert caplog.messages == ["No improvement since epoch 0: stopping early after 1 epochs."]
 
 
-def test_seams_are_written_once_there_are_any(tmp_path: Path, background: BackgroundWorker) -> None:
+def test_seams_file_is_written_after_a_seam_or_resume(
+    tmp_path: Path, background: BackgroundWorker
+) -> None:
     plan = plan_of(base_segment(2, "linear", 0.1))
     state = state_after(row_of(0))
     loggers = build_loggers(tmp_path, plan, SINGLE_PROCESS, background)
-    loggers.begin(state, None)
+    loggers.on_begin(state, None)
     background.wait()
     assert not (tmp_path / "seams.json").exists()
     state.record_continuation(RESUMED, replaces=False)
-    loggers.epoch(state)
+    loggers.on_epoch(state)
     background.wait()
     content = json.loads((tmp_path / "seams.json").read_text())
     assert content == {"seams": [], "continuations": [RESUMED]}
-    loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1)), None)
+    loggers_of(tmp_path, background).on_begin(state_after(row_of(0), row_of(1)), None)
     background.wait()
     (seam,) = json.loads((tmp_path / "seams.json").read_text())["seams"]
-    assert (seam["epoch"], seam["mode"], seam["ema_before"]) == (2, "hold", row_of(1)[EMA])
+    assert (seam["epoch"], seam["mode"], seam["ema_before"]) == (
+        2,
+        "hold",
+        row_of(1)[EMA_MAP_COLUMN],
+    )
 
 
 def test_only_the_main_process_logs(
@@ -339,9 +340,9 @@ def test_only_the_main_process_logs(
 ) -> None:
     other = Distributed(rank=1, local_rank=1, world_size=2, local_world_size=2)
     loggers = build_loggers(tmp_path, PLAN, other, background)
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(row_of(0, skipped=2.0)))
-    loggers.end()
+    loggers.on_begin(state_after(), None)
+    loggers.on_epoch(state_after(row_of(0, skipped=2.0)))
+    loggers.on_end()
     background.wait()
     assert caplog.messages == []
     assert list(tmp_path.iterdir()) == []

@@ -7,16 +7,16 @@ import torch
 
 from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.utils.solver.test_schedule import plan_of
-from tests.utils.training.test_engine import context_for, spoilt, toy_batch, toy_state
+from tests.utils.training.test_engine import context_for, toy_batch, toy_state, with_infinite_loss
 from utils.checkpoint.format import (
     Config,
     ContinuationRecord,
     TrainingCheckpoint,
     validate_checkpoint,
 )
-from utils.history import AT_SEAM, RAW_MAP
+from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
 from utils.solver.schedule import base_segment
-from utils.solver.seam import EMA
+from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.engine import train_step
 from utils.training.state import TrainingState, deploy_checkpoint
 
@@ -36,7 +36,7 @@ def saved(state: TrainingState) -> TrainingCheckpoint:
     return state.to_checkpoint(plan, CONFIG)
 
 
-def test_a_state_comes_back_from_a_file_with_its_scaler(tmp_path: Path) -> None:
+def test_state_is_restored_from_a_file_with_its_scaler(tmp_path: Path) -> None:
     state = with_scaler(toy_state(), 8.0)
     context = context_for(state)
     state.model.train()
@@ -57,7 +57,7 @@ def test_a_state_comes_back_from_a_file_with_its_scaler(tmp_path: Path) -> None:
         assert torch.equal(tensor, other.model.state_dict()[name]), name
 
 
-def test_an_overflow_of_the_scaled_gradients_skips_the_step_and_lowers_the_scale() -> None:
+def test_gradient_overflow_skips_the_step_and_lowers_the_scale() -> None:
     state = with_scaler(toy_state(), LARGEST)
     state.model.train()
     before = {name: tensor.clone() for name, tensor in state.model.named_parameters()}
@@ -67,7 +67,7 @@ def test_an_overflow_of_the_scaled_gradients_skips_the_step_and_lowers_the_scale
         assert torch.equal(tensor, before[name]), name
 
 
-def test_what_is_handed_out_is_the_average_in_half_precision() -> None:
+def test_deploy_checkpoint_contains_ema_weights_in_fp16() -> None:
     state = toy_state()
     state.epoch, state.history = 1, [dict(ROW)]
     deploy = deploy_checkpoint(saved(state))
@@ -78,20 +78,20 @@ def test_what_is_handed_out_is_the_average_in_half_precision() -> None:
         assert torch.equal(kept, tensor.half() if tensor.is_floating_point() else tensor)
 
 
-def test_what_is_measured_at_a_seam_is_kept_beside_the_epochs_own_result() -> None:
+def test_seam_check_is_recorded_beside_the_metrics_of_the_epoch() -> None:
     state = toy_state()
     state.record_seam_check(0.15, 0.1)  # no epoch was trained
     assert state.history == []
-    state.history = [dict(ROW), {**ROW, RAW_MAP: 0.2}]
+    state.history = [dict(ROW), {**ROW, RAW_MAP_COLUMN: 0.2}]
     state.record_seam_check(0.15, 0.1)
-    at_seam = {AT_SEAM + EMA: 0.15, AT_SEAM + RAW_MAP: 0.1}
-    assert state.history == [ROW, {**ROW, RAW_MAP: 0.2, **at_seam}]
+    at_seam = {AT_SEAM_PREFIX + EMA_MAP_COLUMN: 0.15, AT_SEAM_PREFIX + RAW_MAP_COLUMN: 0.1}
+    assert state.history == [ROW, {**ROW, RAW_MAP_COLUMN: 0.2, **at_seam}]
 
     state.history = [dict(ROW)]
     state.record_seam_check(None, None)
     assert state.history == [ROW]
     state.record_seam_check(0.15, 0.1)
-    assert state.history == [{**ROW, RAW_MAP: 0.1, **at_seam}]
+    assert state.history == [{**ROW, RAW_MAP_COLUMN: 0.1, **at_seam}]
 
 
 def continuation(
@@ -102,7 +102,7 @@ def continuation(
     )
 
 
-def test_an_extension_that_replaces_another_leaves_no_trace_of_it() -> None:
+def test_replaced_extension_is_removed_from_the_record() -> None:
     state = toy_state()
     first, resumed, second = (
         continuation(3, "extended", "imgsz"),
@@ -117,7 +117,7 @@ def test_an_extension_that_replaces_another_leaves_no_trace_of_it() -> None:
     assert state.continuations == [first, resumed, other]
 
 
-def test_a_run_that_goes_on_has_neither_stopped_early_nor_ended() -> None:
+def test_resumed_state_is_neither_stopped_nor_finalized() -> None:
     state = toy_state()
     state.stopped_early = True
     state.finalize()
@@ -130,7 +130,7 @@ def test_a_run_that_goes_on_has_neither_stopped_early_nor_ended() -> None:
 
 
 @pytest.mark.parametrize("scale", [4.0, None])
-def test_summed_gradients_are_saved_without_their_scale(scale: float | None) -> None:
+def test_accumulated_gradients_are_saved_without_loss_scale(scale: float | None) -> None:
     state = with_scaler(toy_state(), 1024.0)
     context = context_for(state, accumulate=3)
     state.model.train()
@@ -145,10 +145,10 @@ def test_summed_gradients_are_saved_without_their_scale(scale: float | None) -> 
     other = toy_state() if scale is None else with_scaler(toy_state(), scale)
     other.model.train()
     other.restore({**checkpoint, "scaler": {}})
-    taken = other.model.get_parameter(name).grad
-    assert taken is not None
-    assert torch.equal(taken, gradient / 1024 * (scale or 1.0))
-    # Nothing is left of the epoch but a bad batch: what is summed is applied all the same.
-    train_step(other, spoilt(context, "box"), toy_batch(), last=True)
+    restored = other.model.get_parameter(name).grad
+    assert restored is not None
+    assert torch.equal(restored, gradient / 1024 * (scale or 1.0))
+    # The last batch of the epoch is skipped, but the accumulated gradients are applied.
+    train_step(other, with_infinite_loss(context, "box"), toy_batch(), last=True)
     assert other.progress.pending == 0
     assert other.ema.updates == 1

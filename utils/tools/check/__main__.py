@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from utils.options.arguments import add_options, parse_options
 from utils.options.option import REQUIRED, check, option
 from utils.options.script import OptionParser, run_script
-from utils.options.train_options import MIN_IMAGE_SIZE, TOO_SMALL, TrainOptions
+from utils.options.train_options import MIN_IMAGE_SIZE, TrainOptions
 
 # Slow imports are in the functions that need them, so that --help is fast.
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ class CheckOptions:
         flags=("--img", "--img-size"),
         metavar="PX",
         minimum=MIN_IMAGE_SIZE,
-        refusal=TOO_SMALL,
     )
     cfg: str = option(
         "yolov5s.yaml",

@@ -20,7 +20,7 @@ from utils.files.atomic_write import atomic_write
 from utils.options.arguments import add_options, parse_options
 from utils.options.option import REQUIRED, option
 from utils.options.script import OptionParser, run_script
-from utils.solver.seam import EMA, SeamMetrics
+from utils.solver.seam import EMA_MAP_COLUMN, SeamMetrics
 from utils.tools.compare.recorded_run import RecordedRun, read_run
 
 # What is heavy is imported where it is used, so that --help answers at once.
@@ -162,7 +162,7 @@ def csv_rows(run: RecordedRun, label: str) -> list[dict[str, Cell]]:
     from utils.tools.compare.branches import best_epoch
 
     best = best_epoch(run.history)
-    last = run.history[-1].get(EMA, math.nan)
+    last = run.history[-1].get(EMA_MAP_COLUMN, math.nan)
     figures: dict[str, Cell] = {
         "run": label,
         "epochs": len(run.history),

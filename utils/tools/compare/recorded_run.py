@@ -11,11 +11,11 @@ from utils.checkpoint.format import LAST
 from utils.errors import UserError
 from utils.history import Row, read_results
 from utils.solver.schedule import Plan
-from utils.solver.seam import EMA, SeamMetrics, seam_metrics
+from utils.solver.seam import EMA_MAP_COLUMN, SeamMetrics, seam_metrics
 
 log = logging.getLogger("yolo")
 
-NEEDED = frozenset(("epoch", "metrics/mAP_0.5", EMA))
+NEEDED = frozenset(("epoch", "metrics/mAP_0.5", EMA_MAP_COLUMN))
 
 
 @dataclass(frozen=True)
