@@ -45,10 +45,7 @@ def main() -> None:
 
 
 def validate(options: ValOptions) -> Path:
-    """Evaluate the weights on the data set, report and save the metrics.
-
-    Returns:
-        The run folder.
+    """Evaluate the weights on the data set, save the metrics and return the run folder.
 
     Raises:
         UserError: if an option or a file is invalid, or the weights do not match the data set.

@@ -1,4 +1,4 @@
-"""A mode, and an optimizer, is one record: no other file of the program knows any by its name."""
+"""Each mode and each optimizer is one record; no other product file contains its name."""
 
 import ast
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ FILES = [*SOURCES, *(ROOT / f"{script}.py" for script in SCRIPTS)]
 
 
 def literals(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and text of every string in the code; a string that stands alone is a docstring."""
+    """Line and text of every string literal; a string that is a statement is a docstring."""
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Constant) or id(node) in docstrings:
@@ -36,13 +36,13 @@ def named_in(path: Path, names: set[str]) -> list[str]:
     return [f"{place}:{line} {text!r}" for line, text in literals(tree) if text in names]
 
 
-@pytest.mark.parametrize("home", RECORDS)
-def test_names_stand_in_the_file_of_the_records_alone(home: str) -> None:
-    found = [where for path in FILES for where in named_in(path, RECORDS[home])]
-    assert [where for where in found if not where.startswith(f"{home}:")] == []
-    assert {where.split()[1].strip("'") for where in found} == RECORDS[home]
+@pytest.mark.parametrize("file", RECORDS)
+def test_names_are_only_in_the_file_of_the_records(file: str) -> None:
+    found = [where for path in FILES for where in named_in(path, RECORDS[file])]
+    assert [where for where in found if not where.startswith(f"{file}:")] == []
+    assert {where.split()[1].strip("'") for where in found} == RECORDS[file]
 
 
-def test_docstrings_are_no_literals_and_all_other_strings_are() -> None:
+def test_literals_are_all_strings_except_docstrings() -> None:
     code = '"""hold"""\nmode: str = "rebase"\n"""restart"""\nfound = {1: "base"}[1] == "hold"'
     assert {text for _, text in literals(ast.parse(code))} == {"rebase", "base", "hold"}
