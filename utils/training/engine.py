@@ -21,7 +21,7 @@ from utils.evaluation.miss_rate import percentages
 from utils.history import LOSSES, MISS_RATE, RAW_MAP, SKIPPED, fitness, new_row
 from utils.runtime.device import Precision, images_to_device, memory_in_use
 from utils.runtime.distributed import Distributed
-from utils.solver.guard import check_applied
+from utils.solver.guard import check_applied_rates
 from utils.solver.param_groups import apply_settings
 from utils.solver.schedule import Plan
 from utils.training.batch_norm import BatchNormStats
@@ -267,7 +267,7 @@ def close_epoch(
     if state.progress.skipped:
         row[SKIPPED] = float(state.progress.skipped)
     state.history.append(row)
-    check_applied(plan, state.epoch, state.iteration, rates)
+    check_applied_rates(plan, state.epoch, state.iteration, rates)
     state.epoch += 1
     state.progress = EpochProgress()
     if evaluation is not None and state.epoch < plan.total_epochs:

@@ -11,7 +11,7 @@ from utils.errors import UserError
 from utils.files.yaml_file import read_yaml
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
-from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS, optimizer_of_flags
+from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS, optimizer_from_flags
 from utils.upstream.reader import UpstreamCheckpoint
 
 RENAMED = {
@@ -116,7 +116,7 @@ def train_options(raw: Mapping[str, object], checkpoint: Path, **settled: object
             f"{checkpoint} was trained with AutoBatch; write the batch size that it chose, which "
             "the run's console shows, as `batch_size` into opt.yaml beside it."
         )
-    if flagged := optimizer_of_flags(raw):
+    if flagged := optimizer_from_flags(raw):
         values["optimizer"] = flagged
     values["hyp"] = str(file_beside(checkpoint, "hyp.yaml") or checkpoint)
     sizes = values.get("imgsz")

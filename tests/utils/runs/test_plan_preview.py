@@ -60,7 +60,10 @@ def test_the_numbers_are_those_of_whole_runs(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_if_the_extension_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"of the 2 epochs after the seam, .* would leave none"):
+    with pytest.raises(
+        UserError,
+        match=r"--cooldown-epochs 2: must leave at least one of the 2 epochs after the seam",
+    ):
         report_plan(PLAN, 300, Extension(2, "hold", cooldown_epochs=2), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -95,25 +95,25 @@ def compare(targets: Sequence[Path], out: Path | None) -> None:
     from utils.tools.compare.plot import save_comparison
 
     runs = [read_run(target) for target in targets]
-    labels = distinguishing_names([run.origin for run in runs])
+    labels = shortest_unique_names([run.origin for run in runs])
     folder = out or common_folder([run.origin for run in runs])
     if len({run.names for run in runs if run.names}) > 1:
         log.warning("The runs detect different classes: their mAPs are not comparable.")
     rows = [row for run, label in zip(runs, labels, strict=True) for row in csv_rows(run, label)]
     log_tables(rows)
     curves = [run_curves(run, label) for run, label in zip(runs, labels, strict=True)]
-    table, picture = folder / "compare.csv", folder / "compare.png"
+    table, plot = folder / "compare.csv", folder / "compare.png"
     try:
         write_replacing(table, lambda part: write_csv(rows, part))
-        write_replacing(picture, lambda part: save_comparison(curves, part))
+        write_replacing(plot, lambda part: save_comparison(curves, part))
     except OSError as error:
         raise UserError(
             f"cannot write into {folder}: {error.strerror}; give another folder with --out."
         ) from error
-    log.info("\nWritten: %s and %s", table, picture)
+    log.info("\nWritten: %s and %s", table, plot)
 
 
-def distinguishing_names(origins: Sequence[Path]) -> list[str]:
+def shortest_unique_names(origins: Sequence[Path]) -> list[str]:
     """The last parts of each path, as few as no other path ends in.
 
     Raises:
@@ -208,13 +208,15 @@ def write_csv(rows: Sequence[Mapping[str, Cell]], path: Path) -> None:
 def log_tables(rows: Sequence[Mapping[str, Cell]]) -> None:
     """Log a line per run and, if there are any, a line per seam."""
     once = list({row["run"]: row for row in rows}.values())
-    log.info("\n%s", aligned(RUN_TABLE, once))
+    log.info("\n%s", format_table(RUN_TABLE, once))
     seams = [row for row in rows if "mode" in row]
     if seams:
-        log.info("\n%s", aligned(SEAM_TABLE, seams))
+        log.info("\n%s", format_table(SEAM_TABLE, seams))
 
 
-def aligned(columns: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Cell]]) -> str:
+def format_table(
+    columns: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Cell]]
+) -> str:
     """A table as text: names to the left, figures to the right, a dash for what is not known.
 
     Args:

@@ -11,10 +11,10 @@ from utils.history import fitness
 from utils.plots.run_curves import SeamMark
 from utils.plots.series import Floats, Row, column
 
-MAP50 = "metrics/mAP_0.5"
-MAP50_95 = "metrics/mAP_0.5:0.95"
+MAP50_COLUMN = "metrics/mAP_0.5"
+MAP50_95_COLUMN = "metrics/mAP_0.5:0.95"
 # Branches of a run repeat its rows, to the five digits of results.csv if they were read from there.
-COMPARED_COLUMNS = ("epoch", "train/box_loss", "train/obj_loss", MAP50, MAP50_95)
+COMPARED_COLUMNS = ("epoch", "train/box_loss", "train/obj_loss", MAP50_COLUMN, MAP50_95_COLUMN)
 FIVE_DIGITS = 1e-4
 
 
@@ -41,7 +41,7 @@ class RunCurves(NamedTuple):
         return np.array([self.plan_rates[int(epoch)] for epoch in self.epochs])
 
 
-class Best(NamedTuple):
+class BestEpoch(NamedTuple):
     """The best validated epoch of a run."""
 
     row: int
@@ -51,15 +51,15 @@ class Best(NamedTuple):
     map50_95: float
 
 
-def best_epoch(rows: Sequence[Row]) -> Best | None:
+def best_epoch(rows: Sequence[Row]) -> BestEpoch | None:
     """The validated epoch of highest fitness, None if there is none.
 
     Args:
         rows: History in the column names of results.csv.
     """
-    columns = (column(rows, name).tolist() for name in ("epoch", MAP50, MAP50_95))
+    columns = (column(rows, name).tolist() for name in ("epoch", MAP50_COLUMN, MAP50_95_COLUMN))
     validated = [
-        Best(number, int(epoch), map50, map50_95)
+        BestEpoch(number, int(epoch), map50, map50_95)
         for number, (epoch, map50, map50_95) in enumerate(zip(*columns, strict=True))
         if np.isfinite(map50) and np.isfinite(map50_95)
     ]

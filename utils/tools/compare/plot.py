@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from utils.plots.figure import BLUE, GREEN, INK, ORANGE, PURPLE, save_figure
-from utils.plots.flags import POLE_ORDER, Flag, hoist, place_flags, rows_height
+from utils.plots.flags import POLE_ZORDER, Flag, draw_flags, place_flags, rows_height
 from utils.plots.panels import (
     GAP,
     HEADROOM,
@@ -27,15 +27,21 @@ from utils.plots.panels import (
     WIDTH,
     Panel,
     epoch_ticks,
-    scale_rates,
+    scale_rate_axis,
     stack_panels,
     write_title,
 )
 from utils.plots.series import Floats, column
-from utils.tools.compare.branches import MAP50, MAP50_95, RunCurves, best_epoch, shared_rows
-from utils.tools.compare.table import LINE, LINES_MORE, write_table
+from utils.tools.compare.branches import (
+    MAP50_95_COLUMN,
+    MAP50_COLUMN,
+    RunCurves,
+    best_epoch,
+    shared_rows,
+)
+from utils.tools.compare.table import EXTRA_LINES, LINE, write_table
 
-AXIS_FOOT = 0.75  # inches below the panels, for the numbers and the name of the epoch axis
+AXIS_MARGIN = 0.75  # inches below the panels, for the numbers and the name of the epoch axis
 # Vermilion, which the palette has too, is the colour of seams. Sky blue is Okabe and Ito's.
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", INK)
 MARKERS = "osD^v"  # one fewer than colours: a pair comes back after thirty runs, not after six
@@ -77,7 +83,7 @@ class _Style(NamedTuple):
     """First marked row and distance to the next, different in every run."""
 
 
-class _Stretch(NamedTuple):
+class _RowRange(NamedTuple):
     """Rows of a run, drawn from the last known value before them."""
 
     run: RunCurves
@@ -92,8 +98,8 @@ def save_comparison(runs: Sequence[RunCurves], path: Path) -> None:
     enlarges their mAP50-95.
 
     Args:
-        runs: At least one.
-        path: The picture to write.
+        runs: At min_ticks one.
+        path: The plot to write.
     """
     ends = [int(run.epochs[-1]) + 1 for run in runs if run.rows]
     epochs = max([1, *ends, *(seam.epoch for run in runs for seam in run.seams)])
@@ -107,14 +113,14 @@ def save_comparison(runs: Sequence[RunCurves], path: Path) -> None:
     styles = [_style(number, len(runs), epochs) for number in range(len(runs))]
     for number, (run, style) in enumerate(zip(runs, styles, strict=True)):
         drawn = max(shared[number][:number], default=0)
-        _draw_shared(panels, _Stretch(run, drawn, own[number]))
-        _draw_own(panels, _Stretch(run, own[number], len(run.rows)), style)
+        _draw_shared(panels, _RowRange(run, drawn, own[number]))
+        _draw_own(panels, _RowRange(run, own[number], len(run.rows)), style)
         _draw_best(panels, run, own[number], style)
     _scale_metrics(panels, runs, own)
-    _scale_rates(panels.rates, runs)
-    hoist(panels.metrics, flags)
+    _scale_rate_axis(panels.rates, runs)
+    draw_flags(panels.metrics, flags)
     for axes in panels.curves[1:]:
-        hoist(axes, [flag._replace(text="") for flag in flags], pole_top=GAP)
+        draw_flags(axes, [flag._replace(text="") for flag in flags], pole_top=GAP)
     _write_title(panels, runs)
     write_table(panels.table, runs, [(style.colour, style.marker) for style in styles])
     save_figure(panels.figure, path)
@@ -133,15 +139,15 @@ def _marks(runs: Sequence[RunCurves], epochs: int) -> list[tuple[float, str]]:
 
 def _lay_out(runs: int, epochs: int, flags: Sequence[Flag], *, enlarge: bool) -> _Panels:
     """Place title, flags, panels and table one above the other."""
-    table_height = LINE * (runs + LINES_MORE)
+    table_height = LINE * (runs + EXTRA_LINES)
     stack = [Panel("validation mAP", METRICS, rows_height(flags)), Panel("", RATES, GAP)]
     if enlarge:
         stack.insert(1, Panel("mAP50-95, enlarged", METRICS, GAP))
-    figure, curves = stack_panels(stack, epochs, table_height + AXIS_FOOT)
+    figure, curves = stack_panels(stack, epochs, table_height + AXIS_MARGIN)
     for axes in curves:
         axes.set_facecolor(TINTS[0])
     metrics, *between, rates = curves
-    rates.xaxis.set_major_locator(epoch_ticks(least=1))
+    rates.xaxis.set_major_locator(epoch_ticks(min_ticks=1))
     height = table_height / figure.get_figheight()
     table = figure.add_axes((LEFT / WIDTH, 0, PANEL_WIDTH / WIDTH, height))
     return _Panels(figure, metrics, between[0] if enlarge else None, rates, table)
@@ -159,7 +165,7 @@ def _style(number: int, runs: int, epochs: int) -> _Style:
 
 
 def _pale(colour: str) -> tuple[float, float, float]:
-    """A faint shade; not a transparent one, which would darken where lines cross."""
+    """A faint tint_segments; not a transparent one, which would darken where lines cross."""
     red, green, blue = (
         PALE * strong + (1 - PALE) * ground
         for strong, ground in zip(to_rgb(colour), to_rgb(TINTS[0]), strict=True)
@@ -167,37 +173,37 @@ def _pale(colour: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _draw(axes: Axes, stretch: _Stretch, values: Floats, **look: Any) -> None:  # noqa: ANN401 - matplotlib's own
-    """Draw the known values of a stretch, and the one before it, so that no gap is left."""
-    known = np.flatnonzero(np.isfinite(values[: stretch.end]))
-    part = known[max(np.searchsorted(known, stretch.start) - 1, 0) :]
-    axes.plot(stretch.run.epochs[part], values[part], **look)
+def _draw(axes: Axes, row_range: _RowRange, values: Floats, **look: Any) -> None:  # noqa: ANN401 - matplotlib's own
+    """Draw the known values of a row_range, and the one before it, so that no gap is left."""
+    known = np.flatnonzero(np.isfinite(values[: row_range.end]))
+    part = known[max(np.searchsorted(known, row_range.start) - 1, 0) :]
+    axes.plot(row_range.run.epochs[part], values[part], **look)
 
 
-def _draw_shared(panels: _Panels, stretch: _Stretch) -> None:
+def _draw_shared(panels: _Panels, row_range: _RowRange) -> None:
     """Draw rows that other runs have too, in grey, unless another run has drawn them."""
-    if stretch.start >= stretch.end:
+    if row_range.start >= row_range.end:
         return
     look = {"color": SHARED, "lw": 2 * LINE_WIDTH, "zorder": SHARED_ORDER}
-    map50, map50_95 = (column(stretch.run.rows, name) for name in (MAP50, MAP50_95))
-    _draw(panels.metrics, stretch, map50, **look | {"color": _pale(SHARED)})
+    map50, map50_95 = (column(row_range.run.rows, name) for name in (MAP50_COLUMN, MAP50_95_COLUMN))
+    _draw(panels.metrics, row_range, map50, **look | {"color": _pale(SHARED)})
     for axes in panels.curves[:-1]:
-        _draw(axes, stretch, map50_95, **look)
-    _draw(panels.rates, stretch, stretch.run.rates, **look)
+        _draw(axes, row_range, map50_95, **look)
+    _draw(panels.rates, row_range, row_range.run.rates, **look)
 
 
-def _draw_own(panels: _Panels, stretch: _Stretch, style: _Style) -> None:
+def _draw_own(panels: _Panels, row_range: _RowRange, style: _Style) -> None:
     """Draw the rows that no other run has; of a run that has none, the last one."""
     look = {"color": style.colour, "marker": style.marker, "mew": 0, "lw": LINE_WIDTH}
-    if stretch.start < stretch.end:
+    if row_range.start < row_range.end:
         look |= {"ms": MARKER_SIZE, "markevery": style.marked}
     else:
-        look |= {"ms": END_SIZE, "zorder": POLE_ORDER + 2}
-    map50, map50_95 = (column(stretch.run.rows, name) for name in (MAP50, MAP50_95))
-    _draw(panels.metrics, stretch, map50, **look | {"color": _pale(style.colour)})
+        look |= {"ms": END_SIZE, "zorder": POLE_ZORDER + 2}
+    map50, map50_95 = (column(row_range.run.rows, name) for name in (MAP50_COLUMN, MAP50_95_COLUMN))
+    _draw(panels.metrics, row_range, map50, **look | {"color": _pale(style.colour)})
     for axes in panels.curves[:-1]:
-        _draw(axes, stretch, map50_95, **look)
-    _draw(panels.rates, stretch, stretch.run.rates, **look | {"lw": style.rate_width})
+        _draw(axes, row_range, map50_95, **look)
+    _draw(panels.rates, row_range, row_range.run.rates, **look | {"lw": style.rate_width})
 
 
 def _draw_best(panels: _Panels, run: RunCurves, own: int, style: _Style) -> None:
@@ -208,18 +214,18 @@ def _draw_best(panels: _Panels, run: RunCurves, own: int, style: _Style) -> None
     colour = style.colour if best.row >= own else SHARED
     for axes in panels.curves[:-1]:
         (star,) = axes.plot(best.epoch, best.map50_95, "*", ms=STAR_SIZE, color=colour, mec="white")
-        star.set_zorder(POLE_ORDER + 1)
+        star.set_zorder(POLE_ZORDER + 1)
 
 
 def _scale_metrics(panels: _Panels, runs: Sequence[RunCurves], own: Sequence[int]) -> None:
     """Scale one panel to all of mAP, the other to what the branches do not share."""
-    top = max((np.nanmax(column(run.rows, MAP50), initial=0) for run in runs), default=0)
+    top = max((np.nanmax(column(run.rows, MAP50_COLUMN), initial=0) for run in runs), default=0)
     panels.metrics.set_ylim(0, HEADROOM * top or 1)
     if panels.enlarged is None:
         return
     values = np.concatenate(
         [
-            column(run.rows, MAP50_95)[start - 1 :]
+            column(run.rows, MAP50_95_COLUMN)[start - 1 :]
             for run, start in zip(runs, own, strict=True)
             if start  # else it is no branch of any other
         ]
@@ -230,7 +236,7 @@ def _scale_metrics(panels: _Panels, runs: Sequence[RunCurves], own: Sequence[int
         panels.enlarged.set_ylim(values.min() - margin, values.max() + margin)
 
 
-def _scale_rates(axes: Axes, runs: Sequence[RunCurves]) -> None:
+def _scale_rate_axis(axes: Axes, runs: Sequence[RunCurves]) -> None:
     """Say what is drawn, on a logarithmic scale if a segment would else lie flat on the floor."""
     planned = "planned " if all(run.plan_rates for run in runs) else ""
     shown = np.concatenate([run.rates for run in runs])
@@ -241,11 +247,11 @@ def _scale_rates(axes: Axes, runs: Sequence[RunCurves]) -> None:
         for part in np.split(run.rates, [seam.epoch for seam in run.seams])
         if np.isfinite(part).any()
     ]
-    scale_rates(axes, shown, peaks, LOG_SCALE_BELOW, f"{planned}learning rate")
+    scale_rate_axis(axes, shown, peaks, LOG_SCALE_BELOW, f"{planned}learning rate")
 
 
 def _write_title(panels: _Panels, runs: Sequence[RunCurves]) -> None:
-    """Name the picture at the upper left, and what the lines mean at the upper right."""
+    """Name the plot at the upper left, and what the lines mean at the upper right."""
     title = f"{len(runs)} runs compared" if len(runs) > 1 else runs[0].label
     y = write_title(panels.figure, title)
     handles = [

@@ -15,7 +15,7 @@ from utils.solver.seam import EMA, SeamMetrics, seam_metrics
 
 log = logging.getLogger("yolo")
 
-NEEDED = frozenset(("epoch", "metrics/mAP_0.5", EMA))
+REQUIRED_COLUMNS = frozenset(("epoch", "metrics/mAP_0.5", EMA))
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RecordedRun:
     origin: Path
     """The run's folder; `folder/checkpoint` of any other checkpoint than the last one."""
     history: list[Row]
-    """One row per epoch, at least one."""
+    """One row per epoch, at min_ticks one."""
     plan: Plan | None
     """None for a run that is known from its results.csv alone."""
     names: tuple[str, ...] | None
@@ -47,11 +47,11 @@ def read_run(target: Path) -> RecordedRun:
         UserError: there is no such run, or it has no completed epoch.
     """
     if not target.is_dir():
-        return read_checkpointed(target)
+        return read_checkpoint_run(target)
     last, results = target / "weights" / LAST, target / "results.csv"
     if last.is_file():
         try:
-            return read_checkpointed(last)
+            return read_checkpoint_run(last)
         except UserError as error:
             if not results.is_file():
                 raise
@@ -61,7 +61,7 @@ def read_run(target: Path) -> RecordedRun:
     return RecordedRun(target.resolve(), read_history(results), plan=None, names=None)
 
 
-def read_checkpointed(path: Path) -> RecordedRun:
+def read_checkpoint_run(path: Path) -> RecordedRun:
     """Read a run from a training checkpoint of ours.
 
     Raises:
@@ -110,6 +110,6 @@ def read_history(path: Path) -> list[Row]:
         rows = read_results(path)
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path} is not the record of a run: {error}.") from error
-    if not rows or not rows[0].keys() >= NEEDED:
+    if not rows or not rows[0].keys() >= REQUIRED_COLUMNS:
         raise UserError(f"{path} holds no epochs with mAP; name another run.")
     return rows

@@ -12,7 +12,7 @@ from utils.plots.flags import POINTS_PER_INCH
 from utils.tools.compare.branches import RunCurves, best_epoch
 
 LINE = 0.26  # inches from one line of the table to the next
-LINES_MORE = 1.5  # the header, and the margin below
+EXTRA_LINES = 1.5  # the header, and the margin below
 SAMPLE, NAME = 0.4, 0.55  # inches: length of the piece of the run's line, and where its name begins
 NUMBER = 0.95  # inches from the right end of one number to that of the next
 GUTTER = 0.35  # inches between the numbers and the text behind them
@@ -25,13 +25,13 @@ def write_table(axes: Axes, runs: Sequence[RunCurves], looks: Sequence[tuple[str
     """Write a header and a line per run.
 
     Args:
-        axes: Empty axes of `LINE` × (runs + `LINES_MORE`) inches.
+        axes: Empty axes of `LINE` × (runs + `EXTRA_LINES`) inches.
         runs: The runs in the order of the lines.
         looks: Colour and marker of each.
     """
     axes.set_axis_off()
     axes.set_xlim(0, axes.get_position().width * _figure_width(axes))  # inches
-    axes.set_ylim(len(runs) + LINES_MORE - 0.5, -0.5)  # lines, the first of which is the header
+    axes.set_ylim(len(runs) + EXTRA_LINES - 0.5, -0.5)  # lines, the first of which is the header
     names = [HEADER[0], *(run.label for run in runs)]
     widths = [TextPath((0, 0), name, size=FONT_SIZE).get_extents().width for name in names]
     first = NAME + max(widths) / POINTS_PER_INCH + NUMBER

@@ -30,12 +30,12 @@ def history(*scores: float, rate: float = 0.01) -> list[Row]:
 
 
 def drawn(runs: list[RunCurves], folder: Path) -> tuple[int, float]:
-    """Height in pixels of the picture, and the share of them that is not white."""
+    """Height in pixels of the plot, and the share of them that is not white."""
     path = folder / "compare.png"
     save_comparison(runs, path)
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    return picture.shape[0], float((picture < 250).any(2).mean())
+    plot = cv2.imread(str(path))
+    assert plot is not None
+    return plot.shape[0], float((plot < 250).any(2).mean())
 
 
 def test_the_best_epoch_is_the_one_of_highest_fitness_that_was_validated() -> None:
@@ -139,13 +139,13 @@ def test_comparison_is_drawn(tmp_path: Path, runs: list[RunCurves]) -> None:
 
 
 def test_shared_history_hides_no_branch(tmp_path: Path) -> None:
-    """Runs that differ in the last epoch only all leave their colour in the picture."""
+    """Runs that differ in the last epoch only all leave their colour in the plot."""
     labels = ("a", "b", "c", "d")
     runs = [RunCurves(n, history(0.1, 0.2, 0.3 + i / 10)) for i, n in enumerate(labels)]
     save_comparison([RunCurves("parent", history(0.1, 0.2)), *runs], tmp_path / "compare.png")
-    picture = cv2.imread(str(tmp_path / "compare.png"))
-    assert picture is not None
-    panels = picture[: -int(150 * 0.26 * 7)]  # without the table, which shows every colour anyhow
+    plot = cv2.imread(str(tmp_path / "compare.png"))
+    assert plot is not None
+    panels = plot[: -int(150 * 0.26 * 7)]  # without the table, which shows every colour anyhow
     for colour in ("0072B2", "E69F00", "009E73", "CC79A7", "56B4E9", "9aa0a6"):
         blue_green_red = list(bytes.fromhex(colour)[::-1])
         assert (panels == blue_green_red).all(2).sum() > 100, colour

@@ -14,7 +14,7 @@ from utils.errors import UserError
 from utils.history import new_row, write_results
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import Plan, WarmUp, base_segment
-from utils.tools.compare.__main__ import aligned, common_folder, compare, distinguishing_names
+from utils.tools.compare.__main__ import common_folder, compare, format_table, shortest_unique_names
 from utils.tools.compare.recorded_run import read_run
 
 NAN = float("nan")
@@ -147,7 +147,7 @@ def test_the_table_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_table_without_figures() -> None:
     columns = (("run", "run", ""), ("mAP", "map", ".2f"))
-    assert aligned(columns, [{"run": "a", "map": None}, {"run": "long"}]) == (
+    assert format_table(columns, [{"run": "a", "map": None}, {"run": "long"}]) == (
         "run   mAP\na       -\nlong    -"
     )
 
@@ -256,12 +256,12 @@ def test_a_folder_that_cannot_be_written_into(tmp_path: Path) -> None:
     ],
 )
 def test_names_are_as_short_as_they_can_be(paths: list[str], names: list[str]) -> None:
-    assert distinguishing_names([Path(path) for path in paths]) == names
+    assert shortest_unique_names([Path(path) for path in paths]) == names
 
 
 def test_a_run_that_is_given_twice() -> None:
     with pytest.raises(UserError, match="/runs/a is given twice"):
-        distinguishing_names([Path("/runs/a"), Path("/runs/b"), Path("/runs/a")])
+        shortest_unique_names([Path("/runs/a"), Path("/runs/b"), Path("/runs/a")])
 
 
 def test_the_folder_that_runs_have_in_common() -> None:
