@@ -1,4 +1,4 @@
-"""Several runs over each other, branches of one run above all: compare.png; imports no torch."""
+"""Plot of several runs, mainly branches of one run: compare.png; imports no torch."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ from utils.tools.compare.branches import (
 )
 from utils.tools.compare.table import EXTRA_LINES, LINE, write_table
 
-AXIS_MARGIN = 0.75  # inches below the panels, for the numbers and the name of the epoch axis
-# Vermilion, which the palette has too, is the colour of seams. Sky blue is Okabe and Ito's.
+AXIS_MARGIN = 0.75  # inches below the panels, for tick labels and label of the epoch axis
+# Without vermilion, the color of seams. #56B4E9 is the sky blue of Okabe and Ito's palette.
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", INK)
-MARKERS = "osD^v"  # one fewer than colours: a pair comes back after thirty runs, not after six
+MARKERS = "osD^v"  # one fewer than colors, so pairs repeat after 30 runs instead of 6
 SHARED = "#9aa0a6"
 SHARED_ORDER = 1.9  # below all other lines, above the grid
-PALE = 0.35  # share of the colour in that of mAP50; the rest is the panel's
+PALE = 0.35  # weight of the run's color in the color of mAP50; the rest is the background
 LINE_WIDTH, MAX_LINE_WIDTH, NESTING = 1.5, 4.5, 0.9  # points
 MARKER_SIZE, END_SIZE, STAR_SIZE = 4.0, 8.0, 15.0  # points
 MARKERS_PER_AXIS = 40
-# More readily than for one run: the branches are there to be told apart.
+# Higher than for a single run, because branches must be distinguishable.
 LOG_SCALE_BELOW = 0.1
-MARGIN = 0.12  # of the enlarged range, above and below it
+MARGIN = 0.12  # above and below the enlarged range, as a fraction of it
 
 
 class _Panels(NamedTuple):
-    """The figure of compare.png from top to bottom."""
+    """Figure and axes of compare.png, from top to bottom."""
 
     figure: Figure
     metrics: Axes
     enlarged: Axes | None
-    """mAP50-95 in the range of the branches, whose differences are small beside the whole."""
+    """mAP50-95 in the range of the branches, whose differences are small in the whole range."""
     rates: Axes
     table: Axes
 
@@ -73,18 +73,18 @@ class _Panels(NamedTuple):
 
 
 class _Style(NamedTuple):
-    """How a run is told from the others."""
+    """Line style that distinguishes a run from the others."""
 
     colour: str
     marker: str
     rate_width: float
-    """Line width of the rate: lines that lie on each other become narrower from run to run."""
-    marked: tuple[int, int]
-    """First marked row and distance to the next, different in every run."""
+    """Line width of the rate; it decreases from run to run, so that equal rates remain visible."""
+    markevery: tuple[int, int]
+    """First row with a marker and distance to the next, different for every run."""
 
 
 class _RowRange(NamedTuple):
-    """Rows of a run, drawn from the last known value before them."""
+    """A range of rows of a run; curves start at the last known value before it."""
 
     run: RunCurves
     start: int
@@ -92,14 +92,14 @@ class _RowRange(NamedTuple):
 
 
 def save_comparison(runs: Sequence[RunCurves], path: Path) -> None:
-    """Draw mAP above and learning rate below over one epoch axis, with every seam marked.
+    """Plot mAP (above) and learning rate (below) over one epoch axis, with all seams.
 
-    What branches of a run have in common is drawn once, in grey; where there are branches, a panel
+    Rows that branches of a run share are drawn once, in grey. If there are branches, one panel
     enlarges their mAP50-95.
 
     Args:
-        runs: At min_ticks one.
-        path: The plot to write.
+        runs: At least one.
+        path: Output file.
     """
     ends = [int(run.epochs[-1]) + 1 for run in runs if run.rows]
     epochs = max([1, *ends, *(seam.epoch for run in runs for seam in run.seams)])
@@ -127,7 +127,7 @@ def save_comparison(runs: Sequence[RunCurves], path: Path) -> None:
 
 
 def _marks(runs: Sequence[RunCurves], epochs: int) -> list[tuple[float, str]]:
-    """One mark for all the seams after the same epoch: its share of the axis, and the modes."""
+    """Return one mark for all seams at the same epoch: position on the axis, and label."""
     modes: dict[int, list[str]] = {}
     for seam in (seam for run in runs for seam in run.seams):
         modes.setdefault(seam.epoch, []).append(seam.mode)
@@ -138,7 +138,7 @@ def _marks(runs: Sequence[RunCurves], epochs: int) -> list[tuple[float, str]]:
 
 
 def _lay_out(runs: int, epochs: int, flags: Sequence[Flag], *, enlarge: bool) -> _Panels:
-    """Place title, flags, panels and table one above the other."""
+    """Create the figure: title, flags, panels and table, from top to bottom."""
     table_height = LINE * (runs + EXTRA_LINES)
     stack = [Panel("validation mAP", METRICS, rows_height(flags)), Panel("", RATES, GAP)]
     if enlarge:
@@ -165,7 +165,7 @@ def _style(number: int, runs: int, epochs: int) -> _Style:
 
 
 def _pale(colour: str) -> tuple[float, float, float]:
-    """A faint tint_segments; not a transparent one, which would darken where lines cross."""
+    """Return a pale, opaque color; transparent lines would be darker where they cross."""
     red, green, blue = (
         PALE * strong + (1 - PALE) * ground
         for strong, ground in zip(to_rgb(colour), to_rgb(TINTS[0]), strict=True)
@@ -174,14 +174,14 @@ def _pale(colour: str) -> tuple[float, float, float]:
 
 
 def _draw(axes: Axes, row_range: _RowRange, values: Floats, **look: Any) -> None:  # noqa: ANN401 - matplotlib's own
-    """Draw the known values of a row_range, and the one before it, so that no gap is left."""
+    """Draw the known values of a row range and the one before it, which closes the gap."""
     known = np.flatnonzero(np.isfinite(values[: row_range.end]))
     part = known[max(np.searchsorted(known, row_range.start) - 1, 0) :]
     axes.plot(row_range.run.epochs[part], values[part], **look)
 
 
 def _draw_shared(panels: _Panels, row_range: _RowRange) -> None:
-    """Draw rows that other runs have too, in grey, unless another run has drawn them."""
+    """Draw rows that are shared with other runs in grey, unless they are drawn already."""
     if row_range.start >= row_range.end:
         return
     look = {"color": SHARED, "lw": 2 * LINE_WIDTH, "zorder": SHARED_ORDER}
@@ -193,10 +193,10 @@ def _draw_shared(panels: _Panels, row_range: _RowRange) -> None:
 
 
 def _draw_own(panels: _Panels, row_range: _RowRange, style: _Style) -> None:
-    """Draw the rows that no other run has; of a run that has none, the last one."""
+    """Draw the rows that no other run has; if there are none, draw the last row."""
     look = {"color": style.colour, "marker": style.marker, "mew": 0, "lw": LINE_WIDTH}
     if row_range.start < row_range.end:
-        look |= {"ms": MARKER_SIZE, "markevery": style.marked}
+        look |= {"ms": MARKER_SIZE, "markevery": style.markevery}
     else:
         look |= {"ms": END_SIZE, "zorder": POLE_ZORDER + 2}
     map50, map50_95 = (column(row_range.run.rows, name) for name in (MAP50_COLUMN, MAP50_95_COLUMN))
@@ -207,7 +207,7 @@ def _draw_own(panels: _Panels, row_range: _RowRange, style: _Style) -> None:
 
 
 def _draw_best(panels: _Panels, run: RunCurves, own: int, style: _Style) -> None:
-    """Mark the best epoch, in grey if it belongs to several runs."""
+    """Mark the best epoch, in grey if several runs share it."""
     best = best_epoch(run.rows)
     if best is None:
         return
@@ -218,7 +218,7 @@ def _draw_best(panels: _Panels, run: RunCurves, own: int, style: _Style) -> None
 
 
 def _scale_metrics(panels: _Panels, runs: Sequence[RunCurves], own: Sequence[int]) -> None:
-    """Scale one panel to all of mAP, the other to what the branches do not share."""
+    """Scale the upper panel to the whole range of mAP, the enlarged one to the unshared rows."""
     top = max((np.nanmax(column(run.rows, MAP50_COLUMN), initial=0) for run in runs), default=0)
     panels.metrics.set_ylim(0, HEADROOM * top or 1)
     if panels.enlarged is None:
@@ -227,7 +227,7 @@ def _scale_metrics(panels: _Panels, runs: Sequence[RunCurves], own: Sequence[int
         [
             column(run.rows, MAP50_95_COLUMN)[start - 1 :]
             for run, start in zip(runs, own, strict=True)
-            if start  # else it is no branch of any other
+            if start  # otherwise the run is not a branch
         ]
     )
     values = values[np.isfinite(values)]
@@ -237,7 +237,7 @@ def _scale_metrics(panels: _Panels, runs: Sequence[RunCurves], own: Sequence[int
 
 
 def _scale_rate_axis(axes: Axes, runs: Sequence[RunCurves]) -> None:
-    """Say what is drawn, on a logarithmic scale if a segment would else lie flat on the floor."""
+    """Label and scale the panel of the rates; the label says if all of them are planned rates."""
     planned = "planned " if all(run.plan_rates for run in runs) else ""
     shown = np.concatenate([run.rates for run in runs])
     shown = shown[np.isfinite(shown)]
@@ -251,8 +251,8 @@ def _scale_rate_axis(axes: Axes, runs: Sequence[RunCurves]) -> None:
 
 
 def _write_title(panels: _Panels, runs: Sequence[RunCurves]) -> None:
-    """Name the plot at the upper left, and what the lines mean at the upper right."""
-    title = f"{len(runs)} runs compared" if len(runs) > 1 else runs[0].label
+    """Write the title at the upper left and the legend at the upper right."""
+    title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else runs[0].label
     y = write_title(panels.figure, title)
     handles = [
         Line2D([], [], color=INK, lw=LINE_WIDTH, label="mAP50-95"),
