@@ -25,7 +25,7 @@ HEADROOM = 1.08
 LOG_MARGIN = 1.5
 MARKER_BUDGET = 600.0  # points of marker width for all epochs together
 MARKER_SIZE_LIMITS = (1.8, 5.0)  # points
-EPOCH_STEPS = (1, 2, 5, 10)  # ticks at round numbers
+EPOCH_STEPS = (1, 2, 5, 10)  # ticks at round numbers, like most planned totals
 
 
 class Panel(NamedTuple):

@@ -40,7 +40,7 @@ LINE, REQUESTED_LINE = 1.8, 3.2  # points
 # Columns of the legend below the panels: right edge in inches from the panels' left edge, heading.
 SAMPLE = 0.45  # length of the line sample
 NAME = 0.6  # left edge of the labels
-COLUMNS = ((8.0, "after the seam"), (9.0, "final rate"), (10.6, "sum, % of run so far"))
+COLUMNS = ((8.3, "after the seam"), (9.3, "final rate"), (10.6, "sum, % of past"))
 
 
 def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], path: Path) -> None:

@@ -102,10 +102,12 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
     epochs = planned + extension.epochs - completed
     if extension.rewarm_epochs + extension.cooldown_epochs >= epochs:
         parts = {"rewarm": extension.rewarm_epochs, "cooldown": extension.cooldown_epochs}
-        asked = " and ".join(
+        options = " and ".join(
             f"--{part}-epochs {length}" for part, length in parts.items() if length
         )
-        raise UserError(f"{asked}: must leave at least one of the {epochs} epochs after the seam.")
+        raise UserError(
+            f"{options}: must leave at least one of the {epochs} epochs after the seam."
+        )
     a = last.factor(completed - 1)
     segment = Segment(
         mode=extension.mode,

@@ -50,7 +50,7 @@ def check_recorded_rates(plan: Plan, history: Sequence[Mapping[str, float]]) -> 
         return
     difference = _difference(plan, wrong, whose="the checkpoint's")
     cause = likely_cause(plan, records, wrong)
-    raise UserError(f"{difference}; {cause}. {REMEDY}; --extend-epochs adds epochs.")
+    raise UserError(f"{difference}; {cause}. {REMEDY}; to add epochs, use --extend-epochs.")
 
 
 def check_planned_rates(plan: Plan, completed: int) -> None:

@@ -102,10 +102,10 @@ def test_unusual_names(name: str, tmp_path: Path) -> None:
 def test_font_is_found_without_importing_matplotlib(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    beside = images._matplotlib_data()
-    assert (beside / "fonts" / "ttf" / "DejaVuSans.ttf").is_file()
+    folder = images._matplotlib_data()
+    assert (folder / "fonts" / "ttf" / "DejaVuSans.ttf").is_file()
     monkeypatch.setattr(images, "find_spec", lambda name: None)
-    assert images._matplotlib_data() == beside
+    assert images._matplotlib_data() == folder
 
 
 def test_grid_of_targets(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_whole_message_for_a_total_edited_after_1712_epochs() -> None:
         "plan, 9000 epochs (linear, lr0 0.01, lrf 0.01), gives 0.0099989; the recorded rates are "
         "those of 5000 epochs (linear, lr0 0.01, lrf 0.01): the planned total was changed from "
         "5000 to 9000 epochs. Resume from an unedited checkpoint of the run, such as "
-        "weights/last_prev.pt; --extend-epochs adds epochs."
+        "weights/last_prev.pt; to add epochs, use --extend-epochs."
     )
 
 
@@ -173,7 +173,7 @@ def test_message_names_epoch_both_rates_and_the_remedy() -> None:
         "8 epochs (linear, lr0 0.01, lrf 0.2), gives 0.009; the recorded rates are those of "
         "4 epochs (linear, lr0 0.01, lrf 0.2): the planned total was changed from 4 to 8 epochs. "
         "Resume from an unedited checkpoint of the run, such as weights/last_prev.pt; "
-        "--extend-epochs adds epochs."
+        "to add epochs, use --extend-epochs."
     )
 
 
@@ -305,9 +305,8 @@ def test_row_without_iteration_is_checked_after_as_many_epochs_as_warm_up_iterat
     plan = base(300)
     plan = dataclasses.replace(plan, warmup=dataclasses.replace(plan.warmup, bias_lr=0.0))
     history = converted(recorded(plan, 120))
-    check_recorded_rates(
-        edited(plan, epochs=900), history[:101]
-    )  # all groups warm up alike: cannot tell
+    # All groups have the same warm-up, so equal rates do not show that it has ended.
+    check_recorded_rates(edited(plan, epochs=900), history[:101])
     with pytest.raises(UserError, match="epoch 101 was trained"):
         check_recorded_rates(edited(plan, epochs=900), history)
 

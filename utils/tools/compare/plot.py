@@ -43,12 +43,12 @@ from utils.tools.compare.table import EXTRA_LINES, LINE, write_table
 
 AXIS_MARGIN = 0.75  # inches below the panels, for tick labels and label of the epoch axis
 # Without vermilion, the color of seams. #56B4E9 is the sky blue of Okabe and Ito's palette.
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", INK)
+COLORS = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", INK)
 MARKERS = "osD^v"  # one fewer than colors, so pairs repeat after 30 runs instead of 6
 SHARED = "#9aa0a6"
 SHARED_ORDER = 1.9  # below all other lines, above the grid
 PALE = 0.35  # weight of the run's color in the color of mAP50; the rest is the background
-LINE_WIDTH, MAX_LINE_WIDTH, NESTING = 1.5, 4.5, 0.9  # points
+LINE_WIDTH, MAX_LINE_WIDTH, LINE_WIDTH_STEP = 1.5, 4.5, 0.9  # points
 MARKER_SIZE, END_SIZE, STAR_SIZE = 4.0, 8.0, 15.0  # points
 MARKERS_PER_AXIS = 40
 # Higher than for a single run, because branches must be distinguishable.
@@ -68,14 +68,14 @@ class _Panels(NamedTuple):
 
     @property
     def curves(self) -> list[Axes]:
-        """The panels over the epoch axis."""
+        """Return the panels over the epoch axis, from top to bottom."""
         return [axes for axes in (self.metrics, self.enlarged, self.rates) if axes is not None]
 
 
 class _Style(NamedTuple):
     """Line style that distinguishes a run from the others."""
 
-    colour: str
+    color: str
     marker: str
     rate_width: float
     """Line width of the rate; it decreases from run to run, so that equal rates remain visible."""
@@ -122,7 +122,7 @@ def save_comparison(runs: Sequence[RunCurves], path: Path) -> None:
     for axes in panels.curves[1:]:
         draw_flags(axes, [flag._replace(text="") for flag in flags], pole_top=GAP)
     _write_title(panels, runs)
-    write_table(panels.table, runs, [(style.colour, style.marker) for style in styles])
+    write_table(panels.table, runs, [(style.color, style.marker) for style in styles])
     save_figure(panels.figure, path)
 
 
@@ -154,21 +154,21 @@ def _lay_out(runs: int, epochs: int, flags: Sequence[Flag], *, enlarge: bool) ->
 
 
 def _style(number: int, runs: int, epochs: int) -> _Style:
-    widest = min(LINE_WIDTH + NESTING * (runs - 1), MAX_LINE_WIDTH)
+    widest = min(LINE_WIDTH + LINE_WIDTH_STEP * (runs - 1), MAX_LINE_WIDTH)
     every = ceil(epochs / MARKERS_PER_AXIS)
     return _Style(
-        COLOURS[number % len(COLOURS)],
+        COLORS[number % len(COLORS)],
         MARKERS[number % len(MARKERS)],
         widest + (LINE_WIDTH - widest) * number / max(runs - 1, 1),
         (number * every // runs, every),
     )
 
 
-def _pale(colour: str) -> tuple[float, float, float]:
+def _pale(color: str) -> tuple[float, float, float]:
     """Return a pale, opaque color; transparent lines would be darker where they cross."""
     red, green, blue = (
         PALE * strong + (1 - PALE) * ground
-        for strong, ground in zip(to_rgb(colour), to_rgb(TINTS[0]), strict=True)
+        for strong, ground in zip(to_rgb(color), to_rgb(TINTS[0]), strict=True)
     )
     return red, green, blue
 
@@ -194,13 +194,13 @@ def _draw_shared(panels: _Panels, row_range: _RowRange) -> None:
 
 def _draw_own(panels: _Panels, row_range: _RowRange, style: _Style) -> None:
     """Draw the rows that no other run has; if there are none, draw the last row."""
-    look = {"color": style.colour, "marker": style.marker, "mew": 0, "lw": LINE_WIDTH}
+    look = {"color": style.color, "marker": style.marker, "mew": 0, "lw": LINE_WIDTH}
     if row_range.start < row_range.end:
         look |= {"ms": MARKER_SIZE, "markevery": style.markevery}
     else:
         look |= {"ms": END_SIZE, "zorder": POLE_ZORDER + 2}
     map50, map50_95 = (column(row_range.run.rows, name) for name in (MAP50_COLUMN, MAP50_95_COLUMN))
-    _draw(panels.metrics, row_range, map50, **look | {"color": _pale(style.colour)})
+    _draw(panels.metrics, row_range, map50, **look | {"color": _pale(style.color)})
     for axes in panels.curves[:-1]:
         _draw(axes, row_range, map50_95, **look)
     _draw(panels.rates, row_range, row_range.run.rates, **look | {"lw": style.rate_width})
@@ -211,9 +211,9 @@ def _draw_best(panels: _Panels, run: RunCurves, own: int, style: _Style) -> None
     best = best_epoch(run.rows)
     if best is None:
         return
-    colour = style.colour if best.row >= own else SHARED
+    color = style.color if best.row >= own else SHARED
     for axes in panels.curves[:-1]:
-        (star,) = axes.plot(best.epoch, best.map50_95, "*", ms=STAR_SIZE, color=colour, mec="white")
+        (star,) = axes.plot(best.epoch, best.map50_95, "*", ms=STAR_SIZE, color=color, mec="white")
         star.set_zorder(POLE_ZORDER + 1)
 
 

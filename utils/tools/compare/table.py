@@ -48,9 +48,9 @@ def write_table(axes: Axes, runs: Sequence[RunCurves], styles: Sequence[tuple[st
                 fontsize=FONT_SIZE,
                 color=INK if line else QUIET,
             )
-    for line, (colour, marker) in enumerate(styles, start=1):
-        axes.plot([0, SAMPLE], [line, line], color=colour, lw=1.5)
-        axes.plot(SAMPLE / 2, line, marker, color=colour, ms=6, mew=0)
+    for line, (color, marker) in enumerate(styles, start=1):
+        axes.plot([0, SAMPLE], [line, line], color=color, lw=1.5)
+        axes.plot(SAMPLE / 2, line, marker, color=color, ms=6, mew=0)
 
 
 def _figure_width(axes: Axes) -> float:

@@ -120,7 +120,7 @@ def test_a_run_that_is_no_branch_does_not_widen_the_enlarged_range(
         [  # extended, but not yet trained further
             RunCurves("seam", history(0.1, 0.2), [0.01] * 4, [SeamMark(2, "hold")])
         ],
-        [  # more runs than colours, more seams than the table lists
+        [  # more runs than colors, more seams than the table lists
             RunCurves(
                 f"run {number}",
                 history(*[0.1] * 6, 0.2 + number / 50),
@@ -146,9 +146,9 @@ def test_shared_history_hides_no_branch(tmp_path: Path) -> None:
     plot = cv2.imread(str(tmp_path / "compare.png"))
     assert plot is not None
     panels = plot[: -int(150 * 0.26 * 7)]  # without the table, which has every color
-    for colour in ("0072B2", "E69F00", "009E73", "CC79A7", "56B4E9", "9aa0a6"):
-        blue_green_red = list(bytes.fromhex(colour)[::-1])
-        assert (panels == blue_green_red).all(2).sum() > 100, colour
+    for color in ("0072B2", "E69F00", "009E73", "CC79A7", "56B4E9", "9aa0a6"):
+        blue_green_red = list(bytes.fromhex(color)[::-1])
+        assert (panels == blue_green_red).all(2).sum() > 100, color
 
 
 def test_comparison_imports_neither_torch_nor_pyplot() -> None:
