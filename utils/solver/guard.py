@@ -45,11 +45,11 @@ def check_recorded_rates(plan: Plan, history: Sequence[Mapping[str, float]]) -> 
             likely cause.
     """
     records = read_recorded_rates(history)
-    wrong = next((record for record in records if not matches_plan(plan, record)), None)
-    if wrong is None:
+    mismatch = next((record for record in records if not matches_plan(plan, record)), None)
+    if mismatch is None:
         return
-    difference = _difference(plan, wrong, whose="the checkpoint's")
-    cause = likely_cause(plan, records, wrong)
+    difference = _difference(plan, mismatch, whose="the checkpoint's")
+    cause = likely_cause(plan, records, mismatch)
     raise UserError(f"{difference}; {cause}. {REMEDY}; to add epochs, use --extend-epochs.")
 
 

@@ -46,7 +46,7 @@ def describe_plan(plan: Plan) -> str:
     return f"{plan.total_epochs} epochs ({law}{seams})"
 
 
-def likely_cause(plan: Plan, records: Sequence[RecordedRates], wrong: RecordedRates) -> str:
+def likely_cause(plan: Plan, records: Sequence[RecordedRates], mismatch: RecordedRates) -> str:
     """Describe which plan the records were trained with, and so what was edited.
 
     Plans that differ from the current one in one number are compared with all records. If none
@@ -56,48 +56,48 @@ def likely_cause(plan: Plan, records: Sequence[RecordedRates], wrong: RecordedRa
     Args:
         plan: the current plan.
         records: of all epochs.
-        wrong: the first record that differs from the plan.
+        mismatch: the first record that differs from the plan.
     """
-    found = _matching_candidates(plan, records, wrong)
+    found = _matching_candidates(plan, records, mismatch)
     if found:
         return "the recorded rates are those of " + ", or of ".join(
             f"{describe_plan(candidate.plan)}: {candidate.name} was changed {candidate.change}"
             for candidate in found
         )
-    first = records.index(wrong)
-    off = [record for record in records[first:] if not matches_plan(plan, record)]
-    if len(off) >= MIN_MISMATCHES:
+    first = records.index(mismatch)
+    mismatches = [record for record in records[first:] if not matches_plan(plan, record)]
+    if len(mismatches) >= MIN_MISMATCHES:
         ranges = {
-            f"from epoch {wrong.epoch} on": records[first:],
-            f"up to epoch {off[-1].epoch}": records[: records.index(off[-1]) + 1],
+            f"from epoch {mismatch.epoch} on": records[first:],
+            f"up to epoch {mismatches[-1].epoch}": records[: records.index(mismatches[-1]) + 1],
         }
         for when, part in ranges.items():
-            for candidate in _matching_candidates(plan, part, wrong):
+            for candidate in _matching_candidates(plan, part, mismatch):
                 if candidate.name.startswith(PLANNED_TOTAL):
                     return (
                         f"{when} the recorded rates are those of {describe_plan(candidate.plan)}: "
                         f"{candidate.name} was changed during the run"
                     )
     before = f"the earlier epochs ({first}) match that plan, and " if first else ""
-    return before + _cause_of_single_epoch(plan, wrong)
+    return before + _cause_of_single_epoch(plan, mismatch)
 
 
 def _matching_candidates(
-    plan: Plan, records: Sequence[RecordedRates], wrong: RecordedRates
+    plan: Plan, records: Sequence[RecordedRates], mismatch: RecordedRates
 ) -> list[_Candidate]:
     """Return the candidates that match all records, at most one for each number."""
     found: dict[str, _Candidate] = {}
-    for candidate in _candidates(plan, records, wrong):
+    for candidate in _candidates(plan, records, mismatch):
         if all(matches_plan(candidate.plan, record) for record in records):
             found.setdefault(candidate.name, candidate)
     return list(found.values())
 
 
-def _cause_of_single_epoch(plan: Plan, wrong: RecordedRates) -> str:
+def _cause_of_single_epoch(plan: Plan, mismatch: RecordedRates) -> str:
     """Describe why a single epoch has another rate than planned, if no other plan matches."""
-    if wrong.epoch < plan.total_epochs:
-        biases, weights, _ = wrong.rates
-        planned = planned_rates(plan, wrong)
+    if mismatch.epoch < plan.total_epochs:
+        biases, weights, _ = mismatch.rates
+        planned = planned_rates(plan, mismatch)
         if (biases == weights) != (planned[0] == planned[1]):
             return "the warm-up ran again in that epoch, or its length was edited"
         if math.isclose(weights, plan.lr0, rel_tol=EXACT_RTOL):
@@ -106,10 +106,10 @@ def _cause_of_single_epoch(plan: Plan, wrong: RecordedRates) -> str:
 
 
 def _candidates(
-    plan: Plan, records: Sequence[RecordedRates], wrong: RecordedRates
+    plan: Plan, records: Sequence[RecordedRates], mismatch: RecordedRates
 ) -> Iterator[_Candidate]:
     """Yield plans in which one number is replaced by the value inferred from the records."""
-    number = max(i for i, segment in enumerate(plan.segments) if segment.start <= wrong.epoch)
+    number = max(i for i, segment in enumerate(plan.segments) if segment.start <= mismatch.epoch)
     last = number == len(plan.segments) - 1
     end = MAX_TOTAL if last else plan.segments[number + 1].start
     # The last epoch of the segment is the most informative: all laws diverge with time.

@@ -113,7 +113,7 @@ def preview_warnings(choices: Sequence[PlanPreview]) -> list[str]:
             "improves; --rewarm-epochs K spreads the rise over K epochs."
         )
     warnings += [
-        _goes_flat(o, epoch) for o in choices if (epoch := first_flat_epoch(o.plan.segments[-1]))
+        _flat_warning(o, epoch) for o in choices if (epoch := first_flat_epoch(o.plan.segments[-1]))
     ]
     plain = {preview.mode: preview for preview in choices if preview.label == preview.mode}
     warnings += [
@@ -124,7 +124,7 @@ def preview_warnings(choices: Sequence[PlanPreview]) -> list[str]:
     return warnings
 
 
-def _goes_flat(preview: PlanPreview, epoch: int) -> str:
+def _flat_warning(preview: PlanPreview, epoch: int) -> str:
     rate = preview.plan.lr0 * preview.plan.factor(epoch)
     return (
         f"{preview.label} is constant at {rate:.3g} from epoch {epoch} on; use --slope fit to "

@@ -109,12 +109,12 @@ def read_history(path: Path) -> list[Row]:
     """Read a results.csv of this project or of upstream.
 
     Raises:
-        UserError: the file is damaged, or has no epochs with mAP.
+        UserError: the file cannot be read, or has no epochs with mAP.
     """
     try:
         rows = read_results(path)
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{path} is damaged ({error}); use another run.") from error
+        raise UserError(f"cannot read {path}: {error}; use another run.") from error
     if not rows or not rows[0].keys() >= REQUIRED_COLUMNS:
         raise UserError(f"{path} has no epochs with mAP; use another run.")
     return rows
