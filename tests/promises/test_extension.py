@@ -14,7 +14,7 @@ from train import show_plan, train
 from utils.errors import UserError
 from utils.history import read_results
 from utils.options.parser import parse_request
-from utils.solver.modes import JUMPING
+from utils.solver.modes import JUMPING_MODES
 from utils.solver.schedule import MODES, Plan
 
 BATCHES = 3  # per epoch
@@ -61,7 +61,7 @@ def test_every_mode_branches_and_can_be_extended_again(
         assert [row[f"x/lr{group}"] for group in range(3)] == pytest.approx(last, rel=1e-4)
     if mode == "restart":
         assert plan.factor(3) == pytest.approx(1 - 0.99 * 3 / 5)
-    if mode not in JUMPING:
+    if mode not in JUMPING_MODES:
         assert plan.factor(3) == plan.factor(2)
 
     twice = extended(once, "rebase", 1, f"a-{mode}-again")

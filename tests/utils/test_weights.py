@@ -53,9 +53,9 @@ def test_invalid_specification_is_refused_before_it_is_built(
     tmp_path: Path, spec: ModelSpec, changes: dict[Any, Any], message: str
 ) -> None:
     path = save(tmp_path / "best.pt", spec, changes)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match=message) as refusal:
         read_weights(path)
-    assert str(error.value).startswith(f"{path} is damaged (its model ")
+    assert str(refusal.value).startswith(f"{path} is damaged (its model ")
 
 
 def test_published_weights_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.inference.sources import SourceImage
-from utils.plots.images import class_color, draw_boxes, write_picture
+from utils.plots.images import class_color, draw_boxes, write_image
 
 WRITABLE = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 CROP_GROWTH, CROP_BORDER = 1.02, 10  # a crop is 2 % plus 10 px (5 per side) larger than its box
@@ -142,7 +142,7 @@ class PredictionFiles:
             folder = self._folder / "crops" / label
             folder.mkdir(parents=True, exist_ok=True)
             crop = crop_box(image, row[:4])
-            write_picture(folder / f"{name}{'' if number == 1 else number}.jpg", crop)
+            write_image(folder / f"{name}{'' if number == 1 else number}.jpg", crop)
 
     def _write_image(self, loaded: SourceImage, stem: str, annotated: np.ndarray) -> None:
         if loaded.kind == "video":
@@ -150,7 +150,7 @@ class PredictionFiles:
             return
         suffix = file_name(loaded.path).suffix.lower()
         suffix = suffix if suffix in WRITABLE else ".jpg"
-        write_picture(self._folder / f"{stem}{suffix}", annotated)
+        write_image(self._folder / f"{stem}{suffix}", annotated)
 
     def _video_writer(self, loaded: SourceImage, stem: str) -> cv2.VideoWriter:
         if self._video is not None and self._video[0] == loaded.path:

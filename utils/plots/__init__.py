@@ -1,1 +1,1 @@
-"""Pictures: curves of a run, learning-rate map, metrics curves, drawn boxes."""
+"""Plots and images: curves of a run, learning-rate map, label statistics, drawn boxes."""

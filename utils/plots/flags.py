@@ -1,4 +1,4 @@
-"""Short texts hoisted above a panel on poles, in as many rows as they need not to overlap."""
+"""Flags: labels above a panel, each at a vertical line (its pole), in rows without overlap."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from matplotlib.textpath import TextPath
 from utils.plots.figure import INK, VERMILION
 
 ROW_HEIGHT = 0.21  # inches
-PAD = 0.06  # inches between a pole and its text
+PAD = 0.06  # inches between a pole and its label
 FONT_SIZE = 8.5  # points
 POINTS_PER_INCH = 72
-POLE_ORDER = 3  # above the curves, below the flags of other seams
+POLE_ZORDER = 3  # above the curves, below the flags of other seams
 
 
 class Flag(NamedTuple):
-    """A text and the place found for it."""
+    """A label and its position."""
 
     x: float
-    """The pole, as a share of the panel's width."""
+    """Position of the pole, as a fraction of the panel's width."""
     text: str
     row: int
-    """0 is the row next to the panel."""
-    before: bool
-    """Whether the text ends at the pole, for want of room behind it."""
+    """Row of the label; 0 is the row next to the panel."""
+    left_of_pole: bool
+    """Whether the label ends at the pole, because there is no room to the right of it."""
 
 
 class _Span(NamedTuple):
-    """What a text covers of the panel's width, its pole included; inches."""
+    """Horizontal extent of a label and its pole, in inches."""
 
     start: float
     end: float
 
 
 def place_flags(marks: Sequence[tuple[float, str]], panel_width: float) -> list[Flag]:
-    """Give each text a row in which it overlaps no other and no pole rises through it.
+    """Assign each label a row in which it overlaps no other label and no pole crosses it.
 
-    From right to left each goes above all whose pole or text it spans; those that end at their pole
-    come last, from left to right.
+    From right to left, each label is placed above all labels and poles that it spans. Labels that
+    end at their pole follow last, from left to right.
 
     Args:
-        marks: Poles, as shares of the panel's width in ascending order, and their texts.
+        marks: Poles, as fractions of the panel's width in ascending order, and their labels.
         panel_width: In inches.
     """
     spans = []
@@ -52,8 +52,8 @@ def place_flags(marks: Sequence[tuple[float, str]], panel_width: float) -> list[
         pole = x * panel_width
         extent = TextPath((0, 0), text, size=FONT_SIZE).get_extents()
         width = extent.width / POINTS_PER_INCH + 2 * PAD
-        before = pole + width > panel_width
-        spans.append(_Span(pole - width, pole) if before else _Span(pole, pole + width))
+        left_of_pole = pole + width > panel_width
+        spans.append(_Span(pole - width, pole) if left_of_pole else _Span(pole, pole + width))
     ends_at_pole = [
         bool(span.end == x * panel_width) for span, (x, _) in zip(spans, marks, strict=True)
     ]
@@ -72,17 +72,18 @@ def _overlap(a: _Span, b: _Span) -> bool:
 
 
 def rows_height(flags: Sequence[Flag]) -> float:
-    """Inches that the flags need above the panel."""
+    """Return the height of the flags above the panel, in inches."""
     return ROW_HEIGHT * (1 + max((flag.row for flag in flags), default=-1))
 
 
-def hoist(axes: Axes, flags: Sequence[Flag], pole_top: float | None = None) -> None:
-    """Draw poles through the whole panel, and the flags above it.
+def draw_flags(axes: Axes, flags: Sequence[Flag], pole_top: float | None = None) -> None:
+    """Draw the poles through the whole panel, and the labels above it.
 
     Args:
         axes: The panel.
-        flags: What `place_flags` made of the texts.
-        pole_top: Where all poles end, in inches above the panel; each at its own flag if not given.
+        flags: Result of `place_flags`.
+        pole_top: Upper end of all poles, in inches above the panel; by default each pole ends at
+            its own label.
     """
     figure = axes.get_figure(root=True)
     if figure is None:
@@ -99,18 +100,18 @@ def hoist(axes: Axes, flags: Sequence[Flag], pole_top: float | None = None) -> N
                 color=VERMILION,
                 linewidth=1.1,
                 clip_on=False,
-                zorder=POLE_ORDER,
+                zorder=POLE_ZORDER,
             )
         )
         axes.text(
-            flag.x + (-PAD if flag.before else PAD) / width,
+            flag.x + (-PAD if flag.left_of_pole else PAD) / width,
             1 + ROW_HEIGHT * (flag.row + 0.5) / height,
             flag.text,
             transform=axes.transAxes,
-            ha="right" if flag.before else "left",
+            ha="right" if flag.left_of_pole else "left",
             va="center",
             fontsize=FONT_SIZE,
             color=INK,
-            zorder=POLE_ORDER + 1,
+            zorder=POLE_ZORDER + 1,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
         )

@@ -1,4 +1,4 @@
-"""Boxes drawn into pictures: detections, batches as they are trained on."""
+"""Draw boxes into images: detections, and batches as used in training."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
 
 Bgr = tuple[int, int, int]
 
-# Twenty hues that are told apart on grass, asphalt and sky; neighbours differ most.
+# Twenty hues that differ from each other on grass, asphalt and sky; neighbors differ most.
 PALETTE = (
     "#ff3b30", "#2f7bff", "#2fbf4a", "#ffb000", "#c04cff", "#00bcd4", "#ff6f91", "#8d6e00",
     "#7ed957", "#5b5bd6", "#ff7a1a", "#00997a", "#e0218a", "#9acd32", "#4aa3df", "#b5651d",
     "#f2d600", "#845ec2", "#00d2a0", "#a83232",
 )  # fmt: skip
 LUMA = (0.114, 0.587, 0.299)  # of blue, green and red, ITU-R BT.601
-BRIGHT = 150  # luma above which black text is read more easily than white
-FONT_SMALLEST, FONT_PER_THICKNESS, FONT_BASE = 10, 4, 4  # pixels; 16 for lines of 3
+BRIGHT = 150  # luma above which black text is easier to read than white
+MIN_FONT_SIZE, FONT_PER_THICKNESS, FONT_BASE = 10, 4, 4  # pixels; 16 for lines of 3
 MAX_LABEL_LENGTH = 60  # characters
 JPEG_QUALITY = 92
 
 GREY = 114
-HATCH, HATCH_STEP = 190, 6  # grey level of the lines and pixels from one to the next
-GRID_SIDE = 1920  # pixels that a grid of pictures is at most wide and high
-SHOWN_CONFIDENCE = 0.25  # detections below it are noise to the eye
-FILE_NAME_LENGTH = 40  # characters of a file name that fit on a tile
+HATCH, HATCH_STEP = 190, 6  # grey level of the hatch lines, and their distance in pixels
+MAX_GRID_SIDE = 1920  # pixels, width and height of a grid of images
+MIN_SHOWN_CONFIDENCE = 0.25  # less certain detections would clutter the image
+MAX_FILE_NAME_LENGTH = 40  # characters that fit on a tile
 
 
-class Marked(NamedTuple):
-    """Boxes and how to draw them."""
+class LabeledBoxes(NamedTuple):
+    """Boxes with their labels and colors."""
 
     boxes: np.ndarray
-    """[n, 4] corners, px."""
+    """[n, 4] corners x1, y1, x2, y2, px."""
     labels: list[str]
     colors: list[Bgr]
 
 
 def class_color(index: int) -> Bgr:
-    """Return the colour of a class, blue-green-red; they repeat after twenty."""
+    """Return the color of a class as BGR; colors repeat after 20 classes."""
     code = PALETTE[index % len(PALETTE)]
     return int(code[5:7], 16), int(code[3:5], 16), int(code[1:3], 16)
 
@@ -61,14 +61,14 @@ def draw_boxes(
     colors: Sequence[Bgr],
     thickness: int = 3,
 ) -> np.ndarray:
-    """Return a copy of a picture with boxes and their labels drawn into it.
+    """Return a copy of an image with boxes and their labels drawn into it.
 
     Args:
         image: uint8 [h, w, 3] BGR.
         boxes: [n, 4] corners x1, y1, x2, y2, px; drawn in this order.
-        labels: text of each box, any characters; None or empty for none.
-        colors: of each box, BGR.
-        thickness: of the lines, px; the text's size goes with it.
+        labels: text of each box, any characters; None or empty for no label.
+        colors: color of each box, BGR.
+        thickness: line width, px; the font size depends on it.
     """
     drawn = np.ascontiguousarray(image).copy()
     height, width = drawn.shape[:2]
@@ -83,8 +83,8 @@ def draw_boxes(
     return drawn
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a BGR picture in the format of the path's suffix.
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write a BGR image, encoded according to the suffix of the path.
 
     Raises:
         OSError: the file cannot be written.
@@ -102,50 +102,50 @@ def save_batch_grid(
     boxes: Sequence[Tensor] | None = None,
     max_images: int = 16,
 ) -> None:
-    """Draw a batch as one picture of tiles, each with its boxes and file name.
+    """Write a batch as one image of tiles, each with its boxes and file name.
 
-    Ignore regions are hatched beneath the targets.
+    Ignore regions are hatched below the targets.
 
     Args:
         batch: images and targets.
-        path: file to write.
+        path: output file.
         names: class names by index.
-        boxes: detections to draw instead of the targets: for each image [k, 6] corners in pixels of
-            the network input, confidence, class.
-        max_images: images shown.
+        boxes: detections to draw instead of the targets, for each image [k, 6]: corners x1, y1, x2,
+            y2 in pixels of the network input, confidence, class.
+        max_images: maximum number of images drawn.
     """
     count = min(len(batch.images), max_images)
     height, width = (int(side) for side in batch.images.shape[2:])
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    scale = min(1.0, GRID_SIDE / (columns * max(height, width)))
+    scale = min(1.0, MAX_GRID_SIDE / (columns * max(height, width)))
     tile = (round(width * scale), round(height * scale))  # width, height
     grid = np.full((rows * tile[1], columns * tile[0], 3), GREY, np.uint8)
     for i in range(count):
-        marked = _targets(batch, i, names) if boxes is None else _detections(boxes[i], names)
+        labeled = _targets(batch, i, names) if boxes is None else _detections(boxes[i], names)
         rgb = np.ascontiguousarray(batch.images[i].permute(1, 2, 0).cpu().numpy())
         small = cv2.resize(rgb, tile, interpolation=cv2.INTER_AREA)
         cv2.cvtColor(small, cv2.COLOR_RGB2BGR, small)
         if boxes is None:
             _hatch(small, _corners(batch, batch.ignored, i) * scale)
-        name = Path(batch.frames[i].path).name[:FILE_NAME_LENGTH]
-        _paste(small, _text_mask(one_line(name), FONT_SMALLEST), (3, 2), (GREY // 3,) * 3)
-        drawn = draw_boxes(small, marked.boxes * scale, marked.labels, marked.colors, 1)
+        name = Path(batch.frames[i].path).name[:MAX_FILE_NAME_LENGTH]
+        _paste(small, _text_mask(one_line(name), MIN_FONT_SIZE), (3, 2), (GREY // 3,) * 3)
+        drawn = draw_boxes(small, labeled.boxes * scale, labeled.labels, labeled.colors, 1)
         cv2.rectangle(drawn, (0, 0), (tile[0] - 1, tile[1] - 1), (255, 255, 255), 1)
         y, x = (i // columns) * tile[1], (i % columns) * tile[0]
         grid[y : y + tile[1], x : x + tile[0]] = drawn
-    write_picture(path, grid)
+    write_image(path, grid)
 
 
-def _targets(batch: Batch, index: int, names: Sequence[str]) -> Marked:
+def _targets(batch: Batch, index: int, names: Sequence[str]) -> LabeledBoxes:
     classes = batch.targets[batch.targets[:, 0] == index, 1].cpu().numpy().astype(int)
     labels = [_name(names, label) for label in classes]
     corners = _corners(batch, batch.targets, index)
-    return Marked(corners, labels, [class_color(int(c)) for c in classes])
+    return LabeledBoxes(corners, labels, [class_color(int(c)) for c in classes])
 
 
 def _corners(batch: Batch, rows: Tensor, index: int) -> np.ndarray:
-    """Corners [k, 4], px, of those rows that are of an image: image, …, cx, cy, w, h."""
+    """Return corners [k, 4], px, of an image's rows (image, …, cx, cy, w, h; normalized)."""
     height, width = batch.images.shape[2:]
     mine = rows[rows[:, 0] == index, -4:].cpu().numpy()
     centre, size = mine[:, :2], mine[:, 2:]
@@ -154,22 +154,22 @@ def _corners(batch: Batch, rows: Tensor, index: int) -> np.ndarray:
 
 
 def _hatch(image: np.ndarray, regions: np.ndarray) -> None:
-    """Draw diagonal lines into the regions of a picture, corners [k, 4] px."""
+    """Draw diagonal lines into regions of an image, corners [k, 4], px."""
     for x1, y1, x2, y2 in regions.round().astype(int).clip(0):
         part = image[y1:y2, x1:x2]
         rows, columns = np.ogrid[y1 : y1 + part.shape[0], x1 : x1 + part.shape[1]]
         part[(rows + columns) % HATCH_STEP == 0] = HATCH
 
 
-def _detections(found: Tensor, names: Sequence[str]) -> Marked:
+def _detections(found: Tensor, names: Sequence[str]) -> LabeledBoxes:
     shown = found.cpu().numpy()
-    shown = shown[shown[:, 4] >= SHOWN_CONFIDENCE]
+    shown = shown[shown[:, 4] >= MIN_SHOWN_CONFIDENCE]
     classes = shown[:, 5].astype(int)
     labels = [
         f"{_name(names, label)} {confidence:.1f}"
         for label, confidence in zip(classes, shown[:, 4], strict=True)
     ]
-    return Marked(shown[:, :4], labels, [class_color(int(c)) for c in classes])
+    return LabeledBoxes(shown[:, :4], labels, [class_color(int(c)) for c in classes])
 
 
 def _name(names: Sequence[str], index: int) -> str:
@@ -179,8 +179,8 @@ def _name(names: Sequence[str], index: int) -> str:
 def _draw_label(
     image: np.ndarray, text: str, corner: tuple[int, int], color: Bgr, line: int
 ) -> None:
-    """Write a text on a filled box above the upper left corner, or below it for want of room."""
-    size = max(FONT_SMALLEST, FONT_BASE + FONT_PER_THICKNESS * line)
+    """Draw a label above the upper left corner of a box, or below it if there is no room."""
+    size = max(MIN_FONT_SIZE, FONT_BASE + FONT_PER_THICKNESS * line)
     mask = _text_mask(one_line(text), size)
     height, width = mask.shape
     x = max(0, min(corner[0] - line // 2, image.shape[1] - width))
@@ -190,16 +190,16 @@ def _draw_label(
 
 
 def _paste(image: np.ndarray, mask: np.ndarray, corner: tuple[int, int], color: Bgr) -> None:
-    """Fill the mask's rectangle with a colour and set the text into it, black or white."""
+    """Fill the rectangle of a text mask with a color and draw the text in black or white."""
     x, y = corner
     part = image[y : y + mask.shape[0], x : x + mask.shape[1]]
-    share = mask[: part.shape[0], : part.shape[1], None].astype(np.float32) / 255
+    opacity = mask[: part.shape[0], : part.shape[1], None].astype(np.float32) / 255
     ink = 0 if np.dot(LUMA, color) > BRIGHT else 255
-    part[:] = np.rint(np.array(color, np.float32) * (1 - share) + ink * share)
+    part[:] = np.rint(np.array(color, np.float32) * (1 - opacity) + ink * opacity)
 
 
 def one_line(text: str) -> str:
-    """Return the text without line breaks and control characters, shortened to a label's length."""
+    """Return the text without line breaks and control characters, truncated to a label's length."""
     shown = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(shown.split())[:MAX_LABEL_LENGTH]
 
@@ -211,24 +211,24 @@ def _text_mask(text: str, size: int) -> np.ndarray:
     left, _, right, _ = font.getbbox(text)
     ascent, descent = font.getmetrics()
     margin = max(1, size // 8)
-    picture = Image.new("L", (math.ceil(right - left) + 2 * margin, ascent + descent), 0)
-    ImageDraw.Draw(picture).text((margin - left, 0), text, fill=255, font=font)
-    return np.array(picture)
+    mask = Image.new("L", (math.ceil(right - left) + 2 * margin, ascent + descent), 0)
+    ImageDraw.Draw(mask).text((margin - left, 0), text, fill=255, font=font)
+    return np.array(mask)
 
 
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which comes with matplotlib: OpenCV's own fonts know ASCII only."""
+    """Return DejaVu Sans, which matplotlib contains; OpenCV's own fonts have ASCII only."""
     return ImageFont.truetype(str(_matplotlib_data() / "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def _matplotlib_data() -> Path:
-    """Return the folder of matplotlib's data, without importing it where the folder is its own."""
+    """Return matplotlib's data folder; import matplotlib only if it keeps the folder elsewhere."""
     package = find_spec("matplotlib")
     if package is not None and package.origin is not None:
-        beside = Path(package.origin).with_name("mpl-data")
-        if beside.is_dir():
-            return beside
+        data = Path(package.origin).with_name("mpl-data")
+        if data.is_dir():
+            return data
     import matplotlib as mpl
 
     return Path(mpl.get_data_path())

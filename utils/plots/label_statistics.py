@@ -1,4 +1,4 @@
-"""The labels of a data set, plotted: how many of each class, where they lie, how big they are."""
+"""Plot of the labels of a data set: class counts, positions and sizes of the boxes."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from matplotlib.patches import Rectangle
 from utils.plots.figure import INK, new_figure, save_figure, style_axes
 from utils.plots.images import class_color, one_line
 
-OVERLAID = 1000  # boxes drawn on top of each other; more are only a darker blot
-MAX_NAMED_CLASSES = 40  # whose names fit below a histogram
-MAX_LEVEL_NAMES = 5  # that fit beside each other
+MAX_OVERLAID_BOXES = 1000  # more would be a solid area
+MAX_NAMED_CLASSES = 40  # class names that fit below the histogram
+MAX_HORIZONTAL_NAMES = 5  # class names that fit next to each other
 BINS = 50
-FAINTEST = 0.3  # count that would be white: a single box must be seen
+DENSITY_VMIN = 0.3  # count drawn in white: a single box must be visible
 
 
 def save_labels_plot(boxes: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Plot the labels of a data set: how many of each class, where they lie and how big they are.
+    """Plot the labels of a data set: class counts, positions and sizes of the boxes.
 
     Args:
-        boxes: [n, 5] class, centre x and y, width, height; shares of the image.
+        boxes: [n, 5] class, center x, center y, width, height; normalized to the image size.
         names: class names by index.
-        path: file to write.
+        path: output file.
     """
     figure = new_figure(10.0, 10.0)
     figure.set_layout_engine("tight")
     panels = figure.subplots(2, 2)
     _class_histogram(panels[0, 0], boxes[:, 0].astype(int), names)
     _overlaid_boxes(panels[0, 1], boxes)
-    _density(panels[1, 0], boxes[:, 1], boxes[:, 2], ("centre x", "centre y"))
+    _density(panels[1, 0], boxes[:, 1], boxes[:, 2], ("center x", "center y"))
     panels[1, 0].invert_yaxis()
     _density(panels[1, 1], boxes[:, 3], boxes[:, 4], ("width", "height"))
     save_figure(figure, path)
@@ -53,12 +53,12 @@ def _class_histogram(axes: Axes, classes: np.ndarray, names: Sequence[str]) -> N
     axes.set_xticks(range(len(names)), [one_line(name) for name in names])
     for text in axes.get_xticklabels():
         text.set_parse_math(False)
-        text.set_rotation(90 if len(names) > MAX_LEVEL_NAMES else 0)
+        text.set_rotation(90 if len(names) > MAX_HORIZONTAL_NAMES else 0)
 
 
 def _overlaid_boxes(axes: Axes, boxes: np.ndarray) -> None:
-    """Draw some of the boxes, evenly picked, moved to a common centre."""
-    step = max(1, math.ceil(len(boxes) / OVERLAID))
+    """Draw an evenly spaced sample of the boxes around a common center."""
+    step = max(1, math.ceil(len(boxes) / MAX_OVERLAID_BOXES))
     patches, colors = [], []
     for label, _, _, width, height in boxes[::step]:
         patches.append(Rectangle((0.5 - width / 2, 0.5 - height / 2), width, height))
@@ -69,7 +69,7 @@ def _overlaid_boxes(axes: Axes, boxes: np.ndarray) -> None:
     )
     axes.add_collection(collection)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
-    axes.set_xlabel("sizes, one image wide and high", color=INK)
+    axes.set_xlabel("box sizes relative to the image", color=INK)
 
 
 def _density(axes: Axes, x: np.ndarray, y: np.ndarray, titles: tuple[str, str]) -> None:
@@ -81,7 +81,7 @@ def _density(axes: Axes, x: np.ndarray, y: np.ndarray, titles: tuple[str, str]) 
             bins=BINS,
             range=[[0, 1], [0, 1]],
             cmap="Blues",
-            norm=LogNorm(vmin=FAINTEST),
+            norm=LogNorm(vmin=DENSITY_VMIN),
             zorder=2,
         )
     axes.set(xlim=(0, 1), ylim=(0, 1))

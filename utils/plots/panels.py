@@ -1,4 +1,4 @@
-"""The layout that pictures over an epoch axis share: a title, panels, room at the foot."""
+"""Common layout of plots over an epoch axis: title, panels, bottom margin."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from utils.plots.series import Floats
 # Inches.
 WIDTH, LEFT, RIGHT = 12.0, 1.1, 0.3
 PANEL_WIDTH = WIDTH - LEFT - RIGHT
-AXIS_NAME = 0.8  # left of the panels, clear of rates with five decimals
+AXIS_LABEL_OFFSET = 0.8  # left of the panels, beyond tick labels with five decimals
 TITLE, GAP = 0.7, 0.25
 METRICS, RATES = 3.1, 2.7  # heights of panels
 TINTS = ("#f4f6f9", "#fdf4e7")
 HEADROOM = 1.08
 LOG_MARGIN = 1.5
-DOT_BUDGET = 600.0  # points of marker width for all epochs together
-DOT_LIMITS = (1.8, 5.0)  # points
-EPOCH_STEPS = (1, 2, 5, 10)  # ticks at round numbers, as planned totals are
+MARKER_BUDGET = 600.0  # points of marker width for all epochs together
+MARKER_SIZE_LIMITS = (1.8, 5.0)  # points
+EPOCH_STEPS = (1, 2, 5, 10)  # ticks at round numbers, like most planned totals
 
 
 class Panel(NamedTuple):
-    """A panel to be placed."""
+    """A panel of the layout."""
 
     label: str
-    """Of its vertical axis; may be set later."""
+    """Label of the y axis; may be set later."""
     height: float
-    """Inches."""
+    """In inches."""
     above: float
-    """Inches that are left free above it: for flags, and for a gap below another panel."""
+    """Space above the panel in inches, for flags and for the gap to the panel above."""
 
 
 def stack_panels(
-    panels: Sequence[Panel], epochs: int, foot: float
+    panels: Sequence[Panel], epochs: int, bottom_margin: float
 ) -> tuple[Figure, tuple[Axes, ...]]:
-    """A figure with panels one above the other over one epoch axis, and these panels.
+    """Return a figure with panels stacked over one epoch axis, and the panels.
 
     Args:
         panels: From top to bottom.
-        epochs: On the axis.
-        foot: Inches left free below, for the axis' numbers and what explains the curves.
+        epochs: Number of epochs on the axis.
+        bottom_margin: Space below the panels in inches, for tick labels and legend.
     """
     height = TITLE
     for panel in panels:
         height = height + panel.above + panel.height
-    height += foot
+    height += bottom_margin
     figure = new_figure(WIDTH, height)
     left, width = LEFT / WIDTH, PANEL_WIDTH / WIDTH
-    bottoms = [foot]
+    bottoms = [bottom_margin]
     for panel in reversed(panels[1:]):
         bottoms.insert(0, bottoms[0] + panel.height + panel.above)
 
@@ -64,7 +64,7 @@ def stack_panels(
         axes = figure.add_axes(box, sharex=lowest)
         style_axes(axes)
         axes.set_ylabel(panel.label, fontsize=10.5, color=INK)
-        axes.yaxis.set_label_coords(-AXIS_NAME / PANEL_WIDTH, 0.5)
+        axes.yaxis.set_label_coords(-AXIS_LABEL_OFFSET / PANEL_WIDTH, 0.5)
         axes.tick_params(labelbottom=lowest is None)
         return axes
 
@@ -76,48 +76,48 @@ def stack_panels(
     return figure, (*(place(panel, bottom, lowest) for panel, bottom in upper), lowest)
 
 
-def epoch_ticks(least: int = 2) -> MaxNLocator:
-    """Round epochs; fractions of epochs too where there would be fewer ticks than `least`."""
-    return MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True, min_n_ticks=least)
+def epoch_ticks(min_ticks: int = 2) -> MaxNLocator:
+    """Return a locator of round epochs; with fewer than `min_ticks` ticks, also of fractions."""
+    return MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True, min_n_ticks=min_ticks)
 
 
-def write_title(figure: Figure, title: str, story: str = "") -> float:
-    """Name the picture at the upper left, and say what it shows at the upper right.
+def write_title(figure: Figure, title: str, subtitle: str = "") -> float:
+    """Write the title at the upper left and the subtitle at the upper right.
 
     Returns:
-        The height of this line, as a share of the figure's.
+        The vertical position of the title, as a fraction of the figure's height.
     """
     y = 1 - TITLE / 2 / figure.get_figheight()
     left, right = LEFT / WIDTH, 1 - RIGHT / WIDTH
     figure.text(left, y, title, fontsize=15, weight="bold", color=INK, va="center")
-    if story:
-        figure.text(right, y, story, fontsize=10, color=QUIET, va="center", ha="right")
+    if subtitle:
+        figure.text(right, y, subtitle, fontsize=10, color=QUIET, va="center", ha="right")
     return y
 
 
-def shade(panels: Sequence[Axes], edges: Sequence[int]) -> None:
-    """Tint stretches of epochs in turn, each from one edge up to the next."""
+def tint_segments(panels: Sequence[Axes], edges: Sequence[int]) -> None:
+    """Tint the segments between consecutive edges (epochs) with alternating colors."""
     for number, (start, end) in enumerate(pairwise(edges)):
         for axes in panels:
             axes.axvspan(start - 0.5, end - 0.5, color=TINTS[number % len(TINTS)], lw=0, zorder=0)
 
 
-def dot_size(epochs: int) -> float:
-    """Width of a marker for each epoch, in points."""
-    return float(np.clip(DOT_BUDGET / max(epochs, 1), *DOT_LIMITS))
+def marker_size(epochs: int) -> float:
+    """Return the size of the markers of a curve with one marker per epoch, in points."""
+    return float(np.clip(MARKER_BUDGET / max(epochs, 1), *MARKER_SIZE_LIMITS))
 
 
-def scale_rates(
+def scale_rate_axis(
     axes: Axes, shown: Floats, peaks: Sequence[float], log_below: float, label: str
 ) -> None:
-    """Scale a panel to rates, logarithmic if a segment would else lie flat on the floor.
+    """Scale the y axis of a panel to rates; logarithmic if a segment would otherwise be near zero.
 
     Args:
         axes: The panel.
-        shown: All that are to be seen; finite.
+        shown: All rates to show; finite.
         peaks: The highest rate of each segment.
-        log_below: A peak below this share of the highest rate asks for the logarithmic scale.
-        label: Of the vertical axis.
+        log_below: The scale is logarithmic if a peak is below this fraction of the highest rate.
+        label: Label of the y axis.
     """
     top = shown.max(initial=0)
     if min(peaks, default=0) < log_below * top:

@@ -1,4 +1,4 @@
-"""Pictures of a whole run, from plain history rows: results.png and lr_map.png."""
+"""Plots of a whole run from its history: results.png and lr_map.png."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from utils.plots.figure import (
     save_figure,
     style_axes,
 )
-from utils.plots.flags import POLE_ORDER, hoist, place_flags, rows_height
+from utils.plots.flags import POLE_ZORDER, draw_flags, place_flags, rows_height
 from utils.plots.panels import (
-    DOT_LIMITS,
     GAP,
     HEADROOM,
     LEFT,
+    MARKER_SIZE_LIMITS,
     METRICS,
     PANEL_WIDTH,
     RATES,
     WIDTH,
     Panel,
-    dot_size,
-    scale_rates,
-    shade,
+    marker_size,
+    scale_rate_axis,
     stack_panels,
+    tint_segments,
     write_title,
 )
 from utils.plots.series import Row, column, smoothed
 
-PANELS = (
+RESULT_COLUMNS = (
     "train/box_loss",
     "train/obj_loss",
     "train/cls_loss",
@@ -55,20 +55,20 @@ PANELS = (
     "metrics/mAP_0.5",
     "metrics/mAP_0.5:0.95",
 )
-PANEL_COLUMNS = 5
+PANELS_PER_ROW = 5
 
 
 def save_results_plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw losses and metrics over the epochs as a grid of ten panels.
+    """Plot losses and metrics over the epochs in a grid of ten panels.
 
     Args:
-        rows: History in the column names of results.csv; NaN or an absent value leaves a gap.
-        path: The picture to write.
+        rows: History in the column names of results.csv; NaN or a missing value is not plotted.
+        path: Output file.
     """
     figure = new_figure(15.0, 6.4)
-    grid = figure.subplots(len(PANELS) // PANEL_COLUMNS, PANEL_COLUMNS)
+    grid = figure.subplots(len(RESULT_COLUMNS) // PANELS_PER_ROW, PANELS_PER_ROW)
     epochs = column(rows, "epoch")
-    for axes, name in zip(grid.flat, PANELS, strict=True):
+    for axes, name in zip(grid.flat, RESULT_COLUMNS, strict=True):
         values = column(rows, name)
         known = np.isfinite(values)
         style_axes(axes)
@@ -82,7 +82,7 @@ def save_results_plot(rows: Sequence[Row], path: Path) -> None:
         axes.set_xlabel("epoch", fontsize=9, color=INK)
     figure.legend(
         handles=grid[0, 0].lines,
-        labels=["each epoch", "smoothed"],
+        labels=["per epoch", "smoothed"],
         loc="upper right",
         ncols=2,
         frameon=False,
@@ -94,21 +94,21 @@ def save_results_plot(rows: Sequence[Row], path: Path) -> None:
 
 
 class SeamMark(NamedTuple):
-    """Where a run was extended."""
+    """A seam, where a run was extended."""
 
     epoch: int
     """Epochs completed at the seam: the first epoch of the new segment."""
     mode: str
     """The continuation mode of the new segment."""
     note: str = ""
-    """What the seam cost, in a few words."""
+    """Short text on the effect of the seam."""
 
 
-FOOT = 1.2  # inches below the panels
+BOTTOM_MARGIN = 1.2  # inches below the panels
 LEGEND_TOP, LEGEND_STEP = 0.45, 0.25
-# A segment that stays below a twentieth of a linear axis would be a flat line on its floor.
+# The scale is logarithmic if the rates of a segment stay below this fraction of the highest rate.
 LOG_SCALE_BELOW = 0.05
-RAW_SIZE = 3.5  # points, at least: those few epochs must be seen in a long run
+MIN_NON_EMA_MARKER_SIZE = 3.5  # points: these few epochs must be visible in a long run
 
 
 def save_lr_map(
@@ -117,13 +117,13 @@ def save_lr_map(
     seams: Sequence[SeamMark],
     path: Path,
 ) -> None:
-    """Draw mAP above, learning rate below, over one epoch axis with every seam marked.
+    """Plot mAP (above) and learning rate (below) over one epoch axis, with all seams.
 
     Args:
-        rows: History in the column names of results.csv; NaN or an absent value leaves a gap.
-        plan_rates: The planned rate ``lr0 * f(e)`` of the weights for every epoch ``e`` of the run.
-        seams: Where the run was extended; none for an unextended run.
-        path: The picture to write.
+        rows: History in the column names of results.csv; NaN or a missing value is not plotted.
+        plan_rates: Planned rate ``lr0 * f(e)`` of the weights for every epoch ``e`` of the run.
+        seams: Seams of the run; empty if it was never extended.
+        path: Output file.
     """
     seams, planned = sorted(seams), len(plan_rates)
     modes, steps = (
@@ -137,34 +137,34 @@ def save_lr_map(
     )
     between = rows_height(steps) + GAP
     stack = [Panel("validation mAP", METRICS, rows_height(modes)), Panel("", RATES, between)]
-    figure, (metrics, rates) = stack_panels(stack, planned, FOOT)
-    write_title(figure, "Learning-rate map", _story(len(rows), planned, len(seams)))
-    shade([metrics, rates], [0, *(seam.epoch for seam in seams), planned])
+    figure, (metrics, rates) = stack_panels(stack, planned, BOTTOM_MARGIN)
+    write_title(figure, "Learning-rate map", _subtitle(len(rows), planned, len(seams)))
+    tint_segments([metrics, rates], [0, *(seam.epoch for seam in seams), planned])
     curves = (_draw_metrics(metrics, rows, planned), _draw_rates(rates, rows, plan_rates))
-    _scale_rates(rates, rows, plan_rates, [seam.epoch for seam in seams])
-    hoist(metrics, modes)
-    hoist(rates, steps, pole_top=between)
+    _scale_rate_axis(rates, rows, plan_rates, [seam.epoch for seam in seams])
+    draw_flags(metrics, modes)
+    draw_flags(rates, steps, pole_top=between)
     _write_legends(figure, curves)
     save_figure(figure, path)
 
 
-def _story(trained: int, planned: int, seams: int) -> str:
-    """The run's length and how often it was extended."""
-    told = f"{seams} seam{'s' if seams > 1 else ''}" if seams else "no seam"
-    return f"{trained} of {planned} epochs trained, {told}"
+def _subtitle(trained: int, planned: int, seams: int) -> str:
+    """Return trained and planned epochs, and the number of seams."""
+    seam_text = f"{seams} seam{'s' if seams > 1 else ''}" if seams else "no seams"
+    return f"{trained} of {planned} epochs trained, {seam_text}"
 
 
 def _step_text(plan_rates: Sequence[float], epoch: int) -> str:
-    """The planned rate on both sides of a seam and their ratio."""
+    """Return the planned rates before and after a seam, and their ratio."""
     if not 0 < epoch < len(plan_rates):
-        return "nothing planned behind it"
+        return "no epochs after it"
     before, after = plan_rates[epoch - 1], plan_rates[epoch]
     ratio = f"  (×{after / before:#.3g})" if before else ""
     return f"{before:.3g} → {after:.3g}{ratio}"
 
 
 def _write_legends(figure: Figure, curves: Sequence[Sequence[Line2D]]) -> None:
-    """Explain the curves below the panels, one line for each panel."""
+    """Write the legends below the panels, one line for each panel."""
     height = figure.get_figheight()
     for number, handles in enumerate(curves):
         legend = figure.legend(
@@ -180,48 +180,48 @@ def _write_legends(figure: Figure, curves: Sequence[Sequence[Line2D]]) -> None:
         )
         for handle in legend.legend_handles:
             if isinstance(handle, Line2D):
-                handle.set_markersize(max(handle.get_markersize(), DOT_LIMITS[1]))
+                handle.set_markersize(max(handle.get_markersize(), MARKER_SIZE_LIMITS[1]))
 
 
 def _draw_metrics(axes: Axes, rows: Sequence[Row], planned: int) -> list[Line2D]:
-    """Draw both mAPs and the best epoch; returns the legend's entries."""
+    """Draw mAP50, mAP50-95 and the best epoch; return the legend entries."""
     epochs = column(rows, "epoch")
     map50, map50_95 = column(rows, "metrics/mAP_0.5"), column(rows, "metrics/mAP_0.5:0.95")
     known = np.isfinite(map50) & np.isfinite(map50_95)
     epochs, map50, map50_95 = epochs[known], map50[known], map50_95[known]
-    size = dot_size(planned)
+    size = marker_size(planned)
     handles = [
         *axes.plot(epochs, map50, "o-", color=ORANGE, lw=1.4, ms=size, mew=0, label="mAP50"),
         *axes.plot(epochs, map50_95, "o-", color=BLUE, lw=1.4, ms=size, mew=0, label="mAP50-95"),
     ]
-    raw = column(rows, RAW_MAP_COLUMN)
-    if np.isfinite(raw).any():
-        label = "mAP50-95 of the raw weights"
+    non_ema = column(rows, RAW_MAP_COLUMN)
+    if np.isfinite(non_ema).any():
+        label = "mAP50-95, non-EMA weights"
         handles += axes.plot(
             column(rows, "epoch"),
-            raw,
+            non_ema,
             "D",
             color=PURPLE,
-            ms=max(size, RAW_SIZE),
+            ms=max(size, MIN_NON_EMA_MARKER_SIZE),
             mew=0,
             label=label,
         )
-        handles[-1].set_zorder(POLE_ORDER + 1)
+        handles[-1].set_zorder(POLE_ZORDER + 1)
     axes.set_ylim(0, HEADROOM * map50.max(initial=0) or 1)
     if len(epochs):
         best = max(range(len(epochs)), key=lambda i: fitness(float(map50[i]), float(map50_95[i])))
         found = f"best epoch {epochs[best]:.0f}: {map50[best]:.3f} and {map50_95[best]:.3f}"
         point = (epochs[best], map50_95[best])
         handles += axes.plot(*point, "*", ms=15, color=VERMILION, mec="white", label=found)
-        handles[-1].set_zorder(POLE_ORDER + 1)
+        handles[-1].set_zorder(POLE_ZORDER + 1)
     return handles
 
 
 def _draw_rates(axes: Axes, rows: Sequence[Row], plan_rates: Sequence[float]) -> list[Line2D]:
-    """Draw planned and applied rates; returns the legend's entries."""
+    """Draw planned and applied rates; return the legend entries."""
     epochs = column(rows, "epoch")
     bias, weights, norms = (column(rows, name) for name in ("x/lr0", "x/lr1", "x/lr2"))
-    size = dot_size(len(plan_rates))
+    size = marker_size(len(plan_rates))
     peak = bias[np.isfinite(bias)].max(initial=0)
     start = f", from {peak:.2g} in warm-up" if peak > max(plan_rates) else ""
     biases = axes.plot(epochs, bias, "--", color=PURPLE, lw=1.2, label=f"biases (x/lr0{start})")
@@ -233,15 +233,15 @@ def _draw_rates(axes: Axes, rows: Sequence[Row], plan_rates: Sequence[float]) ->
     ]
 
 
-def _scale_rates(
+def _scale_rate_axis(
     axes: Axes, rows: Sequence[Row], plan_rates: Sequence[float], seams: Sequence[int]
 ) -> None:
     """Scale the panel to the rates of the weights.
 
-    The rate of the biases, which warm-up starts ten times higher, leaves the panel through its top
-    instead of squashing all others; the legend tells where it comes from.
+    The rate of the biases starts ten times higher in the warm-up. It is cut off at the top of the
+    panel, so that the other rates remain readable; the legend shows its first value.
     """
     applied = np.concatenate([column(rows, "x/lr1"), column(rows, "x/lr2")])
     shown = np.concatenate([plan_rates, applied[np.isfinite(applied)]])
     peaks = [max(part) for part in np.split(np.array(plan_rates), seams) if len(part)]
-    scale_rates(axes, shown, peaks, LOG_SCALE_BELOW, "learning rate")
+    scale_rate_axis(axes, shown, peaks, LOG_SCALE_BELOW, "learning rate")

@@ -1,4 +1,4 @@
-"""Columns of a run's history as arrays, and a smooth line through them; imports no torch."""
+"""Columns of a run's history as arrays, and smoothing of them; imports no torch."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from numpy.typing import NDArray
 Row = Mapping[str, float]
 Floats = NDArray[np.float64]
 
-SIGMA_SHARE = 30  # of the run's length is smoothed over, between one and three epochs
+SIGMA_DIVISOR = 30  # sigma is the run's length divided by this, within the limits
 SIGMA_LIMITS = (1.0, 3.0)  # epochs
-TINY = 1e-12
+MIN_DETERMINANT = 1e-12
 
 
 def column(rows: Sequence[Row], name: str) -> Floats:
-    """One column of the history, [rows]; NaN where an epoch has no such value."""
+    """Return one column of the history, [rows]; NaN for epochs without the value."""
     return np.array([row.get(name, np.nan) for row in rows], dtype=np.float64)
 
 
 def smoothed(epochs: Floats, values: Floats) -> Floats:
     """Smooth a series by local linear regression with Gaussian weights (Cleveland 1979).
 
-    Unlike a moving average it does not flatten the steep start of a training curve.
+    Unlike a moving average, it does not flatten the steep start of a training curve.
 
     Args:
-        epochs: Where the values lie, [n].
+        epochs: Epochs of the values, [n].
         values: [n].
 
     Returns:
         The fitted values, [n].
     """
     fitted = np.empty_like(values)
-    sigma = np.clip(np.ptp(epochs) / SIGMA_SHARE, *SIGMA_LIMITS) if len(epochs) else 0
+    sigma = np.clip(np.ptp(epochs) / SIGMA_DIVISOR, *SIGMA_LIMITS) if len(epochs) else 0
     for i, epoch in enumerate(epochs):
         distance = epochs - epoch
         weight = np.exp(-0.5 * (distance / sigma) ** 2)
         s0, s1, s2 = weight.sum(), weight @ distance, weight @ distance**2
         t0, t1 = weight @ values, weight @ (distance * values)
-        determinant = s0 * s2 - s1**2  # 0 where a point has no neighbour to lay a line through
-        fitted[i] = (s2 * t0 - s1 * t1) / determinant if determinant > TINY else t0 / s0
+        determinant = s0 * s2 - s1**2  # 0 if a point has no neighbors to fit a line to
+        fitted[i] = (s2 * t0 - s1 * t1) / determinant if determinant > MIN_DETERMINANT else t0 / s0
     return fitted

@@ -25,8 +25,8 @@ from utils.history import ITERATION_COLUMN
 from utils.options.train_options import TrainRequest
 from utils.runs.folder import run_folder_of
 from utils.solver.continuation import extend_plan
-from utils.solver.guard import check_future, check_past
-from utils.solver.plan_forensics import described
+from utils.solver.guard import check_planned_rates, check_recorded_rates
+from utils.solver.plan_forensics import describe_plan
 from utils.solver.schedule import Plan
 from utils.upstream.import_run import ImportOptions, import_run, with_batches_per_epoch
 from utils.upstream.reader import is_upstream_file
@@ -104,7 +104,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     found = _saved_plan(checkpoint, path)
     checkpoint = _restart_changed_epoch(checkpoint, request)
     # Rates of an imported history are rounded and lag; its law was checked by the import.
-    check_past(found, [row for row in checkpoint["history"] if ITERATION_COLUMN in row])
+    check_recorded_rates(found, [row for row in checkpoint["history"] if ITERATION_COLUMN in row])
     _require_unedited(checkpoint, found, path)
     ended = _has_ended(checkpoint, found, request)
     if ended and checkpoint["closed"]:
@@ -116,7 +116,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     if extension is not None:
         saved = _without_untrained_extension(found, next_seam(checkpoint))
         plan = extend_plan(saved, next_seam(checkpoint), extension)
-    check_future(plan, checkpoint["position"]["epoch"])
+    check_planned_rates(plan, checkpoint["position"]["epoch"])
     checkpoint = checkpoint.copy()
     checkpoint["plan"] = saved.to_dict()
     checkpoint["plan_digest"] = plan_digest(checkpoint["plan"])
@@ -208,8 +208,8 @@ def _require_unedited(checkpoint: TrainingCheckpoint, plan: Plan, path: Path) ->
     if checkpoint["plan_digest"] != plan_digest(checkpoint["plan"]):
         raise UserError(
             f"the learning-rate plan in {path} was edited after the run saved it: it now has "
-            f"{described(plan)}; resume an unedited checkpoint, such as weights/last_prev.pt, and "
-            "add epochs with --extend-epochs."
+            f"{describe_plan(plan)}; resume from an unedited checkpoint of the run, such as "
+            "weights/last_prev.pt, and add epochs with --extend-epochs."
         )
 
 

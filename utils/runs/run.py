@@ -22,7 +22,7 @@ from utils.runs.folder import (
     run_folder_of,
 )
 from utils.runs.resume import ResumePoint, load_resume_point
-from utils.solver.continuation import flat_from
+from utils.solver.continuation import first_flat_epoch
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warmup_iterations
 
 log = logging.getLogger("yolo")
@@ -246,7 +246,7 @@ def log_start(run: Run, plan: Plan, folder: Path) -> None:
         *(plan.lr0 * before, plan.lr0 * after, after / before if before else float("inf")),
         plan.lr0 * plan.factor(plan.total_epochs - 1),
     )
-    flat = flat_from(seam)
+    flat = first_flat_epoch(seam)
     if flat is not None:
         log.warning(
             "From epoch %d on the learning rate is constant at %.4g; use --slope fit to decay it "

@@ -1,1 +1,1 @@
-"""How weights move: parameter groups, learning-rate schedule, run continuation, EMA."""
+"""Optimizer, parameter groups, learning-rate plan, run extension and EMA."""

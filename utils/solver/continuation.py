@@ -1,4 +1,4 @@
-"""Extending a run: the segment that goes on from a seam, in one of the modes; no torch."""
+"""Extend a run by a new segment after a seam, in one of the modes; imports no torch."""
 
 from __future__ import annotations
 
@@ -7,95 +7,106 @@ import math
 from dataclasses import dataclass
 
 from utils.errors import UserError
-from utils.solver.modes import DEFAULT_MODE, JUMPING, SLOPED, mode_named
+from utils.solver.modes import DEFAULT_MODE, JUMPING_MODES, SLOPED_MODES, get_mode
 from utils.solver.schedule import MODES, Plan, Segment
 
 SLOPES = ("fit", "original")
 LRF_STEPS = 1000
-"""A final fraction that is suggested is rounded down to three decimals."""
+"""Steps from 0 to 1: a suggested `--lrf` is rounded down to three decimals."""
 
 
 @dataclass(frozen=True)
 class Extension:
-    """What is asked for: how many epochs more, and what the learning rate does in them."""
+    """Options of an extension: the epochs to add, and the learning rate in them."""
 
     epochs: int
-    """Added to the planned total."""
+    """Epochs added to the planned total."""
     mode: str = DEFAULT_MODE
     """One of `MODES`."""
     slope: str = "fit"
-    """Of a line: `fit` comes down to the last epoch, `original` keeps the old slope as it is."""
+    """Slope of slope-match: `fit` declines until the last epoch, `original` keeps the old slope."""
     lrf: float | None = None
-    """Final fraction in the extension; the run's own when None."""
+    """Final fraction of the extension; that of the run if None."""
     peak: float | None = None
-    """Start from this factor, a fraction of lr0, instead of the seam's; reached by a ramp."""
+    """Fraction of lr0 to start from instead of the rate at the seam; a ramp leads to it."""
     rewarm_epochs: int = 0
-    """Length of the ramp up to the peak, or to the rate of a mode that may jump."""
+    """Length of the ramp to the peak, or to the rate of a mode that may jump."""
     cooldown_epochs: int = 0
-    """Length of a straight descent to the final fraction at the end."""
+    """Length of the linear decay to the final fraction at the end."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UserError(f"--lr-continuation {self.mode}: choose one of {', '.join(MODES)}.")
         if self.epochs < 1:
-            raise UserError(f"--extend-epochs {self.epochs}: give the epochs to add, at least 1.")
+            raise UserError(f"--extend-epochs {self.epochs}: must be at least 1.")
         if self.slope not in SLOPES:
             raise UserError(f"--slope {self.slope}: choose one of {', '.join(SLOPES)}.")
-        if self.slope == "original" and self.mode not in SLOPED:
-            sloped = " and ".join(SLOPED)
-            raise UserError(f"--slope original belongs to {sloped}; {self.mode} has no slope.")
+        if self.slope == "original" and self.mode not in SLOPED_MODES:
+            sloped = " or ".join(SLOPED_MODES)
+            raise UserError(
+                f"--slope original needs --lr-continuation {sloped}; {self.mode} has no slope."
+            )
         if self.lrf is not None and not 0 <= self.lrf <= 1:
-            raise UserError(f"--lrf {self.lrf}: give a fraction from 0 to 1.")
-        if self.rewarm_epochs < 0 or self.cooldown_epochs < 0:
-            raise UserError("--rewarm-epochs and --cooldown-epochs cannot be negative.")
+            raise UserError(f"--lrf {self.lrf}: must be from 0 to 1.")
+        for part, epochs in (("rewarm", self.rewarm_epochs), ("cooldown", self.cooldown_epochs)):
+            if epochs < 0:
+                raise UserError(f"--{part}-epochs {epochs}: must be at least 0.")
         self._check_ramp()
 
     def _check_ramp(self) -> None:
         if self.peak is not None:
-            if self.mode in JUMPING:
+            if self.mode in JUMPING_MODES:
                 raise UserError(
-                    f"--peak does not go with {self.mode}, whose rate is that of the new plan."
+                    f"--peak cannot be combined with {self.mode}, which sets its own learning "
+                    "rate; omit --peak."
                 )
             if not 0 < self.peak <= 1:
-                raise UserError(f"--peak {self.peak}: give a fraction of lr0 above 0, at most 1.")
+                raise UserError(
+                    f"--peak {self.peak}: must be above 0 and at most 1 (a fraction of lr0)."
+                )
             if self.rewarm_epochs == 0:
-                raise UserError("--peak needs --rewarm-epochs K, or the rate would jump to it.")
-        elif self.rewarm_epochs and self.mode not in JUMPING:
+                raise UserError(
+                    "--peak needs --rewarm-epochs K; without it the learning rate would jump to "
+                    "the peak."
+                )
+        elif self.rewarm_epochs and self.mode not in JUMPING_MODES:
             raise UserError(
-                f"--rewarm-epochs: {self.mode} goes on at the seam's rate, there is nothing to "
-                f"warm up to; add --peak, or use {' or '.join(JUMPING)}."
+                f"--rewarm-epochs has no effect: {self.mode} continues at the learning rate of the "
+                f"seam; add --peak P, or use --lr-continuation {' or '.join(JUMPING_MODES)}."
             )
 
 
 def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
-    """The plan of a run that goes on for more epochs than it was planned for.
+    """Return the plan of a run that is extended beyond its planned epochs.
 
-    Continuing is composing: epochs before the seam keep their segments, and the new segment covers
-    `N = planned + added - completed` epochs after it. An earlier extension at the same seam, none
-    of whose epochs is trained, is replaced and leaves no trace, its epochs included.
+    Epochs before the seam keep their segments. The new segment covers the
+    `N = planned + added - completed` epochs after it. It replaces an earlier extension of which no
+    epoch is trained: the epochs of that extension no longer count as planned.
 
     Args:
         plan: the run's plan so far.
-        completed: epochs trained, the seam `E`; less than planned for a run that was stopped.
-        extension: what is asked for.
+        completed: epochs trained, the seam `E`; less than planned if the run was stopped.
+        extension: the requested extension.
 
     Raises:
-        UserError: nothing was trained yet, ramp and cooldown leave no epoch between them, or the
-            cooldown would go up.
+        UserError: no epoch is completed, ramp and cooldown leave no epoch between them, or the
+            learning rate would rise in the cooldown.
     """
     if completed < 1:
-        raise UserError("no epoch of this run is completed, so there is nothing to extend.")
+        raise UserError(
+            "this run has no completed epoch, so it cannot be extended; train it first."
+        )
     trained = [segment for segment in plan.segments if segment.start < completed]
     base, last = trained[0], trained[-1]
     planned = last.stop
     epochs = planned + extension.epochs - completed
     if extension.rewarm_epochs + extension.cooldown_epochs >= epochs:
         parts = {"rewarm": extension.rewarm_epochs, "cooldown": extension.cooldown_epochs}
-        asked = " and ".join(
+        options = " and ".join(
             f"--{part}-epochs {length}" for part, length in parts.items() if length
         )
         raise UserError(
-            f"of the {epochs} epochs after the seam, {asked} would leave none; shorten them."
+            f"{options}: must leave at least one of the {epochs} epochs after the seam."
         )
     a = last.factor(completed - 1)
     segment = Segment(
@@ -109,32 +120,32 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
         ramp=extension.rewarm_epochs,
         cooldown=extension.cooldown_epochs,
     )
-    mode = mode_named(segment.mode)
-    segment = mode.shape(segment, last, extension.slope == "original")
-    if mode.seamless and segment.cooldown:  # one that jumps does not go by the level
-        _refuse_rising_cooldown(segment)
+    mode = get_mode(segment.mode)
+    segment = mode.complete(segment, last, extension.slope == "original")
+    if mode.seamless and segment.cooldown:  # a mode that may jump does not start at the level
+        _check_cooldown(segment)
     return dataclasses.replace(plan, segments=(*trained, segment))
 
 
-def _refuse_rising_cooldown(segment: Segment) -> None:
-    """Refuse a cooldown that ends above where its mode has come down to when it begins.
+def _check_cooldown(segment: Segment) -> None:
+    """Check that the learning rate does not rise in the cooldown.
 
     Raises:
-        UserError: it does.
+        UserError: the cooldown ends above the rate that its mode has reached when it begins.
     """
     top = dataclasses.replace(segment, cooldown=0).factor(segment.stop - segment.cooldown)
     if top < segment.level * segment.lrf:
         highest = math.floor(top / segment.level * LRF_STEPS) / LRF_STEPS
         raise UserError(
-            f"--cooldown-epochs {segment.cooldown} would raise the rate: it ends at lrf "
-            f"{segment.lrf:g} of the starting level, and {segment.mode} has come down to "
-            f"{top / segment.level:.3g} of it by then; leave it out, or give --lrf {highest:g}."
+            f"--cooldown-epochs {segment.cooldown} would raise the learning rate: it ends at lrf "
+            f"{segment.lrf:g} of the starting level, but {segment.mode} is already at "
+            f"{top / segment.level:.3g} of it; omit --cooldown-epochs, or use --lrf {highest:g}."
         )
 
 
-def flat_from(segment: Segment) -> int | None:
-    """The epoch in which a line with a slope reaches its floor and goes flat, if it does."""
-    if segment.mode not in SLOPED or not segment.level:
+def first_flat_epoch(segment: Segment) -> int | None:
+    """Return the first epoch in which a sloped segment is at its floor; None if it never is."""
+    if segment.mode not in SLOPED_MODES or not segment.level:
         return None
     epochs = range(segment.start + segment.ramp, segment.stop)
     return next((epoch for epoch in epochs if segment.factor(epoch) <= segment.floor), None)

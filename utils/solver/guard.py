@@ -1,7 +1,7 @@
-"""Refuses a learning rate that nobody planned: recorded, yet to come, or just used; no torch.
+"""Checks of the learning rates against the plan: recorded, planned and applied; imports no torch.
 
-A plan that was edited, or that belongs to another run, gives itself away by the rates that the
-history recorded; one that would make the rate jump, by itself.
+If a plan was edited or belongs to another run, the rates in the history differ from it. If a plan
+contains an undeclared jump of the learning rate, the plan itself shows it.
 """
 
 from __future__ import annotations
@@ -11,139 +11,142 @@ import math
 from collections.abc import Mapping, Sequence
 
 from utils.errors import UserError
-from utils.solver.modes import JUMPING
-from utils.solver.plan_forensics import described, likely_cause
+from utils.solver.modes import JUMPING_MODES
+from utils.solver.plan_forensics import describe_plan, likely_cause
 from utils.solver.recorded_rates import (
-    EXACT,
-    NOISE,
+    EXACT_RTOL,
+    ZERO_TOLERANCE,
     RecordedRates,
-    agrees,
+    matches_plan,
     planned_rates,
-    read_records,
+    read_recorded_rates,
 )
 from utils.solver.schedule import Plan
 
-GROUPS = ("biases", "weights", "norm weights")
-REMEDY = "Go on from a checkpoint as the run wrote it, such as weights/last_prev.pt"
-RISE = 1.5
-"""A rate that grows by more than this factor from one epoch to the next must be declared."""
+GROUP_NAMES = ("biases", "weights", "norm weights")
+REMEDY = "Resume from an unedited checkpoint of the run, such as weights/last_prev.pt"
+MAX_RISE = 1.5
+"""Largest undeclared ratio of the learning rates of two consecutive epochs."""
 
 
-def check_past(plan: Plan, history: Sequence[Mapping[str, float]]) -> None:
-    """Compare the rates that every epoch recorded with what the plan gives for its last step.
+def check_recorded_rates(plan: Plan, history: Sequence[Mapping[str, float]]) -> None:
+    """Check that the recorded rates of every epoch are those of the plan at the epoch's last step.
 
-    A row without an iteration is compared only if the warm-up must be over, and may also be one
-    epoch behind the plan, as upstream's rates are after the warm-up. A row without rates is passed.
+    A row without an iteration is checked only if the warm-up must have ended. It may also be one
+    epoch behind the plan, as upstream's rates are after the warm-up. A row without rates is not
+    checked.
 
     Args:
-        plan: the plan that the history was made with, before any new extension.
+        plan: the plan that the history was trained with, before any new extension.
         history: one row per completed epoch.
 
     Raises:
-        UserError: a rate differs; names the epoch, both rates, both plans and the likely cause.
+        UserError: a rate differs. The message names the epoch, both rates, both plans and the
+            likely cause.
     """
-    records = read_records(history)
-    wrong = next((record for record in records if not agrees(plan, record)), None)
-    if wrong is None:
+    records = read_recorded_rates(history)
+    mismatch = next((record for record in records if not matches_plan(plan, record)), None)
+    if mismatch is None:
         return
-    difference = _difference(plan, wrong, whose="the checkpoint's")
-    cause = likely_cause(plan, records, wrong)
-    raise UserError(f"{difference}; {cause}. {REMEDY}; --extend-epochs adds epochs.")
+    difference = _difference(plan, mismatch, whose="the checkpoint's")
+    cause = likely_cause(plan, records, mismatch)
+    raise UserError(f"{difference}; {cause}. {REMEDY}; to add epochs, use --extend-epochs.")
 
 
-def check_future(plan: Plan, completed: int) -> None:
-    """Look for a jump of the rate, in the epochs to come, that no segment declares.
+def check_planned_rates(plan: Plan, completed: int) -> None:
+    """Check that the rate has no undeclared jump in the remaining epochs.
 
-    Declared are the first epoch of a mode that may jump, a ramp, and the epoch right after it.
+    Declared are: the first epoch of a mode that may jump, a ramp, and the epoch after a ramp.
 
     Args:
-        plan: the plan to go on with.
+        plan: the plan to continue with.
         completed: epochs trained so far.
 
     Raises:
-        UserError: the rate rises by more than 1.5 times; names the epoch, both rates and the cause.
+        UserError: the rate rises by more than a factor of 1.5. The message names the epoch, both
+            rates and the cause.
     """
     factors = plan.factors()
     for epoch in range(max(completed, 1), len(factors)):
         before, after = factors[epoch - 1], factors[epoch]
-        if jumps(before, after) and not _is_declared(plan, epoch):
-            ratio = f"{after / before:.4g} times" if before else "from nothing"
+        if is_jump(before, after) and not _is_declared(plan, epoch):
+            ratio = f"a factor of {after / before:.4g}" if before else "from zero"
             raise UserError(
                 f"the learning rate would rise from {plan.lr0 * before:.6g} in epoch {epoch - 1} "
-                f"to {plan.lr0 * after:.6g} in epoch {epoch} ({ratio}), and nothing declares this: "
-                f"{_cause_of_rise(plan, epoch)}. {REMEDY}, or ask for a rise with "
-                f"--extend-epochs and {' or '.join(JUMPING)} or --peak."
+                f"to {plan.lr0 * after:.6g} in epoch {epoch} ({ratio}), which the plan does not "
+                f"declare: {_cause_of_rise(plan, epoch)}. {REMEDY}, or request a higher rate with "
+                f"--extend-epochs and --lr-continuation {' or '.join(JUMPING_MODES)}, or --peak."
             )
 
 
-def jumps(before: float, after: float) -> bool:
-    """Whether a rate, or factor, rises by more than 1.5 times; rounding aside."""
-    return after > RISE * before + NOISE
+def is_jump(before: float, after: float) -> bool:
+    """Return whether a rate or factor rises by more than a factor of 1.5, apart from rounding."""
+    return after > MAX_RISE * before + ZERO_TOLERANCE
 
 
-def check_applied(plan: Plan, epoch: int, iteration: int, rates: Sequence[float]) -> None:
-    """Compare the rates that an epoch's last step used with the plan.
+def check_applied_rates(plan: Plan, epoch: int, iteration: int, rates: Sequence[float]) -> None:
+    """Check that the rates of an epoch's last step are those of the plan.
 
     Args:
-        plan: the plan in force.
+        plan: the current plan.
         epoch: the epoch, 0-based.
-        iteration: batches trained since the start of the run, this epoch's included: its last step
-            was number `iteration - 1`, as in the history.
+        iteration: batches trained since the start of the run, including this epoch; the last step
+            was iteration `iteration - 1`, as in the history.
         rates: of the optimizer's parameter groups: biases, weights, norm weights.
 
     Raises:
         UserError: a rate differs.
     """
     record = RecordedRates(epoch, tuple(rates), iteration - 1)
-    if not agrees(plan, record):
+    if not matches_plan(plan, record):
         difference = _difference(plan, record, whose="the run's")
         raise UserError(
-            f"{difference}; something other than the plan sets the optimizer's rates, so training "
-            "stops here; resume from the last checkpoint."
+            f"{difference}; the optimizer's learning rates were changed outside the plan; "
+            "resume from the last checkpoint."
         )
 
 
 def _difference(plan: Plan, record: RecordedRates, whose: str) -> str:
-    """Recorded and planned rate of the group in which they differ most."""
+    """Describe the recorded and the planned rate of the group in which they differ most."""
     if record.epoch >= plan.total_epochs:
         return (
             f"epoch {record.epoch} was trained with a learning rate of {record.rates[1]:.8g}, but "
-            f"{whose} plan, {described(plan)}, ends before it"
+            f"{whose} plan, {describe_plan(plan)}, ends before this epoch"
         )
     planned = planned_rates(plan, record)
-    # The weights first among equals: theirs is the rate that people know.
+    # On a tie the weights come first: theirs is the rate that users know.
     group = max((1, 0, 2), key=lambda i: abs(record.rates[i] - planned[i]))
     return (
         f"epoch {record.epoch} was trained with a learning rate of {record.rates[group]:.8g} "
-        f"({GROUPS[group]}), but {whose} plan, {described(plan)}, gives {planned[group]:.8g}"
+        f"({GROUP_NAMES[group]}), but {whose} plan, {describe_plan(plan)}, gives "
+        f"{planned[group]:.8g}"
     )
 
 
 def _is_declared(plan: Plan, epoch: int) -> bool:
     segment = plan.segment_at(epoch)
     since = epoch - segment.start
-    if segment.mode in JUMPING and since == 0:
+    if segment.mode in JUMPING_MODES and since == 0:
         return True
     return 0 < segment.ramp >= since
 
 
 def _cause_of_rise(plan: Plan, epoch: int) -> str:
-    """Why an undeclared rise is in the plan, as far as its segments show."""
+    """Describe the cause of an undeclared rise, as far as the segments show it."""
     segment = plan.segment_at(epoch)
-    whole = described(plan)
+    whole = describe_plan(plan)
     if segment.start != epoch:
         return (
-            f"no {segment.mode} of this program rises like that, so the checkpoint's plan, {whole},"
-            " was edited"
+            f"{segment.mode} never rises in this way, so the checkpoint's plan, {whole}, was edited"
         )
     earlier = tuple(s for s in plan.segments if s.start < epoch)
-    until_then = described(dataclasses.replace(plan, segments=earlier))
+    until_then = describe_plan(dataclasses.replace(plan, segments=earlier))
     ended = plan.factor(epoch - 1)
-    if math.isclose(segment.before, ended, rel_tol=EXACT):
-        cause = f"the level of its {segment.mode} was edited to {segment.level:.6g} of lr0"
+    if math.isclose(segment.before, ended, rel_tol=EXACT_RTOL):
+        cause = f"the level of the {segment.mode} segment was edited to {segment.level:.6g} of lr0"
     else:
         cause = (
-            f"it was extended at {segment.before:.6g} of lr0, where the earlier plan now has "
-            f"{ended:.6g}, so that one's total or lrf was edited"
+            f"the run was extended at {segment.before:.6g} of lr0, where the earlier plan now has "
+            f"{ended:.6g}, so the total or lrf of the earlier plan was edited"
         )
-    return f"until then the plan is {until_then}, from then on {whole}, and {cause}"
+    return f"the plan is {until_then} before this epoch, {whole} after it, and {cause}"

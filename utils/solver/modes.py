@@ -1,7 +1,7 @@
 """The modes of a plan's segments, one record each; imports no torch.
 
-A new mode is a new record in `CONTINUATIONS` and touches no other file: command line, plan,
-preview, guard and pictures read the records. A checkpoint holds nothing of a mode but its name.
+To add a mode, add a record to `CONTINUATIONS`; no other file changes. Command line, plan, preview,
+guard and plots read the records. A checkpoint stores only the name of a mode.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from utils.solver.schedule import Segment
 
 Rule = Callable[["Segment", int], float]
-Shaping = Callable[["Segment", "Segment", bool], "Segment"]
+SegmentCompletion = Callable[["Segment", "Segment", bool], "Segment"]
 
 
 def _unchanged(segment: Segment, _before: Segment, _keep_slope: bool) -> Segment:
@@ -24,51 +24,52 @@ def _unchanged(segment: Segment, _before: Segment, _keep_slope: bool) -> Segment
 
 @dataclass(frozen=True)
 class Mode:
-    """What the program knows about one mode."""
+    """Definition of one mode."""
 
     name: str
-    """As on the command line and in checkpoints."""
+    """Name on the command line and in checkpoints."""
     summary: str
-    """What the rate does after the seam, as in the README's table."""
+    """What the learning rate does after the seam, in one line of help without a final full stop."""
     rule: Rule
-    """The factor of a segment, so many epochs after its start; without ramp and cooldown."""
+    """Returns the factor for a segment and epochs since its start, without ramp and cooldown."""
     color: str
-    """In plots; from the palette of Okabe and Ito, see `utils.plots.figure`."""
-    shape: Shaping = _unchanged
-    """Completes a new segment, given the one before the seam and whether to keep its slope."""
+    """Color in plots, from the palette of Okabe and Ito (see `utils.plots.figure`)."""
+    complete: SegmentCompletion = _unchanged
+    """Sets the fields of a new segment that depend on the one before the seam. Arguments: the new
+    segment, the segment before the seam, and whether to keep the slope of the latter."""
     seamless: bool = True
-    """Goes on from the rate at the seam, or from a peak that a ramp leads up to. Else the mode sets
-    a rate of its own: it may jump at the seam, a ramp may lead up to it, and it takes no peak."""
+    """Whether the mode continues at the rate of the seam, or at a peak reached by a ramp. Otherwise
+    the mode sets its own rate: it may jump at the seam, may have a ramp, and accepts no peak."""
     sloped: bool = False
-    """Falls by `slope` per epoch and goes flat at `floor`; only such a mode takes `--slope`."""
+    """Whether the factor declines by `slope` per epoch down to `floor`; `--slope` needs this."""
 
 
 def _law_of_run(segment: Segment, since: int) -> float:
-    """The law over the whole run, from its first epoch to the segment's end."""
+    """Return the law over the whole run, from its first epoch to the end of the segment."""
     return segment.law_at(segment.start + since, segment.stop)
 
 
 def _law_of_segment(segment: Segment, since: int) -> float:
-    """`L` times the law over the segment alone, counted from the end of its ramp."""
+    """Return `L` times the law over the segment alone, counted from the end of its ramp."""
     return segment.level * segment.law_at(since - segment.ramp, segment.epochs - segment.ramp)
 
 
 def _linear_for_v5(segment: Segment, _before: Segment, _keep_slope: bool) -> Segment:
-    """v5.0's linear law becomes the later one: a new law has no old run to match."""
+    """Replace the linear law of v5.0 by the later one: a new segment need not match an old run."""
     return dataclasses.replace(segment, law="linear") if segment.law == "linear-v5.0" else segment
 
 
 def _line(segment: Segment, since: int) -> float:
-    """A straight line from `L` down to the floor."""
+    """Return the value of a straight line from `L` down to the floor."""
     return max(segment.level - segment.slope * (since - segment.ramp), segment.floor)
 
 
 def _with_slope(segment: Segment, before: Segment, keep_slope: bool) -> Segment:
-    """The line of slope-match.
+    """Set slope and floor of slope-match.
 
-    The old slope, or the steepest one that still comes down all the way to the last epoch,
-    `min(S0, (L - floor) / N)`. If the old slope is to be kept: as it is, flat from `L * lrf` on.
-    Never negative: an extension of this mode must not rise.
+    The slope is the old one, or the steepest one that lasts to the last epoch:
+    `min(S0, (L - floor) / N)`. With `keep_slope` it is always the old one, and the line is flat
+    once it reaches `L * lrf`. It is never negative: an extension in this mode must not rise.
     """
     observed = _mean_decline(before, segment.start)
     if keep_slope:
@@ -80,7 +81,7 @@ def _with_slope(segment: Segment, before: Segment, keep_slope: bool) -> Segment:
 
 
 def _mean_decline(before: Segment, seam: int) -> float:
-    """`S0`: decline per epoch of the segment before a seam, 0 if that is a single epoch."""
+    """Return `S0`, the decline per epoch of the segment before a seam; 0 for a single epoch."""
     last = seam - 1
     if last == before.start:
         return 0.0
@@ -88,63 +89,65 @@ def _mean_decline(before: Segment, seam: int) -> float:
 
 
 def _level(segment: Segment, _since: int) -> float:
-    """`L`, all the time."""
+    """Return `L` for every epoch."""
     return segment.level
 
 
-RUN = Mode(
+BASE_MODE = Mode(
     name="base",
     summary="follows the law of the run",
     rule=_law_of_run,
     color="#9a9a9a",
 )
-"""Of the first segment of a run; no continuation."""
+"""Mode of the first segment of a run; not a continuation."""
 
 CONTINUATIONS = (
     Mode(
         name="rebase",
-        summary="falls from its last value along the run's own law, linear or cosine, over the "
+        summary="decays from its last value along the run's own law (linear or cosine) over the "
         "added epochs",
         rule=_law_of_segment,
         color="#0072B2",
-        shape=_linear_for_v5,
+        complete=_linear_for_v5,
     ),
     Mode(
         name="slope-match",
-        summary="goes on in the same straight line, or in the steepest one that lasts to the end",
+        summary="continues the same straight line, or the steepest line that lasts to the last "
+        "epoch",
         rule=_line,
         color="#009E73",
-        shape=_with_slope,
+        complete=_with_slope,
         sloped=True,
     ),
     Mode(
         name="hold",
-        summary="stays where it was",
+        summary="stays constant at its last value",
         rule=_level,
         color="#E69F00",
     ),
     Mode(
         name="restart",
-        summary="is what it would have been, had the longer run been planned from the start",
+        summary="follows the schedule of a run planned for the longer total from the start; jumps "
+        "at the seam",
         rule=_law_of_run,
         color="#CC79A7",
         seamless=False,
     ),
 )
-"""In the order in which they are shown; the first is the default."""
+"""In display order; the first is the default."""
 
 DEFAULT_MODE = CONTINUATIONS[0].name
-JUMPING = tuple(mode.name for mode in CONTINUATIONS if not mode.seamless)
-SLOPED = tuple(mode.name for mode in CONTINUATIONS if mode.sloped)
+JUMPING_MODES = tuple(mode.name for mode in CONTINUATIONS if not mode.seamless)
+SLOPED_MODES = tuple(mode.name for mode in CONTINUATIONS if mode.sloped)
 
 
-def mode_named(name: str) -> Mode:
-    """The record of a segment's mode.
+def get_mode(name: str) -> Mode:
+    """Return the mode of that name.
 
     Raises:
         ValueError: unknown mode.
     """
-    for mode in (RUN, *CONTINUATIONS):
+    for mode in (BASE_MODE, *CONTINUATIONS):
         if mode.name == name:
             return mode
     known = ", ".join(mode.name for mode in CONTINUATIONS)

@@ -1,6 +1,6 @@
-"""The optimizers, one record each; imports torch only where one is built.
+"""The optimizers, one record each; imports torch only to build one.
 
-A new optimizer is a new record in `OPTIMIZER_KINDS` and touches no other file.
+To add an optimizer, add a record to `OPTIMIZER_KINDS`; no other file changes.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ def _betas(momentum: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class OptimizerKind:
-    """What the program knows about one optimizer."""
+    """Definition of one optimizer."""
 
     name: str
-    """As on the command line, in checkpoints and in torch.optim."""
+    """Name on the command line, in checkpoints and in torch.optim."""
     momentum: Settings
-    """How a parameter group holds a momentum; written there before every step."""
+    """Returns the parameter-group entries for a momentum; they are updated before every step."""
     extra: Settings = _nothing
-    """Further arguments of the torch class, given the momentum after the warm-up."""
+    """Returns further arguments of the torch class for the momentum after the warm-up."""
     buffer: str | None = None
-    """A buffer that shows this optimizer in a checkpoint of YOLOv5 whose options do not name it."""
+    """Buffer that identifies this optimizer in a YOLOv5 checkpoint whose options do not name it."""
     flag: str | None = None
-    """The option with which YOLOv5 chose it before it had `--optimizer`."""
+    """YOLOv5's option for this optimizer before YOLOv5 had `--optimizer`."""
 
     def torch_class(self) -> type[Optimizer]:
-        """The class in torch.optim."""
+        """Return the class in torch.optim."""
         import torch.optim
 
         found: type[Optimizer] = getattr(torch.optim, self.name)
@@ -63,14 +63,14 @@ OPTIMIZER_KINDS = (
     OptimizerKind("Adam", momentum=_betas, buffer="exp_avg", flag="adam"),
     OptimizerKind("AdamW", momentum=_betas, buffer="exp_avg"),
 )
-"""In the order in which they are shown; the first is the default."""
+"""In display order; the first is the default."""
 
 OPTIMIZERS = tuple(kind.name for kind in OPTIMIZER_KINDS)
 DEFAULT_OPTIMIZER = OPTIMIZERS[0]
 
 
 def optimizer_kind(name: str) -> OptimizerKind:
-    """The record of an optimizer.
+    """Return the optimizer of that name.
 
     Raises:
         UserError: unknown optimizer.
@@ -81,17 +81,17 @@ def optimizer_kind(name: str) -> OptimizerKind:
     raise UserError(f"--optimizer {name}: choose one of {', '.join(OPTIMIZERS)}.")
 
 
-def optimizer_of_buffers(buffers: Collection[str], named: object = None) -> str | None:
-    """The optimizer that buffers of YOLOv5 belong to; None where none shows it.
+def optimizer_from_buffers(buffers: Collection[str], named: object = None) -> str | None:
+    """Return the optimizer that YOLOv5's buffers belong to; None if they identify none.
 
     Args:
-        buffers: their names.
-        named: what the run's options say; it decides between optimizers with the same buffers.
+        buffers: names of the buffers.
+        named: optimizer in the run's options; it decides between optimizers with equal buffers.
     """
     found = [kind.name for kind in OPTIMIZER_KINDS if kind.buffer in buffers]
     return next((name for name in found if name == named), next(iter(found), None))
 
 
-def optimizer_of_flags(options: Mapping[str, Any]) -> str | None:
-    """The optimizer that YOLOv5's options chose by a flag; None where none did."""
+def optimizer_from_flags(options: Mapping[str, Any]) -> str | None:
+    """Return the optimizer that a flag in YOLOv5's options selects; None if no flag is set."""
     return next((k.name for k in OPTIMIZER_KINDS if k.flag and options.get(k.flag)), None)

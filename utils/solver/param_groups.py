@@ -1,4 +1,4 @@
-"""Which parameter is trained by which rule, and the optimizer over them."""
+"""Parameter groups, the optimizer over them, and its state by parameter name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ParameterGroups:
 
     @property
     def names(self) -> list[str]:
-        """In the order in which the optimizer numbers its parameters."""
+        """Names in the order in which the optimizer numbers its parameters."""
         return [*self.bias, *self.weight, *self.norm]
 
 
@@ -53,10 +53,10 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
 def build_optimizer(
     groups: ParameterGroups, name: str, *, lr: float, momentum: float, weight_decay: float
 ) -> Optimizer:
-    """The optimizer of that name over the three groups; decay on the weights only.
+    """Build the optimizer of that name over the three groups; only the weights decay.
 
     Raises:
-        UserError: no parameter is left to train, or the name is unknown.
+        UserError: all parameters are frozen, or the name is unknown.
     """
     if not groups.names:
         raise UserError("--freeze leaves no parameter to train; freeze fewer layers.")
@@ -71,10 +71,11 @@ def build_optimizer(
 
 
 def without_compiler(kind: type[Optimizer]) -> Callable[..., Optimizer]:
-    """The same optimizer under the same name, for steps that are not compiled.
+    """Return a subclass of the same name without the wrappers that exclude it from torch.compile.
 
-    Torch hides the methods of its optimizers from its compiler, and imports that to do so when the
-    first optimizer is made: two seconds. Here they are as they are written.
+    Torch wraps the methods of its optimizers to exclude them from compilation. To do so it imports
+    its compiler when the first optimizer is built, which takes two seconds. Here steps are never
+    compiled, so the unwrapped methods are used.
     """
     hidden = {name: inspect.unwrap(getattr(kind, name)) for name in HIDDEN_FROM_COMPILER}
     step = torch.no_grad()(inspect.unwrap(kind.step))
@@ -83,14 +84,14 @@ def without_compiler(kind: type[Optimizer]) -> Callable[..., Optimizer]:
 
 
 def apply_settings(optimizer: Optimizer, settings: StepSettings) -> None:
-    """Write rates and momentum of a position into the optimizer; the only place that does."""
+    """Set the learning rates and the momentum of an optimizer; no other code sets them."""
     momentum = optimizer_kind(type(optimizer).__name__).momentum(settings.momentum)
     for group, rate in zip(optimizer.param_groups, settings.rates, strict=True):
         group.update(momentum, lr=rate)
 
 
 def optimizer_buffers(optimizer: Optimizer, names: list[str]) -> dict[str, dict[str, Tensor]]:
-    """The optimizer's state by parameter name, so that it survives a change of order."""
+    """Return the optimizer's state by parameter name, which is independent of the order."""
     state = optimizer.state_dict()["state"]
     return {
         names[index]: {key: value.cpu() for key, value in buffers.items()}
@@ -101,7 +102,7 @@ def optimizer_buffers(optimizer: Optimizer, names: list[str]) -> dict[str, dict[
 def restore_buffers(
     optimizer: Optimizer, names: list[str], buffers: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """Inverse of `optimizer_buffers`; a parameter without saved buffers starts afresh."""
+    """Inverse of `optimizer_buffers`; a parameter without saved buffers starts without state."""
     state = optimizer.state_dict()
     state["state"] = {
         # Cloned, because the optimizer would write into the given tensors in place.

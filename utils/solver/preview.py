@@ -1,6 +1,6 @@
-"""What each way to extend a run would do to the learning rate, before training; no torch.
+"""Preview the learning rate of each way to extend a run; imports no torch.
 
-`train.py --resume … --extend-epochs … --plan` shows it.
+`train.py --resume … --extend-epochs … --plan` prints it.
 """
 
 from __future__ import annotations
@@ -11,39 +11,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from utils.errors import UserError
-from utils.solver.continuation import Extension, extend_plan, flat_from
-from utils.solver.guard import jumps
-from utils.solver.modes import JUMPING
+from utils.solver.continuation import Extension, extend_plan, first_flat_epoch
+from utils.solver.guard import is_jump
+from utils.solver.modes import JUMPING_MODES
 from utils.solver.schedule import MODES, Plan
 
-SMALL = 0.01
-"""Below this fraction of lr0 a rate counts as small."""
-BARELY = 3.0
-"""Percent of the run so far under which an extension barely trains."""
+SMALL_FACTOR = 0.01
+"""Rates below this fraction of lr0 count as small."""
+MIN_LR_SUM_PERCENT = 3.0
+"""An extension whose sum of learning rates is below this percentage of the run's so far barely
+trains."""
 
 
 @dataclass(frozen=True)
 class PlanPreview:
-    """One way to go on, and what it means."""
+    """Learning rates of one way to extend a run."""
 
     label: str
-    """The mode and its modifiers, as on the command line."""
+    """Mode and modifiers, as on the command line."""
     plan: Plan
-    """The whole run, extended in this way."""
+    """Plan of the whole run with this extension."""
     requested: bool
-    """Whether this is what the command line asks for."""
+    """Whether this is the extension of the command line."""
     rate_before: float
     """Learning rate of the last epoch before the seam."""
     rate_after: float
-    """Learning rate of the first epoch after it."""
+    """Learning rate of the first epoch after the seam."""
     ratio: float
     """`rate_after / rate_before`."""
     final_rate: float
     """Learning rate of the last epoch."""
     small_from: int | None
-    """First epoch after the seam with less than 1 % of lr0; None if there is none."""
+    """First epoch after the seam with a rate below 1 % of lr0; None if there is none."""
     lr_sum_percent: float
-    """Sum of the rate over the extension, in percent of the sum over the run so far."""
+    """Sum of the rates of the extension, in percent of the sum over the run so far."""
 
     @property
     def mode(self) -> str:
@@ -51,111 +52,115 @@ class PlanPreview:
         return self.plan.segments[-1].mode
 
     def same_rates(self, other: PlanPreview) -> bool:
-        """Whether two ways to go on come to the same."""
+        """Return whether two extensions have the same rates."""
         return self.plan.factors() == other.plan.factors()
 
 
 def plan_previews(plan: Plan, completed: int, extension: Extension) -> list[PlanPreview]:
-    """The plain modes; then, if modifiers are asked for, every mode that they change.
+    """Return previews of the plain modes, then of every mode that the requested modifiers change.
 
-    A modifier that a mode cannot have is left out for that mode: `--peak 0.3 --rewarm-epochs 3` is
-    compared with `restart --rewarm-epochs 3`; so is a mode in which the cooldown would go up. What
-    is asked for is always among them, and marked.
+    A modifier that a mode does not support is omitted for that mode: `--peak 0.3 --rewarm-epochs 3`
+    is compared with `restart --rewarm-epochs 3`. A mode is omitted if its rate would rise in the
+    cooldown. The requested extension is always included, and marked.
 
     Args:
         plan: the run's plan so far.
         completed: epochs trained.
-        extension: what is asked for.
+        extension: the requested extension.
 
     Raises:
         UserError: the extension does not fit the run, see `extend_plan`.
     """
     plain = [Extension(extension.epochs, mode) for mode in MODES]
-    wishes = plain + [
+    extensions = plain + [
         modified
         for modified in (_adapted(extension, mode) for mode in MODES)
         if modified not in plain
     ]
     found: list[PlanPreview] = []
-    for wish in wishes:
+    for candidate in extensions:
         try:
-            preview = _preview(plan, completed, wish, requested=wish == extension)
+            preview = _preview(plan, completed, candidate, requested=candidate == extension)
         except UserError:
-            if wish == extension:
+            if candidate == extension:
                 raise
             continue
         known = any(preview.same_rates(other) for other in found)
-        if preview.requested or wish in plain or not known:
+        if preview.requested or candidate in plain or not known:
             found.append(preview)
     return found
 
 
 def preview_warnings(choices: Sequence[PlanPreview]) -> list[str]:
-    """Sentences on what would disappoint or surprise, each with a way out; none if all is well."""
-    said = []
-    barely = [preview for preview in choices if preview.lr_sum_percent < BARELY]
+    """Return one sentence with a remedy for each problem of the extensions."""
+    warnings = []
+    barely = [preview for preview in choices if preview.lr_sum_percent < MIN_LR_SUM_PERCENT]
     if barely:
-        names = _listed([f"{preview.label} ({preview.lr_sum_percent:.2g} %)" for preview in barely])
+        names = _join_names(
+            [f"{preview.label} ({preview.lr_sum_percent:.2g} %)" for preview in barely]
+        )
         train = "trains" if len(barely) == 1 else "train"
-        said.append(
-            f"{names} barely {train}: under {BARELY:g} % of the run's sum of learning rates so far."
-            f" {_way_out(choices)}"
+        warnings.append(
+            f"{names} barely {train}: the sum of learning rates is below {MIN_LR_SUM_PERCENT:g} % "
+            f"of the sum over the run so far. {_remedy(choices)}"
         )
-    jumping = [o for o in choices if jumps(o.rate_before, o.rate_after)]
+    jumping = [o for o in choices if is_jump(o.rate_before, o.rate_after)]
     if jumping:
-        names = _listed([f"{preview.label} (×{preview.ratio:.3g})" for preview in jumping])
+        names = _join_names([f"{preview.label} (×{preview.ratio:.3g})" for preview in jumping])
         raises = "raises" if len(jumping) == 1 else "raise"
-        said.append(
-            f"{names} {raises} the rate at the seam, so expect accuracy to fall before it rises; "
-            "--rewarm-epochs K spreads the rise over K epochs."
+        warnings.append(
+            f"{names} {raises} the learning rate at the seam, so expect mAP to drop before it "
+            "improves; --rewarm-epochs K spreads the rise over K epochs."
         )
-    said += [_goes_flat(o, epoch) for o in choices if (epoch := flat_from(o.plan.segments[-1]))]
+    warnings += [
+        _flat_warning(o, epoch) for o in choices if (epoch := first_flat_epoch(o.plan.segments[-1]))
+    ]
     plain = {preview.mode: preview for preview in choices if preview.label == preview.mode}
-    said += [
-        f"{o.label} gives the rates of plain {o.mode}: its modifiers change nothing here."
+    warnings += [
+        f"{o.label} has the same learning rates as plain {o.mode}; omit the modifiers."
         for o in choices
         if o.label != o.mode and o.same_rates(plain[o.mode])
     ]
-    return said
+    return warnings
 
 
-def _goes_flat(preview: PlanPreview, epoch: int) -> str:
+def _flat_warning(preview: PlanPreview, epoch: int) -> str:
     rate = preview.plan.lr0 * preview.plan.factor(epoch)
     return (
-        f"{preview.label} goes flat in epoch {epoch}, at {rate:.3g}; --slope fit comes down to the "
-        "last epoch."
+        f"{preview.label} is constant at {rate:.3g} from epoch {epoch} on; use --slope fit to "
+        "decay until the last epoch."
     )
 
 
-def _way_out(choices: Sequence[PlanPreview]) -> str:
-    """What helps: a higher rate where that is enough, else more epochs."""
-    jumping = next(preview for preview in choices if preview.mode in JUMPING)
-    if jumping.lr_sum_percent < BARELY:
+def _remedy(choices: Sequence[PlanPreview]) -> str:
+    """Return a remedy: a higher rate if that is enough, otherwise more epochs."""
+    jumping = next(preview for preview in choices if preview.mode in JUMPING_MODES)
+    if jumping.lr_sum_percent < MIN_LR_SUM_PERCENT:
         segment = jumping.plan.segments[-1]
         return (
-            f"{segment.epochs} epochs are few after {segment.start}: add more with "
-            "--extend-epochs, or go higher with --peak P --rewarm-epochs K."
+            f"{segment.epochs} epochs are few after {segment.start}; add more with "
+            "--extend-epochs, or start from a higher rate with --peak P --rewarm-epochs K."
         )
     return (
-        "To learn more, start from a higher rate with --peak P --rewarm-epochs K, "
+        "To train more, start from a higher rate with --peak P --rewarm-epochs K, "
         f"or use --lr-continuation {jumping.mode} --rewarm-epochs K."
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _adapted(extension: Extension, mode: str) -> Extension:
-    """The same wish in another mode, without the modifiers that the mode cannot have."""
+    """Return the extension in another mode, without the modifiers that the mode cannot have."""
     if mode == extension.mode:
         return extension
-    peak = None if mode in JUMPING else extension.peak
-    ramped = peak is not None or mode in JUMPING
+    peak = None if mode in JUMPING_MODES else extension.peak
+    ramped = peak is not None or mode in JUMPING_MODES
     return dataclasses.replace(
         extension,
         mode=mode,
-        slope="fit",  # a slope is kept only in the mode that is asked for
+        slope="fit",  # `original` applies only to the requested mode
         peak=peak,
         rewarm_epochs=extension.rewarm_epochs if ramped else 0,
     )
@@ -166,7 +171,7 @@ def _preview(plan: Plan, completed: int, extension: Extension, *, requested: boo
     factors = extended.factors()
     before, after = factors[completed - 1], factors[completed]
     ahead = range(completed, extended.total_epochs)
-    past, bought = math.fsum(factors[:completed]), math.fsum(factors[completed:])
+    past, added = math.fsum(factors[:completed]), math.fsum(factors[completed:])
     return PlanPreview(
         label=_label(extension),
         plan=extended,
@@ -175,13 +180,13 @@ def _preview(plan: Plan, completed: int, extension: Extension, *, requested: boo
         rate_after=plan.lr0 * after,
         ratio=1.0 if after == before else after / before if before else math.inf,
         final_rate=plan.lr0 * factors[-1],
-        small_from=next((epoch for epoch in ahead if factors[epoch] < SMALL), None),
-        lr_sum_percent=100 * bought / past,
+        small_from=next((epoch for epoch in ahead if factors[epoch] < SMALL_FACTOR), None),
+        lr_sum_percent=100 * added / past,
     )
 
 
 def _label(extension: Extension) -> str:
-    """The wish as on the command line: mode and those modifiers that are given."""
+    """Return mode and modifiers as on the command line."""
     words = [extension.mode]
     if extension.slope != "fit":
         words.append(f"--slope {extension.slope}")

@@ -1,4 +1,4 @@
-"""The rates that a run's history recorded, against those of a plan; no torch."""
+"""Compare the learning rates in a run's history with those of a plan; imports no torch."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from typing import NamedTuple
 from utils.history import COLUMNS, ITERATION_COLUMN
 from utils.solver.schedule import Plan
 
-RATES = COLUMNS[-3:]
-"""Recorded rates of a row: biases, weights, norm weights."""
-EXACT = 1e-9
+RATE_COLUMNS = COLUMNS[-3:]
+"""Columns of the recorded rates: biases, weights, norm weights."""
+EXACT_RTOL = 1e-9
 """Relative tolerance of a rate that was recorded in float64."""
-ROUNDED = 1e-3
-"""The same for a row that may come from a results.csv, which keeps five digits."""
-EQUAL = 2e-4
-"""Two equal numbers, each rounded to five digits, differ by 1e-4 at most, relatively."""
-NOISE = 1e-12
-"""Share of lr0 that counts as nothing: what rounding leaves of a law that ends at 0."""
-TELLING = 0.5
-"""A warm-up in which biases start from less than this share of lr0 does not set them apart: where
-they have come within `EQUAL` of the weights, both may still be `EQUAL / TELLING` off the plan."""
+ROUNDED_RTOL = 1e-3
+"""Relative tolerance of a rate that may come from results.csv, which has five digits."""
+EQUAL_RTOL = 2e-4
+"""Relative tolerance of equal numbers, each rounded to five digits: they differ by up to 1e-4."""
+ZERO_TOLERANCE = 1e-12
+"""Fraction of lr0 that counts as zero: the rounding error of a law that ends at 0."""
+MIN_BIAS_LR_SHARE = 0.5
+"""Smallest initial rate of the biases, as a fraction of lr0, for which equal rates of biases and
+weights show that the warm-up has ended. Once the two are within `EQUAL_RTOL` of each other, both
+may still differ from the plan by `EQUAL_RTOL / MIN_BIAS_LR_SHARE`."""
 
 
 class RecordedRates(NamedTuple):
-    """The rates that one epoch ended with, read off the history."""
+    """Rates at the last step of one epoch, from the history."""
 
     epoch: int
     rates: tuple[float, ...]
     """Biases, weights, norm weights."""
     iteration: int | None
-    """Of the epoch's last step; None for a row that was converted or is older than the key."""
+    """Iteration of the epoch's last step; None if the row was converted or predates the column."""
 
 
-def read_records(history: Sequence[Mapping[str, float]]) -> list[RecordedRates]:
-    """The rows that hold rates; results.txt of YOLOv5 v5.0, for one, has none."""
+def read_recorded_rates(history: Sequence[Mapping[str, float]]) -> list[RecordedRates]:
+    """Return the rows that have rates; results.txt of YOLOv5 v5.0, for example, has none."""
     records = []
     for row in history:
-        rates = tuple(row.get(name, math.nan) for name in RATES)
+        rates = tuple(row.get(name, math.nan) for name in RATE_COLUMNS)
         iteration = row.get(ITERATION_COLUMN, math.nan)
         if all(map(math.isfinite, rates)):
             last = int(iteration) - 1 if math.isfinite(iteration) else None
@@ -46,32 +47,32 @@ def read_records(history: Sequence[Mapping[str, float]]) -> list[RecordedRates]:
     return records
 
 
-def agrees(plan: Plan, record: RecordedRates) -> bool:
-    """Whether recorded rates are the planned ones, or cannot be judged."""
+def matches_plan(plan: Plan, record: RecordedRates) -> bool:
+    """Return whether recorded rates are the planned ones, or cannot be compared."""
     if record.epoch >= plan.total_epochs:
         return False
-    if record.iteration is None and not _is_behind_warmup(plan, record):
+    if record.iteration is None and not _is_after_warmup(plan, record):
         return True
-    tolerance = EXACT if record.iteration is not None else ROUNDED
+    tolerance = EXACT_RTOL if record.iteration is not None else ROUNDED_RTOL
     return any(
         all(
-            math.isclose(rate, wish, rel_tol=tolerance, abs_tol=NOISE * plan.lr0)
-            for rate, wish in zip(record.rates, planned_rates(plan, record, lag), strict=True)
+            math.isclose(rate, planned, rel_tol=tolerance, abs_tol=ZERO_TOLERANCE * plan.lr0)
+            for rate, planned in zip(record.rates, planned_rates(plan, record, lag), strict=True)
         )
-        for lag in lags(record)
+        for lag in possible_lags(record)
     )
 
 
-def lags(record: RecordedRates) -> tuple[int, ...]:
-    """How many epochs behind the plan a record may be: upstream's rates lag by one."""
+def possible_lags(record: RecordedRates) -> tuple[int, ...]:
+    """Return by how many epochs a record may lag behind the plan: upstream's rates lag by one."""
     return (0,) if record.iteration is not None or record.epoch == 0 else (0, 1)
 
 
 def planned_rates(plan: Plan, record: RecordedRates, lag: int = 0) -> tuple[float, float, float]:
-    """The plan's rates for the step that a record was taken at.
+    """Return the planned rates of the step at which a record was made.
 
     Raises:
-        ValueError: the plan has no such epoch.
+        ValueError: the epoch is not planned.
     """
     epoch = record.epoch - lag
     past_warmup = plan.warmup.iterations + 1
@@ -79,13 +80,15 @@ def planned_rates(plan: Plan, record: RecordedRates, lag: int = 0) -> tuple[floa
     return plan.settings(epoch, iteration).rates
 
 
-def _is_behind_warmup(plan: Plan, record: RecordedRates) -> bool:
-    """Whether an epoch of unknown iteration must have ended after the warm-up.
+def _is_after_warmup(plan: Plan, record: RecordedRates) -> bool:
+    """Return whether an epoch of unknown iteration certainly ended after the warm-up.
 
-    It has if there were more epochs than the warm-up has iterations; or if the biases, which the
-    warm-up leads down from another rate, have that of the weights.
+    It did if there were more epochs than the warm-up has iterations. It also did if biases and
+    weights have the same rate: the biases start the warm-up from another rate.
     """
     if record.epoch > plan.warmup.iterations:
         return True
-    tells_apart = plan.warmup.bias_lr >= TELLING * plan.lr0
-    return tells_apart and max(record.rates) - min(record.rates) <= EQUAL * max(record.rates)
+    distinguishable = plan.warmup.bias_lr >= MIN_BIAS_LR_SHARE * plan.lr0
+    return distinguishable and max(record.rates) - min(record.rates) <= EQUAL_RTOL * max(
+        record.rates
+    )

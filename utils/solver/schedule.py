@@ -1,7 +1,7 @@
 """The learning rate as a pure function of a plan and a position; imports no torch.
 
-Nothing here counts: the plan is plain data, stored in the checkpoint as the scheduler's state, and
-every value is computed from it anew. So nothing can come back wrong after a resume.
+The scheduler has no counters. Its state is the plan: plain data, stored in the checkpoint. Every
+value is computed from the plan, so a resume restores exactly the same learning rates.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from utils.solver.modes import CONTINUATIONS, RUN, mode_named
+from utils.solver.modes import BASE_MODE, CONTINUATIONS, get_mode
 
 LAWS = ("linear", "cosine", "linear-v5.0")
 MODES = tuple(mode.name for mode in CONTINUATIONS)
-BASE = RUN.name
-MINIMUM_WARMUP_ITERATIONS = 100
+BASE = BASE_MODE.name
+MIN_WARMUP_ITERATIONS = 100
 
 
 def law_factor(law: str, epoch: float, horizon: int, final: float) -> float:
-    """The share of the initial rate that a base law gives in an epoch.
+    """Return the factor of the initial learning rate in an epoch, by a base law.
 
-    Written so that the value at epoch 0 is exactly 1 and the values never increase, also in
-    floating point: a continued run relies on both.
+    Also in floating point, the value at epoch 0 is exactly 1 and the values never increase; an
+    extended run relies on both.
 
     Args:
         law: `linear` (YOLOv5 v6.1 and later), `cosine` (Loshchilov and Hutter 2017, no restarts),
-            or `linear-v5.0`, which reaches `final` in the last epoch rather than after it.
-        epoch: epochs since the law began.
-        horizon: epochs that the law is spread over.
-        final: fraction that the law ends at (`lrf`).
+            or `linear-v5.0`, which reaches `final` in the last epoch instead of one epoch later.
+        epoch: epochs since the start of the law.
+        horizon: length of the law in epochs.
+        final: final fraction of the law (`lrf`).
 
     Raises:
         ValueError: unknown law.
@@ -47,46 +47,46 @@ def law_factor(law: str, epoch: float, horizon: int, final: float) -> float:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of consecutive epochs governed by one rule.
+    """Consecutive epochs whose learning rate follows one rule.
 
-    A segment ends where the next one begins; `epochs` is what was planned for it when it was made.
+    A segment ends where the next one starts; `epochs` is the length planned when it was created.
     """
 
     mode: str
-    """`BASE` for the first segment of a run, else the one of `MODES` that made it."""
+    """`BASE` for the first segment of a run, otherwise one of `MODES`."""
     start: int
-    """First epoch of the segment; for any but the base segment this is a seam."""
+    """First epoch of the segment; a seam, except for the base segment."""
     epochs: int
-    """Planned length."""
+    """Planned length in epochs."""
     law: str
-    """Base law of the run (`LAWS`); the shape of base, rebase and restart."""
+    """Base law of the run (`LAWS`), which base, rebase and restart follow."""
     lrf: float
     """Final fraction of the law."""
     level: float = 1.0
-    """`L`, the factor that the segment starts from: the seam's, or the peak of a ramp."""
+    """`L`, the factor at which the segment starts: that of the seam, or the peak of a ramp."""
     slope: float = 0.0
     """slope-match: decline of the factor per epoch."""
     floor: float = 0.0
-    """slope-match: where the decline ends."""
+    """slope-match: the factor at which the decline ends."""
     before: float = 1.0
-    """`a`, the factor in use before the seam: where a ramp begins."""
+    """`a`, the factor before the seam, at which a ramp starts."""
     ramp: int = 0
-    """Epochs at the start that lead from `before` to the rule."""
+    """Epochs at the start of the segment that lead linearly from `before` to the rule."""
     cooldown: int = 0
-    """Epochs at the end that lead from the rule down to `level * lrf`."""
+    """Epochs at the end of the segment that lead linearly from the rule down to `level * lrf`."""
 
     @property
     def stop(self) -> int:
-        """One past the last planned epoch: the run's total while this segment is the last."""
+        """End of the planned epochs, exclusive; the run's total if this is the last segment."""
         return self.start + self.epochs
 
     def factor(self, epoch: int) -> float:
-        """`f(epoch)`: what the initial rate is multiplied with.
+        """Return `f(epoch)`, the factor of the initial rate.
 
         Raises:
             ValueError: unknown mode.
         """
-        rule = mode_named(self.mode).rule
+        rule = get_mode(self.mode).rule
         since = epoch - self.start
         cooling = since - (self.epochs - self.cooldown)  # `j`
         if since < self.ramp:
@@ -97,42 +97,42 @@ class Segment:
         return rule(self, since)
 
     def law_at(self, epoch: int, horizon: int) -> float:
-        """The segment's law in an epoch, were it spread over so many epochs."""
+        """Return the factor of the segment's law in an epoch, for a law of `horizon` epochs."""
         return law_factor(self.law, epoch, horizon, self.lrf)
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Start of a run, a function of the iteration counted since then (Goyal et al. 2017)."""
+    """Warm-up at the start of a run, a function of the iteration (Goyal et al. 2017)."""
 
     iterations: int
-    """Length; the warm-up covers iterations 0 … `iterations`."""
+    """Length; the warm-up covers iterations 0 … `iterations`, both included."""
     bias_lr: float
-    """Rate of the biases at iteration 0; the other groups start from 0."""
+    """Learning rate of the biases at iteration 0; the other groups start from 0."""
     momentum: float
     """Momentum at iteration 0."""
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What an optimizer step at one position uses."""
+    """Settings of an optimizer step at one position."""
 
     bias_lr: float
     lr: float
-    """Rate of the weights and of the norm weights."""
+    """Learning rate of the weights and of the norm weights."""
     momentum: float
     accumulate: int
     """Batches whose gradients are summed for one step."""
 
     @property
     def rates(self) -> tuple[float, float, float]:
-        """In the order of the parameter groups: biases, weights, norm weights."""
+        """Rates in the order of the parameter groups: biases, weights, norm weights."""
         return (self.bias_lr, self.lr, self.lr)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the rates of a run, as plain data: this is the scheduler's state."""
+    """All values that determine the rates of a run, as plain data: the state of the scheduler."""
 
     lr0: float
     momentum: float
@@ -143,16 +143,16 @@ class Plan:
 
     @property
     def total_epochs(self) -> int:
-        """Epochs planned for the whole run, extensions included."""
+        """Planned epochs of the whole run, including extensions."""
         return self.segments[-1].stop
 
     @property
     def seams(self) -> tuple[Segment, ...]:
-        """The segments that begin at a seam: all but the base one."""
+        """The segments that start at a seam: all but the base segment."""
         return tuple(segment for segment in self.segments if segment.mode != BASE)
 
     def segment_at(self, epoch: int) -> Segment:
-        """The segment that governs an epoch.
+        """Return the segment that an epoch belongs to.
 
         Raises:
             ValueError: the epoch is not planned.
@@ -162,19 +162,19 @@ class Plan:
         return next(s for s in reversed(self.segments) if s.start <= epoch)
 
     def factor(self, epoch: int) -> float:
-        """`f(epoch)`: the rate after the warm-up is exactly `lr0 * f(epoch)`."""
+        """Return `f(epoch)`; the rate after the warm-up is exactly `lr0 * f(epoch)`."""
         return self.segment_at(epoch).factor(epoch)
 
     def factors(self) -> list[float]:
-        """`f(0) … f(total_epochs - 1)`."""
+        """Return `f(0) … f(total_epochs - 1)`."""
         return [self.factor(epoch) for epoch in range(self.total_epochs)]
 
     def settings(self, epoch: int, iteration: int) -> StepSettings:
-        """Rates, momentum and accumulation at a position.
+        """Return learning rates, momentum and accumulation at a position.
 
         Args:
             epoch: 0-based epoch.
-            iteration: batches trained since the start of the run, whichever process trained them.
+            iteration: batches trained since the start of the run, before and after resumes alike.
         """
         target = self.lr0 * self.factor(epoch)
         if iteration > self.warmup.iterations:
@@ -192,7 +192,7 @@ class Plan:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for the checkpoint."""
+        """Return plain data for the checkpoint."""
         return {
             **dataclasses.asdict(self),
             "segments": [dataclasses.asdict(s) for s in self.segments],
@@ -203,7 +203,7 @@ class Plan:
         """Inverse of `to_dict`.
 
         Raises:
-            KeyError, TypeError: the data is not that of a plan.
+            KeyError, TypeError: the data is not a plan.
         """
         return Plan(
             lr0=data["lr0"],
@@ -215,15 +215,15 @@ class Plan:
 
 
 def warmup_iterations(warmup_epochs: float, batches_per_epoch: int) -> int:
-    """Length of the warm-up, at least a hundred iterations."""
-    return max(round(warmup_epochs * batches_per_epoch), MINIMUM_WARMUP_ITERATIONS)
+    """Return the length of the warm-up in iterations, at least 100."""
+    return max(round(warmup_epochs * batches_per_epoch), MIN_WARMUP_ITERATIONS)
 
 
 def accumulation(nominal_batch_size: int, batch_size: int) -> int:
-    """Batches whose gradients are summed for one step after the warm-up."""
+    """Return the batches whose gradients are summed for one step after the warm-up."""
     return max(round(nominal_batch_size / batch_size), 1)
 
 
 def base_segment(epochs: int, law: str, lrf: float) -> Segment:
-    """The only segment of a run that was never extended."""
+    """Return the base segment, the only one of a run without extensions."""
     return Segment(mode=BASE, start=0, epochs=epochs, law=law, lrf=lrf)

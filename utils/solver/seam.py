@@ -1,4 +1,4 @@
-"""What a seam cost and what the extension gained, read off the history; imports no torch."""
+"""Drop in mAP at a seam and gain of the extension, from the history; imports no torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
 from utils.solver.schedule import Plan
 
 EMA_MAP_COLUMN = "metrics/mAP_0.5:0.95"
-PER = 100  # epochs that a gain is quoted for
+GAIN_EPOCHS = 100  # gains are reported per this many epochs
 
 
 @dataclass(frozen=True)
 class SeamMetrics:
-    """One seam: mAP50-95 before and after; None where it was not measured."""
+    """mAP50-95 before and after one seam; None if it was not measured."""
 
     epoch: int
     """Epochs completed at the seam."""
@@ -27,42 +27,46 @@ class SeamMetrics:
     """Planned learning rate of the last epoch before the seam."""
     rate_after: float
     ema_before: float | None
-    """As measured at the seam, where it was: by the validation of what comes after."""
+    """mAP50-95 of the EMA weights before the seam: as evaluated at the seam like the epochs after
+    it, otherwise as recorded in the epoch before."""
     raw_before: float | None
+    """The same of the non-EMA weights."""
     ema_lowest: float | None
-    """Lowest after the seam, up to the next one."""
+    """Lowest value of the EMA weights after the seam, up to the next seam."""
     raw_lowest: float | None
+    """The same of the non-EMA weights."""
     back_after: int | None
-    """Epochs until the average is back at the level before, past its lowest; 0 if it never fell."""
+    """Epochs until the EMA weights are back at `ema_before`, after their lowest value; 0 if they
+    never fell below it; None if they are not back yet."""
     best: float | None
-    """Best average after the seam, up to the next one."""
+    """Best value of the EMA weights after the seam, up to the next seam."""
     epochs: int
-    """Epochs trained since the seam, up to the next one."""
+    """Epochs trained since the seam, up to the next seam."""
 
     @property
     def ratio(self) -> float | None:
-        """Rate after the seam over the rate before it; None if that was nothing."""
+        """`rate_after / rate_before`; None if `rate_before` is 0."""
         return self.rate_after / self.rate_before if self.rate_before else None
 
     @property
     def ema_drop(self) -> float | None:
-        """How far the average fell below its level before, at least 0."""
+        """Drop of the EMA weights below `ema_before`, at least 0."""
         return _drop(self.ema_before, self.ema_lowest)
 
     @property
     def raw_drop(self) -> float | None:
-        """How far the weights themselves fell below their level before, at least 0."""
+        """Drop of the non-EMA weights below `raw_before`, at least 0."""
         return _drop(self.raw_before, self.raw_lowest)
 
     @property
     def gain_per_100(self) -> float | None:
-        """What the average gained, per hundred epochs of the extension."""
+        """Gain of the EMA weights, per hundred epochs of the extension."""
         if self.best is None or self.ema_before is None or not self.epochs:
             return None
-        return (self.best - self.ema_before) / self.epochs * PER
+        return (self.best - self.ema_before) / self.epochs * GAIN_EPOCHS
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for seams.json."""
+        """Return plain data for seams.json."""
         derived = {
             "ratio": self.ratio,
             "ema_drop": self.ema_drop,
@@ -73,21 +77,21 @@ class SeamMetrics:
 
 
 def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[SeamMetrics]:
-    """The figures of every seam of a run, oldest first.
+    """Return the metrics of every seam of a run, oldest first.
 
     Args:
         plan: the run's plan.
-        history: one row per completed epoch; those of the first epochs may be unknown.
+        history: one row per completed epoch; the rows of the first epochs may be missing.
     """
     rows = {int(row["epoch"]): row for row in history}
     edges = [*(segment.start for segment in plan.seams), plan.total_epochs]
-    figures = []
+    found = []
     for segment, (seam, end) in zip(plan.seams, pairwise(edges), strict=True):
         before = rows.get(seam - 1, {})
         after = [rows[epoch] for epoch in range(seam, end) if epoch in rows]
         ema_before = _level_before(before, EMA_MAP_COLUMN)
         ema = [_value(row, EMA_MAP_COLUMN) for row in after]
-        figures.append(
+        found.append(
             SeamMetrics(
                 epoch=seam,
                 mode=segment.mode,
@@ -104,11 +108,11 @@ def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
                 epochs=len(after),
             )
         )
-    return figures
+    return found
 
 
 def _level_before(row: Mapping[str, float], name: str) -> float | None:
-    """What was measured at the seam, else what the epoch before it recorded."""
+    """Return the value measured at the seam, otherwise the one recorded in the epoch before."""
     measured = _value(row, AT_SEAM_PREFIX + name)
     return _value(row, name) if measured is None else measured
 
@@ -127,7 +131,7 @@ def _drop(before: float | None, lowest: float | None) -> float | None:
 
 
 def _back_after(before: float | None, after: Sequence[float | None]) -> int | None:
-    """Epochs from the seam to the first one at the level before, of those past the lowest."""
+    """Return the epochs from the seam until a value after the lowest one is at least `before`."""
     known = [(value, number) for number, value in enumerate(after, start=1) if value is not None]
     if before is None or not known:
         return None

@@ -28,7 +28,7 @@ from utils.history import (
 )
 from utils.runtime.device import Precision, images_to_device, memory_in_use
 from utils.runtime.distributed import Distributed
-from utils.solver.guard import check_applied
+from utils.solver.guard import check_applied_rates
 from utils.solver.param_groups import apply_settings
 from utils.solver.schedule import Plan
 from utils.training.batch_norm import BatchNormStats
@@ -285,7 +285,7 @@ def finish_epoch(
     if state.progress.skipped:
         row[SKIPPED_COLUMN] = float(state.progress.skipped)
     state.history.append(row)
-    check_applied(plan, state.epoch, state.iteration, rates)
+    check_applied_rates(plan, state.epoch, state.iteration, rates)
     state.epoch += 1
     state.progress = EpochProgress()
     if evaluation is not None and state.epoch < plan.total_epochs:

@@ -30,7 +30,7 @@ from utils.checkpoint.format import (
 from utils.errors import UserError
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
-from utils.solver.optimizers import optimizer_of_buffers
+from utils.solver.optimizers import optimizer_from_buffers
 from utils.solver.schedule import LAWS, Plan, WarmUp, accumulation, base_segment
 from utils.upstream.best import convert_best
 from utils.upstream.history import best_epoch
@@ -234,7 +234,7 @@ def _options(
         "cos_lr": parts.law == "cosine",
     }
     buffers = {name for group in parts.groups for state in group.state.values() for name in state}
-    if optimizer := optimizer_of_buffers(buffers, raw.get("optimizer")):
+    if optimizer := optimizer_from_buffers(buffers, raw.get("optimizer")):
         decided["optimizer"] = optimizer
     return train_options(raw, parts.path, **decided)
 

@@ -11,7 +11,7 @@ from utils.errors import UserError
 from utils.files.yaml_file import read_yaml
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
-from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS, optimizer_of_flags
+from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS, optimizer_from_flags
 from utils.upstream.reader import UpstreamCheckpoint
 
 RENAMED_OPTIONS = {
@@ -121,7 +121,7 @@ def train_options(raw: Mapping[str, object], checkpoint: Path, **overrides: obje
             f"{checkpoint} was trained with AutoBatch and the chosen batch size is not recorded; "
             "write it (see the console output of the run) as `batch_size: N` into opt.yaml."
         )
-    if flagged := optimizer_of_flags(raw):
+    if flagged := optimizer_from_flags(raw):
         values["optimizer"] = flagged
     values["hyp"] = str(find_run_file(checkpoint, "hyp.yaml") or checkpoint)
     sizes = values.get("imgsz")

@@ -16,7 +16,7 @@ from utils.history import Row
 from utils.hyp import Hyp
 from utils.solver.schedule import (
     LAWS,
-    MINIMUM_WARMUP_ITERATIONS,
+    MIN_WARMUP_ITERATIONS,
     Plan,
     law_factor,
     warmup_iterations,
@@ -105,7 +105,7 @@ def warmup_progress(
         momentum: momentum in the file's optimizer; None if it has none.
         last_row: last row of the history; its learning rates may be NaN.
     """
-    min_length = MIN_LONG_WARMUP if version in LONG_WARMUP else MINIMUM_WARMUP_ITERATIONS
+    min_length = MIN_LONG_WARMUP if version in LONG_WARMUP else MIN_WARMUP_ITERATIONS
     bias, weight = last_row["x/lr0"], last_row["x/lr1"]
     over = hyp.warmup_bias_lr > 0 and bias == weight  # False if both are NaN
     found = WarmupProgress(min_length, None, over)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.utils.plots.test_images import AWKWARD
+from tests.utils.plots.test_images import UNUSUAL_NAMES
 from utils.plots.label_statistics import save_labels_plot
 
 
@@ -20,7 +20,7 @@ def test_labels_plot(boxes: int, classes: int, tmp_path: Path) -> None:
     assert image.shape == (1500, 1500, 3)
 
 
-@pytest.mark.parametrize("name", AWKWARD)
-def test_awkward_names_do_no_harm(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", UNUSUAL_NAMES)
+def test_unusual_names(name: str, tmp_path: Path) -> None:
     save_labels_plot(np.array([[0, 0.5, 0.5, 0.2, 0.2]]), (name,), tmp_path / "labels.jpg")
     assert (tmp_path / "labels.jpg").stat().st_size > 1000

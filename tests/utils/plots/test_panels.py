@@ -5,19 +5,21 @@ from matplotlib.figure import Figure
 
 from utils.plots.panels import (
     Panel,
-    dot_size,
     epoch_ticks,
-    scale_rates,
-    shade,
+    marker_size,
+    scale_rate_axis,
     stack_panels,
+    tint_segments,
     write_title,
 )
 
 
-def test_panels_lie_one_above_the_other_over_one_axis() -> None:
-    figure, (upper, lower) = stack_panels([Panel("a", 2, 1), Panel("b", 3, 0.5)], 10, foot=0.8)
+def test_panels_are_stacked_over_one_axis() -> None:
+    figure, (upper, lower) = stack_panels(
+        [Panel("a", 2, 1), Panel("b", 3, 0.5)], 10, bottom_margin=0.8
+    )
     assert figure.get_size_inches().tolist() == pytest.approx([12, 0.7 + 1 + 2 + 0.5 + 3 + 0.8])
-    # left, bottom, width, height in inches: 1.1 at the left and 0.3 at the right are free
+    # left, bottom, width, height in inches; margins of 1.1 at the left and 0.3 at the right
     inches = [12, 8, 12, 8]
     assert lower.get_position().bounds * np.array(inches) == pytest.approx([1.1, 0.8, 10.6, 3])
     assert upper.get_position().bounds * np.array(inches) == pytest.approx([1.1, 4.3, 10.6, 2])
@@ -25,22 +27,22 @@ def test_panels_lie_one_above_the_other_over_one_axis() -> None:
     assert (upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel()) == ("a", "b", "epoch")
 
 
-def test_ticks_of_a_single_epoch() -> None:
-    assert list(epoch_ticks(least=1).tick_values(-0.4, 0.4)) == [-1, 0, 1]
+def test_ticks_for_a_single_epoch() -> None:
+    assert list(epoch_ticks(min_ticks=1).tick_values(-0.4, 0.4)) == [-1, 0, 1]
     assert 0.5 in epoch_ticks().tick_values(-0.6, 0.6)
 
 
-def test_the_title_s_height() -> None:
+def test_position_of_the_title() -> None:
     figure = Figure(figsize=(12, 7))
-    assert write_title(figure, "title", "story") == pytest.approx(1 - 0.35 / 7)
-    assert [text.get_text() for text in figure.texts] == ["title", "story"]
+    assert write_title(figure, "title", "subtitle") == pytest.approx(1 - 0.35 / 7)
+    assert [text.get_text() for text in figure.texts] == ["title", "subtitle"]
     write_title(figure, "title only")
     assert len(figure.texts) == 3
 
 
-def test_segments_are_tinted_in_turn() -> None:
+def test_segments_have_alternating_tints() -> None:
     axes = Figure().subplots()
-    shade([axes], [0, 2, 3, 7])
+    tint_segments([axes], [0, 2, 3, 7])
     spans = [
         patch.get_window_extent().transformed(axes.transData.inverted()) for patch in axes.patches
     ]
@@ -52,8 +54,8 @@ def test_segments_are_tinted_in_turn() -> None:
     ]
 
 
-def test_dots_shrink_within_limits() -> None:
-    assert [dot_size(epochs) for epochs in (0, 120, 200, 300, 1000)] == [5.0, 5.0, 3.0, 2.0, 1.8]
+def test_marker_size_decreases_within_limits() -> None:
+    assert [marker_size(epochs) for epochs in (0, 120, 200, 300, 1000)] == [5.0, 5.0, 3.0, 2.0, 1.8]
 
 
 @pytest.mark.parametrize(
@@ -64,10 +66,10 @@ def test_dots_shrink_within_limits() -> None:
         ([], "log", (0.0002 / 1.5, 0.015), "rate (log scale)"),
     ],
 )
-def test_a_low_segment_asks_for_a_logarithmic_scale(
+def test_low_segment_requires_a_logarithmic_scale(
     peaks: list[float], scale: str, limits: tuple[float, float], label: str
 ) -> None:
     axes = Figure().subplots()
-    scale_rates(axes, np.array([0.01, 0.0, 0.0002]), peaks, 0.1, "rate")
+    scale_rate_axis(axes, np.array([0.01, 0.0, 0.0002]), peaks, 0.1, "rate")
     assert (axes.get_yscale(), axes.get_ylabel()) == (scale, label)
     assert axes.get_ylim() == pytest.approx(limits)

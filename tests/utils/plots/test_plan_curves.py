@@ -24,10 +24,10 @@ def drawn(plan: Plan, completed: int, extension: Extension, path: Path) -> Path:
 
 
 def colors(path: Path) -> set[str]:
-    """Those of a picture, as "#rrggbb"."""
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    return {f"#{r:02X}{g:02X}{b:02X}" for b, g, r in picture.reshape(-1, 3)}
+    """Return the colors of an image, as "#RRGGBB"."""
+    image = cv2.imread(str(path))
+    assert image is not None
+    return {f"#{r:02X}{g:02X}{b:02X}" for b, g, r in image.reshape(-1, 3)}
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def colors(path: Path) -> set[str]:
         (base(1), 1, Extension(1, "restart")),
         (base(300), 300, Extension(100, "hold", peak=0.3, rewarm_epochs=3, cooldown_epochs=9)),
         (base(300, "linear-v5.0", 0.0), 300, Extension(5)),  # rates of zero on a logarithmic axis
-        (base(4, lrf=0.0), 4, Extension(1)),  # the last rate is nothing but noise
+        (base(4, lrf=0.0), 4, Extension(1)),  # the last rate is rounding error only
         (
             extend_plan(extend_plan(base(30), 30, Extension(9)), 35, Extension(5, "restart")),
             40,
@@ -45,22 +45,20 @@ def colors(path: Path) -> set[str]:
         ),
     ],
 )
-def test_the_plan_is_drawn(
-    tmp_path: Path, plan: Plan, completed: int, extension: Extension
-) -> None:
+def test_plan_is_plotted(tmp_path: Path, plan: Plan, completed: int, extension: Extension) -> None:
     assert ink(drawn(plan, completed, extension, tmp_path / "lr_plan.png")) > 0.3
 
 
-def test_the_past_is_grey_and_every_mode_has_its_colour(tmp_path: Path) -> None:
+def test_trained_epochs_are_grey_and_every_mode_has_its_color(tmp_path: Path) -> None:
     found = colors(drawn(base(24), 24, Extension(12), tmp_path / "lr_plan.png"))
     assert {"#9A9A9A", "#0072B2", "#009E73", "#E69F00", "#CC79A7"} <= found
 
 
 @pytest.mark.usefixtures("four_modes")
-def test_modifiers_add_lines_to_the_key(tmp_path: Path) -> None:
+def test_modifiers_add_lines_to_the_legend(tmp_path: Path) -> None:
     plain = cv2.imread(str(drawn(base(9), 9, Extension(9), tmp_path / "plain.png")))
-    wish = Extension(9, cooldown_epochs=2)
-    modified = cv2.imread(str(drawn(base(9), 9, wish, tmp_path / "modified.png")))
+    extension = Extension(9, cooldown_epochs=2)
+    modified = cv2.imread(str(drawn(base(9), 9, extension, tmp_path / "modified.png")))
     assert plain is not None
     assert modified is not None
     # four lines of 0.24 inches at 150 pixels per inch
@@ -68,6 +66,6 @@ def test_modifiers_add_lines_to_the_key(tmp_path: Path) -> None:
     assert modified.shape[1] == plain.shape[1]
 
 
-def test_it_is_drawn_without_pyplot_and_its_global_state() -> None:
+def test_plot_does_not_import_pyplot() -> None:
     code = "import sys, utils.plots.plan_curves; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -12,7 +12,7 @@ NAN = float("nan")
 
 
 def history(rates: list[float], *, validated_every: int = 1) -> list[dict[str, float]]:
-    """A run in the columns of results.csv, with warm-up in its first epoch."""
+    """Return the rows of results.csv of a run, with a warm-up in its first epoch."""
     rows = []
     for epoch, rate in enumerate(rates):
         score = 0.1 + 0.5 * epoch / len(rates) if epoch % validated_every == 0 else NAN
@@ -26,10 +26,10 @@ def history(rates: list[float], *, validated_every: int = 1) -> list[dict[str, f
 
 
 def ink(path: Path) -> float:
-    """Share of the pixels of a picture that are not white."""
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    return float((picture < 250).any(2).mean())
+    """Return the fraction of non-white pixels of an image."""
+    image = cv2.imread(str(path))
+    assert image is not None
+    return float((image < 250).any(2).mean())
 
 
 @pytest.mark.parametrize(
@@ -40,32 +40,32 @@ def ink(path: Path) -> float:
         ([0.01] * 10, 0, []),  # before the first epoch
         ([0.01] * 4 + [0.004] * 6, 10, [(4, "hold"), (6, "slope-match"), (8, "restart")]),
         ([0.01] * 300 + [1e-4] * 600, 700, [(300, "hold"), (302, "rebase"), (899, "hold")]),
-        ([0.01, 0.005], 2, [(2, "hold")]),  # a seam with nothing behind it
+        ([0.01, 0.005], 2, [(2, "hold")]),  # a seam without epochs after it
         ([0.01, 0.0], 2, [(1, "slope-match")]),  # a rate of zero on a logarithmic axis
     ],
 )
-def test_lr_map_is_drawn(
+def test_lr_map_is_plotted(
     tmp_path: Path, rates: list[float], trained: int, seams: list[tuple[int, str]]
 ) -> None:
     path = tmp_path / "lr_map.png"
     save_lr_map(history(rates)[:trained], rates, [SeamMark(*seam) for seam in seams], path)
-    assert ink(path) > 0.3  # the tinted panels alone are half of it
+    assert ink(path) > 0.3  # the tinted panels alone are half of the image
 
 
-def test_lr_map_with_gaps(tmp_path: Path) -> None:
+def test_lr_map_with_missing_values(tmp_path: Path) -> None:
     rates = [0.01] * 10
     save_lr_map(history(rates, validated_every=3), rates, [], tmp_path / "some.png")
     save_lr_map([{"epoch": 0.0}, {"epoch": 1.0}], rates, [], tmp_path / "none.png")
     assert ink(tmp_path / "some.png") > ink(tmp_path / "none.png") > 0.3
 
 
-def test_results_are_drawn(tmp_path: Path) -> None:
+def test_results_are_plotted(tmp_path: Path) -> None:
     save_results_plot(history([0.01] * 10, validated_every=3), tmp_path / "results.png")
     save_results_plot([], tmp_path / "empty.png")
     assert ink(tmp_path / "results.png") > ink(tmp_path / "empty.png") > 0.01
 
 
-def test_pictures_are_drawn_without_pyplot_and_its_global_state() -> None:
+def test_plots_do_not_import_pyplot() -> None:
     code = (
         "import sys, utils.plots.run_curves, utils.evaluation.curves;"
         "sys.exit('matplotlib.pyplot' in sys.modules)"

@@ -5,12 +5,12 @@ from utils.plots.series import column, smoothed
 NAN = float("nan")
 
 
-def test_absent_values_are_nan() -> None:
+def test_missing_values_are_nan() -> None:
     values = column([{"epoch": 0.0, "x/lr0": 0.1}, {"epoch": 1.0}], "x/lr0")
     np.testing.assert_array_equal(values, [0.1, NAN])
 
 
-def test_smoothing_keeps_a_straight_line_and_calms_a_zigzag() -> None:
+def test_smoothing_keeps_a_straight_line_and_flattens_a_zigzag() -> None:
     epochs = np.arange(40.0)
     np.testing.assert_allclose(smoothed(epochs, 2 - 0.01 * epochs), 2 - 0.01 * epochs)
     zigzag = smoothed(epochs, epochs % 2)

@@ -63,8 +63,11 @@ def test_json_contains_the_factors_of_the_complete_run(tmp_path: Path) -> None:
     assert numbers["hold"] == pytest.approx([1.0, 0.8, 0.6, *[0.6] * 9])
 
 
-def test_invalid_extension_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"of the 2 epochs after the seam, .* would leave none"):
+def test_nothing_is_written_if_the_extension_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"--cooldown-epochs 2: must leave at least one of the 2 epochs after the seam",
+    ):
         report_plan(PLAN, 300, Extension(2, "hold", cooldown_epochs=2), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -8,31 +8,31 @@ from utils.solver.ema import ModelEma, ema_decay
 @pytest.mark.parametrize(
     ("updates", "decay"), [(1, 0.00049983), (2000, 0.63205735), (20_000, 0.9998546)]
 )
-def test_decay_ramps_up_to_its_final_value(updates: int, decay: float) -> None:
+def test_decay_increases_to_its_final_value(updates: int, decay: float) -> None:
     assert ema_decay(updates) == pytest.approx(decay, abs=1e-7)
 
 
-def test_the_average_moves_by_what_the_decay_leaves() -> None:
+def test_update_moves_the_ema_weights_by_one_minus_the_decay() -> None:
     model = nn.BatchNorm1d(1)
     assert model.running_mean is not None
     assert model.num_batches_tracked is not None
     ema = ModelEma(model, updates=1999)
     with torch.no_grad():
-        model.weight.fill_(3.0)  # the average has 1.0
-        model.running_mean.fill_(1.0)  # statistics are averaged too; the average has 0.0
-        model.num_batches_tracked.fill_(7)  # a counter is copied
+        model.weight.fill_(3.0)  # the EMA weight is 1.0
+        model.running_mean.fill_(1.0)  # the EMA covers the statistics too; it has 0.0
+        model.num_batches_tracked.fill_(7)  # an integer tensor is copied
     ema.update(model)
-    new_share = 1 - ema_decay(2000)
+    new_weight = 1 - ema_decay(2000)
     assert ema.updates == 2000
-    assert ema.model.weight.item() == pytest.approx(1 + 2 * new_share)
+    assert ema.model.weight.item() == pytest.approx(1 + 2 * new_weight)
     state = ema.model.state_dict()
-    assert state["running_mean"].item() == pytest.approx(new_share)
+    assert state["running_mean"].item() == pytest.approx(new_weight)
     assert state["num_batches_tracked"].item() == 7
     assert not ema.model.weight.requires_grad
     assert not ema.model.training
 
 
-def test_a_restored_average_goes_on_alike() -> None:
+def test_restored_ema_continues_identically() -> None:
     model = nn.Linear(2, 2)
     one = ModelEma(model)
     one.update(model)

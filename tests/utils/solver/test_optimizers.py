@@ -5,9 +5,9 @@ from utils.errors import UserError
 from utils.solver.optimizers import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
+    optimizer_from_buffers,
+    optimizer_from_flags,
     optimizer_kind,
-    optimizer_of_buffers,
-    optimizer_of_flags,
 )
 from utils.solver.param_groups import build_optimizer, parameter_groups
 
@@ -18,24 +18,24 @@ SETTINGS = {
 }
 
 
-def test_names_in_the_order_in_which_they_are_shown() -> None:
+def test_names_are_in_display_order() -> None:
     assert OPTIMIZERS[:3] == ("SGD", "Adam", "AdamW")
     assert len(set(OPTIMIZERS)) == len(OPTIMIZERS)
     assert DEFAULT_OPTIMIZER == "SGD"
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_settings_for_a_momentum(name: str) -> None:
+def test_settings_of_a_momentum(name: str) -> None:
     kind = optimizer_kind(name)
     assert (kind.momentum(0.9), kind.extra(0.9)) == SETTINGS[name]
 
 
-def test_without_momentum_there_is_no_nesterov() -> None:
+def test_nesterov_is_off_without_momentum() -> None:
     assert optimizer_kind("SGD").extra(0.0) == {"nesterov": False}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_optimizer_has_the_name_of_its_record_and_the_settings(name: str) -> None:
+def test_built_optimizer_has_name_and_settings_of_its_definition(name: str) -> None:
     groups = parameter_groups(nn.Conv2d(1, 1, 1))
     optimizer = build_optimizer(groups, name, lr=0.1, momentum=0.9, weight_decay=0.5)
     assert type(optimizer).__name__ == name
@@ -44,7 +44,7 @@ def test_the_optimizer_has_the_name_of_its_record_and_the_settings(name: str) ->
         assert [group[key] for group in optimizer.param_groups] == [value] * 3
 
 
-def test_an_unknown_optimizer_is_refused() -> None:
+def test_unknown_optimizer_is_rejected() -> None:
     with pytest.raises(UserError, match=r"^--optimizer Sgd: choose one of SGD, Adam, AdamW"):
         optimizer_kind("Sgd")
 
@@ -61,13 +61,13 @@ def test_an_unknown_optimizer_is_refused() -> None:
         (set(), "AdamW", None),
     ],
 )
-def test_buffers_of_yolov5_show_the_optimizer(
+def test_optimizer_from_buffers_of_yolov5(
     buffers: set[str], named: object, expected: str | None
 ) -> None:
-    assert optimizer_of_buffers(buffers, named) == expected
+    assert optimizer_from_buffers(buffers, named) == expected
 
 
-def test_a_flag_of_yolov5_chooses_the_optimizer() -> None:
-    assert optimizer_of_flags({"adam": True}) == "Adam"
-    assert optimizer_of_flags({"adam": False}) is None
-    assert optimizer_of_flags({}) is None
+def test_optimizer_from_a_flag_of_yolov5() -> None:
+    assert optimizer_from_flags({"adam": True}) == "Adam"
+    assert optimizer_from_flags({"adam": False}) is None
+    assert optimizer_from_flags({}) is None

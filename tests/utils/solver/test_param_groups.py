@@ -30,14 +30,14 @@ def optimizer_of(model: nn.Module, name: str = "SGD") -> torch.optim.Optimizer:
 
 
 @requires_shared
-def test_members_equal_the_golden_name_by_name() -> None:
+def test_parameter_names_equal_the_goldens() -> None:
     groups = parameter_groups(Detector(load_spec(Path("yolov5n.yaml"))))
     expected = json.loads((GOLDENS / "optimizer_groups_yolov5n.json").read_text())
     for group, wanted in zip((groups.bias, groups.weight, groups.norm), expected, strict=True):
         assert list(group) == wanted["names"]
 
 
-def test_only_weights_decay_and_frozen_parameters_are_left_out() -> None:
+def test_only_weights_decay_and_frozen_parameters_are_excluded() -> None:
     model = tiny()
     model[1].weight.requires_grad_(False)
     groups = parameter_groups(model)
@@ -45,7 +45,7 @@ def test_only_weights_decay_and_frozen_parameters_are_left_out() -> None:
     assert [g["weight_decay"] for g in optimizer_of(model).param_groups] == [0.0, 0.5, 0.0]
 
 
-def test_nothing_to_train_is_refused() -> None:
+def test_freezing_all_parameters_is_rejected() -> None:
     with pytest.raises(UserError, match="--freeze leaves no parameter"):
         optimizer_of(tiny().requires_grad_(False))
 
@@ -62,7 +62,7 @@ def test_settings_reach_every_group(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_steps_are_those_of_torchs_own_optimizer(name: str) -> None:
+def test_steps_equal_those_of_the_torch_optimizer(name: str) -> None:
     model, twin = tiny(), tiny()
     ours = optimizer_of(model, name)
     kept = {key: value for key, value in ours.defaults.items() if key != "weight_decay"}
@@ -86,7 +86,7 @@ def test_steps_are_those_of_torchs_own_optimizer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_buffers_go_by_name_and_a_restored_optimizer_steps_alike(name: str) -> None:
+def test_buffers_are_keyed_by_name_and_restored_optimizer_steps_identically(name: str) -> None:
     model, twin = tiny(), tiny()
     one, two = optimizer_of(model, name), optimizer_of(twin, name)
     image = torch.ones(2, 1, 3, 3)
@@ -108,19 +108,19 @@ def test_buffers_go_by_name_and_a_restored_optimizer_steps_alike(name: str) -> N
         assert torch.equal(tensor, twin.state_dict()[name_])
 
 
-def test_a_parameter_without_saved_buffers_starts_afresh() -> None:
+def test_parameter_without_saved_buffers_starts_without_state() -> None:
     optimizer = optimizer_of(tiny())
     restore_buffers(optimizer, ["0.bias", "1.bias", "0.weight", "1.weight"], {})
     assert optimizer.state_dict()["state"] == {}
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_restored_buffers_count_whatever_their_layout_in_memory(name: str) -> None:
+def test_restored_buffers_are_independent_of_the_memory_format(name: str) -> None:
     def stepped(layout: torch.memory_format) -> torch.Tensor:
         torch.manual_seed(0)
         model = nn.Conv2d(3, 4, 3).to(memory_format=layout)
         optimizer = optimizer_of(model, name)
-        rows = torch.arange(108.0).reshape(4, 3, 3, 3)  # as YOLOv5's checkpoints hold it
+        rows = torch.arange(108.0).reshape(4, 3, 3, 3)  # memory format of YOLOv5's checkpoints
         moments = {"step": torch.tensor(1.0), "exp_avg": rows, "exp_avg_sq": rows + 1}
         buffers = {"momentum_buffer": rows} if name == "SGD" else moments
         restore_buffers(optimizer, ["bias", "weight"], {"weight": buffers})
@@ -132,7 +132,7 @@ def test_restored_buffers_count_whatever_their_layout_in_memory(name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_where_some_parameters_have_no_saved_buffers_a_step_can_be_made(name: str) -> None:
+def test_step_works_if_some_parameters_have_no_saved_buffers(name: str) -> None:
     last = nn.Conv2d(2, 1, 1)
     model = nn.Sequential(nn.Conv2d(1, 2, 1), last)
     names = ["0.bias", "1.bias", "0.weight", "1.weight"]

@@ -22,7 +22,7 @@ def by_label(choices: list[PlanPreview]) -> dict[str, PlanPreview]:
 def test_four_epochs_extended_by_four() -> None:
     choices = by_label(plan_previews(base(4), 4, Extension(4, "hold")))
     assert tuple(choices) == MODES
-    # so far 1.0 0.8 0.6 0.4, which is 2.8 in all; lr0 is 0.01
+    # so far 1.0 0.8 0.6 0.4, with a sum of 2.8; lr0 is 0.01
     rebase, restart = choices["rebase"], choices["restart"]
     assert (rebase.rate_before, rebase.rate_after) == pytest.approx((0.004, 0.004))
     assert rebase.ratio == 1.0
@@ -44,7 +44,7 @@ def test_four_epochs_extended_by_four() -> None:
         ("restart", 100 * 300 * (0.505 + 0.01165) / 2 / 151.995, None),
     ],
 )
-def test_a_finished_run_of_300_epochs_is_doubled(
+def test_finished_run_of_300_epochs_extended_by_300(
     mode: str, lr_sum_percent: float, small_from: int | None
 ) -> None:
     preview = by_label(plan_previews(base(300, 0.01), 300, Extension(300)))[mode]
@@ -52,48 +52,48 @@ def test_a_finished_run_of_300_epochs_is_doubled(
     assert preview.small_from == small_from
 
 
-def test_the_rate_is_small_from_the_first_epoch_below_one_percent() -> None:
+def test_small_from_is_the_first_epoch_below_one_percent() -> None:
     plan = base(300, 0.01)
     rebase = plan_previews(plan, 300, Extension(300))[0]
     assert rebase.small_from is not None
     assert rebase.plan.factor(rebase.small_from - 1) >= 0.01 > rebase.plan.factor(376)
 
 
-def test_a_mode_that_goes_on_below_one_percent_is_small_from_the_seam() -> None:
+def test_mode_that_starts_below_one_percent_is_small_from_the_seam() -> None:
     assert plan_previews(base(300, 0.001), 300, Extension(9, "hold"))[2].small_from == 300
 
 
-def test_modifiers_are_shown_for_every_mode_that_can_have_them() -> None:
-    wish = Extension(8, "rebase", peak=0.6, rewarm_epochs=2)
-    choices = plan_previews(base(8), 8, wish)
+def test_modifiers_are_applied_to_every_mode_that_supports_them() -> None:
+    extension = Extension(8, "rebase", peak=0.6, rewarm_epochs=2)
+    choices = plan_previews(base(8), 8, extension)
     assert [preview.label for preview in choices] == [
         *MODES,
         "rebase --peak 0.6 --rewarm-epochs 2",
         "slope-match --peak 0.6 --rewarm-epochs 2",
         "hold --peak 0.6 --rewarm-epochs 2",
-        "restart --rewarm-epochs 2",  # which has no peak
+        "restart --rewarm-epochs 2",  # restart has no peak
     ]
     assert [preview.label for preview in choices if preview.requested] == [
         "rebase --peak 0.6 --rewarm-epochs 2"
     ]
     for preview in choices[4:]:
-        assert preview.ratio == 1.0  # the ramp begins at the seam's rate
+        assert preview.ratio == 1.0  # the ramp starts at the rate of the seam
 
 
-def test_a_modifier_that_changes_nothing_is_not_shown_twice() -> None:
+def test_extension_with_an_ineffective_modifier_is_not_listed() -> None:
     choices = plan_previews(base(8), 8, Extension(8, "rebase", lrf=0.5))
     labels = [preview.label for preview in choices]
-    # The final fraction means nothing to hold, nor to slope-match after a finished run.
+    # The final fraction has no effect on hold, nor on slope-match after a finished run.
     assert labels == [*MODES, "rebase --lrf 0.5", "restart --lrf 0.5"]
 
 
-def test_what_was_asked_for_is_shown_even_if_it_changes_nothing() -> None:
+def test_requested_extension_is_listed_even_if_its_modifier_is_ineffective() -> None:
     choices = plan_previews(base(8), 8, Extension(8, "hold", lrf=0.5))
     assert [preview.label for preview in choices if preview.requested] == ["hold --lrf 0.5"]
 
 
-def test_a_label_names_every_modifier() -> None:
-    wish = Extension(
+def test_label_names_every_modifier() -> None:
+    extension = Extension(
         30,
         "slope-match",
         slope="original",
@@ -102,81 +102,84 @@ def test_a_label_names_every_modifier() -> None:
         rewarm_epochs=3,
         cooldown_epochs=4,
     )
-    asked = [preview for preview in plan_previews(base(8), 8, wish) if preview.requested]
-    assert [preview.label for preview in asked] == [
+    requested = [preview for preview in plan_previews(base(8), 8, extension) if preview.requested]
+    assert [preview.label for preview in requested] == [
         "slope-match --slope original --lrf 0.05 --peak 0.5 --rewarm-epochs 3 --cooldown-epochs 4"
     ]
-    assert asked[0].mode == "slope-match"
-    assert asked[0].plan == extend_plan(base(8), 8, wish)
+    assert requested[0].mode == "slope-match"
+    assert requested[0].plan == extend_plan(base(8), 8, extension)
 
 
-def test_only_the_run_up_to_the_seam_counts_as_past() -> None:
+def test_lr_sum_percent_refers_to_the_epochs_before_the_seam() -> None:
     # stopped after two of four epochs: 1.0 0.8 so far, N = 4, held at 0.8
     hold = by_label(plan_previews(base(4), 2, Extension(2)))["hold"]
     assert hold.lr_sum_percent == pytest.approx(100 * 3.2 / 1.8)
 
 
-def test_a_run_that_ended_at_zero() -> None:
+def test_run_that_ended_at_zero() -> None:
     choices = by_label(plan_previews(base(3, 0.0, "linear-v5.0"), 3, Extension(3)))
     assert choices["hold"].ratio == 1.0
     assert choices["restart"].ratio == float("inf")
 
 
-def test_what_cannot_be_planned_is_refused() -> None:
-    with pytest.raises(UserError, match=r"of the 2 epochs after the seam, .* would leave none"):
+def test_impossible_extension_is_rejected() -> None:
+    with pytest.raises(
+        UserError,
+        match=r"--cooldown-epochs 2: must leave at least one of the 2 epochs after the seam",
+    ):
         plan_previews(base(4), 4, Extension(2, "hold", cooldown_epochs=2))
 
 
-def test_a_mode_in_which_the_cooldown_would_go_up_is_left_out_unless_asked_for() -> None:
-    wish = Extension(300, "hold", cooldown_epochs=1)
-    labels = [preview.label for preview in plan_previews(base(300), 300, wish)]
+def test_mode_with_a_rising_cooldown_is_omitted_unless_requested() -> None:
+    extension = Extension(300, "hold", cooldown_epochs=1)
+    labels = [preview.label for preview in plan_previews(base(300), 300, extension)]
     assert labels == [
         *MODES,
         "rebase --cooldown-epochs 1",
         "hold --cooldown-epochs 1",
         "restart --cooldown-epochs 1",
     ]
-    with pytest.raises(UserError, match="--cooldown-epochs 1 would raise the rate"):
+    with pytest.raises(UserError, match="--cooldown-epochs 1 would raise the learning rate"):
         plan_previews(base(300), 300, Extension(300, "slope-match", cooldown_epochs=1))
 
 
-def test_an_extension_that_was_not_trained_does_not_count() -> None:
+def test_untrained_extension_is_replaced() -> None:
     once = extend_plan(base(4), 4, Extension(40, "hold"))
     assert plan_previews(once, 4, Extension(2)) == plan_previews(base(4), 4, Extension(2))
 
 
-def test_advice_names_the_epoch_in_which_the_original_slope_goes_flat() -> None:
-    said = preview_warnings(
+def test_warning_names_the_epoch_in_which_the_original_slope_reaches_its_floor() -> None:
+    warnings = preview_warnings(
         plan_previews(base(4), 4, Extension(4, "slope-match", slope="original"))
     )
-    assert said == [
-        "slope-match --slope original goes flat in epoch 6, at 0.0008; --slope fit comes down to "
-        "the last epoch."
+    assert warnings == [
+        "slope-match --slope original is constant at 0.0008 from epoch 6 on; use --slope fit to "
+        "decay until the last epoch."
     ]
 
 
-def test_advice_on_modifiers_that_change_nothing() -> None:
+def test_warning_about_ineffective_modifiers() -> None:
     assert preview_warnings(plan_previews(base(4), 4, Extension(4, "hold", lrf=0.5)))[1:] == [
-        "hold --lrf 0.5 gives the rates of plain hold: its modifiers change nothing here."
+        "hold --lrf 0.5 has the same learning rates as plain hold; omit the modifiers."
     ]
 
 
-def test_advice_names_the_modes_that_barely_train_and_the_jump() -> None:
-    said = preview_warnings(plan_previews(base(300, 0.01), 300, Extension(300)))
-    assert said == [
-        "rebase (1.3 %), slope-match (1.3 %) and hold (2.6 %) barely train: under 3 % of the run's "
-        "sum of learning rates so far. To learn more, start from a higher rate with --peak P "
-        "--rewarm-epochs K, or use --lr-continuation restart --rewarm-epochs K.",
-        "restart (×38) raises the rate at the seam, so expect accuracy to fall before it rises; "
-        "--rewarm-epochs K spreads the rise over K epochs.",
+def test_warnings_name_the_modes_that_barely_train_and_the_jump() -> None:
+    warnings = preview_warnings(plan_previews(base(300, 0.01), 300, Extension(300)))
+    assert warnings == [
+        "rebase (1.3 %), slope-match (1.3 %) and hold (2.6 %) barely train: the sum of learning "
+        "rates is below 3 % of the sum over the run so far. To train more, start from a higher "
+        "rate with --peak P --rewarm-epochs K, or use --lr-continuation restart --rewarm-epochs K.",
+        "restart (×38) raises the learning rate at the seam, so expect mAP to drop before it "
+        "improves; --rewarm-epochs K spreads the rise over K epochs.",
     ]
 
 
-def test_advice_on_an_extension_that_is_too_short_for_any_mode() -> None:
+def test_warning_about_an_extension_that_is_too_short_for_every_mode() -> None:
     barely, _ = preview_warnings(plan_previews(base(300, 0.01), 300, Extension(5)))
     assert "and restart (0.065 %) barely train" in barely
-    assert "5 epochs are few after 300: add more with --extend-epochs" in barely
+    assert "5 epochs are few after 300; add more with --extend-epochs" in barely
 
 
-def test_no_advice_is_needed() -> None:
+def test_no_warnings() -> None:
     assert preview_warnings(plan_previews(base(4), 4, Extension(4))) == []

@@ -23,13 +23,13 @@ def plan_of(*segments: Segment, nw: int = 100, accumulate: int = 4) -> Plan:
         ("cosine", [1.0, 0.6 + 0.4 * math.sqrt(0.5), 0.6, 0.6 - 0.4 * math.sqrt(0.5)]),
     ],
 )
-def test_law_over_four_epochs_down_to_a_fifth(law: str, expected: list[float]) -> None:
+def test_law_over_four_epochs_with_lrf_0_2(law: str, expected: list[float]) -> None:
     assert base_segment(4, law, 0.2).factor(0) == 1.0
     assert [law_factor(law, e, 4, 0.2) for e in range(4)] == pytest.approx(expected, abs=1e-15)
 
 
 @requires_shared
-def test_laws_equal_the_golden() -> None:
+def test_laws_equal_the_goldens() -> None:
     cases = json.loads((GOLDENS / "lr_laws.json").read_text())
     assert {case["law"] for case in cases} == set(LAWS)
     for case in cases:
@@ -40,23 +40,23 @@ def test_laws_equal_the_golden() -> None:
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("lrf", [0.0, 0.01, 0.1, 0.3, 1.0])
 @pytest.mark.parametrize("epochs", [1, 2, 7, 300])
-def test_a_law_starts_at_exactly_one_and_never_rises(law: str, lrf: float, epochs: int) -> None:
+def test_law_starts_at_exactly_one_and_never_rises(law: str, lrf: float, epochs: int) -> None:
     factors = [law_factor(law, e, epochs, lrf) for e in range(epochs)]
     assert factors[0] == 1.0
     assert all(later <= earlier for earlier, later in pairwise(factors))
 
 
-def test_unknown_names_are_refused() -> None:
+def test_unknown_names_are_rejected() -> None:
     with pytest.raises(ValueError, match="unknown learning-rate law 'step'"):
         law_factor("step", 0, 1, 0.1)
     with pytest.raises(ValueError, match="unknown continuation mode 'leap'"):
         Segment(mode="leap", start=0, epochs=1, law="linear", lrf=0.1).factor(0)
 
 
-def test_the_segment_that_began_last_governs_an_epoch() -> None:
+def test_epoch_belongs_to_the_segment_that_started_last() -> None:
     base = base_segment(4, "linear", 0.2)
     held = Segment(mode="hold", start=3, epochs=5, law="linear", lrf=0.2, level=0.6)
-    plan = plan_of(base, held)  # the base segment was planned to 4, the seam is at 3
+    plan = plan_of(base, held)  # the base segment has 4 planned epochs, the seam is at 3
     assert plan.total_epochs == 8
     assert plan.factors() == pytest.approx([1.0, 0.8, 0.6, *[0.6] * 5])
     assert plan.seams == (held,)
@@ -74,7 +74,7 @@ def test_the_segment_that_began_last_governs_an_epoch() -> None:
         (10_000, 0.008, 0.008, 0.937, 4),
     ],
 )
-def test_warm_up_depends_on_the_iteration_alone(
+def test_warm_up_depends_only_on_the_iteration(
     iteration: int, bias_lr: float, lr: float, momentum: float, accumulate: int
 ) -> None:
     settings = plan_of(base_segment(4, "linear", 0.2)).settings(epoch=1, iteration=iteration)
@@ -83,7 +83,7 @@ def test_warm_up_depends_on_the_iteration_alone(
     assert settings.accumulate == accumulate
 
 
-def test_after_the_warm_up_the_rate_is_exactly_lr0_times_the_factor() -> None:
+def test_rate_after_the_warm_up_is_exactly_lr0_times_the_factor() -> None:
     plan = plan_of(base_segment(300, "cosine", 0.01))
     for epoch in (0, 1, 150, 299):
         assert plan.settings(epoch, 10_000).rates == (0.01 * plan.factor(epoch),) * 3
@@ -93,13 +93,11 @@ def test_after_the_warm_up_the_rate_is_exactly_lr0_times_the_factor() -> None:
     ("epochs", "batches", "expected"),
     [(3.0, 8, 100), (3.0, 100, 300), (1.33, 90, 120), (0, 50, 100)],
 )
-def test_warm_up_lasts_a_hundred_iterations_at_least(
-    epochs: float, batches: int, expected: int
-) -> None:
+def test_warm_up_lasts_at_least_100_iterations(epochs: float, batches: int, expected: int) -> None:
     assert warmup_iterations(epochs, batches) == expected
 
 
-def test_a_plan_survives_as_plain_data() -> None:
+def test_plan_to_dict_and_back() -> None:
     plan = plan_of(
         base_segment(4, "cosine", 0.2),
         Segment(mode="slope-match", start=4, epochs=2, law="cosine", lrf=0.2, level=0.3, slope=0.1),

@@ -12,7 +12,7 @@ NAN = math.nan
 
 
 def extended(*modes: str) -> Plan:
-    """Four epochs, and four more in each mode: seams at 4, 8, …"""
+    """Return the plan of four epochs and four more in each mode: seams at 4, 8, …"""
     plan = plan_of(base_segment(4, "linear", 0.2))
     for mode in modes:
         plan = extend_plan(plan, plan.total_epochs, Extension(4, mode))
@@ -26,17 +26,17 @@ def history(ema: list[float], raw: dict[int, float] | None = None) -> list[dict[
     return rows
 
 
-def figures(after: list[float], before: float = 0.5) -> SeamMetrics:
-    """Those of a single seam."""
+def metrics_of_seam(after: list[float], before: float = 0.5) -> SeamMetrics:
+    """Return the metrics of a single seam."""
     (found,) = seam_metrics(extended("hold"), history([0.1, 0.2, 0.3, before, *after]))
     return found
 
 
-def test_a_run_without_seams() -> None:
+def test_run_without_seams() -> None:
     assert seam_metrics(extended(), history([0.1, 0.2])) == []
 
 
-def test_a_fall_and_the_way_back() -> None:
+def test_drop_and_recovery() -> None:
     rows = history([0.1, 0.2, 0.3, 0.48, 0.40, 0.47, 0.485, 0.5], {3: 0.46, 4: 0.3, 5: 0.35})
     (seam,) = seam_metrics(extended("restart"), rows)
     assert (seam.epoch, seam.mode, seam.epochs) == (4, "restart", 4)
@@ -46,39 +46,39 @@ def test_a_fall_and_the_way_back() -> None:
     assert seam.ema_drop == pytest.approx(0.08)
     assert (seam.raw_before, seam.raw_lowest) == (0.46, 0.3)
     assert seam.raw_drop == pytest.approx(0.16)
-    assert seam.back_after == 3  # 0.485 is the first value at the level before
+    assert seam.back_after == 3  # 0.485 is the first value of at least 0.48
     assert seam.gain_per_100 == pytest.approx(0.02 / 4 * 100)
 
 
 @pytest.mark.parametrize(
     ("after", "back_after", "drop"),
     [
-        ([0.5, 0.51, 0.52, 0.53], 0, 0.0),  # never below
-        ([0.5, 0.4, 0.45, 0.5], 4, 0.1),  # what counts comes after the lowest
-        ([0.49, 0.5, 0.6, 0.6], 2, 0.01),  # just the level before is enough
+        ([0.5, 0.51, 0.52, 0.53], 0, 0.0),  # never below 0.5
+        ([0.5, 0.4, 0.45, 0.5], 4, 0.1),  # only values after the lowest one count
+        ([0.49, 0.5, 0.6, 0.6], 2, 0.01),  # an equal value is enough
         ([0.4, 0.3, 0.45, 0.49], None, 0.2),  # not back yet
-        ([], None, None),  # not begun
+        ([], None, None),  # not started
         ([NAN, NAN], None, None),  # not validated
         ([0.4, NAN, 0.5, NAN], 3, 0.1),  # validated every other epoch
     ],
 )
-def test_epochs_until_the_level_before_is_reached(
+def test_epochs_until_the_value_before_the_seam_is_reached_again(
     after: list[float], back_after: int | None, drop: float | None
 ) -> None:
-    found = figures(after)
+    found = metrics_of_seam(after)
     assert found.back_after == back_after
     assert found.ema_drop == (None if drop is None else pytest.approx(drop))
 
 
-def test_a_level_before_that_was_not_measured() -> None:
-    found = figures([0.4, 0.5], before=NAN)
+def test_value_before_the_seam_not_measured() -> None:
+    found = metrics_of_seam([0.4, 0.5], before=NAN)
     assert (found.ema_before, found.ema_drop, found.back_after, found.gain_per_100) == (None,) * 4
     assert (found.ema_lowest, found.best) == (0.4, 0.5)
     assert (found.raw_before, found.raw_lowest, found.raw_drop) == (None,) * 3
 
 
-def test_what_was_measured_at_the_seam_comes_first() -> None:
-    """The epoch before it was validated on other images, and by that measure nothing was lost."""
+def test_value_measured_at_the_seam_takes_precedence() -> None:
+    """The epoch before the seam was validated on other images; relative to it, there is no drop."""
     rows = history([0.1, 0.2, 0.3, 0.4, 0.45, 0.5], {3: 0.35, 4: 0.3})
     rows[3] |= {AT_SEAM_PREFIX + EMA_MAP_COLUMN: 0.5, AT_SEAM_PREFIX + RAW_MAP_COLUMN: 0.48}
     (seam,) = seam_metrics(extended("hold"), rows)
@@ -89,7 +89,7 @@ def test_what_was_measured_at_the_seam_comes_first() -> None:
     assert seam.gain_per_100 == 0.0
 
 
-def test_each_seam_sees_its_own_epochs_only() -> None:
+def test_each_seam_uses_only_its_own_epochs() -> None:
     plan = extended("rebase", "hold", "restart")
     first, second, third = seam_metrics(plan, history([0.1] * 3 + [0.2] * 5 + [0.3] * 4 + [0.4]))
     assert [seam.epoch for seam in (first, second, third)] == [4, 8, 12]
@@ -99,14 +99,14 @@ def test_each_seam_sees_its_own_epochs_only() -> None:
     assert [seam.best for seam in (first, second, third)] == [0.2, 0.3, 0.4]
 
 
-def test_a_seam_at_an_earlier_epoch_than_planned() -> None:
+def test_seam_before_the_planned_end() -> None:
     plan = extend_plan(extended(), 2, Extension(4, "hold"))
     (seam,) = seam_metrics(plan, history([0.1, 0.2, 0.15]))
     assert (seam.epoch, seam.ema_before, seam.ema_lowest, seam.epochs) == (2, 0.2, 0.15, 1)
 
 
-def test_plain_data() -> None:
-    data = figures([0.4, 0.6]).to_dict()
+def test_to_dict() -> None:
+    data = metrics_of_seam([0.4, 0.6]).to_dict()
     assert data["epoch"] == 4
     assert data["ratio"] == 1.0
     assert data["ema_drop"] == pytest.approx(0.1)

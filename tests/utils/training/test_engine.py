@@ -133,7 +133,9 @@ def test_rate_that_differs_from_the_plan_stops_the_run() -> None:
     plan = plan_of(base_segment(5, "linear", 0.1))
     state.iteration = 1000
     apply_settings(state.optimizer, StepSettings(0.02, 0.02, 0.9, 1))
-    with pytest.raises(UserError, match="something other than the plan sets the optimizer's rates"):
+    with pytest.raises(
+        UserError, match="the optimizer's learning rates were changed outside the plan"
+    ):
         finish_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
 
 

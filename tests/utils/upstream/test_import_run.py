@@ -26,7 +26,7 @@ from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.ema import ModelEma
-from utils.solver.modes import JUMPING
+from utils.solver.modes import JUMPING_MODES
 from utils.solver.param_groups import build_optimizer, parameter_groups
 from utils.solver.schedule import MODES, Plan
 from utils.training.state import TrainingState
@@ -155,7 +155,7 @@ class TestUnstripped:
         plan = plan_of(imported)
         longer = extend_plan(plan, 2, Extension(epochs=2, mode=mode))
         assert longer.total_epochs == plan.total_epochs + 2
-        if mode not in JUMPING:
+        if mode not in JUMPING_MODES:
             assert longer.factor(2) == plan.factor(1)
 
     def test_ema_predictions_equal_upstreams(self, imported: ImportedRun, version: str) -> None:

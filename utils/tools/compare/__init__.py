@@ -1,1 +1,1 @@
-"""Branches of a run side by side: python -m utils.tools.compare."""
+"""Compare runs, mainly branches of one run: python -m utils.tools.compare."""

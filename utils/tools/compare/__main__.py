@@ -1,4 +1,4 @@
-"""Compare runs, branches of one run above all: a table, compare.csv and compare.png.
+"""Compare runs, mainly branches of one run: log a table, write compare.csv and compare.png.
 
 Usage: python -m utils.tools.compare runs/train/exp-rebase runs/train/exp-hold
 """
@@ -23,7 +23,7 @@ from utils.options.script import OptionParser, run_script
 from utils.solver.seam import EMA_MAP_COLUMN, SeamMetrics
 from utils.tools.compare.recorded_run import RecordedRun, read_run
 
-# What is heavy is imported where it is used, so that --help answers at once.
+# Slow modules are imported where they are used, so that --help is fast.
 if TYPE_CHECKING:
     from utils.tools.compare.branches import RunCurves
 
@@ -31,7 +31,7 @@ log = logging.getLogger("yolo")
 
 Cell = str | int | float | None
 
-# What is logged: titles, and the columns of compare.csv below them with their formats.
+# Logged tables: title, column of compare.csv, and format of each column.
 RUN_TABLE = (
     ("run", "run", ""),
     ("epochs", "epochs", ""),
@@ -47,7 +47,7 @@ SEAM_TABLE = (
     ("rate", "rate_ratio", "#.3g"),
     ("mAP before", "map50_95_before", ".4f"),
     ("drop", "map50_95_drop", ".4f"),
-    ("raw drop", "raw_map50_95_drop", ".4f"),
+    ("non-EMA drop", "raw_map50_95_drop", ".4f"),
     ("back after", "epochs_until_back", ""),
     ("best after", "best_map50_95_after", ".4f"),
     ("gain/100 epochs", "gain_per_100_epochs", "+.4f"),
@@ -56,28 +56,28 @@ SEAM_TABLE = (
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Which runs to compare, and where to write."""
+    """Options of the compare program."""
 
     runs: list[Path] = option(
-        REQUIRED, "folder of a run, or a checkpoint", metavar="RUN", positional=True
+        REQUIRED, "run folder or training checkpoint", metavar="RUN", positional=True
     )
     out: str = option(
-        "", "where to write; the folder that the runs lie in if not given", metavar="FOLDER"
+        "", "output folder (default: the common parent folder of the runs)", metavar="FOLDER"
     )
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this program."""
+    """Return the parser of this program."""
     parser = OptionParser(
         prog="python -m utils.tools.compare",
-        description="Compare runs: a table, compare.csv and compare.png with every seam.",
+        description="Compare runs: log a table, write compare.csv and compare.png with all seams.",
     )
     add_options(parser, CompareOptions)
     return parser
 
 
 def main() -> None:
-    """Read the command line and compare."""
+    """Parse the command line and compare the runs."""
     options = parse_options(build_parser(), CompareOptions)
     compare(options.runs, Path(options.out) if options.out else None)
 
@@ -86,67 +86,69 @@ def compare(targets: Sequence[Path], out: Path | None) -> None:
     """Log the tables and write compare.csv and compare.png.
 
     Args:
-        targets: folders of runs, or checkpoints.
-        out: the folder to write into; the one that all runs lie in if None.
+        targets: run folders or training checkpoints.
+        out: output folder; the innermost common parent folder of the runs if None.
 
     Raises:
-        UserError: a run cannot be read or is given twice, or the folder cannot be written into.
+        UserError: a run cannot be read or is given twice, or the output cannot be written.
     """
     from utils.tools.compare.plot import save_comparison
 
     runs = [read_run(target) for target in targets]
-    labels = distinguishing_names([run.origin for run in runs])
-    folder = out or common_folder([run.origin for run in runs])
+    labels = shortest_unique_names([run.path for run in runs])
+    folder = out or common_folder([run.path for run in runs])
     if len({run.names for run in runs if run.names}) > 1:
-        log.warning("The runs detect different classes: their mAPs are not comparable.")
+        log.warning("The runs have different classes, so their mAP values are not comparable.")
     rows = [row for run, label in zip(runs, labels, strict=True) for row in csv_rows(run, label)]
     log_tables(rows)
     curves = [run_curves(run, label) for run, label in zip(runs, labels, strict=True)]
-    table, picture = folder / "compare.csv", folder / "compare.png"
+    table, plot = folder / "compare.csv", folder / "compare.png"
     try:
         atomic_write(table, lambda part: write_csv(rows, part))
-        atomic_write(picture, lambda part: save_comparison(curves, part))
+        atomic_write(plot, lambda part: save_comparison(curves, part))
     except OSError as error:
         raise UserError(
-            f"cannot write into {folder}: {error.strerror}; give another folder with --out."
+            f"cannot write into {folder}: {error.strerror}; use another folder with --out FOLDER."
         ) from error
-    log.info("\nWritten: %s and %s", table, picture)
+    log.info("\nSaved %s and %s", table, plot)
 
 
-def distinguishing_names(origins: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as few as no other path ends in.
+def shortest_unique_names(paths: Sequence[Path]) -> list[str]:
+    """Return the shortest end of each path that no other path ends in.
 
     Raises:
-        UserError: a path is there twice.
+        UserError: a path is given twice.
     """
     names = []
-    for number, origin in enumerate(origins):
-        others = [*origins[:number], *origins[number + 1 :]]
-        if origin in others:
-            raise UserError(f"{origin} is given twice; name each run once.")
-        tails = (origin.parts[-length:] for length in range(1, len(origin.parts) + 1))
+    for number, path in enumerate(paths):
+        others = [*paths[:number], *paths[number + 1 :]]
+        if path in others:
+            raise UserError(f"{path} is given twice; name each run once.")
+        tails = (path.parts[-length:] for length in range(1, len(path.parts) + 1))
         tail = next(t for t in tails if all(other.parts[-len(t) :] != t for other in others))
         names.append(PurePath(*tail).as_posix())
     return names
 
 
-def common_folder(origins: Sequence[Path]) -> Path:
-    """The innermost folder that all runs lie in.
+def common_folder(paths: Sequence[Path]) -> Path:
+    """Return the innermost common parent folder of all runs.
 
     Raises:
-        UserError: there is none but the root.
+        UserError: it is the root, or there is none.
     """
     try:
-        folder = Path(os.path.commonpath([origin.parent for origin in origins]))
+        folder = Path(os.path.commonpath([path.parent for path in paths]))
     except ValueError:  # on different drives
-        folder = Path(origins[0].anchor)
+        folder = Path(paths[0].anchor)
     if folder == folder.parent:
-        raise UserError("the runs lie in no common folder; say where to write with --out FOLDER.")
+        raise UserError(
+            "the runs have no common parent folder; set the output folder with --out FOLDER."
+        )
     return folder
 
 
 def run_curves(run: RecordedRun, label: str) -> RunCurves:
-    """What is drawn of a run."""
+    """Return the curves of a run."""
     from utils.plots.run_curves import SeamMark
     from utils.tools.compare.branches import RunCurves
 
@@ -158,12 +160,12 @@ def run_curves(run: RecordedRun, label: str) -> RunCurves:
 
 
 def csv_rows(run: RecordedRun, label: str) -> list[dict[str, Cell]]:
-    """A row for each seam of a run, or a single one without a seam, by column of compare.csv."""
+    """Return one row of compare.csv for each seam of a run; a single row if there is no seam."""
     from utils.tools.compare.branches import best_epoch
 
     best = best_epoch(run.history)
     last = run.history[-1].get(EMA_MAP_COLUMN, math.nan)
-    figures: dict[str, Cell] = {
+    run_cells: dict[str, Cell] = {
         "run": label,
         "epochs": len(run.history),
         "planned_epochs": run.plan.total_epochs if run.plan else None,
@@ -172,11 +174,11 @@ def csv_rows(run: RecordedRun, label: str) -> list[dict[str, Cell]]:
         "best_map50": best.map50 if best else None,
         "last_map50_95": None if math.isnan(last) else last,
     }
-    return [figures | seam_cells(seam) for seam in run.seams] or [figures]
+    return [run_cells | seam_cells(seam) for seam in run.seams] or [run_cells]
 
 
 def seam_cells(seam: SeamMetrics) -> dict[str, Cell]:
-    """The figures of a seam, by column of compare.csv."""
+    """Return the metrics of a seam, by column of compare.csv."""
     return {
         "seam_epoch": seam.epoch,
         "mode": seam.mode,
@@ -197,7 +199,7 @@ def seam_cells(seam: SeamMetrics) -> dict[str, Cell]:
 
 
 def write_csv(rows: Sequence[Mapping[str, Cell]], path: Path) -> None:
-    """Write the rows; what a run without seams lacks stays empty."""
+    """Write compare.csv; the seam columns of a run without seams are empty."""
     columns = max(rows, key=len)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns)
@@ -206,19 +208,21 @@ def write_csv(rows: Sequence[Mapping[str, Cell]], path: Path) -> None:
 
 
 def log_tables(rows: Sequence[Mapping[str, Cell]]) -> None:
-    """Log a line per run and, if there are any, a line per seam."""
+    """Log one line per run and one line per seam."""
     once = list({row["run"]: row for row in rows}.values())
-    log.info("\n%s", aligned(RUN_TABLE, once))
+    log.info("\n%s", format_table(RUN_TABLE, once))
     seams = [row for row in rows if "mode" in row]
     if seams:
-        log.info("\n%s", aligned(SEAM_TABLE, seams))
+        log.info("\n%s", format_table(SEAM_TABLE, seams))
 
 
-def aligned(columns: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Cell]]) -> str:
-    """A table as text: names to the left, figures to the right, a dash for what is not known.
+def format_table(
+    columns: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Cell]]
+) -> str:
+    """Return a table as text: strings left-aligned, numbers right-aligned, "-" for None.
 
     Args:
-        columns: title, key and number format of each.
+        columns: title, key and format of each column.
         rows: one mapping per line.
     """
     printed = []

@@ -1,4 +1,4 @@
-"""Runs as they are compared: their curves, and what branches of a run have in common; no torch."""
+"""Curves of the compared runs, and the rows that branches share; imports no torch."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from utils.history import fitness
 from utils.plots.run_curves import SeamMark
 from utils.plots.series import Floats, Row, column
 
-MAP50 = "metrics/mAP_0.5"
-MAP50_95 = "metrics/mAP_0.5:0.95"
-# Branches of a run repeat its rows, to the five digits of results.csv if they were read from there.
-COMPARED_COLUMNS = ("epoch", "train/box_loss", "train/obj_loss", MAP50, MAP50_95)
-FIVE_DIGITS = 1e-4
+MAP50_COLUMN = "metrics/mAP_0.5"
+MAP50_95_COLUMN = "metrics/mAP_0.5:0.95"
+# Branches of a run repeat its rows; those read from results.csv are rounded to five digits.
+COMPARED_COLUMNS = ("epoch", "train/box_loss", "train/obj_loss", MAP50_COLUMN, MAP50_95_COLUMN)
+FIVE_DIGITS_RTOL = 1e-4
 
 
 class RunCurves(NamedTuple):
-    """What is drawn of a run."""
+    """Curves of a run."""
 
     label: str
     rows: Sequence[Row]
-    """History in the column names of results.csv; NaN or an absent value leaves a gap."""
+    """History in the column names of results.csv; NaN or a missing value is not plotted."""
     plan_rates: Sequence[float] = ()
-    """Planned rate of the weights for every epoch from 0; if empty, the recorded one is drawn."""
+    """Planned rate of the weights for every epoch from 0; if empty, recorded rates are plotted."""
     seams: Sequence[SeamMark] = ()
 
     @property
     def epochs(self) -> Floats:
-        """0-based, [rows]."""
+        """Return the epochs, 0-based, [rows]."""
         return column(self.rows, "epoch")
 
     @property
     def rates(self) -> Floats:
-        """Planned, else recorded rate of the weights in each trained epoch, [rows]."""
+        """Return the planned or else the recorded rate of the weights by trained epoch, [rows]."""
         if not self.plan_rates:
             return column(self.rows, "x/lr1")
         return np.array([self.plan_rates[int(epoch)] for epoch in self.epochs])
 
 
-class Best(NamedTuple):
+class BestEpoch(NamedTuple):
     """The best validated epoch of a run."""
 
     row: int
-    """Its place in the history."""
+    """Index in the history."""
     epoch: int
     map50: float
     map50_95: float
 
 
-def best_epoch(rows: Sequence[Row]) -> Best | None:
-    """The validated epoch of highest fitness, None if there is none.
+def best_epoch(rows: Sequence[Row]) -> BestEpoch | None:
+    """Return the validated epoch of highest fitness; None if there is none.
 
     Args:
         rows: History in the column names of results.csv.
     """
-    columns = (column(rows, name).tolist() for name in ("epoch", MAP50, MAP50_95))
+    columns = (column(rows, name).tolist() for name in ("epoch", MAP50_COLUMN, MAP50_95_COLUMN))
     validated = [
-        Best(number, int(epoch), map50, map50_95)
+        BestEpoch(number, int(epoch), map50, map50_95)
         for number, (epoch, map50, map50_95) in enumerate(zip(*columns, strict=True))
         if np.isfinite(map50) and np.isfinite(map50_95)
     ]
@@ -67,7 +67,7 @@ def best_epoch(rows: Sequence[Row]) -> Best | None:
 
 
 def shared_rows(ours: Sequence[Row], theirs: Sequence[Row]) -> int:
-    """How many rows at the start two histories have in common.
+    """Return the number of equal rows at the start of two histories.
 
     Args:
         ours: History in the column names of results.csv.
@@ -78,5 +78,5 @@ def shared_rows(ours: Sequence[Row], theirs: Sequence[Row]) -> int:
         np.column_stack([column(rows[:length], name) for name in COMPARED_COLUMNS])
         for rows in (ours, theirs)
     )
-    different = ~np.isclose(a, b, rtol=FIVE_DIGITS, atol=0, equal_nan=True).all(axis=1)
+    different = ~np.isclose(a, b, rtol=FIVE_DIGITS_RTOL, atol=0, equal_nan=True).all(axis=1)
     return int(different.argmax()) if different.any() else length

@@ -1,4 +1,4 @@
-"""A run as it is recorded on disk, to be looked at rather than trained on."""
+"""Read a recorded run from its last checkpoint or its results.csv."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from utils.solver.seam import EMA_MAP_COLUMN, SeamMetrics, seam_metrics
 
 log = logging.getLogger("yolo")
 
-NEEDED = frozenset(("epoch", "metrics/mAP_0.5", EMA_MAP_COLUMN))
+REQUIRED_COLUMNS = frozenset(("epoch", "metrics/mAP_0.5", EMA_MAP_COLUMN))
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What a run's last checkpoint, or else its results.csv, tells."""
+    """History, plan and class names of a run, from a checkpoint or else from results.csv."""
 
-    origin: Path
-    """The run's folder; `folder/checkpoint` of any other checkpoint than the last one."""
+    path: Path
+    """The run's folder; `folder/STEM` for a checkpoint other than the last one."""
     history: list[Row]
     """One row per epoch, at least one."""
     plan: Plan | None
-    """None for a run that is known from its results.csv alone."""
+    """None if only results.csv was read."""
     names: tuple[str, ...] | None
-    """Class names; None likewise."""
+    """Class names; None if only results.csv was read."""
 
     @property
     def seams(self) -> list[SeamMetrics]:
-        """The figures of its seams, oldest first."""
+        """Metrics of the seams, oldest first."""
         return seam_metrics(self.plan, self.history) if self.plan else []
 
 
@@ -41,54 +41,59 @@ def read_run(target: Path) -> RecordedRun:
     """Read a run.
 
     Args:
-        target: its folder, in which results.csv alone will do, or a training checkpoint.
+        target: run folder with weights/last.pt or results.csv, or a training checkpoint.
 
     Raises:
-        UserError: there is no such run, or it has no completed epoch.
+        UserError: the run does not exist, is damaged, or has no completed epoch.
     """
     if not target.is_dir():
-        return read_checkpointed(target)
+        return read_checkpoint_run(target)
     last, results = target / "weights" / LAST, target / "results.csv"
     if last.is_file():
         try:
-            return read_checkpointed(last)
+            return read_checkpoint_run(last)
         except UserError as error:
             if not results.is_file():
                 raise
-            log.warning("%s Going by %s instead: no plan, no seams.", error, results)
+            log.warning("%s Reading %s instead, which has no plan and no seams.", error, results)
     if not results.is_file():
-        raise UserError(f"{target} holds neither weights/{LAST} nor results.csv; name a run.")
+        raise UserError(
+            f"{target} contains neither weights/{LAST} nor results.csv; use the folder of a run."
+        )
     return RecordedRun(target.resolve(), read_history(results), plan=None, names=None)
 
 
-def read_checkpointed(path: Path) -> RecordedRun:
-    """Read a run from a training checkpoint of ours.
+def read_checkpoint_run(path: Path) -> RecordedRun:
+    """Read a run from a training checkpoint of this project.
 
     Raises:
-        UserError: it cannot be read, or holds no history.
+        UserError: the checkpoint cannot be read, or has no history.
     """
-    # Imports torch, which a command line that is refused need not wait for.
+    # These import torch, which is slow; an invalid command line must fail fast.
     from utils.checkpoint.store import load_checkpoint
     from utils.upstream.reader import is_upstream_file
 
     if is_upstream_file(path):
         raise UserError(
-            f"{path} is a checkpoint of YOLOv5; name its run's folder, which has a results.csv."
+            f"{path} is a checkpoint of YOLOv5; use the folder of its run, which has a results.csv."
         )
     checkpoint = load_checkpoint(path)
     if checkpoint["kind"] != "training":
-        raise UserError(f"{path} is stripped of its history; name the run's folder or its {LAST}.")
+        raise UserError(f"{path} has no history; use the folder of its run or its {LAST}.")
     if not checkpoint["history"]:
         raise UserError(f"{path} has no completed epoch; train the run first.")
     try:
         plan = Plan.from_dict(checkpoint["plan"])
         planned = len(plan.factors())
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise UserError(f"{path} is damaged: its plan is unreadable ({error!r}).") from error
+        raise UserError(
+            f"{path} is damaged (its plan is unreadable: {error!r}); "
+            "use an earlier checkpoint of the run."
+        ) from error
     if checkpoint["history"][-1]["epoch"] >= planned:
         raise UserError(
-            f"{path} is damaged: its plan of {planned} epochs ends before its history; "
-            "name an earlier checkpoint of the run."
+            f"{path} is damaged (its plan of {planned} epochs ends before its history); "
+            "use an earlier checkpoint of the run."
         )
     folder = path.resolve().parent
     folder = folder.parent if folder.name == "weights" else folder
@@ -101,15 +106,15 @@ def read_checkpointed(path: Path) -> RecordedRun:
 
 
 def read_history(path: Path) -> list[Row]:
-    """Read a results.csv, ours or upstream's.
+    """Read a results.csv of this project or of upstream.
 
     Raises:
-        UserError: it holds no epochs with mAP.
+        UserError: the file cannot be read, or has no epochs with mAP.
     """
     try:
         rows = read_results(path)
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{path} is not the record of a run: {error}.") from error
-    if not rows or not rows[0].keys() >= NEEDED:
-        raise UserError(f"{path} holds no epochs with mAP; name another run.")
+        raise UserError(f"cannot read {path}: {error}; use another run.") from error
+    if not rows or not rows[0].keys() >= REQUIRED_COLUMNS:
+        raise UserError(f"{path} has no epochs with mAP; use another run.")
     return rows

@@ -1,4 +1,4 @@
-"""The table below compared runs: which line is whose, with its best values; imports no torch."""
+"""Table below the plot: legend and best values of the runs; imports no torch."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from utils.plots.figure import INK, QUIET
 from utils.plots.flags import POINTS_PER_INCH
 from utils.tools.compare.branches import RunCurves, best_epoch
 
-LINE = 0.26  # inches from one line of the table to the next
-LINES_MORE = 1.5  # the header, and the margin below
-SAMPLE, NAME = 0.4, 0.55  # inches: length of the piece of the run's line, and where its name begins
-NUMBER = 0.95  # inches from the right end of one number to that of the next
-GUTTER = 0.35  # inches between the numbers and the text behind them
+LINE = 0.26  # line height of the table, inches
+EXTRA_LINES = 1.5  # the header, and the margin below
+SAMPLE, NAME = 0.4, 0.55  # inches: length of the line sample, and left edge of the run's name
+NUMBER = 0.95  # width of a column of numbers, inches
+GUTTER = 0.35  # inches between the last column of numbers and the text
 FONT_SIZE = 9.0  # points
 HEADER = ("run", "mAP50-95", "mAP50", "best epoch", "epochs", "seams")
-LISTED_SEAMS = 4  # more than these do not fit; they are flagged in the panels all the same
+MAX_LISTED_SEAMS = 4  # if there are more, only their number is written
 
 
-def write_table(axes: Axes, runs: Sequence[RunCurves], looks: Sequence[tuple[str, str]]) -> None:
-    """Write a header and a line per run.
+def write_table(axes: Axes, runs: Sequence[RunCurves], styles: Sequence[tuple[str, str]]) -> None:
+    """Write a header and one line per run.
 
     Args:
-        axes: Empty axes of `LINE` × (runs + `LINES_MORE`) inches.
-        runs: The runs in the order of the lines.
-        looks: Colour and marker of each.
+        axes: Empty axes of `LINE` × (runs + `EXTRA_LINES`) inches.
+        runs: Runs in the order of the lines.
+        styles: Color and marker of each run.
     """
     axes.set_axis_off()
     axes.set_xlim(0, axes.get_position().width * _figure_width(axes))  # inches
-    axes.set_ylim(len(runs) + LINES_MORE - 0.5, -0.5)  # lines, the first of which is the header
+    axes.set_ylim(len(runs) + EXTRA_LINES - 0.5, -0.5)  # lines; line 0 is the header
     names = [HEADER[0], *(run.label for run in runs)]
     widths = [TextPath((0, 0), name, size=FONT_SIZE).get_extents().width for name in names]
     first = NAME + max(widths) / POINTS_PER_INCH + NUMBER
@@ -48,9 +48,9 @@ def write_table(axes: Axes, runs: Sequence[RunCurves], looks: Sequence[tuple[str
                 fontsize=FONT_SIZE,
                 color=INK if line else QUIET,
             )
-    for line, (colour, marker) in enumerate(looks, start=1):
-        axes.plot([0, SAMPLE], [line, line], color=colour, lw=1.5)
-        axes.plot(SAMPLE / 2, line, marker, color=colour, ms=6, mew=0)
+    for line, (color, marker) in enumerate(styles, start=1):
+        axes.plot([0, SAMPLE], [line, line], color=color, lw=1.5)
+        axes.plot(SAMPLE / 2, line, marker, color=color, ms=6, mew=0)
 
 
 def _figure_width(axes: Axes) -> float:
@@ -61,12 +61,12 @@ def _figure_width(axes: Axes) -> float:
 
 
 def _cells(run: RunCurves) -> tuple[str, ...]:
-    """The line of a run; its seams are listed unless there are too many."""
+    """Return the cells of a run; seams are listed unless there are too many."""
     best = best_epoch(run.rows)
     values = ("-", "-", "-")
     if best is not None:
         values = (f"{best.map50_95:.4f}", f"{best.map50:.4f}", str(best.epoch))
     seams = ", ".join(f"{seam.epoch} {seam.mode}" for seam in run.seams)
-    if len(run.seams) > LISTED_SEAMS:
+    if len(run.seams) > MAX_LISTED_SEAMS:
         seams = str(len(run.seams))
     return (run.label, *values, str(len(run.rows)), seams)

@@ -12,7 +12,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from utils.checkpoint.pickle_records import require_type
-from utils.solver.optimizers import DEFAULT_OPTIMIZER, optimizer_of_buffers
+from utils.solver.optimizers import DEFAULT_OPTIMIZER, optimizer_from_buffers
 from utils.upstream.history import parse_text_results
 from utils.upstream.reader import UpstreamCheckpoint
 
@@ -268,7 +268,7 @@ def _upstream_optimizer(
         return None
     states = require_type(content.optimizer["state"], dict).values()
     buffers = [[name for name, value in s.items() if isinstance(value, Tensor)] for s in states]
-    likely = optimizer_of_buffers({name for names in buffers for name in names})
+    likely = optimizer_from_buffers({name for names in buffers for name in names})
     return OptimizerFacts(
         name=str(options.get("optimizer", likely or DEFAULT_OPTIMIZER)),
         buffers=sum(map(len, buffers)),

@@ -30,15 +30,15 @@ def history(*scores: float, rate: float = 0.01) -> list[Row]:
 
 
 def drawn(runs: list[RunCurves], folder: Path) -> tuple[int, float]:
-    """Height in pixels of the picture, and the share of them that is not white."""
+    """Return the height of the plot in pixels, and the fraction of non-white pixels."""
     path = folder / "compare.png"
     save_comparison(runs, path)
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    return picture.shape[0], float((picture < 250).any(2).mean())
+    plot = cv2.imread(str(path))
+    assert plot is not None
+    return plot.shape[0], float((plot < 250).any(2).mean())
 
 
-def test_the_best_epoch_is_the_one_of_highest_fitness_that_was_validated() -> None:
+def test_best_epoch_is_the_validated_epoch_of_highest_fitness() -> None:
     rows = [row(0, NAN), row(1, 0.4), row(2, 0.6), row(3, 0.5), row(4, NAN)]
     best = best_epoch(rows)
     assert best is not None
@@ -50,33 +50,33 @@ def test_the_best_epoch_is_the_one_of_highest_fitness_that_was_validated() -> No
 @pytest.mark.parametrize(
     ("theirs", "shared"),
     [
-        (history(0.1, 0.2, 0.3), 3),  # the same
-        (history(0.1, 0.2), 2),  # the run that was extended
-        (history(0.1, 0.2, 0.4), 2),  # another branch of it
+        (history(0.1, 0.2, 0.3), 3),  # the same run
+        (history(0.1, 0.2), 2),  # the run before the extension
+        (history(0.1, 0.2, 0.4), 2),  # another branch of the run
         (history(0.10000001, 0.2, 0.3), 3),  # read from results.csv, which has five digits
         (history(0.9, 0.2, 0.3), 0),
         (history(0.1, NAN, 0.3), 1),
-        (history(0.1, 0.2, 0.3, rate=0.001), 3),  # of the rates, one may be planned
-        ([row(0, 0.1, loss=0.7)], 0),  # not a branch, though it happens to score the same
+        (history(0.1, 0.2, 0.3, rate=0.001), 3),  # rates are not compared: one may be planned
+        ([row(0, 0.1, loss=0.7)], 0),  # not a branch, although mAP is equal
         ([], 0),
     ],
 )
-def test_rows_that_branches_share(theirs: list[Row], shared: int) -> None:
+def test_shared_rows(theirs: list[Row], shared: int) -> None:
     assert shared_rows(history(0.1, 0.2, 0.3), theirs) == shared
     assert shared_rows(theirs, history(0.1, 0.2, 0.3)) == shared
 
 
-def test_epochs_that_nobody_validated_are_shared() -> None:
+def test_epochs_without_validation_are_shared() -> None:
     assert shared_rows(history(NAN, NAN, 0.3), history(NAN, NAN, 0.4)) == 2
 
 
-def test_the_planned_rate_is_drawn_for_trained_epochs_else_the_recorded_one() -> None:
+def test_rates_are_planned_for_trained_epochs_otherwise_recorded() -> None:
     rows = history(0.1, 0.2)
     assert RunCurves("planned", rows, [0.3, 0.2, 0.1]).rates.tolist() == [0.3, 0.2]
     assert RunCurves("recorded", rows).rates.tolist() == [0.01, 0.01]
 
 
-def test_branches_get_a_panel_that_enlarges_their_differences(tmp_path: Path) -> None:
+def test_branches_have_an_enlarged_panel(tmp_path: Path) -> None:
     seam = [SeamMark(2, "hold")]
     branches = [
         RunCurves("a", history(0.1, 0.2, 0.3), [0.01] * 3, seam),
@@ -101,7 +101,7 @@ def test_a_run_that_is_no_branch_does_not_widen_the_enlarged_range(
     stranger = RunCurves("c", history(0.0, 0.2, 0.3))
     save_comparison([*branches, stranger], tmp_path / "compare.png")
     enlarged = next(axes for axes in figures[0].axes if "enlarged" in axes.get_ylabel())
-    # From the last row in common, mAP50-95 of 0.3, to 0.4; and a margin of 12 %.
+    # From the last shared row, with an mAP50-95 of 0.3, to 0.4, and a margin of 12 %.
     assert enlarged.get_ylim() == pytest.approx((0.3 - 0.012, 0.4 + 0.012))
 
 
@@ -109,18 +109,18 @@ def test_a_run_that_is_no_branch_does_not_widen_the_enlarged_range(
     "runs",
     [
         [RunCurves("one", history(0.1, 0.2))],
-        [RunCurves("nothing measured", [{"epoch": 0.0}, {"epoch": 1.0}])],
-        [RunCurves("an epoch", history(0.1)), RunCurves("three", history(0.1, 0.2, 0.3))],
+        [RunCurves("no metrics", [{"epoch": 0.0}, {"epoch": 1.0}])],
+        [RunCurves("one epoch", history(0.1)), RunCurves("three", history(0.1, 0.2, 0.3))],
         [RunCurves("same", history(0.1, 0.2)), RunCurves("same", history(0.1, 0.2))],
         [RunCurves("gaps", history(0.1, NAN, NAN)), RunCurves("b", history(0.1, NAN, 0.3))],
         [  # a rate of zero, and one far below the other run's: a logarithmic axis
             RunCurves("slope", history(0.1, 0.2), [0.01, 0.0], [SeamMark(1, "slope-match")]),
             RunCurves("low", history(0.3, 0.4), [1e-5, 1e-6]),
         ],
-        [  # extended, not yet trained on
+        [  # extended, but not yet trained further
             RunCurves("seam", history(0.1, 0.2), [0.01] * 4, [SeamMark(2, "hold")])
         ],
-        [  # more runs than colours, more seams than the table lists
+        [  # more runs than colors, more seams than the table lists
             RunCurves(
                 f"run {number}",
                 history(*[0.1] * 6, 0.2 + number / 50),
@@ -132,26 +132,26 @@ def test_a_run_that_is_no_branch_does_not_widen_the_enlarged_range(
     ],
     ids=lambda runs: runs[0].label,
 )
-def test_comparison_is_drawn(tmp_path: Path, runs: list[RunCurves]) -> None:
+def test_comparison_is_plotted(tmp_path: Path, runs: list[RunCurves]) -> None:
     height, ink = drawn(runs, tmp_path)
     assert height > 1200
     assert ink > 0.4  # the tinted panels alone
 
 
 def test_shared_history_hides_no_branch(tmp_path: Path) -> None:
-    """Runs that differ in the last epoch only all leave their colour in the picture."""
+    """Runs that differ only in the last epoch all appear in their color."""
     labels = ("a", "b", "c", "d")
     runs = [RunCurves(n, history(0.1, 0.2, 0.3 + i / 10)) for i, n in enumerate(labels)]
     save_comparison([RunCurves("parent", history(0.1, 0.2)), *runs], tmp_path / "compare.png")
-    picture = cv2.imread(str(tmp_path / "compare.png"))
-    assert picture is not None
-    panels = picture[: -int(150 * 0.26 * 7)]  # without the table, which shows every colour anyhow
-    for colour in ("0072B2", "E69F00", "009E73", "CC79A7", "56B4E9", "9aa0a6"):
-        blue_green_red = list(bytes.fromhex(colour)[::-1])
-        assert (panels == blue_green_red).all(2).sum() > 100, colour
+    plot = cv2.imread(str(tmp_path / "compare.png"))
+    assert plot is not None
+    panels = plot[: -int(150 * 0.26 * 7)]  # without the table, which has every color
+    for color in ("0072B2", "E69F00", "009E73", "CC79A7", "56B4E9", "9aa0a6"):
+        blue_green_red = list(bytes.fromhex(color)[::-1])
+        assert (panels == blue_green_red).all(2).sum() > 100, color
 
 
-def test_the_comparison_is_drawn_without_torch_and_without_pyplot() -> None:
+def test_comparison_imports_neither_torch_nor_pyplot() -> None:
     code = (
         "import sys, utils.tools.compare.plot;"
         "sys.exit(bool({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"

@@ -14,7 +14,7 @@ from utils.errors import UserError
 from utils.history import new_row, write_results
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import Plan, WarmUp, base_segment
-from utils.tools.compare.__main__ import aligned, common_folder, compare, distinguishing_names
+from utils.tools.compare.__main__ import common_folder, compare, format_table, shortest_unique_names
 from utils.tools.compare.recorded_run import read_run
 
 NAN = float("nan")
@@ -23,13 +23,13 @@ EXTENDED = extend_plan(BASE, 2, Extension(epochs=2, mode="hold"))
 
 
 def edited(**changes: Any) -> dict[str, Any]:
-    """The plan's data with other values in its only segment."""
+    """Return the data of the plan with other values in its only segment."""
     data = BASE.to_dict()
     return {**data, "segments": [data["segments"][0] | changes]}
 
 
 def history(*scores: float) -> list[dict[str, float]]:
-    """A row per epoch with these mAP50-95; mAP50 is twice as high."""
+    """Return one row per epoch with these values of mAP50-95; mAP50 is twice as high."""
     return [
         new_row(
             epoch,
@@ -52,7 +52,7 @@ def make_run(
     name: str = "last.pt",
     **changed: Any,
 ) -> Path:
-    """Write a checkpoint without tensors into a run folder; returns the folder."""
+    """Write a checkpoint without tensors into a run folder; return the folder."""
     checkpoint = {
         "format": "yolov5-extend",
         "version": 1,
@@ -83,7 +83,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_a_row_per_run_and_seam(tmp_path: Path) -> None:
+def test_csv_has_one_row_per_run_and_seam(tmp_path: Path) -> None:
     plain = make_run(tmp_path / "runs" / "exp", BASE, history(0.1, 0.2))
     rows = history(0.1, 0.2, 0.15, 0.25)
     rows[1]["raw/mAP_0.5:0.95"], rows[2]["raw/mAP_0.5:0.95"] = 0.2, 0.125
@@ -129,40 +129,40 @@ def test_a_row_per_run_and_seam(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "compare.png").stat().st_size > 10_000
 
 
-def test_the_table_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tables_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "yolo")
     run = make_run(tmp_path / "exp", EXTENDED, history(0.1, 0.2, 0.15))
     compare([run], tmp_path / "out")
-    told = "\n".join(record.getMessage() for record in caplog.records).splitlines()
-    assert told[1:3] == [
+    lines = "\n".join(record.getMessage() for record in caplog.records).splitlines()
+    assert lines[1:3] == [
         "run  epochs  best epoch  mAP50-95   mAP50  last mAP50-95",
         "exp       3           1    0.2000  0.4000         0.1500",
     ]
-    assert told[4].split("  ")[:3] == ["run", "seam", "mode"]
-    assert told[5].split() == (
+    assert lines[4].split("  ")[:3] == ["run", "seam", "mode"]
+    assert lines[5].split() == (
         ["exp", "2", "hold", "1.00", "0.2000", "0.0500", "-", "-", "0.1500", "-5.0000"]
     )
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"compare.csv", "compare.png"}
 
 
-def test_a_table_without_figures() -> None:
+def test_table_with_missing_values() -> None:
     columns = (("run", "run", ""), ("mAP", "map", ".2f"))
-    assert aligned(columns, [{"run": "a", "map": None}, {"run": "long"}]) == (
+    assert format_table(columns, [{"run": "a", "map": None}, {"run": "long"}]) == (
         "run   mAP\na       -\nlong    -"
     )
 
 
-def test_a_run_known_from_results_csv_alone(tmp_path: Path) -> None:
+def test_run_with_results_csv_only(tmp_path: Path) -> None:
     write_results(history(0.1, NAN), tmp_path / "results.csv")
     run = read_run(tmp_path)
-    assert (run.origin, run.plan, run.names, run.seams) == (tmp_path, None, None, [])
+    assert (run.path, run.plan, run.names, run.seams) == (tmp_path, None, None, [])
     assert run.history[0]["metrics/mAP_0.5:0.95"] == 0.1
     compare([tmp_path], tmp_path / "out")
     (line,) = read_table(tmp_path / "out" / "compare.csv")
     assert (line["best_map50_95"], line["last_map50_95"]) == ("0.1", "")
 
 
-def test_a_foreign_checkpoint_beside_results_csv_is_passed_over(
+def test_unreadable_checkpoint_next_to_results_csv_is_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "weights").mkdir()
@@ -171,27 +171,27 @@ def test_a_foreign_checkpoint_beside_results_csv_is_passed_over(
         read_run(tmp_path)
     write_results(history(0.1), tmp_path / "results.csv")
     assert len(read_run(tmp_path).history) == 1
-    assert "no plan, no seams" in caplog.text
+    assert "which has no plan and no seams" in caplog.text
 
 
-def test_a_checkpoint_of_yolov5_is_called_that(tmp_path: Path) -> None:
+def test_checkpoint_of_yolov5_is_rejected_by_name(tmp_path: Path) -> None:
     path = tmp_path / "epoch1.pt"
     torch.save({"model": torch.nn.Linear(1, 1)}, path)
     with pytest.raises(
-        UserError, match=r"epoch1\.pt is a checkpoint of YOLOv5; name its run's fold"
+        UserError, match=r"epoch1\.pt is a checkpoint of YOLOv5; use the folder of its"
     ):
         read_run(path)
 
 
-def test_another_checkpoint_than_the_last_is_a_run_of_its_own(tmp_path: Path) -> None:
+def test_checkpoint_other_than_the_last_is_a_separate_run(tmp_path: Path) -> None:
     make_run(tmp_path / "exp", EXTENDED, history(0.1, 0.2, 0.3))
     make_run(tmp_path / "exp", BASE, history(0.1, 0.2), name="seam_2.pt")
     weights = tmp_path / "exp" / "weights"
     assert read_run(weights / "last.pt") == read_run(tmp_path / "exp")
-    assert read_run(weights / "seam_2.pt").origin == tmp_path / "exp" / "seam_2"
+    assert read_run(weights / "seam_2.pt").path == tmp_path / "exp" / "seam_2"
 
 
-def test_runs_of_other_classes_are_pointed_out(
+def test_runs_with_different_classes_cause_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = {"options": {}, "hyp": {}, "spec": {}, "names": ["cat"], "precision": "fp32"}
@@ -200,7 +200,7 @@ def test_runs_of_other_classes_are_pointed_out(
         make_run(tmp_path / "b", BASE, history(0.2), config=config),
     ]
     compare(runs, None)
-    assert "mAPs are not comparable" in caplog.text
+    assert "mAP values are not comparable" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -209,15 +209,17 @@ def test_runs_of_other_classes_are_pointed_out(
         ({"history": []}, "no completed epoch"),
         ({"plan": {}}, "its plan is unreadable"),
         ({"plan": {**BASE.to_dict(), "segments": []}}, "its plan is unreadable"),
-        ({"plan": edited(mode="leap")}, "its plan is unreadable .*unknown continuation mode"),
+        ({"plan": edited(mode="leap")}, "its plan is unreadable: .*unknown continuation mode"),
         ({"plan": edited(epochs=0)}, "its plan of 0 epochs ends before its history"),
         (
             {"kind": "deploy", "weights": {}, "spec": {}, "names": [], "epoch": 1, "fitness": 0.5},
-            "stripped of its history",
+            "has no history; use the folder of its run",
         ),
     ],
 )
-def test_checkpoints_without_a_run(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+def test_invalid_checkpoints_are_rejected(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
     run = make_run(tmp_path, BASE, history(0.1), **change)
     with pytest.raises(UserError, match=reason):
         read_run(run)
@@ -228,17 +230,17 @@ def test_checkpoints_without_a_run(tmp_path: Path, change: dict[str, Any], reaso
     [
         ("", "no epochs with mAP"),
         ("epoch,x/lr0\n0,0.1\n", "no epochs with mAP"),
-        ("epoch,metrics/mAP_0.5\n0,high\n", "not the record of a run"),
-        ("epoch,metrics/mAP_0.5\n0\n", "not the record of a run"),
+        ("epoch,metrics/mAP_0.5\n0,high\n", r"cannot read .*results\.csv: "),
+        ("epoch,metrics/mAP_0.5\n0\n", r"cannot read .*results\.csv: "),
     ],
 )
-def test_results_that_are_none(tmp_path: Path, text: str, reason: str) -> None:
+def test_invalid_results_csv_is_rejected(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "results.csv").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=reason):
         read_run(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_into(tmp_path: Path) -> None:
+def test_unwritable_output_folder_is_rejected(tmp_path: Path) -> None:
     run = make_run(tmp_path / "exp", BASE, history(0.1))
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="another folder with --out"):
@@ -255,32 +257,33 @@ def test_a_folder_that_cannot_be_written_into(tmp_path: Path) -> None:
         (["/runs/a"], ["a"]),
     ],
 )
-def test_names_are_as_short_as_they_can_be(paths: list[str], names: list[str]) -> None:
-    assert distinguishing_names([Path(path) for path in paths]) == names
+def test_names_are_as_short_as_possible(paths: list[str], names: list[str]) -> None:
+    assert shortest_unique_names([Path(path) for path in paths]) == names
 
 
-def test_a_run_that_is_given_twice() -> None:
+def test_run_given_twice_is_rejected() -> None:
     with pytest.raises(UserError, match="/runs/a is given twice"):
-        distinguishing_names([Path("/runs/a"), Path("/runs/b"), Path("/runs/a")])
+        shortest_unique_names([Path("/runs/a"), Path("/runs/b"), Path("/runs/a")])
 
 
-def test_the_folder_that_runs_have_in_common() -> None:
+def test_common_parent_folder() -> None:
     assert common_folder([Path("/data/runs/a")]) == Path("/data/runs")
     assert common_folder([Path("/data/runs/a"), Path("/data/runs/b/c")]) == Path("/data/runs")
     with pytest.raises(UserError, match="--out FOLDER"):
         common_folder([Path("/data/a"), Path("/tmp/b")])  # noqa: S108 - nothing is written
 
 
-def test_the_command_line(tmp_path: Path) -> None:
+def test_command_line_error(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "utils.tools.compare", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: {tmp_path} holds neither weights/last.pt nor results.csv; name a run.\n"
+        f"error: {tmp_path} contains neither weights/last.pt nor results.csv; use the folder of a "
+        "run.\n"
     )
 
 
-def test_help_is_quick() -> None:
+def test_parser_imports_neither_torch_nor_numpy() -> None:
     module = "utils.tools.compare.__main__"
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'numpy'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
