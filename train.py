@@ -155,18 +155,18 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             validate=validator.evaluate_epoch,
             on_batch=FirstBatchPlots(folder, data.names, enabled=plots),
             on_step=(recorder.save_on_step, interrupts.check, labels),
-            on_epoch=(recorder.save_on_epoch, loggers.on_epoch),  # write logs after the checkpoint
+            on_epoch=(recorder.save_on_epoch, loggers.epoch),  # write logs after the checkpoint
         )
         try:
             audit = verify_resume(run, state, config, validator.evaluate_resumed)
             recorder.save_on_begin(state, run)
-            loggers.on_begin(state, audit)
+            loggers.begin(state, audit)
             write_config(config, plan, folder, distributed)
             fit(state, context, loaders.train, observers, patience=options.patience)
             labels(state)  # in case there was no step left to train
             interrupts.check()
             if distributed.is_main:
-                loggers.on_end()
+                loggers.end()
                 recorder.strip_best()
                 report_run(state.history, plan, validator, context.device, folder, plots=plots)
                 recorder.finalize(state)

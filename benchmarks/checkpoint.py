@@ -94,13 +94,13 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     recorder = RunRecorder(run_folder, plan, training.config, options, SINGLE_PROCESS, background)
     loggers = build_loggers(run_folder, plan, SINGLE_PROCESS, background)
     recorder.save_on_begin(state, training.run)
-    loggers.on_begin(state, None)
+    loggers.begin(state, None)
     validator = Validator(training.evaluator, plan, options, SINGLE_PROCESS, SignalHandler())
     observers = Observers(
         validate=validator.evaluate_epoch,
         on_batch=lambda *_: None,
         on_step=(recorder.save_on_step,),
-        on_epoch=(recorder.save_on_epoch, loggers.on_epoch),
+        on_epoch=(recorder.save_on_epoch, loggers.epoch),
     )
 
     def measure() -> Measurements:

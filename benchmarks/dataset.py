@@ -116,7 +116,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
         check_complete(index, originals, args.images)
         scratch, cached, reading = (b - a for a, b in itertools.pairwise(times))
         return {
-            "indexing anew, ms/image": scratch / args.images * MILLISECONDS,
+            "indexing from scratch, ms/image": scratch / args.images * MILLISECONDS,
             "indexing from the cache, ms/image": cached / args.images * MILLISECONDS,
             "training sample, ms": reading / samples * MILLISECONDS,
             "index, bytes/image": index_bytes(index) / args.images,

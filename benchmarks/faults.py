@@ -107,7 +107,7 @@ def summary(result: CampaignResult, requested: int) -> dict[str, Value]:
         "kills": len(result.kills),
         "kills while": dict(Counter(kill.phase.value for kill in result.kills)),
         "resumes": result.resumes,
-        "begun anew": result.fresh_starts,
+        "begun from scratch": result.fresh_starts,
         "batches lost": sum(lost),
         "batches lost at most at once": max(lost, default=0),
         "last.pt found damaged": len(result.damaged),

@@ -17,7 +17,7 @@ from models.spec import load_spec
 
 TIME_LABELS = {
     "training sample, ms": "making a training sample",
-    "indexing anew, ms/image": "indexing from scratch",
+    "indexing from scratch, ms/image": "indexing from scratch",
     "indexing from the cache, ms/image": "indexing from the cache",
     "step, ms": "training step",
 }

@@ -245,7 +245,7 @@ def test_table_lists_all_values() -> None:
         "kills                         1",
         "kills while                   training 1",
         "resumes                       1",
-        "begun anew                    0",
+        "begun from scratch            0",
         "batches lost                  2",
         "batches lost at most at once  2",
         "last.pt found damaged         1",

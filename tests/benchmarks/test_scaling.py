@@ -169,7 +169,7 @@ def test_panels_hold_the_results_per_image() -> None:
     args = build_parser().parse_args(options)
     points = requested_points(args)
     step = {name: Spread(**spread) for name, spread in STEP_METRICS.items()}
-    indexing = ("indexing anew, ms/image", "indexing from the cache, ms/image")
+    indexing = ("indexing from scratch, ms/image", "indexing from the cache, ms/image")
     data = dict.fromkeys((*indexing, "training sample, ms", "index, bytes/image"), Spread(3, 2, 5))
     measured = {
         point.command: data | {"peak memory, MB": Spread(point.value / 1000, 0, 0)}
@@ -283,7 +283,7 @@ def test_data_set_is_measured_in_its_own_process(
     (point,) = json.loads((tmp_path / "scaling.json").read_text())["points"].values()
     assert point["rounds"] == 1
     assert point["figures"].keys() == {
-        "indexing anew, ms/image",
+        "indexing from scratch, ms/image",
         "indexing from the cache, ms/image",
         "training sample, ms",
         "index, bytes/image",

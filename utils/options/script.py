@@ -34,6 +34,11 @@ def printable(text: str) -> str:
     return text.translate(UNPRINTABLE).encode(errors="backslashreplace").decode()
 
 
+def printable_line(text: str) -> str:
+    """Escape every character that is invisible, moves the cursor or breaks the line."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class OptionParser(argparse.ArgumentParser):
     """Reports an error in one sentence, like a `UserError`, without the usage text."""
 

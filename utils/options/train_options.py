@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from utils.errors import UserError
 from utils.options.option import OnResume, Option, check, flag_of, option, option_names, options_of
 from utils.solver.continuation import SLOPES, Extension
-from utils.solver.modes import DEFAULT_MODE
+from utils.solver.modes import CONTINUATIONS, DEFAULT_MODE
 from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from utils.solver.schedule import LAWS, MODES
 
@@ -189,7 +189,10 @@ class Continuation:
     """None: start a new run. Empty: the latest run. Otherwise a checkpoint or a run folder."""
     extend_epochs: int | None = option(None, "epochs to add to the planned total", metavar="X")
     lr_continuation: str = option(
-        DEFAULT_MODE, "learning rate after the seam (default: {default})", choices=MODES
+        DEFAULT_MODE,
+        "how the learning rate continues after the seam (default: {default}); "
+        + "; ".join(f"{mode.name}: {mode.summary}" for mode in CONTINUATIONS),
+        choices=MODES,
     )
     slope: str = option(
         "fit",

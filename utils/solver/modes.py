@@ -127,8 +127,8 @@ CONTINUATIONS = (
     ),
     Mode(
         name="restart",
-        summary="follows the schedule of a run planned for the longer total from the start; jumps "
-        "at the seam",
+        summary="follows the schedule of a run planned for the longer total from the start, and "
+        "jumps at the seam",
         rule=_law_of_run,
         color="#CC79A7",
         seamless=False,

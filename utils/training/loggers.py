@@ -74,7 +74,7 @@ class Logger:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
+    def begin(self, run: RunLog, audit: Audit | None) -> None:
         """Called before the first step of this process.
 
         Args:
@@ -82,13 +82,13 @@ class Logger:
             audit: audit of the restored state; None for a new run.
         """
 
-    def on_epoch(self, run: RunLog) -> None:
+    def epoch(self, run: RunLog) -> None:
         """Called after each epoch."""
 
-    def on_seam(self, seam: SeamMetrics) -> None:
+    def seam(self, seam: SeamMetrics) -> None:
         """Called before the first epoch of an extension."""
 
-    def on_end(self) -> None:
+    def end(self) -> None:
         """Called after the last epoch."""
 
 
@@ -100,12 +100,12 @@ class ConsoleLogger(Logger):
     def __init__(self) -> None:
         super().__init__("console")
 
-    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
+    def begin(self, run: RunLog, audit: Audit | None) -> None:
         """Print the audit of a restored state."""
         if audit is not None:
             log_audit(audit.items, audit.check)
 
-    def on_epoch(self, run: RunLog) -> None:
+    def epoch(self, run: RunLog) -> None:
         """Print the number of skipped batches, and whether the run stops early."""
         row = run.history[-1]
         if SKIPPED_COLUMN in row:
@@ -124,11 +124,11 @@ class ResultsLogger(Logger):
         self._path = folder / "results.csv"
         super().__init__(str(self._path))
 
-    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
+    def begin(self, run: RunLog, audit: Audit | None) -> None:
         """Write the epochs so far, which restores rows that were lost."""
         write_results(run.history, self._path)
 
-    def on_epoch(self, run: RunLog) -> None:
+    def epoch(self, run: RunLog) -> None:
         """Write all epochs."""
         write_results(run.history, self._path)
 
@@ -141,11 +141,11 @@ class SeamsLogger(Logger):
         self._plan = plan
         super().__init__(str(self._path))
 
-    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
+    def begin(self, run: RunLog, audit: Audit | None) -> None:
         """Write the file if the run has a seam or was resumed."""
-        self.on_epoch(run)
+        self.epoch(run)
 
-    def on_epoch(self, run: RunLog) -> None:
+    def epoch(self, run: RunLog) -> None:
         """Write the file with the results of the last epoch."""
         seams = [seam.to_dict() for seam in seam_metrics(self._plan, run.history)]
         if not seams and not run.continuations:
@@ -167,33 +167,33 @@ class TensorBoardLogger(Logger):
         self._plan = plan
         self._writer: SummaryWriter | None = None
 
-    def on_begin(self, run: RunLog, audit: Audit | None) -> None:
+    def begin(self, run: RunLog, audit: Audit | None) -> None:
         """Open an event file; epochs that are trained again are purged."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(self._folder), purge_step=run.epoch)
 
-    def on_epoch(self, run: RunLog) -> None:
+    def epoch(self, run: RunLog) -> None:
         """Write the results of the last epoch."""
         row = run.history[-1]
         for tag, value in scalars(row).items():
             self._open_writer.add_scalar(tag, value, int(row["epoch"]))
         self._open_writer.flush()
 
-    def on_seam(self, seam: SeamMetrics) -> None:
+    def seam(self, seam: SeamMetrics) -> None:
         """Write the change of the learning rate, and the metrics before the seam."""
         total = self._plan.segment_at(seam.epoch).stop
         self._open_writer.add_text("seam", describe_seam(seam, total), seam.epoch)
         self._open_writer.flush()
 
-    def on_end(self) -> None:
+    def end(self) -> None:
         """Close the event file."""
         self._open_writer.close()
 
     @property
     def _open_writer(self) -> SummaryWriter:
         if self._writer is None:
-            raise ValueError("on_begin was not called")
+            raise ValueError("begin was not called")
         return self._writer
 
 
@@ -243,27 +243,27 @@ class Loggers:
         self._background = background
         self._failed: set[Logger] = set()
 
-    def on_begin(self, state: TrainingState, audit: Audit | None) -> None:
+    def begin(self, state: TrainingState, audit: Audit | None) -> None:
         """Log the start of the run in this process."""
         run = RunLog.from_state(state)
-        self._log(lambda logger: logger.on_begin(run, audit))
+        self._log(lambda logger: logger.begin(run, audit))
         self._log_seam(run)
 
-    def on_epoch(self, state: TrainingState) -> None:
+    def epoch(self, state: TrainingState) -> None:
         """Log a completed epoch."""
         run = RunLog.from_state(state)
-        self._log(lambda logger: logger.on_epoch(run))
+        self._log(lambda logger: logger.epoch(run))
         self._log_seam(run)
 
-    def on_end(self) -> None:
+    def end(self) -> None:
         """Log the end of the run."""
-        self._log(lambda logger: logger.on_end())
+        self._log(lambda logger: logger.end())
 
     def _log_seam(self, run: RunLog) -> None:
         """Log the seam at the current position, if there is one; again after a resume there."""
         for seam in seam_metrics(self._plan, run.history):
             if seam.epoch == run.epoch:
-                self._log(methodcaller("on_seam", seam))
+                self._log(methodcaller("seam", seam))
 
     def _log(self, event: Callable[[Logger], None]) -> None:
         def log_later() -> None:

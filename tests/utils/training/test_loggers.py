@@ -95,10 +95,10 @@ def test_tensorboard_logs_all_metrics_of_an_epoch(
 ) -> None:
     loggers = loggers_of(tmp_path, background)
     more = {RAW_MAP_COLUMN: 0.25, SKIPPED_COLUMN: 2.0, MISS_RATE_COLUMN: 31.5, EMA_AT_SEAM: 0.5}
-    loggers.on_begin(state_after(), None)
-    loggers.on_epoch(state_after(row_of(0)))
-    loggers.on_epoch(state_after(row_of(0), row_of(1), row_of(2, **more)))
-    loggers.on_end()
+    loggers.begin(state_after(), None)
+    loggers.epoch(state_after(row_of(0)))
+    loggers.epoch(state_after(row_of(0), row_of(1), row_of(2, **more)))
+    loggers.end()
     background.wait()
     columns = COLUMNS[1:]
     assert board == [
@@ -126,7 +126,7 @@ def test_tensorboard_logs_all_metrics_of_an_epoch(
 def test_tensorboard_logs_a_seam_at_the_start(
     board: list[Call], tmp_path: Path, background: BackgroundWorker, measured: Row, expected: str
 ) -> None:
-    loggers_of(tmp_path, background).on_begin(state_after(row_of(0), row_of(1, **measured)), None)
+    loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1, **measured)), None)
     background.wait()
     text = (
         "Extended at epoch 2 to 5 epochs with `hold`: the learning rate changes from 0.0055 to "
@@ -139,9 +139,9 @@ def test_tensorboard_logs_a_later_seam_when_it_is_reached(
     board: list[Call], tmp_path: Path, background: BackgroundWorker
 ) -> None:
     loggers = loggers_of(tmp_path, background)
-    loggers.on_begin(state_after(row_of(0)), None)
-    loggers.on_epoch(state_after(row_of(0), row_of(1)))
-    loggers.on_epoch(state_after(row_of(0), row_of(1), row_of(2)))
+    loggers.begin(state_after(row_of(0)), None)
+    loggers.epoch(state_after(row_of(0), row_of(1)))
+    loggers.epoch(state_after(row_of(0), row_of(1), row_of(2)))
     background.wait()
     assert [call[0] for call in board if call[0] != "add_scalar"] == [
         *("open", "flush", "add_text", "flush", "flush"),
@@ -156,7 +156,7 @@ def test_missing_tensorboard_is_not_reported(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     loggers = loggers_of(tmp_path, background)
-    loggers.on_begin(state_after(), None)
+    loggers.begin(state_after(), None)
     background.wait()
     assert caplog.messages == []
 
@@ -169,9 +169,9 @@ def test_tensorboard_import_error_is_reported_once(
 ) -> None:
     install_tensorboard(monkeypatch)
     loggers = loggers_of(tmp_path, background)
-    loggers.on_begin(state_after(), None)
-    loggers.on_epoch(state_after(row_of(0)))
-    loggers.on_end()
+    loggers.begin(state_after(), None)
+    loggers.epoch(state_after(row_of(0)))
+    loggers.end()
     background.wait()
     (message,) = caplog.messages
     assert message.startswith(
@@ -199,10 +199,10 @@ def test_failing_tensorboard_is_not_called_again(
 
     install_tensorboard(monkeypatch, SummaryWriter)
     loggers = loggers_of(tmp_path, background)
-    loggers.on_begin(state_after(), None)
-    loggers.on_epoch(state_after(row_of(0)))
-    loggers.on_epoch(state_after(row_of(0), row_of(1)))
-    loggers.on_end()
+    loggers.begin(state_after(), None)
+    loggers.epoch(state_after(row_of(0)))
+    loggers.epoch(state_after(row_of(0), row_of(1)))
+    loggers.end()
     background.wait()
     assert calls == [0, "train/box_loss"]
     assert caplog.messages == [
@@ -218,15 +218,15 @@ def test_unwritable_results_file_is_retried(
     results.mkdir()
     loggers = loggers_of(tmp_path, background)
     rows = [row_of(epoch) for epoch in range(3)]
-    loggers.on_begin(state_after(), None)
-    loggers.on_epoch(state_after(*rows[:1]))
-    loggers.on_epoch(state_after(*rows[:2]))
+    loggers.begin(state_after(), None)
+    loggers.epoch(state_after(*rows[:1]))
+    loggers.epoch(state_after(*rows[:2]))
     background.wait()
     retry = "the run continues and retries after the next epoch."
     assert caplog.messages == [f"Cannot write {results}: Is a directory; {retry}"]
     assert (tmp_path / "seams.json").is_file()  # other files are still written
     results.rmdir()
-    loggers.on_epoch(state_after(*rows))
+    loggers.epoch(state_after(*rows))
     background.wait()
     assert len(read_results(results)) == 3
     assert len(caplog.messages) == 1
@@ -239,7 +239,7 @@ class NoisyLogger(Logger):
         super().__init__("the noise")
         self._error = error
 
-    def on_epoch(self, run: RunLog) -> None:
+    def epoch(self, run: RunLog) -> None:
         raise self._error
 
 
@@ -256,7 +256,7 @@ def test_os_errors_are_logged_in_one_sentence(
 ) -> None:
     loggers = Loggers([NoisyLogger(error)], PLAN, background)
     for _ in range(2):
-        loggers.on_epoch(state_after(row_of(0)))
+        loggers.epoch(state_after(row_of(0)))
     background.wait()
     assert caplog.messages == [
         f"Cannot write the noise: {reason}; the run continues and retries after the next epoch."
@@ -265,7 +265,7 @@ def test_os_errors_are_logged_in_one_sentence(
 
 def test_other_exceptions_of_a_logger_are_raised() -> None:
     with pytest.raises(KeyError, match="epoch"), BackgroundWorker() as background:
-        Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).on_epoch(state_after(row_of(0)))
+        Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).epoch(state_after(row_of(0)))
 
 
 def test_files_follow_the_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -275,7 +275,7 @@ def test_files_follow_the_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFi
     def train_an_epoch() -> None:
         with BackgroundWorker() as background:
             background.submit(fail)
-            loggers_of(tmp_path, background).on_epoch(state_after(row_of(0, skipped=2.0)))
+            loggers_of(tmp_path, background).epoch(state_after(row_of(0, skipped=2.0)))
 
     with pytest.raises(UnwritableError, match=r"last\.pt"):
         train_an_epoch()
@@ -298,16 +298,16 @@ def test_console_logs_audit_and_early_stop(
     state = state_after(row_of(0))
     loggers = loggers_of(tmp_path, background)
     check = SeamCheck(None, None, None, None)
-    loggers.on_begin(state, Audit([AuditItem("EMA", "restored", "9 tensors")], check))
+    loggers.begin(state, Audit([AuditItem("EMA", "restored", "9 tensors")], check))
     assert caplog.messages == [
         "\nState audit",
         "  EMA  restored  9 tensors",
         "Seam check: skipped (--noval).",
     ]
     caplog.clear()
-    loggers.on_epoch(state)
+    loggers.epoch(state)
     state.stopped_early, state.best_epoch = True, 0
-    loggers.on_epoch(state)
+    loggers.epoch(state)
     assert caplog.messages == ["No improvement since epoch 0: stopping early after 1 epochs."]
 
 
@@ -317,15 +317,15 @@ def test_seams_file_is_written_after_a_seam_or_resume(
     plan = plan_of(base_segment(2, "linear", 0.1))
     state = state_after(row_of(0))
     loggers = build_loggers(tmp_path, plan, SINGLE_PROCESS, background)
-    loggers.on_begin(state, None)
+    loggers.begin(state, None)
     background.wait()
     assert not (tmp_path / "seams.json").exists()
     state.record_continuation(RESUMED, replaces=False)
-    loggers.on_epoch(state)
+    loggers.epoch(state)
     background.wait()
     content = json.loads((tmp_path / "seams.json").read_text())
     assert content == {"seams": [], "continuations": [RESUMED]}
-    loggers_of(tmp_path, background).on_begin(state_after(row_of(0), row_of(1)), None)
+    loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1)), None)
     background.wait()
     (seam,) = json.loads((tmp_path / "seams.json").read_text())["seams"]
     assert (seam["epoch"], seam["mode"], seam["ema_before"]) == (
@@ -340,9 +340,9 @@ def test_only_the_main_process_logs(
 ) -> None:
     other = Distributed(rank=1, local_rank=1, world_size=2, local_world_size=2)
     loggers = build_loggers(tmp_path, PLAN, other, background)
-    loggers.on_begin(state_after(), None)
-    loggers.on_epoch(state_after(row_of(0, skipped=2.0)))
-    loggers.on_end()
+    loggers.begin(state_after(), None)
+    loggers.epoch(state_after(row_of(0, skipped=2.0)))
+    loggers.end()
     background.wait()
     assert caplog.messages == []
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from utils.checkpoint.format import newest_checkpoint
 from utils.errors import UserError
 from utils.options.arguments import add_options, parse_options
 from utils.options.option import REQUIRED, option
-from utils.options.script import OptionParser, run_script
+from utils.options.script import OptionParser, printable_line, run_script
 
 # Slow imports are inside the functions that need them, so that --help is fast.
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def report(path: Path, *, as_json: bool, verify: bool) -> Verdict | None:
             last_prev.pt is intact.
     """
     from utils.checkpoint.zip_members import verify_checksums
-    from utils.tools.inspect.facts import format_lines, printable, to_json
+    from utils.tools.inspect.facts import format_lines, to_json
     from utils.tools.inspect.inspection import inspect_checkpoint
     from utils.tools.inspect.verification import describe_previous, make_verdict
 
@@ -112,7 +112,7 @@ def report(path: Path, *, as_json: bool, verify: bool) -> Verdict | None:
         output |= {"verified": verdict.to_json()} if verdict else {}
         sys.stdout.write(json.dumps(output, indent=2, allow_nan=False) + "\n")
         return verdict
-    log.info("%s, %s bytes", printable(str(path)), f"{output['bytes']:,}")
+    log.info("%s, %s bytes", printable_line(str(path)), f"{output['bytes']:,}")
     for line in format_lines(contents.facts) if contents else ():
         log.info("%s", line)
     if verdict:

@@ -12,6 +12,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from utils.checkpoint.pickle_records import require_type
+from utils.options.script import printable_line
 from utils.solver.optimizers import DEFAULT_OPTIMIZER, optimizer_from_buffers
 from utils.upstream.history import parse_text_results
 from utils.upstream.reader import UpstreamCheckpoint
@@ -158,12 +159,7 @@ def resume_facts(how: str, parts: Mapping[str, bool]) -> ResumeFacts:
 def format_lines(facts: CheckpointFacts) -> Iterator[str]:
     """Yield one line for each fact, with control characters from the file escaped."""
     for title, text in _parts(facts):
-        yield f"  {title:<{TITLE_WIDTH}} {printable(text)}"
-
-
-def printable(text: str) -> str:
-    """Return the text with escaped control characters, such as line breaks and terminal codes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        yield f"  {title:<{TITLE_WIDTH}} {printable_line(text)}"
 
 
 def _parts(facts: CheckpointFacts) -> Iterator[tuple[str, str]]:
