@@ -64,3 +64,12 @@ def test_files_name_the_ground_truth() -> None:
     assert content["names"] == {0: "pedestrian"}
     coco = yaml.safe_load((DATA_FOLDER / "coco.yaml").read_text(encoding="utf-8"))
     assert coco["annotations"] == "annotations/instances_val2017.json"
+
+
+def test_no_folder_of_the_repository_is_mistaken_for_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder beside the data-set file wins over the place where a data set is generated."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(tmp_path / "datasets"))
+    assert load_description("streets.yaml").root == tmp_path / "datasets" / "streets"

@@ -24,9 +24,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "hyp": FLOOR,
     "history": frozenset({"files"}),
     "runtime": frozenset({"errors"}),
-    "data.streets": frozenset({"errors"}),
+    "data.street_scenes": frozenset({"errors"}),
     "models": FLOOR | {"boxes", "hyp"},
-    "datasets": FLOOR | {"hyp", "data.streets"},
+    "datasets": FLOOR | {"hyp", "data.street_scenes"},
     "solver": frozenset({"errors", "history"}),
     "checkpoint": FLOOR | {"history"},
     "autoanchor": frozenset({"models", "datasets"}),
@@ -56,7 +56,7 @@ WITHOUT_TORCH = (
     "detect",
     "train",
     "val",
-    "data.streets.make",
+    "data.street_scenes.make",
     "models.anchors",
     "models.spec",
     "utils.autoanchor",
@@ -126,7 +126,7 @@ def package_of(name: str) -> str:
     top, *inner = name.split(".")
     if top == "utils":
         return ".".join(inner[:2] if inner[0] == "tools" else inner[:1])
-    return "data.streets" if top == "data" else top
+    return "data.street_scenes" if top == "data" else top
 
 
 def imported_packages(package: str) -> Iterator[tuple[str, str]]:

@@ -119,7 +119,7 @@ def ensure_available(
         return
     check_obtainable(description, splits)
     if description.embedded:
-        from data.streets.make import make_streets
+        from data.street_scenes.make import make_streets
 
         make_streets(description.root)
     else:

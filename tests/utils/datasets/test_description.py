@@ -300,7 +300,7 @@ def test_embedded_data_set_is_generated_once(
         made.append(root)
         (root / "images").mkdir(parents=True)
 
-    monkeypatch.setattr("data.streets.make.make_streets", make)
+    monkeypatch.setattr("data.street_scenes.make.make_streets", make)
     text = "path: streets\ntrain: images\nval: images\nnames: [a]\nembedded: streets"
     for _ in range(2):
         ensure_available(described(tmp_path, text))

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from data.streets.canvas import Color, Pen, Point, tinted
-from data.streets.rng import Rng
+from data.street_scenes.canvas import Color, Pen, Point, tinted
+from data.street_scenes.rng import Rng
 
 PAINTS: tuple[Color, ...] = (
     (186, 36, 40),

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from data.streets.canvas import Color, Pen, tinted
-from data.streets.rng import Rng
+from data.street_scenes.canvas import Color, Pen, tinted
+from data.street_scenes.rng import Rng
 
 LEAVES: tuple[Color, ...] = (
     (62, 120, 52),

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data.streets.canvas import Color, Pen, Point, ring, tinted
-from data.streets.rng import Rng
+from data.street_scenes.canvas import Color, Pen, Point, ring, tinted
+from data.street_scenes.rng import Rng
 
 RED: Color = (206, 28, 38)
 WHITE: Color = (246, 246, 242)

@@ -5,17 +5,17 @@ import cv2
 import numpy as np
 import pytest
 
-from data.streets import make as synthetic
-from data.streets.camera import Camera
-from data.streets.canvas import OVERSAMPLING, Air, Canvas, Pen
-from data.streets.cars import Car, random_car
-from data.streets.items import CAR, PEDESTRIAN, Item
-from data.streets.make import SEED, label_text, make_streets
-from data.streets.pedestrians import Pedestrian, random_pedestrian
-from data.streets.rng import Rng
-from data.streets.scene import Label, Painting, paint_items, paint_scene
-from data.streets.signs import KINDS, Sign
-from data.streets.weather import WEATHERS
+from data.street_scenes import make as synthetic
+from data.street_scenes.camera import Camera
+from data.street_scenes.canvas import OVERSAMPLING, Air, Canvas, Pen
+from data.street_scenes.cars import Car, random_car
+from data.street_scenes.items import CAR, PEDESTRIAN, Item
+from data.street_scenes.make import SEED, label_text, make_streets
+from data.street_scenes.pedestrians import Pedestrian, random_pedestrian
+from data.street_scenes.rng import Rng
+from data.street_scenes.scene import Label, Painting, paint_items, paint_scene
+from data.street_scenes.signs import KINDS, Sign
+from data.street_scenes.weather import WEATHERS
 from utils.errors import UserError
 
 CAMERA = Camera(centre=160.0, horizon=90.0, height=2.5, focal=250.0)

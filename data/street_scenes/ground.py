@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from data.streets.buildings import Wall, random_house
-from data.streets.camera import Camera
-from data.streets.canvas import Canvas, Color, tinted
-from data.streets.furniture import LEAVES, random_tree
-from data.streets.rng import Rng
+from data.street_scenes.buildings import Wall, random_house
+from data.street_scenes.camera import Camera
+from data.street_scenes.canvas import Canvas, Color, tinted
+from data.street_scenes.furniture import LEAVES, random_tree
+from data.street_scenes.rng import Rng
 
 ASPHALTS: tuple[Color, ...] = ((98, 100, 104), (112, 110, 108), (84, 88, 94))
 PAVEMENTS: tuple[Color, ...] = ((176, 170, 160), (160, 158, 156), (186, 172, 150))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.streets.canvas import Air, Canvas, Color, Point
-from data.streets.rng import Rng
+from data.street_scenes.canvas import Air, Canvas, Color, Point
+from data.street_scenes.rng import Rng
 
 FULL = 256  # denominator of fractions in 256ths
 WHITE = 255

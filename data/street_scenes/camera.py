@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from data.streets.canvas import Canvas, Pen, Point
+from data.street_scenes.canvas import Canvas, Pen, Point
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data.streets.scene import HEIGHT, WIDTH, Painting, paint_scene
+from data.street_scenes.scene import HEIGHT, WIDTH, Painting, paint_scene
 from utils.errors import UserError
 
 log = logging.getLogger("yolo")

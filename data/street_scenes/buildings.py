@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from data.streets.camera import Camera
-from data.streets.canvas import Canvas, Color, tinted
-from data.streets.rng import Rng
+from data.street_scenes.camera import Camera
+from data.street_scenes.canvas import Canvas, Color, tinted
+from data.street_scenes.rng import Rng
 
 PLASTER: tuple[Color, ...] = (
     (214, 198, 168), (190, 120, 92), (226, 214, 196), (168, 158, 150), (204, 166, 120),

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from data.streets.canvas import Color, Pen
-from data.streets.cars import HEADLIGHT, TAILLIGHT, random_car
-from data.streets.furniture import (
+from data.street_scenes.canvas import Color, Pen
+from data.street_scenes.cars import HEADLIGHT, TAILLIGHT, random_car
+from data.street_scenes.furniture import (
     LAMP_HEIGHT,
     LAMPGLOW,
     Lamp,
@@ -15,10 +15,10 @@ from data.streets.furniture import (
     random_small_thing,
     random_tree,
 )
-from data.streets.ground import Street
-from data.streets.pedestrians import random_pedestrian
-from data.streets.rng import Rng
-from data.streets.signs import random_sign
+from data.street_scenes.ground import Street
+from data.street_scenes.pedestrians import random_pedestrian
+from data.street_scenes.rng import Rng
+from data.street_scenes.signs import random_sign
 
 CLASSES = ("pedestrian", "car", "sign")
 PEDESTRIAN, CAR, SIGN = range(len(CLASSES))

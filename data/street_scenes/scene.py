@@ -5,16 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.streets.camera import Camera
-from data.streets.canvas import Canvas, ring
-from data.streets.ground import (
+from data.street_scenes.camera import Camera
+from data.street_scenes.canvas import Canvas, ring
+from data.street_scenes.ground import (
     Ground,
     Street,
     paint_surroundings,
     random_camera,
     random_street,
 )
-from data.streets.items import (
+from data.street_scenes.items import (
     CAR,
     PEDESTRIAN,
     SIGN,
@@ -28,8 +28,8 @@ from data.streets.items import (
     place_traffic_light,
     place_tree,
 )
-from data.streets.rng import Rng
-from data.streets.weather import (
+from data.street_scenes.rng import Rng
+from data.street_scenes.weather import (
     Glow,
     Weather,
     add_glow,
