@@ -38,7 +38,8 @@ this random stream differs from those of the samples."""
 MIN_NEIGHBOURHOOD = 64
 """Minimum number of consecutive images of an epoch from which mosaics sample their images."""
 MAX_RECENT_BYTES = 256_000_000
-"""Maximum size of the image cache that each process keeps for mosaics: 208 images of 640 px."""
+"""Size limit of the image cache that each process keeps for mosaics: 208 images of 640 px. At least
+the images of one mosaic are kept."""
 WORKER_NICENESS = 5
 """Niceness of the workers when training runs on the same CPUs, so that training has priority."""
 
@@ -56,14 +57,15 @@ WHOLE_SHARD = Shard()
 class EpochSampler(Sampler[BatchRequest]):
     """Yields the batches of an epoch, shuffled differently in every epoch.
 
-    The shuffled order is divided into neighbourhoods of equal size; the last one is extended
-    backwards to this size. Each batch lies within one neighbourhood, and its mosaics sample their
-    other images from there. An image that was decoded for its own sample is therefore soon used
-    again. Measured with neighbourhoods of 64 images and batches of 16, 0.99 images are decoded per
-    sample with zero or one worker, 1.7 with two, and 2.4 with four or more, because then each
-    worker makes only one batch of a neighbourhood. Sampling from the whole data set would decode
-    3.6. The cost: such a batch shows 39 different images instead of 56, and the mosaics of a
-    neighbourhood combine the same images.
+    The shuffled order is divided into neighbourhoods of equal size, the pools of images for
+    mosaics; the last one overlaps the one before it if the images do not divide evenly. Each batch
+    lies within one neighbourhood, and its mosaics sample their other images from there. An image
+    that was decoded for its own sample is therefore soon used again. Measured with neighbourhoods
+    of 64 images and batches of 16, 0.99 images are decoded per sample with zero or one worker, 1.7
+    with two, and 2.4 with four or more, because then each worker makes only one batch of a
+    neighbourhood. Sampling from the whole data set would decode 3.6. The trade-off: such a batch
+    contains parts of 39 different images instead of 56, and the mosaics of a neighbourhood combine
+    the same images.
 
     Args:
         batches: data-set indices of each batch, before shuffling; all but the last of equal size.
@@ -137,7 +139,7 @@ class BatchLoader(DataLoader["Batch | LoadFailure"]):
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # no failures
-        with signals_blocked():  # workers inherit the block, until `start_worker` handles signals
+        with signals_blocked():  # workers inherit the block, see `start_worker`
             batches = super().__iter__()
         for batch in batches:
             if isinstance(batch, LoadFailure):
@@ -161,8 +163,8 @@ class TrainLoader:
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch`, starting with batch `start`.
 
-        The batches do not depend on `start`. Only one iteration can be active: starting another one
-        ends it.
+        A batch is the same for any `start`. Only one iteration can be active: starting another one
+        invalidates it.
         """
         self._sampler.seek(epoch, start)
         for batch, has_images in zip(self._loader, self._sampler.has_own_images(), strict=True):
@@ -195,19 +197,20 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     Args:
         index: index of the data set.
         image_size: side of the samples, px.
-        batch_size: images per batch.
+        batch_size: images per batch, of all processes together.
         hyp: hyper-parameters with the ranges of the augmentation.
         seed: random seed of the run.
-        workers: number of worker processes, at most one per processor and per batch; 0 loads in the
-            main process.
-        cache: decode and resize all images now, into memory (`ram`) or a file (`disk`).
+        workers: number of worker processes, capped at the number of CPUs and of batches; 0 loads
+            in the main process.
+        cache: decode and resize all images now, into memory (`ram`) or a file (`disk`); None: each
+            image when it is needed.
         augment: False gives letterboxed images without augmentation.
         rect: rectangular batches of images with similar aspect ratios, without mosaics.
         stride: stride of the network, px, for rectangular shapes.
         shard: this process's shard of every batch.
     """
     if hyp.copy_paste > 0:
-        log.warning("copy_paste has no effect: it needs segment labels, and labels are boxes.")
+        log.warning("copy_paste has no effect: it needs segment labels, but only boxes are read.")
     if rect:
         plan = rectangular_batches(index.sizes, batch_size, image_size, stride=stride, pad=0.0)
     else:
@@ -250,12 +253,13 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
         index: index of the data set.
         image_size: longer side of the images, px.
         batch_size: images per batch.
-        workers: number of worker processes, at most one per processor and per batch; 0 loads in the
-            main process.
+        workers: number of worker processes, capped at the number of CPUs and of batches; 0 loads
+            in the main process.
         rect: sort by aspect ratio and letterbox to the smallest common shape; otherwise to squares.
         pad: number of strides to add to rectangular shapes before rounding up.
         stride: stride of the network, px.
-        cache: decode and resize all images now, into memory (`ram`) or a file (`disk`).
+        cache: decode and resize all images now, into memory (`ram`) or a file (`disk`); None: each
+            image when it is needed.
     """
     if rect:
         plan = rectangular_batches(index.sizes, batch_size, image_size, stride=stride, pad=pad)

@@ -77,7 +77,7 @@ _NOTHING = _Objects(np.empty(0, np.float32), np.empty((0, 4)), np.empty((0, 4)))
 
 
 def mosaic_layout(tiles: Sequence[Tile], centre: tuple[int, int], side: int) -> Layout:
-    """Lay out four images around `centre` on a canvas of twice `side`.
+    """Lay out four images around `centre` on a square canvas, `2 * side` px per side.
 
     Args:
         tiles: top left, top right, bottom left, bottom right.
@@ -87,9 +87,9 @@ def mosaic_layout(tiles: Sequence[Tile], centre: tuple[int, int], side: int) -> 
     places = []
     for position, tile in enumerate(tiles):
         height, width = tile.size
-        below, beside = divmod(position, 2)
-        left = centre[0] if beside else centre[0] - width
-        top = centre[1] if below else centre[1] - height
+        row, column = divmod(position, 2)
+        left = centre[0] if column else centre[0] - width
+        top = centre[1] if row else centre[1] - height
         places.append(Place((left, left + width), (top, top + height)))
     return Layout(tiles, places, (2 * side, 2 * side))
 
@@ -102,10 +102,10 @@ def letterbox_layout(tile: Tile, shape: tuple[int, int]) -> Layout:
 
 
 def compose(layout: Layout, warp: Warp, load: LoadImage, out: np.ndarray) -> LabeledImage:
-    """Warp the canvas into `out`, and drop the boxes that are no longer usable.
+    """Warp the canvas into `out`; drop boxes that are too small, too thin or mostly cropped.
 
-    Ignore regions are kept as long as any part is visible, because even a small part may show half
-    an object.
+    Ignore regions are kept as long as any part is visible, because it may still contain an object
+    without a label.
 
     Args:
         layout: the images on the canvas.

@@ -18,11 +18,11 @@ from utils.training.validation import ValidationResult
 log = logging.getLogger("yolo")
 
 RESTORED, CHANGED, MISSING = "restored", "changed", "missing"
-TOLERANCE = 1e-6  # of mAP; on the machine that saved it, a result is reproduced exactly
+TOLERANCE = 1e-6  # of mAP, for other machines; on the same machine the result is identical
 
 
 class AuditItem(NamedTuple):
-    """The audit of one part of the state."""
+    """One row of the audit table: a part of the state."""
 
     part: str
     status: str
@@ -31,9 +31,9 @@ class AuditItem(NamedTuple):
 
 
 class SeamCheck(NamedTuple):
-    """mAP50-95 as saved and as measured before the first step, EMA and non-EMA (`raw`) weights.
+    """Saved mAP50-95, and mAP50-95 measured before the first step of a resumed run.
 
-    None if unknown.
+    Both for the EMA weights and the non-EMA (`raw`) weights; None if unknown.
     """
 
     saved_ema: float | None
@@ -62,7 +62,7 @@ def verify_resume(
     config: Config,
     measure: Callable[[TrainingState], ValidationResult],
 ) -> Audit | None:
-    """Audit and validate a restored state before its first step, and record the result in it.
+    """Audit and validate a restored state before its first step; add the result to it.
 
     At a seam, the metrics are added to the row of the last epoch, as the baseline for the epochs
     after the seam.
@@ -228,7 +228,7 @@ def _option_items(run: Run, old: Mapping[str, object]) -> list[AuditItem]:
 
 
 def _compiled_items(old: bool, new: bool) -> list[AuditItem]:
-    """Whether the forward pass is compiled, which changes its rounding; none if it never was."""
+    """Whether the forward pass is compiled, which changes rounding; empty if it never was."""
     words = {False: "not compiled", True: "compiled"}
     return [_comparison_item("forward pass", words[old], words[new])] if old or new else []
 
@@ -293,6 +293,6 @@ def log_audit(items: Sequence[AuditItem], check: SeamCheck) -> None:
     if check.reproduced is False:
         log.warning(
             "The restored EMA weights do not reproduce the saved mAP50-95: the validation differs "
-            "(images, image size, precision or machine), or the file is rounded, as those of "
-            "YOLOv5 are. The epochs after a seam are compared with the value measured now."
+            "(images, image size, precision or machine), or the checkpoint stores fp16 weights, as "
+            "YOLOv5's do. The epochs after a seam are compared with the value measured now."
         )

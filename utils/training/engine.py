@@ -61,15 +61,16 @@ class TrainContext:
     max_gradient_norm: float
     """Gradients are clipped to this norm; 0 disables clipping."""
     max_bad_steps: int
-    """Abort after this many consecutive non-finite steps."""
+    """Abort after this many consecutive batches with a non-finite loss, or this many consecutive
+    optimizer steps with a non-finite gradient."""
 
 
 @dataclass(frozen=True)
 class Observers:
-    """Callbacks of the training loop; none of them changes the training."""
+    """Callbacks of the training loop; none of them changes the weights."""
 
     validate: Callable[[TrainingState], ValidationResult]
-    """Evaluates the state after each epoch."""
+    """Evaluates the state after each epoch; the result decides on the best epoch and early stop."""
     on_batch: Callable[[int, Batch], None]
     """Called with the iteration and the batch before each training step."""
     on_step: Sequence[Callable[[TrainingState], None]]
@@ -81,8 +82,8 @@ class Observers:
 def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, last: bool) -> None:
     """Forward, loss and backward pass; steps optimizer and EMA after enough accumulated batches.
 
-    A batch with a non-finite loss is skipped: it changes neither gradients nor batch-norm
-    statistics.
+    A batch with a non-finite loss or non-finite batch-norm statistics is skipped: it changes
+    neither gradients nor batch-norm statistics.
 
     Args:
         state: weights, optimizer, EMA and position; changed in place.
@@ -96,7 +97,7 @@ def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, las
     """
     settings = context.plan.settings(state.epoch, state.iteration)
     apply_settings(state.optimizer, settings)
-    # Images that are resized stay in fp32 until then, so that they are rounded only once.
+    # Multi-scale images are resized in fp32 and converted afterwards, so they are rounded once.
     dtype = torch.float32 if context.multi_scale else context.precision.dtype
     images = images_to_device(batch.images, context.device, dtype)
     if context.multi_scale:
@@ -109,13 +110,13 @@ def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, las
         raw = state.model(images)
     ignored = batch.ignored.to(context.device, non_blocking=True)
     losses = context.loss(raw, targets, images=len(batch.indices), ignored=ignored)
-    own = torch.stack((losses.box, losses.obj, losses.cls, context.statistics.nonfinite()))
-    parts = context.distributed.all_reduce_sum(own)
+    local_losses = torch.stack((losses.box, losses.obj, losses.cls, context.statistics.nonfinite()))
+    global_losses = context.distributed.all_reduce_sum(local_losses)
     progress = state.progress
-    if torch.isfinite(parts).all():
+    if torch.isfinite(global_losses).all():
         state.scaler.scale(losses.total).backward()
         context.statistics.average(context.distributed)
-        progress.add(parts[: len(LOSS_NAMES)])
+        progress.add(global_losses[: len(LOSS_NAMES)])
         state.bad_losses = 0
     else:
         context.statistics.restore()
@@ -165,20 +166,20 @@ def _report_skipped_step(
         files = ", ".join(frame.path for frame in batch.frames)
         raise UserError(
             f"{consecutive} consecutive steps had a non-finite {what}, the last with {files}; "
-            "check these images and labels, or lower lr0 in the hyp file. None of these steps "
-            "changed the weights or last.pt."
+            "check these images and labels, or lower lr0 in the hyp file. No optimizer step used "
+            "these batches."
         )
 
 
-def resized(images: Tensor, stride: int, entropy: list[int]) -> Tensor:
+def resized(images: Tensor, stride: int, seed: list[int]) -> Tensor:
     """Resize a batch by a random factor from 0.5 to 1.5.
 
     Args:
         images: [B, 3, H, W].
-        stride: the new height and width are multiples of it, at least two.
-        entropy: seeds the random factor.
+        stride: the new height and width are multiples of it, at least `2 * stride`.
+        seed: of the random factor.
     """
-    factor = np.random.default_rng(entropy).uniform(0.5, 1.5)
+    factor = np.random.default_rng(seed).uniform(0.5, 1.5)
     shape = [max(round(length * factor / stride), 2) * stride for length in images.shape[2:]]
     if shape == list(images.shape[2:]):
         return images
@@ -195,7 +196,9 @@ def train_epoch(
     """
     state.model.train()
     progress = state.progress
-    if progress.batches:  # after a resume no rate is set yet, and no batch may be left to set it
+    if (
+        progress.batches
+    ):  # after a resume no rate is set yet, and there may be no batch left to set one
         apply_settings(state.optimizer, context.plan.settings(state.epoch, state.iteration - 1))
     count = len(loader)
     log.info("%11s" * 7, "Epoch", "Memory", *LOSS_NAMES, "Instances", "Size")

@@ -36,18 +36,19 @@ class ValidationResult(NamedTuple):
     """The validation of a state; None for weights that were not evaluated."""
 
     ema: Evaluation | None
-    """Of the EMA weights, which are the result of the run."""
+    """Results of the EMA weights, which are the result of the run."""
     raw: Evaluation | None
-    """Of the non-EMA weights, which react to the learning rate before the EMA weights do."""
+    """Results of the non-EMA weights, which react to the learning rate before the EMA does."""
     miss_rates: tuple[MissRate, ...] = ()
-    """Of the EMA weights; empty if the data set has no ground truth for them."""
+    """Miss rates of the EMA weights; empty if the data set has no ground truth for them."""
 
 
 @dataclass(frozen=True)
 class Validator:
-    """Validates a state: the EMA weights, and around seams also the non-EMA weights.
+    """Validates a state: the EMA weights; at a resume and around seams also the non-EMA weights.
 
-    The main process validates and broadcasts the result.
+    The main process validates and broadcasts the result. With `--noval` only the last epoch is
+    validated.
     """
 
     evaluator: Evaluator
@@ -58,7 +59,7 @@ class Validator:
     interrupts: SignalHandler
 
     def evaluate_epoch(self, state: TrainingState) -> ValidationResult:
-        """Validate after the last step of an epoch, before the epoch is added to the state.
+        """Validate after the last step of an epoch, before `state.history` gets its row.
 
         Raises:
             RunInterruptedError: if a signal arrives; a resumed run repeats the validation.
@@ -163,12 +164,12 @@ class LabelsPlot:
         self._boxes = boxes
         self._names = names
         self._background = background
-        self._wanted = enabled
+        self._pending = enabled
 
     def __call__(self, _: TrainingState) -> None:
         """Start the job at the first call."""
-        if self._wanted:
-            self._wanted = False
+        if self._pending:
+            self._pending = False
             self._background.submit(self._save)
 
     def _save(self) -> None:
@@ -176,7 +177,7 @@ class LabelsPlot:
 
         try:
             save_labels_plot(self._boxes, self._names, self._folder / "labels.jpg")
-        except OSError as error:  # must not stop the next job, which writes a checkpoint
+        except OSError as error:  # raised to the next job otherwise, which writes a checkpoint
             log.warning("Cannot write labels.jpg: %s; the run continues without it.", error)
 
 
@@ -198,7 +199,9 @@ class Evaluator:
     precision: str
     """Precision of the forward pass: fp32, bf16 or fp16."""
     ignore: IgnoreRegions | None = None
+    """Ignore regions of the validation images."""
     pedestrians: PedestrianTarget | None = None
+    """Ground truth of the miss rate, if the data set has one."""
 
     def __call__(self, model: Detector, observers: Sequence[Observer] = ()) -> EvalResult:
         """Evaluate a model without changing it.

@@ -1,4 +1,4 @@
-"""Imports a run of YOLOv5: converts its checkpoint to one of ours, which can be resumed.
+"""Imports a run of YOLOv5: converts its checkpoint to one of this project, which can be resumed.
 
     imported = import_run(Path("runs/train/exp/weights/last.pt"), ImportOptions())
 
@@ -60,7 +60,7 @@ from utils.upstream.state import (
 )
 
 NEVER_SAVED = {
-    "full precision": "YOLOv5 saves weights and EMA in fp16; each value is off by up to 0.05 %",
+    "full precision": "YOLOv5 saves weights and EMA in fp16; relative rounding error about 0.05 %",
     "data order": "never saved by YOLOv5; derived from the seed and the epoch",
 }
 FP32_DEVICES = frozenset({"cpu", "mps"})
@@ -96,7 +96,7 @@ class ImportReport(NamedTuple):
     found: tuple[str, ...]
     """Imported parts."""
     missing: dict[str, str]
-    """Parts that were not found, and the replacement for each."""
+    """Parts that are missing or ignored, each with an explanation."""
 
 
 class ImportedRun(NamedTuple):
@@ -111,7 +111,7 @@ class ImportedRun(NamedTuple):
 
 
 def import_run(path: Path, import_options: ImportOptions) -> ImportedRun:
-    """Convert a checkpoint of YOLOv5 (v5.0 to v7.0 and later) to one of ours; write nothing.
+    """Convert a checkpoint of YOLOv5 (v5.0 and later) to one of this project; write nothing.
 
     Args:
         path: the checkpoint.
@@ -119,8 +119,8 @@ def import_run(path: Path, import_options: ImportOptions) -> ImportedRun:
 
     Raises:
         UserError: the file cannot be read; it was stripped and `import_options` does not allow
-            partial state; or planned epochs, completed epochs or data set are unknown. The message
-            names the option to give.
+            partial state; planned epochs, completed epochs or data set are unknown; or the learning
+            rate does not match the run's law.
     """
     content = read_upstream(path)
     _refuse_stripped(path, content, import_options)
@@ -162,7 +162,7 @@ def with_batches_per_epoch(
     """Return the checkpoint with its iteration, warm-up length and EMA counter, if unknown so far.
 
     Args:
-        checkpoint: any; one whose position is known is returned unchanged.
+        checkpoint: any training checkpoint; if its position is known, it is returned unchanged.
         batches_per_epoch: of the run so far or, if that was not recorded, of the loader that the
             run is continued with.
     """
@@ -173,7 +173,7 @@ def with_batches_per_epoch(
     iteration = completed * batches_per_epoch
     epochs = checkpoint["config"]["hyp"]["warmup_epochs"]
     length = warmup_length(epochs, batches_per_epoch, position["min_warmup"])
-    if position["warmup_over"]:  # even if `length` disagrees, since the data set is smaller now
+    if position["warmup_over"]:  # on a smaller data set `length` might exceed `iteration`
         length = min(length, iteration - 1)
     plan = Plan.from_dict(checkpoint["plan"])
     plan = dataclasses.replace(plan, warmup=dataclasses.replace(plan.warmup, iterations=length))
@@ -189,7 +189,7 @@ def with_batches_per_epoch(
 
 
 def _import_best(path: Path, checkpoint: TrainingCheckpoint) -> DeployCheckpoint | None:
-    """Convert the best.pt in a checkpoint's folder; None if there is none or it does not match."""
+    """Convert the best.pt beside a checkpoint; None if it is missing, unreadable or another's."""
     best = path.with_name(BEST)
     if path.name == BEST or not best.is_file():
         return None
@@ -210,12 +210,12 @@ class _RunParts(NamedTuple):
 def _refuse_stripped(
     path: Path, content: UpstreamCheckpoint, import_options: ImportOptions
 ) -> None:
-    gone = stripped_parts(content)
-    if gone and not import_options.allow_partial_state:
+    stripped = stripped_parts(content)
+    if stripped and not import_options.allow_partial_state:
         raise UserError(
-            f"{path} was stripped of {', '.join(gone)}, as YOLOv5 does at the end of a run; "
+            f"{path} was stripped of {', '.join(stripped)}, as YOLOv5 does at the end of a run; "
             "resume from an epochN.pt of the run, or add --allow-partial-state to "
-            "continue from the weights with new momentum."
+            "continue from the weights with momentum reset to zero."
         )
 
 
@@ -254,6 +254,7 @@ def _checkpoint(
         version=VERSION,
         kind="training",
         model=weights,
+        # Counter and iteration are placeholders until `with_batches_per_epoch`, if not recorded.
         ema={"weights": ema_weights, "updates": ema_counter(content) or completed},
         optimizer={"name": options.optimizer, "buffers": buffers_by_name(parts.groups)},
         scaler={},

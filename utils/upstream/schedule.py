@@ -27,14 +27,14 @@ LONG_WARMUP = frozenset({"v5.0", "v6.0", "v6.1"})
 MIN_LONG_WARMUP = 1000  # iterations
 FACTOR_TOLERANCE = 1e-6
 PROGRESS_TOLERANCE = 1e-12
-MAX_BATCHES = 200_000  # per epoch; larger numbers cannot be distinguished by the progress
+MAX_BATCHES = 200_000  # per epoch; larger numbers give the same warm-up fraction
 
 
 def base_law(version: str, options: Mapping[str, object]) -> str:
     """Return the base law of a run.
 
     v6.1 and later: linear, or cosine with `cos_lr`. v5.0 and v6.0: cosine, or their own linear law
-    with `linear_lr`. If either option is recorded, its name decides; else the version.
+    with `linear_lr`. If either option is recorded, it decides; else the version.
     """
     if "cos_lr" in options:
         return "cosine" if options["cos_lr"] else "linear"
@@ -54,7 +54,7 @@ def check_law(law: str, rate: LastRate, *, completed: int, total: int, lrf: floa
     """Check that a law gives the learning rate in the file's optimizer.
 
     Raises:
-        UserError: it does not; the message names a law that does.
+        UserError: the rates differ; the message names a law that matches, if there is one.
     """
     found = rate.lr / rate.initial_lr
 
@@ -96,7 +96,9 @@ class WarmupProgress(NamedTuple):
 def warmup_progress(
     version: str, hyp: Hyp, completed: int, momentum: float | None, last_row: Row
 ) -> WarmupProgress:
-    """Compute the progress from the optimizer's momentum, or else from the last recorded rates.
+    """Compute the batches per epoch from the optimizer's momentum, which rises during the warm-up.
+
+    The last recorded learning rates show only whether the warm-up is over.
 
     Args:
         version: version of upstream.
@@ -137,10 +139,11 @@ def _candidate_batches(
     rounding error of up to 0.5; then `n = (1 + progress * error) / (E - progress * warmup_epochs)`.
     """
     yield max(round((progress * min_length + 1) / completed), 1)
-    left = completed - progress * warmup_epochs
-    if left * MAX_BATCHES > 1:
-        error = progress * 0.5
-        yield from range(max(math.floor((1 - error) / left), 1), math.ceil((1 + error) / left) + 1)
+    denominator = completed - progress * warmup_epochs
+    if denominator * MAX_BATCHES > 1:
+        margin = progress * 0.5
+        first, last = math.floor((1 - margin) / denominator), math.ceil((1 + margin) / denominator)
+        yield from range(max(first, 1), last + 1)
 
 
 def optimizer_steps(plan: Plan, iterations: int) -> int:

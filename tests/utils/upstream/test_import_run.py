@@ -236,7 +236,7 @@ class TestHistory:
             "history of 2 epochs",
         )
         assert found.report.missing == {
-            "full precision": "YOLOv5 saves weights and EMA in fp16; each value is off by up to "
+            "full precision": "YOLOv5 saves weights and EMA in fp16; relative rounding error about "
             "0.05 %",
             "data order": "never saved by YOLOv5; derived from the seed and the epoch",
             "AMP scaler": "never saved by YOLOv5",
