@@ -102,7 +102,10 @@ class Hyp:
             raise UserError(f"hyp: anchor_t {self.anchor_t}: must be greater than 1.")
 
     @staticmethod
-    def from_dict(values: Mapping[str, Any], origin: str) -> Hyp:
+    def from_dict(
+        values: Mapping[str, Any],  # every value is checked by the dataclass
+        origin: str,
+    ) -> Hyp:
         """Build from plain data.
 
         Args:

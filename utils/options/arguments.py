@@ -54,12 +54,17 @@ def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] 
     return options_from(vars(parser.parse_args(argv)), options)
 
 
-def options_from(given: Mapping[str, Any], options: type[T]) -> T:
+def options_from(
+    given: Mapping[str, Any],  # as argparse returns them; the dataclass checks them
+    options: type[T],
+) -> T:
     """Build a dataclass of options; ignores values for which it has no field."""
     return options(**{name: given[name] for name in options_of(options) if name in given})
 
 
-def _settings(option: Option, hint: object, default: object) -> dict[str, Any]:
+def _settings(
+    option: Option, hint: object, default: object
+) -> dict[str, Any]:  # keyword arguments of argparse
     """Keyword arguments of `add_argument` for an option."""
     settings: dict[str, Any] = {"help": option.help.format(default=default)}
     if get_origin(hint) in (Union, UnionType):

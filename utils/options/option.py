@@ -90,7 +90,7 @@ class Option:
 
 def _with_default(record: Callable[P, Option]) -> Callable[Concatenate[T, P], T]:
     def field(default: T, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        start: dict[str, Any] = {"default": default}
+        start: dict[str, Any] = {"default": default}  # arguments of `dataclasses.field`
         if isinstance(default, list):
             start = {"default_factory": default.copy}
         declared: T = dataclasses.field(**start, metadata={OPTION_KEY: record(*args, **kwargs)})

@@ -166,7 +166,7 @@ class TrainOptions:
         """Frozen layers: the first ten for `--freeze 10`, layers 0 to 2 for `--freeze 0 1 2`."""
         return range(self.freeze[0]) if len(self.freeze) == 1 else self.freeze
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:  # each value is of its field's type
         """The options as plain data, for the checkpoint and opt.yaml."""
         return dataclasses.asdict(self)
 
@@ -285,7 +285,10 @@ class ResumedOptions(NamedTuple):
     allowed: frozenset[str]
 
 
-def resumed_options(request: TrainRequest, saved: Mapping[str, Any]) -> ResumedOptions:
+def resumed_options(
+    request: TrainRequest,
+    saved: Mapping[str, Any],  # checked when the options are built
+) -> ResumedOptions:
     """Options of a resumed run: the saved ones, updated by free and allowed ones of the request.
 
     Args:

@@ -93,14 +93,14 @@ def _step_text(plan: Plan, seam: int) -> str:
     return f"{plan.lr0 * plan.factor(seam - 1):.3g} → {plan.lr0 * plan.factor(seam):.3g}"
 
 
-def _markers(planned: int) -> dict[str, Any]:
+def _markers(planned: int) -> dict[str, Any]:  # keyword arguments of matplotlib
     """Return the marker style; no markers if there are too many epochs."""
     if planned > MAX_EPOCHS_WITH_MARKERS:
         return {}
     return {"marker": "o", "markersize": marker_size(planned), "markeredgewidth": 0}
 
 
-def _style(preview: PlanPreview) -> dict[str, Any]:
+def _style(preview: PlanPreview) -> dict[str, Any]:  # keyword arguments of matplotlib
     """Return the line style: color by mode, dashed with modifiers, thick if requested."""
     return {
         "color": get_mode(preview.mode).color,

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 ADAM_BETA2 = 0.999
 
-Settings = Callable[[float], dict[str, Any]]
+Settings = Callable[[float], dict[str, Any]]  # keyword arguments of the torch class
 
 
-def _nothing(_momentum: float) -> dict[str, Any]:
+def _nothing(_momentum: float) -> dict[str, object]:
     return {}
 
 
-def _momentum(momentum: float) -> dict[str, Any]:
+def _momentum(momentum: float) -> dict[str, object]:
     return {"momentum": momentum}
 
 
-def _nesterov(momentum: float) -> dict[str, Any]:
+def _nesterov(momentum: float) -> dict[str, object]:
     return {"nesterov": momentum > 0}
 
 
-def _betas(momentum: float) -> dict[str, Any]:
+def _betas(momentum: float) -> dict[str, object]:
     return {"betas": (momentum, ADAM_BETA2)}
 
 
@@ -92,6 +92,6 @@ def optimizer_from_buffers(buffers: Collection[str], named: object = None) -> st
     return next((name for name in found if name == named), next(iter(found), None))
 
 
-def optimizer_from_flags(options: Mapping[str, Any]) -> str | None:
+def optimizer_from_flags(options: Mapping[str, object]) -> str | None:
     """Return the optimizer that a flag in YOLOv5's options selects; None if no flag is set."""
     return next((k.name for k in OPTIMIZER_KINDS if k.flag and options.get(k.flag)), None)

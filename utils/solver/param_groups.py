@@ -60,7 +60,7 @@ def build_optimizer(
     """
     if not groups.names:
         raise UserError("--freeze leaves no parameter to train; freeze fewer layers.")
-    members: list[dict[str, Any]] = [
+    members: list[dict[str, Any]] = [  # as torch.optim takes them
         {"params": list(groups.bias.values()), "weight_decay": 0.0},
         {"params": list(groups.weight.values()), "weight_decay": weight_decay},
         {"params": list(groups.norm.values()), "weight_decay": 0.0},

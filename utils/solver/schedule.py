@@ -191,7 +191,7 @@ class Plan:
             accumulate=max(round(ramp(1, self.accumulate)), 1),
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:  # the inverse of `from_dict`, whose keys it has
         """Return plain data for the checkpoint."""
         return {
             **dataclasses.asdict(self),
@@ -199,7 +199,7 @@ class Plan:
         }
 
     @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Plan:
+    def from_dict(data: Mapping[str, Any]) -> Plan:  # not checked yet, see Raises
         """Inverse of `to_dict`.
 
         Raises:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
 from utils.solver.schedule import Plan
@@ -65,7 +64,7 @@ class SeamMetrics:
             return None
         return (self.best - self.ema_before) / self.epochs * GAIN_EPOCHS
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain data for seams.json."""
         derived = {
             "ratio": self.ratio,

@@ -141,7 +141,7 @@ def train_options(raw: Mapping[str, object], checkpoint: Path, **overrides: obje
     return TrainOptions(**_check_types(values, checkpoint))
 
 
-def _check_types(values: Mapping[str, object], checkpoint: Path) -> dict[str, Any]:
+def _check_types(values: Mapping[str, object], checkpoint: Path) -> dict[str, Any]:  # checked here
     """Return the values that `TrainOptions` has fields for; check that their types match."""
     checked = {}
     defaults = TrainOptions().to_dict()

@@ -11,7 +11,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from utils.checkpoint.format import newest_checkpoint
 from utils.errors import UserError
@@ -106,7 +106,7 @@ def report(path: Path, *, as_json: bool, verify: bool) -> Verdict | None:
     verdict = (
         make_verdict(path, checksums, contents.tensors if contents else None) if checksums else None
     )
-    output: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+    output: dict[str, object] = {"file": str(path), "bytes": path.stat().st_size}
     if as_json:
         output |= to_json(contents.facts) if contents else {}
         output |= {"verified": verdict.to_json()} if verdict else {}
