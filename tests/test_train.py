@@ -172,14 +172,14 @@ def empty_folder(folder: Path) -> list[str]:
         (text_named_pt, r"a\.pt is not a checkpoint"),
         (text_as_weights, r"a\.pt is not a checkpoint"),
         (cut_in_half, r"last\.pt is not a checkpoint, or it is truncated"),
-        (other_classes, r"has the classes \['blue', 'red'\], but the run was trained on"),
+        (other_classes, r"differ from the 2 of the run \(class 0 is 'blue', not 'green'\); use"),
         (lambda f: [*toy_arguments(f), "--cfg", ""], "add --cfg, e.g. --cfg yolov5n"),
         (lambda f: [*toy_arguments(f), "--cfg", "x.yaml"], r"model file x\.yaml does not exist"),
         (lambda f: [*toy_arguments(f), "--device", "7"], "--device 7: this machine has"),
         (lambda f: [*toy_arguments(f), "--freeze", "25"], "--freeze leaves no parameter to train"),
         (
             lambda f: [*toy_arguments(f), "--freeze", "99"],
-            r"--freeze: layer 25 is out of range \(the model has 25 layers, 0 to 24\); choose",
+            "--freeze 99: the model has 25 layers, 0 to 24; choose other layers",
         ),
     ],
 )

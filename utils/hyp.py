@@ -140,7 +140,8 @@ def load_hyp(path: str | Path) -> Hyp:
         file = HYP_FOLDER / file.name
     if not file.is_file():
         raise UserError(
-            f"hyp file {path} does not exist; use one of the files in {HYP_FOLDER.name}/."
+            f"hyp file {path} does not exist; "
+            f"give the path of a file, or the name of one in {HYP_FOLDER.name}/."
         )
     values = read_yaml(file)
     if not isinstance(values, dict):

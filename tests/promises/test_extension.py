@@ -36,6 +36,13 @@ def extension_of(run: Path, how: str, extra: int = 1) -> list[str]:
     return ["--resume", str(run), *more]
 
 
+def test_modifiers_without_effect_are_named(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(parse_request(extension_of(finished, "--lr-continuation hold --lrf 0.5 --name b")))
+    assert "hold --lrf 0.5 has the same learning rates as plain hold; omit" in caplog.text
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_branches_and_can_be_extended_again(
     finished: Path, mode: str, caplog: pytest.LogCaptureFixture
@@ -43,10 +50,8 @@ def test_every_mode_branches_and_can_be_extended_again(
     before = (finished / "weights" / "last.pt").read_bytes()
     caplog.set_level(logging.INFO, "yolo")
     once = extended(finished, mode, 2, f"a-{mode}")
-    assert (
-        f"last.pt at epoch 3 to 5 epochs with `{mode}`, in {once}: the learning rate changes"
-        in caplog.text
-    )
+    start = f"last.pt from epoch 3 to a total of 5 epochs with `{mode}`, in {once}: the learning"
+    assert start in caplog.text
     rows = read_results(once / "results.csv")
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
     assert rows[:3] == read_results(finished / "results.csv")

@@ -136,5 +136,5 @@ def test_tensorboard_follows_a_run_across_a_kill_and_a_seam(
     ]
     assert text[1:2] + text[3:] == ("seam", 2)
     assert text[2].startswith(
-        "Extended at epoch 2 to 3 epochs with `hold`: the learning rate changes"
+        "Extended from epoch 2 to a total of 3 epochs with `hold`: the learning rate changes"
     )

@@ -109,7 +109,9 @@ def test_files_with_other_content_are_errors(tmp_path: Path, text: str, message:
 
 
 def test_missing_and_binary_files_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist; use one of the files in hyp/"):
+    with pytest.raises(
+        UserError, match="does not exist; give the path of a file, or the name of one in hyp/"
+    ):
         load_hyp(tmp_path / "absent.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UserError, match=r"is damaged \(.*; correct the YAML"):

@@ -102,7 +102,7 @@ def verify_checksums(path: Path) -> ChecksumResult:
 @contextlib.contextmanager
 def _open_archive(path: Path) -> Iterator[_Archive]:
     if not path.exists():
-        raise UserError(f"{path} does not exist; give the path of a checkpoint.")
+        raise UserError(f"{path} does not exist; give the path of a checkpoint or run folder.")
     if not path.is_file():  # opening a named pipe may block forever
         raise UserError(
             f"{path} {NOT_A_CHECKPOINT}, it is a folder or a device; give the path of a checkpoint."

@@ -83,7 +83,7 @@ def _mean_label(plot: _CurvePlot, curves: MetricCurves) -> str:
     if not len(plot.values):
         return "all classes"
     mean = smooth(plot.values.mean(0))
-    return f"all classes {mean.max():.2f} at {curves.confidence[mean.argmax()]:.3f}"
+    return f"all classes {mean.max():.2f} at {curves.confidence[mean.argmax()]:.3f}, smoothed"
 
 
 def _shorten(name: str) -> str:

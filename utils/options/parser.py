@@ -41,6 +41,10 @@ def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
     need_extension = continuation - {"resume", *NEED_RESUME}
     if need_extension and "extend_epochs" not in continuation:
         flag = flag_of(min(need_extension))
+        if "resume" not in continuation:
+            raise UserError(
+                f"{flag} needs --resume and --extend-epochs; add --resume PATH --extend-epochs X."
+            )
         raise UserError(f"{flag} needs --extend-epochs; add --extend-epochs X.")
     options = options_from(given, TrainOptions)
     request = TrainRequest(

@@ -113,7 +113,7 @@ class TrainOptions:
     compile: bool = option(
         False,
         "compile the forward pass with torch.compile: the first steps take minutes, later ones "
-        "are faster",
+        "are faster (default: off)",
         resume=FREE,
     )
     workers: int = option(8, "data-loader processes (default: {default})", minimum=0, resume=FREE)
@@ -196,8 +196,8 @@ class Continuation:
     )
     slope: str = option(
         "fit",
-        "slope-match: fit the slope to end at the last epoch, or keep the original slope "
-        "(default: {default})",
+        "of slope-match; fit: flatten the line so that it lasts to the last epoch; original: keep "
+        "its slope (default: {default})",
         choices=SLOPES,
     )
     lrf: float | None = option(
@@ -221,10 +221,13 @@ class Continuation:
         frozenset(), "options that may differ from the run's, e.g. batch-size,data", metavar="A,B"
     )
     schedule: str | None = option(
-        None, "learning-rate law of a YOLOv5 run (default: read from its files)", choices=LAWS
+        None,
+        "learning-rate schedule of a YOLOv5 run; linear-v5.0 is the linear one of v5.0 "
+        "(default: read from its files)",
+        choices=LAWS,
     )
     completed_epochs: int | None = option(
-        None, "completed epochs of a stripped YOLOv5 checkpoint", metavar="E"
+        None, "completed epochs of a stripped YOLOv5 checkpoint", metavar="N"
     )
     allow_partial_state: bool = option(False, "resume a stripped YOLOv5 checkpoint anyway")
 
@@ -318,8 +321,11 @@ def resumed_options(
 def _changed_option_message(name: str, known: Option, old: object, new: object) -> str:
     flag = flag_of(name)
     if name == "epochs":
-        remedy = "add epochs with --extend-epochs"
-    elif name == "cos_lr":
+        return (
+            f"{flag} {new} differs from the {old} epochs that the run first planned; omit it, and "
+            "add epochs with --extend-epochs."
+        )
+    if name == "cos_lr":
         remedy = "change the learning rate with --extend-epochs and --lr-continuation"
     elif known.resume is ALLOWABLE:
         remedy = f"omit it, or allow the change with --allow-change {flag[2:]}"

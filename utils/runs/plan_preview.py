@@ -47,7 +47,9 @@ def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) 
     """
     choices = plan_previews(plan, completed, extension)
     total = choices[0].plan.total_epochs
-    log.info("Learning rates of an extension at epoch %d to %d epochs:", completed, total)
+    log.info(
+        "Learning rates of an extension from epoch %d to a total of %d epochs:", completed, total
+    )
     for line in table(choices):
         log.info("%s", line)
     log.info("%s: requested by the command line; %s", REQUESTED.strip(), EXPLANATION)

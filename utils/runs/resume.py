@@ -24,7 +24,7 @@ from utils.errors import UserError
 from utils.history import ITERATION_COLUMN
 from utils.options.train_options import TrainRequest
 from utils.runs.folder import run_folder_of
-from utils.solver.continuation import extend_plan
+from utils.solver.continuation import Extension, extend_plan
 from utils.solver.guard import check_planned_rates, check_recorded_rates
 from utils.solver.plan_forensics import describe_plan
 from utils.solver.schedule import Plan
@@ -50,13 +50,19 @@ class ResumePoint:
     """The saved plan, without an extension that is replaced, see `replaces`."""
     plan: Plan
     """The plan to follow: the saved one, with a new segment if the run is extended."""
-    extended: bool
+    extension: Extension | None
+    """The extension of the command line; None if the run is only resumed."""
     replaces: bool
     """Whether the new segment replaces a saved one of which no epoch was trained."""
     ended: bool
     """Whether training is over and only the final steps are left: best.pt, metrics, plots."""
     best: DeployCheckpoint | Path | None
     """The weights of the best epoch so far, if the checkpoint itself does not contain them."""
+
+    @property
+    def extended(self) -> bool:
+        """Whether the plan has a new segment."""
+        return self.extension is not None
 
     @property
     def completed(self) -> int:
@@ -128,7 +134,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
         checkpoint=checkpoint,
         saved=saved,
         plan=plan,
-        extended=extension is not None,
+        extension=extension,
         replaces=saved != found,
         ended=ended,
         best=source.best,

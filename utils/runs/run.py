@@ -23,6 +23,7 @@ from utils.runs.folder import (
 )
 from utils.runs.resume import ResumePoint, load_resume_point
 from utils.solver.continuation import first_flat_epoch
+from utils.solver.preview import no_effect_warning
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warmup_iterations
 
 log = logging.getLogger("yolo")
@@ -61,11 +62,14 @@ class Run:
         if self.resume_point is None:
             return
         trained = self.resume_point.checkpoint["config"]["names"]
-        if list(names) != list(trained):
-            raise UserError(
-                f"{self.options.data} has the classes {list(names)}, but the run was trained on "
-                f"{list(trained)}; use a data set with the same classes."
-            )
+        if list(names) == list(trained):
+            return
+        pairs = enumerate(zip(names, trained, strict=False))
+        first = next((f" (class {i} is {a!r}, not {b!r})" for i, (a, b) in pairs if a != b), "")
+        raise UserError(
+            f"{self.options.data} has {len(names)} classes that differ from the {len(trained)} of "
+            f"the run{first}; use a data set with the same classes."
+        )
 
 
 def open_run(request: TrainRequest) -> Run:
@@ -229,7 +233,7 @@ def log_start(run: Run, plan: Plan, folder: Path) -> None:
     if resume_point is None:
         log.info("Training %d epochs into %s", plan.total_epochs, folder)
         return
-    if not resume_point.extended:
+    if resume_point.extension is None:
         under_way = resume_point.checkpoint["progress"]["batches"]
         log.info(
             "Resuming %s: %d of %d epochs are done%s",
@@ -240,8 +244,8 @@ def log_start(run: Run, plan: Plan, folder: Path) -> None:
     seam = plan.segments[-1]
     before, after = plan.factor(seam.start - 1), plan.factor(seam.start)
     log.info(
-        "Extending %s at epoch %d to %d epochs with `%s`, in %s: the learning rate changes from "
-        "%.6g to %.6g (%.4gx) and ends at %.6g",
+        "Extending %s from epoch %d to a total of %d epochs with `%s`, in %s: the learning rate "
+        "changes from %.6g to %.6g (×%.4g) and ends at %.6g",
         *(resume_point.path, seam.start, plan.total_epochs, seam.mode, folder),
         *(plan.lr0 * before, plan.lr0 * after, after / before if before else float("inf")),
         plan.lr0 * plan.factor(plan.total_epochs - 1),
@@ -253,6 +257,9 @@ def log_start(run: Run, plan: Plan, folder: Path) -> None:
             "until the last epoch.",
             *(flat, plan.lr0 * plan.factor(flat)),
         )
+    no_effect = no_effect_warning(resume_point.saved, seam.start, resume_point.extension)
+    if no_effect:
+        log.warning("%s", no_effect)
     if resume_point.replaces:
         log.info("This replaces an extension of which no epoch was trained.")
     _warn_of_unfinished_extension(resume_point, plan)

@@ -95,7 +95,7 @@ def _level(segment: Segment, _since: int) -> float:
 
 BASE_MODE = Mode(
     name="base",
-    summary="follows the law of the run",
+    summary="follows the schedule of the run",
     rule=_law_of_run,
     color="#9a9a9a",
 )
@@ -104,8 +104,8 @@ BASE_MODE = Mode(
 CONTINUATIONS = (
     Mode(
         name="rebase",
-        summary="decays from its last value along the run's own law (linear or cosine) over the "
-        "added epochs",
+        summary="decays from its last value along the run's own schedule (linear or cosine) over "
+        "the added epochs",
         rule=_law_of_segment,
         color="#0072B2",
         complete=_linear_for_v5,

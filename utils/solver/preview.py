@@ -117,11 +117,24 @@ def preview_warnings(choices: Sequence[PlanPreview]) -> list[str]:
     ]
     plain = {preview.mode: preview for preview in choices if preview.label == preview.mode}
     warnings += [
-        f"{o.label} has the same learning rates as plain {o.mode}; omit the modifiers."
+        _no_effect_warning(o.label, o.mode)
         for o in choices
         if o.label != o.mode and o.same_rates(plain[o.mode])
     ]
     return warnings
+
+
+def no_effect_warning(plan: Plan, completed: int, extension: Extension) -> str | None:
+    """Return a sentence if the modifiers of an extension do not change its rates, else None."""
+    plain = Extension(extension.epochs, extension.mode)
+    factors = [extend_plan(plan, completed, e).factors() for e in (extension, plain)]
+    if extension == plain or factors[0] != factors[1]:
+        return None
+    return _no_effect_warning(_label(extension), extension.mode)
+
+
+def _no_effect_warning(label: str, mode: str) -> str:
+    return f"{label} has the same learning rates as plain {mode}; omit the modifiers."
 
 
 def _flat_warning(preview: PlanPreview, epoch: int) -> str:

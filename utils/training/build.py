@@ -128,11 +128,11 @@ def describe(model: Detector, image_size: int) -> str:
 
 def _freeze(model: Detector, run: Run) -> None:
     layers = len(model.model)
-    beyond = [layer for layer in run.options.frozen_layers() if layer >= layers]
-    if beyond:
+    if any(layer >= layers for layer in run.options.frozen_layers()):
+        given = " ".join(map(str, run.options.freeze))
         raise UserError(
-            f"--freeze: layer {beyond[0]} is out of range (the model has {layers} layers, 0 to "
-            f"{layers - 1}); choose other layers."
+            f"--freeze {given}: the model has {layers} layers, 0 to {layers - 1}; choose other "
+            "layers."
         )
     prefixes = tuple(f"model.{layer}." for layer in run.options.frozen_layers())
     frozen = [name for name, _ in model.named_parameters() if name.startswith(prefixes)]

@@ -147,7 +147,9 @@ def build_training_data(run: Run, description: DatasetDescription) -> TrainingDa
             split, names, single_class=run.options.single_cls, workers=run.options.workers
         )
 
-    return TrainingData(names, index(description.split("train")), index(description.split("val")))
+    train, val = description.split("train"), description.split("val")
+    train_index = index(train)
+    return TrainingData(names, train_index, train_index if val == train else index(val))
 
 
 def training_image_size(requested: int, stride: int) -> int:

@@ -217,9 +217,9 @@ def describe_seam(seam: SeamMetrics, total: int) -> str:
         for value in (seam.ema_before, seam.raw_before)
     )
     return (
-        f"Extended at epoch {seam.epoch} to {total} epochs with `{seam.mode}`: the learning rate "
-        f"changes from {seam.rate_before:.6g} to {seam.rate_after:.6g}. mAP50-95 before the seam: "
-        f"EMA weights {ema}, non-EMA weights {raw}."
+        f"Extended from epoch {seam.epoch} to a total of {total} epochs with `{seam.mode}`: the "
+        f"learning rate changes from {seam.rate_before:.6g} to {seam.rate_after:.6g}. mAP50-95 "
+        f"before the seam: EMA weights {ema}, non-EMA weights {raw}."
     )
 
 

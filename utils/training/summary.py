@@ -77,7 +77,7 @@ def _describe_drop(result: SeamMetrics) -> str:
     if result.ema_drop == 0:
         return "no drop"
     after = result.back_after
-    recovery = "not recovered" if after is None else f"recovered after {after} epochs"
+    recovery = "not recovered" if after is None else f"recovered after {_epochs(after)}"
     return f"dropped {result.ema_drop:.3g}, {recovery}"
 
 
@@ -87,7 +87,7 @@ def _note(result: SeamMetrics) -> str:
         return ""
     gain = result.best - result.ema_before
     return (
-        f"{_describe_drop(result)}; best {result.best:.3g}, {gain:+.2g} in {result.epochs} epochs"
+        f"{_describe_drop(result)}; best {result.best:.3g}, {gain:+.2g} in {_epochs(result.epochs)}"
     )
 
 
@@ -95,15 +95,19 @@ def log_seams(history: list[Row], plan: Plan) -> None:
     """Log the drop at each seam and the gain of each extension."""
     for result in seam_metrics(plan, history):
         log.info(
-            "Seam at epoch %d, %s, learning rate x%s: mAP50-95 of the EMA weights %s before, "
+            "Seam at epoch %d, %s, learning rate ×%s: mAP50-95 of the EMA weights %s before, "
             "lowest %s after, %s; of the non-EMA weights %s before, lowest %s after. Best %s in "
-            "%d epochs, gain %s per 100 epochs.",
+            "%s, gain %s per 100 epochs.",
             *(result.epoch, result.mode, _rounded(result.ratio)),
             *map(_rounded, (result.ema_before, result.ema_lowest)),
             _describe_drop(result),
             *map(_rounded, (result.raw_before, result.raw_lowest, result.best)),
-            *(result.epochs, _rounded(result.gain_per_100)),
+            *(_epochs(result.epochs), _rounded(result.gain_per_100)),
         )
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _rounded(value: float | None) -> str:

@@ -25,6 +25,10 @@ def test_resume_takes_a_path_or_resumes_the_latest_run(argv: list[str], resume: 
     [
         (["--extend-epochs", "3"], "--extend-epochs needs --resume; add --resume"),
         (["--resume", "a", "--lr-continuation", "hold"], "--lr-continuation needs --extend-epochs"),
+        (
+            ["--plan"],
+            "--plan needs --resume and --extend-epochs; add --resume PATH --extend-epochs X",
+        ),
         (["--epochs", "0"], "--epochs 0: must be at least 1"),
         (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),
         (["--imgsz", "16"], "--imgsz 16: must be at least 32"),
@@ -82,7 +86,10 @@ def test_compile_is_inherited_and_may_change(argv: list[str], compiled: bool) ->
             "--cos-lr True differs from .* change the learning rate .* --lr-continuation",
         ),
         (["--cfg", "x.yaml"], "--cfg x.yaml differs from .* it is fixed when a run starts"),
-        (["--epochs", "9"], "--epochs 9 differs from the run's 7; add epochs with --extend-epochs"),
+        (
+            ["--epochs", "9"],
+            "--epochs 9 differs from the 7 epochs that the run first planned; omit",
+        ),
     ],
 )
 def test_option_that_changes_the_run_is_an_error(argv: list[str], message: str) -> None:

@@ -3,7 +3,12 @@ import pytest
 from tests.utils.solver.test_schedule import plan_of
 from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan
-from utils.solver.preview import PlanPreview, plan_previews, preview_warnings
+from utils.solver.preview import (
+    PlanPreview,
+    no_effect_warning,
+    plan_previews,
+    preview_warnings,
+)
 from utils.solver.schedule import Plan, base_segment
 
 MODES = ("rebase", "slope-match", "hold", "restart")
@@ -162,6 +167,22 @@ def test_warning_about_ineffective_modifiers() -> None:
     assert preview_warnings(plan_previews(base(4), 4, Extension(4, "hold", lrf=0.5)))[1:] == [
         "hold --lrf 0.5 has the same learning rates as plain hold; omit the modifiers."
     ]
+
+
+@pytest.mark.parametrize(
+    ("extension", "warning"),
+    [
+        (
+            Extension(4, "hold", lrf=0.5),
+            "hold --lrf 0.5 has the same learning rates as plain hold; omit the modifiers.",
+        ),
+        (Extension(4, "hold"), None),
+        (Extension(4, "rebase", lrf=0.5), None),
+        (Extension(4, "hold", lrf=0.1, cooldown_epochs=2), None),
+    ],
+)
+def test_no_effect_warning(extension: Extension, warning: str | None) -> None:
+    assert no_effect_warning(base(4), 4, extension) == warning
 
 
 def test_warnings_name_the_modes_that_barely_train_and_the_jump() -> None:

@@ -61,7 +61,7 @@ def trained() -> TrainingState:
 
 def resume_point_of(state: TrainingState, saved: Config, **changes: Any) -> ResumePoint:
     path, checkpoint = Path("last.pt"), state.to_checkpoint(PLAN, saved)
-    point = ResumePoint(path, path.parent, checkpoint, PLAN, PLAN, False, False, False, None)
+    point = ResumePoint(path, path.parent, checkpoint, PLAN, PLAN, None, False, False, None)
     return replace(point, **changes)
 
 
@@ -105,9 +105,11 @@ def test_changed_items_show_old_and_new_values() -> None:
 
 
 def test_at_a_seam_plan_and_patience_change() -> None:
-    longer = extend_plan(PLAN, 1, Extension(2, "hold"))
+    extension = Extension(2, "hold")
+    longer = extend_plan(PLAN, 1, extension)
     options = TrainOptions(patience=7).to_dict()
-    items = audited(trained(), config(), config(options=options), plan=longer, extended=True)
+    now = config(options=options)
+    items = audited(trained(), config(), now, plan=longer, extension=extension)
     assert items["learning-rate plan"].detail == "3 → 5 epochs, hold from epoch 1"
     assert items["patience"].detail == "100 → 7 epochs, restarts at the seam"
     assert {i.part for i in items.values() if i.status == "changed"} == {

@@ -6,9 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.toy import make_toy
 from utils.datasets.index import Index
 from utils.datasets.packed_strings import PackedStrings
-from utils.training.data import TrainingData, content_digest
+from utils.hyp import Hyp
+from utils.options.train_options import TrainOptions
+from utils.runs.run import Run
+from utils.training.data import (
+    TrainingData,
+    build_training_data,
+    content_digest,
+    load_data_description,
+)
 
 BOXES = {
     "a.jpg": [[0, 0.5, 0.5, 0.25, 0.25]],
@@ -70,3 +79,19 @@ def test_fingerprint() -> None:
         "val boxes": 1,
         "content": content_digest(data.train, data.val),
     }
+
+
+@pytest.mark.parametrize(("val", "read"), [("images/train", 1), ("images/val", 2)])
+def test_images_of_both_splits_are_indexed_once(
+    val: str, read: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = make_toy(tmp_path)
+    file.write_text(file.read_text().replace("val: images/val", f"val: {val}"))
+    run = Run(TrainOptions(data=str(file)), Hyp(), None, None, tmp_path)
+    caplog.set_level("INFO", "yolo")
+    data = build_training_data(run, load_data_description(run))
+    assert [Path(path).parent.name for path in (data.train.paths[0], data.val.paths[0])] == [
+        "train",
+        Path(val).name,
+    ]
+    assert caplog.text.count("10 images") == read

@@ -129,8 +129,8 @@ def test_tensorboard_logs_a_seam_at_the_start(
     loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1, **measured)), None)
     background.wait()
     text = (
-        "Extended at epoch 2 to 5 epochs with `hold`: the learning rate changes from 0.0055 to "
-        f"0.0055. mAP50-95 before the seam: {expected}"
+        "Extended from epoch 2 to a total of 5 epochs with `hold`: the learning rate changes from "
+        f"0.0055 to 0.0055. mAP50-95 before the seam: {expected}"
     )
     assert board == [("open", str(tmp_path), 2), ("add_text", "seam", text, 2), ("flush",)]
 

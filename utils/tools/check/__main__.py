@@ -31,7 +31,7 @@ log = logging.getLogger("yolo")
 
 CANNOT_START = 1
 EXIT_CODES = """\
-exit code:
+exit codes:
   0  training can start; there may be warnings
   1  training cannot start or would skip files: a split has no images or no boxes, images or labels
      are unreadable, or classes are out of range
@@ -59,9 +59,8 @@ class CheckOptions:
     data: str = option(REQUIRED, "data-set file, e.g. coco128.yaml", positional=True)
     imgsz: int = option(
         TrainOptions.imgsz,
-        "training image size (default: {default})",
+        "training image size in pixels (default: {default})",
         flags=("--img", "--img-size"),
-        metavar="PX",
         minimum=MIN_IMAGE_SIZE,
     )
     cfg: str = option(

@@ -1,4 +1,4 @@
-"""Compare runs, mainly branches of one run: log a table, write compare.csv and compare.png.
+"""Compare runs, mainly branches of one run: print a table, write compare.csv and compare.png.
 
 Usage: python -m utils.tools.compare runs/train/exp-rebase runs/train/exp-hold
 """
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this program."""
     parser = OptionParser(
         prog="python -m utils.tools.compare",
-        description="Compare runs: log a table, write compare.csv and compare.png with all seams.",
+        description="Compare runs: print a table, and plot all their seams in compare.png.",
     )
     add_options(parser, CompareOptions)
     return parser

@@ -74,7 +74,9 @@ def find_checkpoint(target: Path) -> Path:
         return target
     found = newest_checkpoint(target)
     if found is None:
-        raise UserError(f"{target / 'weights/last.pt'} does not exist; give a .pt file.")
+        raise UserError(
+            f"{target / 'weights/last.pt'} does not exist; give a .pt file or a run folder."
+        )
     return found
 
 

@@ -194,9 +194,10 @@ def _version(version: str | int) -> str:
 
 
 def _epochs(facts: CheckpointFacts) -> str:
-    done = "an unknown number" if facts.epoch is None else str(facts.epoch)
+    if facts.epoch is None:
+        return "completed unknown" + ("" if facts.planned is None else f", {facts.planned} planned")
     planned = "" if facts.planned is None else f" of {facts.planned}"
-    text = f"{done}{planned} completed"
+    text = f"{facts.epoch}{planned} completed"
     if facts.step is not None:
         text += f", step {facts.step}"
     if facts.under_way:
