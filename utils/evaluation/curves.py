@@ -69,12 +69,13 @@ def save_metric_curves(curves: MetricCurves, folder: Path) -> None:
     plot = _CurvePlot("PR_curve.png", "Precision over recall", axes_names, curves.envelope)
     _save_curves(plot, curves.confidence, classes, f"all classes {map50:.3f} mAP50", folder)
     names = [_shorten(name) for name in curves.names]
-    for file, title, values in (
-        ("F1_curve.png", "F1 over confidence", curves.f1),
-        ("P_curve.png", "Precision over confidence", curves.precision),
-        ("R_curve.png", "Recall over confidence", curves.recall),
+    for letter, name, values in (
+        ("F1", "F1", curves.f1),
+        ("P", "precision", curves.precision),
+        ("R", "recall", curves.recall),
     ):
-        plot = _CurvePlot(file, title, ("confidence", title.split()[0]), values)
+        title = f"{name[0].upper()}{name[1:]} over confidence"
+        plot = _CurvePlot(f"{letter}_curve.png", title, ("confidence", name), values)
         _save_curves(plot, curves.confidence, names, _mean_label(plot, curves), folder)
 
 
