@@ -27,7 +27,9 @@ HOW = (
     "--data toy.yaml --cfg toy_model.yaml --imgsz 64 --batch-size 4 --workers 0 --device cpu "
     "--noautoanchor --noplots --nominal-batch-size 400 --amp off --seed 7 --epochs 3"
 )
-TOLERANCE = 1e-4  # tolerance for other processors
+TOLERANCES = {"model": 5e-5, "optimizer": 3e-2}
+"""Relative differences that other processors or numbers of threads may cause. Two threads instead
+of one cause 2e-6 and 3e-3; a resume that loses the gradients or the momentum, 6e-4 and 0.6."""
 
 
 @pytest.fixture
@@ -47,11 +49,12 @@ def test_kept_stopped_run_resumes_like_an_uninterrupted_run(runs: Path) -> None:
     assert [row["epoch"] for row in read_results(run / "results.csv")] == [0, 1, 2]
     found, expected = (read_checkpoint(f / "weights" / "last.pt") for f in (run, whole))
     assert found["position"] == expected["position"] == {"epoch": 3, "iteration": 9}
-    for part in ("model", "optimizer"):
-        for name, tensor in flat(found[part]).items():
-            torch.testing.assert_close(
-                tensor, flat(expected[part])[name], atol=TOLERANCE, rtol=TOLERANCE
-            )
+    for part, tolerance in TOLERANCES.items():
+        tensors, wanted = flat(found[part]), flat(expected[part])
+        assert tensors.keys() == wanted.keys()
+        error = torch.stack([(tensors[name] - wanted[name]).double().norm() for name in wanted])
+        size = torch.stack([tensor.double().norm() for tensor in wanted.values()])
+        assert error.norm() <= tolerance * size.norm(), part
 
 
 def flat(

@@ -112,7 +112,7 @@ class ContinuationRecord(TypedDict):
     """Seam check: saved and measured mAP50-95, and whether the saved value was reproduced."""
 
 
-class OpenPosition(TypedDict):
+class UnresolvedPosition(TypedDict):
     """What is needed to compute a run's position once its number of batches per epoch is known.
 
     A run of YOLOv5 has no record of its iteration. Until the number of batches is known, position
@@ -132,7 +132,7 @@ class TrainingExtras(TypedDict, total=False):
 
     missing: dict[str, str]
     """Parts of the state that were not recorded, and the replacement for each."""
-    open_position: OpenPosition
+    unresolved_position: UnresolvedPosition
 
 
 class TrainingCheckpoint(TrainingExtras):

@@ -29,14 +29,14 @@ from utils.datasets.labels import to_pixels
 from utils.datasets.letterbox import PADDING_GREY, border_offset, resize_ratio, scaled_size
 
 LoadImage = Callable[[int], np.ndarray]
-"""Loads an image by its data-set index: uint8 [height, width, 3], RGB, read-only."""
+"""Loads an image by its index in the data set: uint8 [height, width, 3], RGB, read-only."""
 
 
 class Tile(NamedTuple):
     """An image on the canvas, before it is loaded."""
 
-    image: int
-    """Data-set index."""
+    image_index: int
+    """Index in the data set."""
     size: tuple[int, int]
     """(height, width) of the image, px."""
     rows: np.ndarray
@@ -104,8 +104,8 @@ def letterbox_layout(tile: Tile, shape: tuple[int, int]) -> Layout:
 def compose(layout: Layout, warp: Warp, load: LoadImage, out: np.ndarray) -> LabeledImage:
     """Warp the canvas into `out`; drop boxes that are too small, too thin or mostly cropped.
 
-    Ignore regions are kept as long as any part is visible, because it may still contain an object
-    without a label.
+    An ignore region is kept as long as any part is visible, because that part may still contain an
+    object without a label.
 
     Args:
         layout: the images on the canvas.
@@ -130,32 +130,35 @@ def _compose_by_resizing(
 ) -> list[_Objects]:
     """Resize each tile into its rectangle of the output, and map its boxes the same way."""
     seen: list[tuple[int, AxisResize, AxisResize]] = []
-    for number in range(len(layout.tiles)):
-        across, down = (_resize_along(axis, layout, number, warp, out) for axis in (0, 1))
+    for index in range(len(layout.tiles)):
+        across, down = (_axis_resize(axis, layout, index, warp, out) for axis in (0, 1))
         if across and down:
-            seen.append((number, across, down))
+            seen.append((index, across, down))
     covered = sum((x.stop - x.start) * (y.stop - y.start) for _, x, y in seen)
     if covered < out.shape[0] * out.shape[1]:
         out[:] = PADDING_GREY
     objects = []
-    for number, across, down in seen:
-        tile = layout.tiles[number]
-        resize_into(load(tile.image), across, down, out)
+    for index, across, down in seen:
+        tile = layout.tiles[index]
+        resize_into(load(tile.image_index), across, down, out)
         if len(tile.rows):
-            before = _on_canvas(layout, number)
+            before = _on_canvas(layout, index)
             after = before * ((across.scale, down.scale) * 2) + (across.shift, down.shift) * 2
             objects.append(_Objects(tile.rows[:, 0], before, after))
     return objects
 
 
-def _resize_along(
-    axis: int, layout: Layout, number: int, warp: Warp, out: np.ndarray
+def _axis_resize(
+    axis: int, layout: Layout, index: int, warp: Warp, out: np.ndarray
 ) -> AxisResize | None:
-    """Map a tile to the output along an axis: 0 is x, 1 is y."""
+    """Return how a tile is resized into the output along an axis (0 is x, 1 is y).
+
+    None if it is not visible.
+    """
     output, canvas = out.shape[1 - axis], layout.canvas[1 - axis]
     return resize_along_axis(
-        layout.places[number][axis],
-        layout.tiles[number].size[1 - axis],
+        layout.places[index][axis],
+        layout.tiles[index].size[1 - axis],
         canvas,
         scale=warp.scale,
         shift=warp.centre[axis] * output - warp.scale * canvas / 2,
@@ -174,27 +177,27 @@ def _compose_by_warping(
         return []
     window = np.full((bottom - top, right - left, 3), PADDING_GREY, np.uint8)
     objects = []
-    for number, (tile, ((x1, x2), (y1, y2))) in enumerate(
+    for index, (tile, ((x1, x2), (y1, y2))) in enumerate(
         zip(layout.tiles, layout.places, strict=True)
     ):
         region = window[max(y1 - top, 0) : max(y2 - top, 0), max(x1 - left, 0) : max(x2 - left, 0)]
         if region.size == 0:
             continue
-        image = load(tile.image)
+        image = load(tile.image_index)
         if tile.size != (y2 - y1, x2 - x1):
             image = cv2.resize(image, (x2 - x1, y2 - y1), interpolation=cv2.INTER_LINEAR)
         skipped_y, skipped_x = max(top - y1, 0), max(left - x1, 0)
         height, width = region.shape[:2]
         region[:] = image[skipped_y : skipped_y + height, skipped_x : skipped_x + width]
-        before = _on_canvas(layout, number)
+        before = _on_canvas(layout, index)
         objects.append(_Objects(tile.rows[:, 0], before, warp_boxes(before, matrix)))
     from_window = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
     warp_image(window, matrix @ from_window, out)
     return objects
 
 
-def _on_canvas(layout: Layout, number: int) -> np.ndarray:
+def _on_canvas(layout: Layout, index: int) -> np.ndarray:
     """Return the boxes of a tile: [k, 4], corners, px of the canvas, clipped to it."""
-    (x1, x2), (y1, y2) = layout.places[number]
-    boxes = to_pixels(layout.tiles[number].rows, (y2 - y1, x2 - x1), (x1, y1))
+    (x1, x2), (y1, y2) = layout.places[index]
+    boxes = to_pixels(layout.tiles[index].rows, (y2 - y1, x2 - x1), (x1, y1))
     return boxes.clip(0, layout.canvas[::-1] * 2)

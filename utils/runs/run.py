@@ -268,7 +268,7 @@ def log_start(run: Run, plan: Plan, folder: Path) -> None:
 
 def log_warmup(resume_point: ResumePoint) -> None:
     """Log that the warm-up is not finished, so that the rates differ from the plan."""
-    if "open_position" in resume_point.checkpoint:
+    if "unresolved_position" in resume_point.checkpoint:
         return
     iteration, warmup = (
         resume_point.checkpoint["position"]["iteration"],

@@ -127,9 +127,9 @@ class TrainingState:
         gradients = {}
         for name in self.parameter_names if done.pending else ():
             parameter = self.model.get_parameter(name)
-            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            local = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             # Saved without loss scaling, because the run may be resumed in another precision.
-            gradients[name] = (distributed.all_reduce_sum(own) / self.scaler.get_scale()).cpu()
+            gradients[name] = (distributed.all_reduce_sum(local) / self.scaler.get_scale()).cpu()
         return SavedProgress(
             batches=done.batches,
             counted=done.counted,
@@ -168,13 +168,16 @@ class TrainingState:
         *,
         ended: bool = False,
     ) -> None:
-        """Restore the state of `to_checkpoint`; its objects must have the same configuration.
+        """Restore a state saved by `to_checkpoint`.
+
+        Model, EMA and parameter groups must have the saved configuration. Buffers of another
+        optimizer are not restored.
 
         Args:
             checkpoint: a training checkpoint.
             distributed: the processes that train the run; all of them must call this.
-            ended: whether no epoch is left to train. Otherwise an early stop is cleared, because
-                the run now has more epochs or more patience.
+            ended: True if all epochs are trained. If False, an early stop is cleared, because the
+                run now has more epochs or more patience.
 
         Raises:
             UserError: if the tensors do not fit the model that the checkpoint describes.
@@ -203,10 +206,10 @@ class TrainingState:
         self.continuations = list(checkpoint["continuations"])
 
     def record_seam_check(self, ema: float | None, raw: float | None) -> None:
-        """Add the mAP50-95 measured at a seam to the row of the last epoch.
+        """Add the mAP50-95 measured at a seam, where a run continues, to the last epoch's row.
 
-        The epochs after the seam may be validated on other images, or at another image size, than
-        that epoch. Only metrics of the same validation can be compared.
+        The epochs after the seam may use other validation images or another image size. The saved
+        weights are therefore validated again with the new ones, so that the metrics are comparable.
 
         Args:
             ema: mAP50-95 of the EMA weights; None if it was not measured.
@@ -225,7 +228,8 @@ class TrainingState:
 
         Args:
             continuation: the record.
-            replaces: whether it replaces extensions at the same epoch that were never trained.
+            replaces: whether it replaces earlier extensions at this epoch, of which no epoch was
+                trained.
         """
         if replaces:
             self.continuations = [
@@ -262,8 +266,8 @@ def require_finite(checkpoint: TrainingCheckpoint) -> None:
     """
     parts = {"weights": checkpoint["model"], "EMA weights": checkpoint["ema"]["weights"]}
     parts |= {
-        f"optimizer buffers of {name}": own
-        for name, own in checkpoint["optimizer"]["buffers"].items()
+        f"optimizer buffers of {name}": buffers
+        for name, buffers in checkpoint["optimizer"]["buffers"].items()
     }
     for part, tensors in parts.items():
         for name, tensor in tensors.items():

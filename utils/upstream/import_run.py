@@ -22,8 +22,8 @@ from utils.checkpoint.format import (
     VERSION,
     Best,
     DeployCheckpoint,
-    OpenPosition,
     TrainingCheckpoint,
+    UnresolvedPosition,
     no_progress,
     plan_digest,
 )
@@ -72,12 +72,12 @@ UNRECORDED_OPTION = "amp"
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Command-line options for an upstream run; None or False if not given."""
+    """Our command-line options for importing an upstream run; None or False if not given."""
 
     data: str | None = None
     """Data-set file to continue with, instead of the run's."""
     schedule: str | None = None
-    """Base law of the run (one of `LAWS`), instead of that derived from version and options."""
+    """Schedule of the run (one of `LAWS`), instead of that derived from version and options."""
     completed_epochs: int | None = None
     """Number of completed epochs, for a stripped file without a results file."""
     allow_partial_state: bool = False
@@ -128,22 +128,22 @@ def import_run(path: Path, import_options: ImportOptions) -> ImportedRun:
     raw = raw_options(path, content)
     progress = find_progress(path, content, raw, import_options.completed_epochs)
     rate = last_rate(groups)
-    found = find_hyp(path, content, raw, rate.initial_lr if rate else None)
+    found_hyp = find_hyp(path, content, raw, rate.initial_lr if rate else None)
     law = import_options.schedule or base_law(content.version, raw)
     if rate and import_options.schedule is None:
         completed, total = progress.completed, progress.planned
-        check_law(law, rate, completed=completed, total=total, lrf=found.hyp.lrf)
-    parts = _RunParts(path, content, groups, progress, found.hyp, law)
+        check_law(law, rate, completed=completed, total=total, lrf=found_hyp.hyp.lrf)
+    parts = _RunParts(path, content, groups, progress, found_hyp.hyp, law)
     checkpoint = _checkpoint(parts, _options(parts, raw, import_options), raw)
-    missing = _missing_parts(content) | progress.notes | found.notes | _unsupported(raw)
+    missing = _missing_parts(content) | progress.notes | found_hyp.notes | _unsupported(raw)
     if checkpoint["config"]["precision"] == UNKNOWN:
         missing |= {"AMP scaler": "never saved by YOLOv5", "precision": "not recorded by YOLOv5"}
     checkpoint["missing"] = missing
     momentum = groups[0].number("momentum") if groups else None
     warmup = warmup_progress(
-        content.version, found.hyp, progress.completed, momentum, progress.history[-1]
+        content.version, found_hyp.hyp, progress.completed, momentum, progress.history[-1]
     )
-    checkpoint["open_position"] = OpenPosition(
+    checkpoint["unresolved_position"] = UnresolvedPosition(
         min_warmup=warmup.min_length,
         warmup_over=warmup.is_over,
         count_updates=ema_counter(content) is None,
@@ -159,14 +159,14 @@ def import_run(path: Path, import_options: ImportOptions) -> ImportedRun:
 def with_batches_per_epoch(
     checkpoint: TrainingCheckpoint, batches_per_epoch: int
 ) -> TrainingCheckpoint:
-    """Return the checkpoint with its iteration, warm-up length and EMA counter, if unknown so far.
+    """Fill in iteration, warm-up length and EMA counter where unknown; return the checkpoint.
 
     Args:
         checkpoint: any training checkpoint; if its position is known, it is returned unchanged.
-        batches_per_epoch: of the run so far or, if that was not recorded, of the loader that the
-            run is continued with.
+        batches_per_epoch: that of the original run or, if it was not recorded, that of the loader
+            with which the run continues.
     """
-    position = checkpoint.get("open_position")
+    position = checkpoint.get("unresolved_position")
     if position is None:
         return checkpoint
     completed = checkpoint["position"]["epoch"]
@@ -178,7 +178,7 @@ def with_batches_per_epoch(
     plan = Plan.from_dict(checkpoint["plan"])
     plan = dataclasses.replace(plan, warmup=dataclasses.replace(plan.warmup, iterations=length))
     complete = checkpoint.copy()
-    del complete["open_position"]
+    del complete["unresolved_position"]
     complete["plan"] = plan.to_dict()
     complete["plan_digest"] = plan_digest(complete["plan"])
     complete["position"] = {"epoch": completed, "iteration": iteration}
@@ -189,7 +189,7 @@ def with_batches_per_epoch(
 
 
 def _import_best(path: Path, checkpoint: TrainingCheckpoint) -> DeployCheckpoint | None:
-    """Convert the best.pt beside a checkpoint; None if it is missing, unreadable or another's."""
+    """Convert the best.pt beside a checkpoint; None if missing, unreadable or of another run."""
     best = path.with_name(BEST)
     if path.name == BEST or not best.is_file():
         return None
@@ -254,7 +254,7 @@ def _checkpoint(
         version=VERSION,
         kind="training",
         model=weights,
-        # Counter and iteration are placeholders until `with_batches_per_epoch`, if not recorded.
+        # The iteration, and a counter that is not recorded, are set by `with_batches_per_epoch`.
         ema={"weights": ema_weights, "updates": ema_counter(content) or completed},
         optimizer={"name": options.optimizer, "buffers": buffers_by_name(parts.groups)},
         scaler={},
@@ -332,7 +332,7 @@ def _found(parts: _RunParts) -> tuple[str, ...]:
     content, progress = parts.content, parts.progress
     found = [
         f"YOLOv5 {content.version} checkpoint, {len(content.model_state)} tensors",
-        f"{progress.completed} of {progress.planned} epochs completed, law {parts.law}",
+        f"{progress.completed} of {progress.planned} epochs completed, {parts.law} schedule",
     ]
     buffers = buffers_by_name(parts.groups)
     if buffers:

@@ -67,12 +67,12 @@ def check_law(law: str, rate: LastRate, *, completed: int, total: int, lrf: floa
     remedy = (
         f"add --schedule {others[0]}, which matches"
         if others
-        else "no law matches: correct `epochs` and `lrf` in opt.yaml and hyp.yaml, "
-        "or choose a law with --schedule"
+        else "no schedule matches: correct `epochs` and `lrf` in opt.yaml and hyp.yaml, "
+        "or choose one with --schedule"
     )
     raise UserError(
         f"after {completed} of {total} epochs the checkpoint's learning rate is {found:.6g} of "
-        f"the initial one, but law {law} with lrf {lrf:g} gives "
+        f"the initial one, but the {law} schedule with lrf {lrf:g} gives "
         f"{law_factor(law, completed - 1, total, lrf):.6g}; {remedy}."
     )
 

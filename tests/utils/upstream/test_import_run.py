@@ -124,7 +124,7 @@ class TestUnstripped:
         """The momentum gives 8 batches per epoch, two epochs into a long warm-up."""
         checkpoint = imported.checkpoint
         assert checkpoint["ema"]["updates"] == 16
-        assert "open_position" not in checkpoint
+        assert "unresolved_position" not in checkpoint
         assert checkpoint["position"] == {"epoch": 2, "iteration": 16}
         plan = plan_of(imported)
         assert plan.warmup.iterations == {"v5.0": 1000, "v7": 100}[version]
@@ -230,7 +230,7 @@ class TestHistory:
         found = import_run(LEGACY / "v7" / "epoch1.pt", ImportOptions())
         assert found.report.found == (
             "YOLOv5 v7.0 checkpoint, 349 tensors",
-            "2 of 4 epochs completed, law linear",
+            "2 of 4 epochs completed, linear schedule",
             "optimizer buffers of 177 of 177 parameters",
             "EMA counter 16",
             "history of 2 epochs",
@@ -295,7 +295,7 @@ class TestConfiguration:
         text = (tmp_path / "hyp.yaml").read_text().replace("lrf: 0.2", "lrf: 0.1")
         (tmp_path / "hyp.yaml").write_text(text)
         with pytest.raises(
-            UserError, match=r"is 0\.8 of the .* lrf 0\.1 gives 0\.775; no law matches"
+            UserError, match=r"is 0\.8 of the .* lrf 0\.1 gives 0\.775; no schedule matches"
         ):
             import_run(path, ImportOptions())
         found = import_run(path, ImportOptions(schedule="cosine"))
@@ -378,7 +378,7 @@ class TestStripped:
     def test_ema_counter(self, version: str) -> None:
         """Batches per step: `round(1 + 3 i / length)`, and 4 after the warm-up."""
         found = import_run(LEGACY / version / "last_stripped.pt", PARTIAL)
-        assert found.checkpoint["open_position"]["count_updates"]
+        assert found.checkpoint["unresolved_position"]["count_updates"]
         # v5.0, 24 of 1000: 1 batch per step; v7, 32 of 100: 17 steps of 1 batch, then 15 batches
         # in pairs
         assert completed_with(found, 8).checkpoint["ema"]["updates"] == 24
@@ -461,7 +461,7 @@ class TestVariants:
         optimizer = optimizer_with(momentum=0.937, lr=0.01 * (1 - 99 / 200 * 0.99))
         altered(epoch=99, options=options, optimizer=optimizer)
         found = import_run(self.PATH, ImportOptions())
-        assert found.checkpoint["open_position"] == {
+        assert found.checkpoint["unresolved_position"] == {
             "min_warmup": 100,
             "warmup_over": True,
             "count_updates": False,
@@ -504,7 +504,7 @@ class TestVariants:
         assert torch.equal(buffers["step"], torch.tensor(16.0))
         assert buffers["exp_avg"].dtype == torch.float32
         assert buffers["exp_avg"].unique().tolist() == [5]
-        assert "open_position" in found.checkpoint
+        assert "unresolved_position" in found.checkpoint
 
     def test_frozen_parameters_have_no_buffers(self, altered: Callable[..., None]) -> None:
         optimizer = read_upstream(self.PATH).optimizer

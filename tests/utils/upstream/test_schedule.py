@@ -51,7 +51,7 @@ class TestCheckLaw:
             check_law("linear", LastRate(0.008, 0.01), completed=2, total=3, lrf=0.2)
 
     def test_no_law_matches(self) -> None:
-        with pytest.raises(UserError, match=r"is 0\.99 of .* gives 0\.7525; no law matches"):
+        with pytest.raises(UserError, match=r"is 0\.99 of .* gives 0\.7525; no schedule matches"):
             check_law("linear", LastRate(0.0099, 0.01), completed=2, total=4, lrf=0.01)
 
 
