@@ -196,9 +196,8 @@ def train_epoch(
     """
     state.model.train()
     progress = state.progress
-    if (
-        progress.batches
-    ):  # after a resume no rate is set yet, and there may be no batch left to set one
+    if progress.batches:
+        # After a resume no rate is set yet, and there may be no batch left to set one.
         apply_settings(state.optimizer, context.plan.settings(state.epoch, state.iteration - 1))
     count = len(loader)
     log.info("%11s" * 7, "Epoch", "Memory", *LOSS_NAMES, "Instances", "Size")

@@ -153,11 +153,7 @@ def test_training_file(tmp_path: Path, run: Any) -> None:
     file = tmp_path / "weights" / "last.pt"
     file.parent.mkdir()
     save_checkpoint(tiny_training(), file)
-    for target in (
-        file,
-        tmp_path,
-        tmp_path / "weights",
-    ):  # the folder of a run stands for its last.pt
+    for target in (file, tmp_path, tmp_path / "weights"):  # a run folder stands for its last.pt
         found = run(target)
         assert (found.code, found.err) == (0, "")
         first, _, rest = found.out.partition("\n")
