@@ -12,6 +12,8 @@ from tests.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/README.md"])
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RESULT = re.compile(r"^\| `((?:python|make) [^`]+)`", re.MULTILINE)
+"""A command at the start of a table row, whose result the row gives."""
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 SHELL = ("python -m venv ", "source ", "pip install -r ", "pre-commit ", "bash .ci/run")
 """Commands that are not ours."""
@@ -22,7 +24,8 @@ TORCHRUN = re.compile(r"torchrun( --\w+ \d+)* train\.py")
 def commands(page: Path) -> Iterator[str]:
     """The command lines of a page, without comments and with continued lines joined."""
     text = page.read_text(encoding="utf-8")
-    for line in "".join(BLOCK.findall(text)).replace("\\\n", " ").splitlines():
+    blocks = "".join(BLOCK.findall(text)).replace("\\\n", " ")
+    for line in [*blocks.splitlines(), *RESULT.findall(text)]:
         command = line.partition(" #")[0].strip()
         if command:
             yield command
@@ -62,6 +65,7 @@ def test_commands_parse(page: Path, command: str) -> None:
 def test_commands_are_found_and_can_fail() -> None:
     pages = {page.name for page, _ in CASES}
     assert {"README.md", "README.zh-CN.md", "extending.md", "resuming.md", "yolov5.md"} <= pages
+    assert any("--batch-size 16" in command for page, command in CASES if page.name == "README.md")
     for wrong in ("python train.py --no-such-option", "make nothing", "python nothing.py"):
         with pytest.raises((SystemExit, AssertionError)):
             parse(wrong)
