@@ -36,7 +36,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "plots": frozenset({"history", "datasets", "solver"}),
     "evaluation": FLOOR | {"boxes", "runtime", "models", "datasets", "plots"},
     "inference": FLOOR | {"models", "datasets", "plots"},
-    "runs": FLOOR | {"hyp", "history", "solver", "checkpoint", "options", "upstream", "plots"},
+    "runs": FLOOR | {"hyp", "solver", "checkpoint", "options", "upstream", "plots"},
     "training": FLOOR
     | {"history", "runtime", "models", "datasets", "solver", "checkpoint", "autoanchor"}
     | {"options", "weights", "plots", "evaluation", "runs"},
@@ -92,7 +92,6 @@ WITHOUT_TORCH = (
     "utils.solver.optimizers",
     "utils.solver.plan_forensics",
     "utils.solver.preview",
-    "utils.solver.recorded_rates",
     "utils.solver.schedule",
     "utils.solver.seam",
     "utils.tools.check.__main__",

@@ -21,7 +21,6 @@ from utils.checkpoint.format import (
 )
 from utils.checkpoint.store import load_with_fallback, read_checkpoint
 from utils.errors import UserError
-from utils.history import ITERATION_COLUMN
 from utils.options.train_options import TrainRequest
 from utils.runs.folder import run_folder_of
 from utils.solver.continuation import Extension, extend_plan
@@ -109,8 +108,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     checkpoint = source.checkpoint
     found = _saved_plan(checkpoint, path)
     checkpoint = _restart_changed_epoch(checkpoint, request)
-    # Rates of an imported history are rounded and lag; its law was checked by the import.
-    check_recorded_rates(found, [row for row in checkpoint["history"] if ITERATION_COLUMN in row])
+    check_recorded_rates(found, checkpoint["history"])
     _require_unedited(checkpoint, found, path)
     ended = _has_ended(checkpoint, found, request)
     if ended and checkpoint["closed"]:

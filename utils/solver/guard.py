@@ -6,19 +6,16 @@ contains an undeclared jump of the learning rate, the plan itself shows it.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 from utils.errors import UserError
 from utils.solver.modes import JUMPING_MODES
-from utils.solver.plan_forensics import describe_plan, likely_cause
-from utils.solver.recorded_rates import (
-    EXACT_RTOL,
+from utils.solver.plan_forensics import (
     ZERO_TOLERANCE,
     RecordedRates,
+    describe_plan,
+    likely_cause,
     matches_plan,
-    planned_rates,
     read_recorded_rates,
 )
 from utils.solver.schedule import Plan
@@ -32,13 +29,9 @@ MAX_RISE = 1.5
 def check_recorded_rates(plan: Plan, history: Sequence[Mapping[str, float]]) -> None:
     """Check that the recorded rates of every epoch are those of the plan at the epoch's last step.
 
-    A row without an iteration is checked only if the warm-up must have ended. It may also be one
-    epoch behind the plan, as upstream's rates are after the warm-up. A row without rates is not
-    checked.
-
     Args:
         plan: the plan that the history was trained with, before any new extension.
-        history: one row per completed epoch.
+        history: one row per completed epoch; rows of an imported run are not checked.
 
     Raises:
         UserError: a rate differs. The message names the epoch, both rates, both plans and the
@@ -46,11 +39,10 @@ def check_recorded_rates(plan: Plan, history: Sequence[Mapping[str, float]]) -> 
     """
     records = read_recorded_rates(history)
     mismatch = next((record for record in records if not matches_plan(plan, record)), None)
-    if mismatch is None:
-        return
-    difference = _difference(plan, mismatch, whose="the checkpoint's")
-    cause = likely_cause(plan, records, mismatch)
-    raise UserError(f"{difference}; {cause}. {REMEDY}; to add epochs, use --extend-epochs.")
+    if mismatch is not None:
+        difference = _difference(plan, mismatch, whose="the checkpoint's")
+        cause = likely_cause(plan, records)
+        raise UserError(f"{difference}; {cause}. {REMEDY}; to add epochs, use --extend-epochs.")
 
 
 def check_planned_rates(plan: Plan, completed: int) -> None:
@@ -64,7 +56,7 @@ def check_planned_rates(plan: Plan, completed: int) -> None:
 
     Raises:
         UserError: the rate rises by more than a factor of 1.5. The message names the epoch, both
-            rates and the cause.
+            rates and the plan.
     """
     factors = plan.factors()
     for epoch in range(max(completed, 1), len(factors)):
@@ -74,7 +66,7 @@ def check_planned_rates(plan: Plan, completed: int) -> None:
             raise UserError(
                 f"the learning rate would rise from {plan.lr0 * before:.6g} in epoch {epoch - 1} "
                 f"to {plan.lr0 * after:.6g} in epoch {epoch} ({ratio}), which the plan does not "
-                f"declare: {_cause_of_rise(plan, epoch)}. {REMEDY}, or request a higher rate with "
+                f"declare: it has {describe_plan(plan)}. {REMEDY}, or request a higher rate with "
                 f"--extend-epochs and --lr-continuation {' or '.join(JUMPING_MODES)}, or --peak."
             )
 
@@ -97,7 +89,7 @@ def check_applied_rates(plan: Plan, epoch: int, iteration: int, rates: Sequence[
     Raises:
         UserError: a rate differs.
     """
-    record = RecordedRates(epoch, tuple(rates), iteration - 1)
+    record = RecordedRates(epoch, iteration - 1, tuple(rates))
     if not matches_plan(plan, record):
         difference = _difference(plan, record, whose="the run's")
         raise UserError(
@@ -113,7 +105,7 @@ def _difference(plan: Plan, record: RecordedRates, whose: str) -> str:
             f"epoch {record.epoch} was trained with a learning rate of {record.rates[1]:.8g}, but "
             f"{whose} plan, {describe_plan(plan)}, ends before this epoch"
         )
-    planned = planned_rates(plan, record)
+    planned = plan.settings(record.epoch, record.iteration).rates
     # On a tie the weights come first: theirs is the rate that users know.
     group = max((1, 0, 2), key=lambda i: abs(record.rates[i] - planned[i]))
     return (
@@ -126,27 +118,4 @@ def _difference(plan: Plan, record: RecordedRates, whose: str) -> str:
 def _is_declared(plan: Plan, epoch: int) -> bool:
     segment = plan.segment_at(epoch)
     since = epoch - segment.start
-    if segment.mode in JUMPING_MODES and since == 0:
-        return True
-    return 0 < segment.ramp >= since
-
-
-def _cause_of_rise(plan: Plan, epoch: int) -> str:
-    """Describe the cause of an undeclared rise, as far as the segments show it."""
-    segment = plan.segment_at(epoch)
-    whole = describe_plan(plan)
-    if segment.start != epoch:
-        return (
-            f"{segment.mode} never rises in this way, so the checkpoint's plan, {whole}, was edited"
-        )
-    earlier = tuple(s for s in plan.segments if s.start < epoch)
-    until_then = describe_plan(dataclasses.replace(plan, segments=earlier))
-    ended = plan.factor(epoch - 1)
-    if math.isclose(segment.before, ended, rel_tol=EXACT_RTOL):
-        cause = f"the level of the {segment.mode} segment was edited to {segment.level:.6g} of lr0"
-    else:
-        cause = (
-            f"the run was extended at {segment.before:.6g} of lr0, where the earlier plan now has "
-            f"{ended:.6g}, so the total or lrf of the earlier plan was edited"
-        )
-    return f"the plan is {until_then} before this epoch, {whole} after it, and {cause}"
+    return (segment.mode in JUMPING_MODES and since == 0) or 0 < segment.ramp >= since

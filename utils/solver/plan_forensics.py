@@ -1,22 +1,25 @@
-"""Find out which number of a plan was edited, from the recorded rates; imports no torch."""
+"""Compare recorded learning rates with a plan, and find out which number of it was edited.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
 import bisect
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from utils.solver.recorded_rates import (
-    EXACT_RTOL,
-    RecordedRates,
-    matches_plan,
-    planned_rates,
-    possible_lags,
-)
-from utils.solver.schedule import BASE, Plan, Segment
+from utils.history import COLUMNS, ITERATION_COLUMN
+from utils.solver.schedule import BASE, Plan
 
+RATE_COLUMNS = COLUMNS[-3:]
+"""Columns of the recorded rates: biases, weights, norm weights."""
+EXACT_RTOL = 1e-9
+"""Relative tolerance: rates are recorded in float64."""
+ZERO_TOLERANCE = 1e-12
+"""Fraction of lr0 that counts as zero: the rounding error of a law that ends at 0."""
 MAX_TOTAL = 1_000_000
 """Largest planned total that is tried."""
 PLANNED_TOTAL = "the planned total"
@@ -24,14 +27,23 @@ MIN_MISMATCHES = 3
 """Epochs that must differ from the plan before a change during the run is inferred."""
 
 
-class _Candidate(NamedTuple):
-    """A plan that may be the original one, and how the current plan differs from it."""
+class RecordedRates(NamedTuple):
+    """Rates at the last step of one epoch, from the history."""
+
+    epoch: int
+    iteration: int
+    """Iteration of that step."""
+    rates: tuple[float, ...]
+    """Biases, weights, norm weights."""
+
+
+class _Edit(NamedTuple):
+    """A plan that may be the original one, and the number in which the current plan differs."""
 
     plan: Plan
     name: str
-    """Name of the number that was changed."""
-    change: str
-    """Its values: `from OLD to NEW`."""
+    old: str
+    new: str
 
 
 def describe_plan(plan: Plan) -> str:
@@ -46,7 +58,33 @@ def describe_plan(plan: Plan) -> str:
     return f"{plan.total_epochs} epochs ({law}{seams})"
 
 
-def likely_cause(plan: Plan, records: Sequence[RecordedRates], mismatch: RecordedRates) -> str:
+def read_recorded_rates(history: Sequence[Mapping[str, float]]) -> list[RecordedRates]:
+    """Return the rates of all epochs that this program trained.
+
+    The rows of an imported run have no iteration. Their rates are rounded and may lag by one epoch;
+    the import has compared them with its law.
+    """
+    records = []
+    for row in history:
+        rates = tuple(row.get(name, math.nan) for name in RATE_COLUMNS)
+        iteration = row.get(ITERATION_COLUMN, math.nan)
+        if all(map(math.isfinite, (iteration, *rates))):
+            records.append(RecordedRates(int(row["epoch"]), int(iteration) - 1, rates))
+    return records
+
+
+def matches_plan(plan: Plan, record: RecordedRates) -> bool:
+    """Return whether recorded rates are the planned ones."""
+    if record.epoch >= plan.total_epochs:
+        return False
+    planned = plan.settings(record.epoch, record.iteration).rates
+    return all(
+        math.isclose(rate, wanted, rel_tol=EXACT_RTOL, abs_tol=ZERO_TOLERANCE * plan.lr0)
+        for rate, wanted in zip(record.rates, planned, strict=True)
+    )
+
+
+def likely_cause(plan: Plan, records: Sequence[RecordedRates]) -> str:
     """Describe which plan the records were trained with, and so what was edited.
 
     Plans that differ from the current one in one number are compared with all records. If none
@@ -55,129 +93,80 @@ def likely_cause(plan: Plan, records: Sequence[RecordedRates], mismatch: Recorde
 
     Args:
         plan: the current plan.
-        records: of all epochs.
-        mismatch: the first record that differs from the plan.
+        records: of all epochs; at least one differs from the plan.
     """
-    found = _matching_candidates(plan, records, mismatch)
-    if found:
+    mismatches = [i for i, record in enumerate(records) if not matches_plan(plan, record)]
+    first, last = mismatches[0], mismatches[-1]
+    epoch = records[first].epoch
+    edits = _matching_edits(plan, records, epoch)
+    if edits:
         return "the recorded rates are those of " + ", or of ".join(
-            f"{describe_plan(candidate.plan)}: {candidate.name} was changed {candidate.change}"
-            for candidate in found
+            f"{describe_plan(edit.plan)}: {edit.name} was changed from {edit.old} to {edit.new}"
+            for edit in edits
         )
-    first = records.index(mismatch)
-    mismatches = [record for record in records[first:] if not matches_plan(plan, record)]
     if len(mismatches) >= MIN_MISMATCHES:
-        ranges = {
-            f"from epoch {mismatch.epoch} on": records[first:],
-            f"up to epoch {mismatches[-1].epoch}": records[: records.index(mismatches[-1]) + 1],
+        parts = {
+            f"from epoch {epoch} on": records[first:],
+            f"up to epoch {records[last].epoch}": records[: last + 1],
         }
-        for when, part in ranges.items():
-            for candidate in _matching_candidates(plan, part, mismatch):
-                if candidate.name.startswith(PLANNED_TOTAL):
+        for when, part in parts.items():
+            for edit in _matching_edits(plan, part, epoch):
+                if edit.name.startswith(PLANNED_TOTAL):
                     return (
-                        f"{when} the recorded rates are those of {describe_plan(candidate.plan)}: "
-                        f"{candidate.name} was changed during the run"
+                        f"{when} the recorded rates are those of {describe_plan(edit.plan)}: "
+                        f"{edit.name} was changed during the run"
                     )
     before = f"the earlier epochs ({first}) match that plan, and " if first else ""
-    return before + _cause_of_single_epoch(plan, mismatch)
+    return f"{before}the checkpoint's plan was edited, or the history belongs to another run"
 
 
-def _matching_candidates(
-    plan: Plan, records: Sequence[RecordedRates], mismatch: RecordedRates
-) -> list[_Candidate]:
-    """Return the candidates that match all records, at most one for each number."""
-    found: dict[str, _Candidate] = {}
-    for candidate in _candidates(plan, records, mismatch):
-        if all(matches_plan(candidate.plan, record) for record in records):
-            found.setdefault(candidate.name, candidate)
-    return list(found.values())
+def _matching_edits(plan: Plan, records: Sequence[RecordedRates], epoch: int) -> list[_Edit]:
+    """Return the edits of the segment of an epoch that explain all records."""
+    return [
+        edit
+        for edit in _edits(plan, records, epoch)
+        if all(matches_plan(edit.plan, record) for record in records)
+    ]
 
 
-def _cause_of_single_epoch(plan: Plan, mismatch: RecordedRates) -> str:
-    """Describe why a single epoch has another rate than planned, if no other plan matches."""
-    if mismatch.epoch < plan.total_epochs:
-        biases, weights, _ = mismatch.rates
-        planned = planned_rates(plan, mismatch)
-        if (biases == weights) != (planned[0] == planned[1]):
-            return "the warm-up ran again in that epoch, or its length was edited"
-        if math.isclose(weights, plan.lr0, rel_tol=EXACT_RTOL):
-            return f"the rate equals lr0 ({plan.lr0:g}), as after a loss of the optimizer state"
-    return "the checkpoint's plan was edited, or the history belongs to another run"
-
-
-def _candidates(
-    plan: Plan, records: Sequence[RecordedRates], mismatch: RecordedRates
-) -> Iterator[_Candidate]:
+def _edits(plan: Plan, records: Sequence[RecordedRates], epoch: int) -> Iterator[_Edit]:
     """Yield plans in which one number is replaced by the value inferred from the records."""
-    number = max(i for i, segment in enumerate(plan.segments) if segment.start <= mismatch.epoch)
-    last = number == len(plan.segments) - 1
-    end = MAX_TOTAL if last else plan.segments[number + 1].start
+    number = sum(segment.start <= epoch for segment in plan.segments) - 1
+    segment, later = plan.segments[number], plan.segments[number + 1 :]
     # The last epoch of the segment is the most informative: all laws diverge with time.
-    record = [r for r in records if r.epoch < end][-1]
-    shortest = records[-1].epoch + 1 if last else end  # trained epochs were planned
-    known = records[-1].epoch < plan.total_epochs  # otherwise the plan has no rate to compare
-    for lag in possible_lags(record):
-        yield from _other_totals(plan, number, record, lag, range(shortest, MAX_TOTAL))
-        if known:
-            yield from _other_lrf(plan, number, record, lag)
-            yield from _other_lr0(plan, record, lag)
+    record = [r for r in records if not later or r.epoch < later[0].start][-1]
+    recorded = record.rates[1]
 
+    def changed(**values: float) -> Plan:
+        edited = dataclasses.replace(segment, **values)  # type: ignore[arg-type] # of its fields
+        return dataclasses.replace(plan, segments=(*plan.segments[:number], edited, *later))
 
-def _other_totals(
-    plan: Plan, number: int, record: RecordedRates, lag: int, stops: range
-) -> Iterator[_Candidate]:
-    """Yield the totals closest to the recorded rate; every law increases with its horizon."""
-    segment = plan.segments[number]
+    def rate(plan: Plan) -> float:
+        return plan.settings(record.epoch, record.iteration).lr
 
-    def changed(stop: int) -> Plan:
-        return _replaced(plan, number, dataclasses.replace(segment, epochs=stop - segment.start))
+    def with_total(stop: int) -> Plan:
+        return changed(epochs=stop - segment.start)
 
-    def rate(stop: int) -> float:
-        return planned_rates(changed(stop), record, lag)[1]
+    def error(stop: int) -> float:
+        return rate(with_total(stop)) - recorded
 
-    found = bisect.bisect_left(stops, record.rates[1], key=rate)
+    trained = later[0].start if later else records[-1].epoch + 1
+    stops = range(max(trained, segment.start + segment.ramp + segment.cooldown + 1), MAX_TOTAL)
+    found = bisect.bisect_left(stops, 0.0, key=error)  # every law increases with its horizon
     near = stops[max(found - 1, 0) : found + 2]  # rounding may shift the total by one
-    for stop in sorted(near, key=lambda stop: abs(rate(stop) - record.rates[1])):
-        yield _Candidate(
-            plan=changed(stop),
-            name=f"{PLANNED_TOTAL}{'' if segment.mode == BASE else _seam_text(segment)}",
-            change=f"from {_about(record)}{stop} to {segment.stop} epochs",
+    if near:
+        stop = min(near, key=lambda stop: abs(error(stop)))
+        extension = "" if segment.mode == BASE else f" of the extension at epoch {segment.start}"
+        yield _Edit(
+            with_total(stop), PLANNED_TOTAL + extension, f"{stop}", f"{segment.stop} epochs"
         )
-
-
-def _seam_text(segment: Segment) -> str:
-    return f" of the extension at epoch {segment.start}"
-
-
-def _about(record: RecordedRates) -> str:
-    """Return "about " for a rate of five digits: the total is uncertain by a few epochs."""
-    return "about " if record.iteration is None else ""
-
-
-def _other_lrf(plan: Plan, number: int, record: RecordedRates, lag: int) -> Iterator[_Candidate]:
-    """Yield the final fraction of the recorded rate; every law is linear in it."""
-    segment = plan.segments[number]
-
-    def changed(lrf: float) -> Plan:
-        return _replaced(plan, number, dataclasses.replace(segment, lrf=lrf))
-
-    lowest, highest = (planned_rates(changed(lrf), record, lag)[1] for lrf in (0.0, 1.0))
-    if lowest == highest:
-        return
-    lrf = (record.rates[1] - lowest) / (highest - lowest)
-    if 0 <= lrf <= 1:
-        yield _Candidate(changed(lrf), "lrf", f"from {lrf:.4g} to {segment.lrf:.4g}")
-
-
-def _other_lr0(plan: Plan, record: RecordedRates, lag: int) -> Iterator[_Candidate]:
-    """Yield the initial rate that gives the recorded one."""
-    planned = planned_rates(plan, record, lag)[1]
-    if planned:
-        lr0 = plan.lr0 * record.rates[1] / planned
-        changed = dataclasses.replace(plan, lr0=lr0)
-        yield _Candidate(changed, "lr0", f"from {lr0:.4g} to {plan.lr0:.4g}")
-
-
-def _replaced(plan: Plan, number: int, segment: Segment) -> Plan:
-    segments = (*plan.segments[:number], segment, *plan.segments[number + 1 :])
-    return dataclasses.replace(plan, segments=segments)
+    if records[-1].epoch >= plan.total_epochs:
+        return  # the total is certainly another one
+    lowest, highest = rate(changed(lrf=0.0)), rate(changed(lrf=1.0))
+    if lowest != highest:  # every law is linear in lrf
+        lrf = (recorded - lowest) / (highest - lowest)
+        if 0 <= lrf <= 1:
+            yield _Edit(changed(lrf=lrf), "lrf", f"{lrf:.4g}", f"{segment.lrf:.4g}")
+    if rate(plan):
+        lr0 = plan.lr0 * recorded / rate(plan)
+        yield _Edit(dataclasses.replace(plan, lr0=lr0), "lr0", f"{lr0:.4g}", f"{plan.lr0:.4g}")

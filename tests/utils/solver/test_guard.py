@@ -12,7 +12,7 @@ from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.guard import check_applied_rates, check_planned_rates, check_recorded_rates
 from utils.solver.modes import JUMPING_MODES, SLOPED_MODES
-from utils.solver.recorded_rates import RATE_COLUMNS
+from utils.solver.plan_forensics import RATE_COLUMNS
 from utils.solver.schedule import MODES, Plan, Segment, base_segment
 
 BATCHES = 7  # per epoch: the warm-up of a hundred iterations ends within epoch 14
@@ -34,25 +34,6 @@ def recorded(plan: Plan, epochs: int, batches: int = BATCHES) -> list[Row]:
             {"epoch": epoch, "iteration": iteration} | dict(zip(RATE_COLUMNS, rates, strict=True))
         )
     return rows
-
-
-def converted(rows: list[Row]) -> list[Row]:
-    """Return the rows as read from results.csv: rates of five digits, no iteration."""
-    return [
-        {name: float(f"{value:.5g}") for name, value in row.items() if name != "iteration"}
-        for row in rows
-    ]
-
-
-def upstream(plan: Plan, epochs: int, batches: int = BATCHES) -> list[Row]:
-    """Return the converted history of an upstream run: rates lag one epoch after the warm-up."""
-    rows = recorded(plan, epochs, batches)
-    for row in rows:
-        if row["iteration"] > plan.warmup.iterations + 1:
-            row.update(
-                dict.fromkeys(RATE_COLUMNS, plan.lr0 * plan.factor(max(int(row["epoch"]) - 1, 0)))
-            )
-    return converted(rows)
 
 
 def edited(plan: Plan, number: int = 0, **changes: Any) -> Plan:
@@ -90,8 +71,6 @@ def test_goldens_resumed_at_every_epoch_pass() -> None:
         check_planned_rates(plan, 0)
         for batches in (1, BATCHES, 150):
             check_recorded_rates(plan, recorded(plan, trained, batches))
-        check_recorded_rates(plan, converted(recorded(plan, trained)))
-        check_recorded_rates(plan, upstream(plan, trained))
         for row in recorded(plan, trained):
             rates = [row[name] for name in RATE_COLUMNS]
             check_applied_rates(plan, int(row["epoch"]), int(row["iteration"]), rates)
@@ -138,38 +117,12 @@ def test_each_group_is_checked(name: str) -> None:
         check_recorded_rates(base(60), history)
 
 
-def test_converted_rows_are_checked_only_after_the_warm_up() -> None:
-    plan = base(60)
-    history = converted(recorded(plan, 30))  # the warm-up ends within epoch 14
-    check_recorded_rates(edited(plan, epochs=600), history[:14])
-    # epoch 28: 0.0062666… was rounded up, and a total of 61 epochs differs by far more
-    with pytest.raises(UserError, match=r"epoch 14 .* changed from about 60 to 600"):
-        check_recorded_rates(edited(plan, epochs=600), history[:29])
-
-
-def test_converted_row_at_the_end_of_the_warm_up_is_not_checked() -> None:
-    plan = base(60)
-    history = converted(recorded(plan, 1, batches=100))
-    assert history[0] == {"epoch": 0.0, "x/lr0": 0.0109, "x/lr1": 0.0099, "x/lr2": 0.0099}
-    check_recorded_rates(plan, history)
-
-
-def test_converted_rows_of_upstream_are_checked() -> None:
-    plan = base(300, "cosine", 0.2)
-    history = upstream(plan, 200)
-    check_recorded_rates(plan, history)
-    with pytest.raises(UserError, match=r"epoch 14 .* gives"):
-        check_recorded_rates(edited(plan, epochs=600), history)
-
-
-def test_row_without_iteration_is_checked_after_as_many_epochs_as_warm_up_iterations() -> None:
-    plan = base(300)
-    plan = dataclasses.replace(plan, warmup=dataclasses.replace(plan.warmup, bias_lr=0.0))
-    history = converted(recorded(plan, 120))
-    # All groups have the same warm-up, so equal rates do not show that it has ended.
-    check_recorded_rates(edited(plan, epochs=900), history[:101])
-    with pytest.raises(UserError, match="epoch 101 was trained"):
-        check_recorded_rates(edited(plan, epochs=900), history)
+def test_rows_of_an_imported_run_are_not_checked() -> None:
+    # Their rates are rounded and may lag by one epoch; they have no iteration.
+    rows = recorded(base(60), 30)
+    for row in rows:
+        del row["iteration"]
+    check_recorded_rates(base(600), rows)
 
 
 def test_rows_without_rates_are_not_checked() -> None:
@@ -186,22 +139,16 @@ def test_only_a_declared_restart_may_rise() -> None:
         check_planned_rates(edited(plan, 1, mode="hold", level=0.6), 30)
     assert str(caught.value) == (
         "the learning rate would rise from 0.00226667 in epoch 29 to 0.006 in epoch 30 "
-        "(a factor of 2.647), which the plan does not declare: the plan is 30 epochs (linear, lr0 "
-        "0.01, lrf 0.2) before this epoch, 60 epochs (linear over 30, lr0 0.01, lrf 0.2; hold from "
-        "30) after it, and the level of the hold segment was edited to 0.6 of lr0. Resume from an "
-        "unedited checkpoint of the run, such as weights/last_prev.pt, or request a higher rate "
+        "(a factor of 2.647), which the plan does not declare: it has 60 epochs (linear over 30, "
+        "lr0 0.01, lrf 0.2; hold from 30). Resume from an unedited checkpoint of the run, such as "
+        "weights/last_prev.pt, or request a higher rate "
         f"with --extend-epochs and --lr-continuation {' or '.join(JUMPING_MODES)}, or --peak."
     )
 
 
-def test_base_segment_shortened_after_an_extension_is_named() -> None:
+def test_base_segment_shortened_after_an_extension_is_rejected() -> None:
     plan = edited(extend_plan(base(300), 100, Extension(30, "hold")), 0, epochs=100)
-    with pytest.raises(
-        UserError,
-        match=r"the plan is 100 epochs .* before this epoch, .* the run was extended at 0\.736 of "
-        r"lr0, where the earlier plan now has 0\.208, so the total or lrf of the earlier "
-        r"plan was edited",
-    ):
+    with pytest.raises(UserError, match=r"rise from 0\.00208 in epoch 99 to 0\.00736 in epoch 100"):
         check_planned_rates(plan, 100)
 
 
@@ -245,9 +192,7 @@ def test_rise_from_zero() -> None:
 )
 def test_segment_edited_to_rise_is_rejected(number: int, edit: dict[str, float]) -> None:
     plan = edited(extend_plan(base(30), 20, Extension(300, "slope-match")), number, **edit)
-    with pytest.raises(
-        UserError, match=r"(base|slope-match) never rises in this way, so the checkpoint"
-    ):
+    with pytest.raises(UserError, match="which the plan does not declare"):
         check_planned_rates(plan, 1)
 
 

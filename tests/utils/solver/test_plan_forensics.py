@@ -10,7 +10,6 @@ from tests.utils.solver.test_schedule import LAWS
 from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.guard import check_recorded_rates
-from utils.solver.recorded_rates import RATE_COLUMNS
 from utils.solver.schedule import Plan
 
 
@@ -135,19 +134,3 @@ def test_total_changed_during_the_run_is_named(kept: int, message: str) -> None:
     history = [*recorded(base(300), 200), *recorded(base(600), 260)[200:]]
     with pytest.raises(UserError, match=message):
         check_recorded_rates(base(kept), history)
-
-
-def test_repeated_warm_up_is_named() -> None:
-    history = recorded(base(60), 30)
-    history[20] |= {"x/lr0": 0.09, "x/lr1": 0.001, "x/lr2": 0.001}
-    with pytest.raises(UserError, match=r"epoch 20 .*biases.* the warm-up ran again"):
-        check_recorded_rates(base(60), history)
-
-
-def test_single_epoch_at_the_initial_rate_is_named() -> None:
-    history = recorded(base(60), 30)
-    history[20] |= dict.fromkeys(RATE_COLUMNS, 0.01)
-    with pytest.raises(
-        UserError, match=r"epoch 20 .*the rate equals lr0 \(0\.01\), as after a loss"
-    ):
-        check_recorded_rates(base(60), history)
