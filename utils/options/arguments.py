@@ -66,7 +66,7 @@ def _settings(
     option: Option, hint: object, default: object
 ) -> dict[str, Any]:  # keyword arguments of argparse
     """Keyword arguments of `add_argument` for an option."""
-    settings: dict[str, Any] = {"help": option.help.format(default=default)}
+    settings: dict[str, Any] = {"help": option.help_for(default)}
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
     if hint is bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.errors import UserError
-from utils.options.option import check, option
+from utils.options.option import IMAGE_SIZE_FLAGS, check, option
 
 MAX_SIZES = 2
 """Of --imgsz: height and width."""
@@ -15,32 +15,22 @@ MAX_SIZES = 2
 class DetectOptions:
     """The model, the source, the thresholds and the output of a detection run."""
 
-    weights: str = option(
-        "yolov5s.pt", "weights file of this project or YOLOv5 (default: {default})"
-    )
-    source: str = option(
-        "data/images", "image, video, folder, glob, list.txt, URL or camera (default: {default})"
-    )
+    weights: str = option("yolov5s.pt", "weights file of this project or YOLOv5")
+    source: str = option("data/images", "image, video, folder, glob, list.txt, URL or camera")
     data: str = option("", "data-set file with the class names (default: names in the weights)")
     imgsz: list[int] = option(
         [640],
         "image size in pixels, or height and width (default: {default[0]})",
-        flags=("--img", "--img-size"),
+        flags=IMAGE_SIZE_FLAGS,
         minimum=1,
     )
-    conf_thres: float = option(
-        0.25, "confidence threshold (default: {default})", minimum=0, maximum=1
-    )
-    iou_thres: float = option(
-        0.45, "IoU threshold of NMS (default: {default})", minimum=0, maximum=1
-    )
-    max_det: int = option(1000, "maximum detections per image (default: {default})", minimum=1)
+    conf_thres: float = option(0.25, "confidence threshold", minimum=0, maximum=1)
+    iou_thres: float = option(0.45, "IoU threshold of NMS", minimum=0, maximum=1)
+    max_det: int = option(1000, "maximum detections per image", minimum=1)
     device: str = option("", "GPU index, cpu or mps (default: first GPU if available, else cpu)")
     view_img: bool = option(False, "show the results in a window; press q to stop")
     save_txt: bool = option(False, "save detections as label files")
-    save_format: int = option(
-        0, "format of the label files: 0 YOLO, 1 VOC (default: {default})", choices=(0, 1)
-    )
+    save_format: int = option(0, "format of the label files: 0 YOLO, 1 VOC", choices=(0, 1))
     save_csv: bool = option(False, "save detections to predictions.csv")
     save_conf: bool = option(False, "add confidences to the label files of --save-txt")
     save_crop: bool = option(False, "save a crop of each detection")
@@ -49,14 +39,14 @@ class DetectOptions:
         None, "class indices to detect, e.g. --classes 0 2 3 (default: all)"
     )
     agnostic_nms: bool = option(False, "class-agnostic NMS")
-    project: str = option("runs/detect", "parent folder of runs (default: {default})")
-    name: str = option("exp", "name of the run folder, numbered if it exists (default: {default})")
+    project: str = option("runs/detect", "parent folder of runs")
+    name: str = option("exp", "name of the run folder, numbered if it exists")
     exist_ok: bool = option(False, "write into an existing run folder")
-    line_thickness: int = option(3, "line width of boxes in pixels (default: {default})", minimum=1)
+    line_thickness: int = option(3, "line width of boxes in pixels", minimum=1)
     hide_labels: bool = option(False, "hide class names and confidences")
     hide_conf: bool = option(False, "hide confidences")
     half: bool = option(False, "fp16 inference, on a GPU only")
-    vid_stride: int = option(1, "process every N-th video frame (default: {default})", minimum=1)
+    vid_stride: int = option(1, "process every N-th video frame", minimum=1)
 
     def __post_init__(self) -> None:
         check(self)

@@ -16,6 +16,8 @@ T = TypeVar("T")
 REQUIRED: Any = dataclasses.MISSING
 """In place of a default: the option is required."""
 OPTION_KEY = "option"  # in the metadata of a field
+IMAGE_SIZE_FLAGS = ("--img", "--img-size")
+"""YOLOv5's other names of --imgsz."""
 
 
 class OnResume(Enum):
@@ -37,7 +39,8 @@ class Option:
     """The properties of an option beyond the name, type and default of its field."""
 
     help: str
-    """Text for --help; `{default}` is replaced by the default."""
+    """Text for --help. The default is appended, or replaces `{default}`; see `help_for`."""
+    resume: OnResume = OnResume.FIXED
     flags: tuple[str, ...] = ()
     """Alternative flags."""
     metavar: str | None = None
@@ -47,8 +50,6 @@ class Option:
     """Requires `minimum`."""
     below: float | None = None
     """Exclusive maximum; requires `minimum`."""
-    error_template: str | None = None
-    """Error message for an invalid value, if not the default one; see `error_for`."""
     const: object = None
     """Value of the option without an argument; None: an argument is required."""
     positional: bool = False
@@ -56,36 +57,32 @@ class Option:
     """Title in --help above this option and those after it."""
     exclusive: str | None = None
     """Name of a mutually exclusive group."""
-    resume: OnResume = OnResume.FIXED
 
-    @property
-    def is_free(self) -> bool:
-        """Whether the command that resumes a run may change the option without --allow-change."""
-        return self.resume in (OnResume.FREE, OnResume.NOT_INHERITED)
+    def help_for(self, default: object) -> str:
+        """The text for --help; names a default that is a number or a non-empty text."""
+        named = isinstance(default, int | float | str) and default != ""
+        if named and not isinstance(default, bool) and "(default" not in self.help:
+            return f"{self.help} (default: {default})"
+        return self.help.format(default=default)
 
     def accepts(self, value: Any) -> bool:  # noqa: ANN401 -- of the field's type
         """Whether a value is one of the choices and within bounds."""
-        return not (
-            (self.choices is not None and value not in self.choices)
-            or (self.minimum is not None and value < self.minimum)
-            or (self.maximum is not None and not value <= self.maximum)
-            or (self.below is not None and not value < self.below)
+        return (
+            (self.choices is None or value in self.choices)
+            and (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.below is None or value < self.below)
         )
 
-    def error_for(self, flag: str, value: object) -> UserError:
-        """The error for an invalid value."""
-        choices = ", ".join(map(str, self.choices or ()))
-        if choices:
-            default = "{flag} {value}: choose one of {choices}."
-        elif self.below is not None:
-            default = "{flag} {value}: must be at least {minimum} and less than {below}."
-        elif self.maximum is not None:
-            default = "{flag} {value}: must be between {minimum} and {maximum}."
-        else:
-            default = "{flag} {value}: must be at least {minimum}."
-        template = self.error_template or default
-        bounds = {"minimum": self.minimum, "maximum": self.maximum, "below": self.below}
-        return UserError(template.format(flag=flag, value=value, choices=choices, **bounds))
+    def rule(self) -> str:
+        """What a value must be, for an error message."""
+        if self.choices is not None:
+            return f"choose one of {', '.join(map(str, self.choices))}"
+        if self.below is not None:
+            return f"must be at least {self.minimum} and less than {self.below}"
+        if self.maximum is not None:
+            return f"must be between {self.minimum} and {self.maximum}"
+        return f"must be at least {self.minimum}"
 
 
 def _with_default(record: Callable[P, Option]) -> Callable[Concatenate[T, P], T]:
@@ -132,4 +129,4 @@ def check(options: object) -> None:
         value = getattr(options, name)
         for item in value if isinstance(value, list) else [value]:
             if item is not None and not one.accepts(item):
-                raise one.error_for(flag_of(name), item)
+                raise UserError(f"{flag_of(name)} {item}: {one.rule()}.")

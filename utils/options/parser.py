@@ -13,6 +13,7 @@ from utils.options.train_options import Continuation, TrainOptions, TrainRequest
 
 NEED_RESUME = "extend_epochs", "allow_change", "allow_partial_state", "completed_epochs", "schedule"
 """Options that need --resume. The other options of `Continuation` need --extend-epochs too."""
+EXAMPLES = {"resume": "--resume PATH", "extend_epochs": "--extend-epochs X"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,17 +36,14 @@ def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
     """
     given = vars(build_parser().parse_args(argv))
     continuation = given.keys() & options_of(Continuation).keys()
-    for name in NEED_RESUME:
-        if name in continuation and "resume" not in continuation:
-            raise UserError(f"{flag_of(name)} needs --resume; add --resume PATH.")
-    need_extension = continuation - {"resume", *NEED_RESUME}
-    if need_extension and "extend_epochs" not in continuation:
-        flag = flag_of(min(need_extension))
-        if "resume" not in continuation:
+    for name in sorted(continuation - {"resume"}):
+        needed = ["resume"] if name in NEED_RESUME else ["resume", "extend_epochs"]
+        missing = [option for option in needed if option not in continuation]
+        if missing:
+            flags = " and ".join(map(flag_of, missing))
             raise UserError(
-                f"{flag} needs --resume and --extend-epochs; add --resume PATH --extend-epochs X."
+                f"{flag_of(name)} needs {flags}; add {' '.join(EXAMPLES[o] for o in missing)}."
             )
-        raise UserError(f"{flag} needs --extend-epochs; add --extend-epochs X.")
     options = options_from(given, TrainOptions)
     request = TrainRequest(
         options, frozenset(given) - continuation, options_from(given, Continuation)

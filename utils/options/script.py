@@ -16,11 +16,6 @@ USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
-UNPRINTABLE = {
-    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
-}
-
-
 class PrintableFormatter(logging.Formatter):
     """Escapes control characters, which file names may contain."""
 
@@ -29,14 +24,14 @@ class PrintableFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
-def printable(text: str) -> str:
-    """Escape control characters and characters that cannot be encoded."""
-    return text.translate(UNPRINTABLE).encode(errors="backslashreplace").decode()
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Escape every character that is invisible, moves the cursor or cannot be encoded."""
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 def printable_line(text: str) -> str:
-    """Escape every character that is invisible, moves the cursor or breaks the line."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Escape line breaks and tabs too."""
+    return printable(text, keep="")
 
 
 class OptionParser(argparse.ArgumentParser):

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from utils.errors import UserError
-from utils.options.option import OnResume, Option, check, flag_of, option, option_names, options_of
+from utils.options.option import (
+    IMAGE_SIZE_FLAGS,
+    OnResume,
+    Option,
+    check,
+    flag_of,
+    option,
+    option_names,
+    options_of,
+)
 from utils.solver.continuation import SLOPES, Extension
 from utils.solver.modes import CONTINUATIONS, DEFAULT_MODE
 from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
@@ -23,133 +32,94 @@ class TrainOptions:
     """The options of a run, with the names of YOLOv5; saved in its checkpoints."""
 
     weights: str = option(
-        "yolov5s.pt",
-        "initial weights file, '' to train from scratch (default: {default})",
-        group="model and data",
+        "yolov5s.pt", "initial weights file, '' to train from scratch", group="model and data"
     )
     cfg: str = option("", "model file, e.g. yolov5n.yaml (default: model of the weights)")
-    data: str = option("data/streets.yaml", "data-set file (default: {default})", resume=ALLOWABLE)
-    hyp: str = option(
-        "hyp/hyp.scratch-low.yaml", "hyper-parameter file (default: {default})", resume=ALLOWABLE
-    )
-    epochs: int = option(100, "planned epochs (default: {default})", minimum=1)
-    batch_size: int = option(
-        16, "images per batch (default: {default})", minimum=1, resume=ALLOWABLE
-    )
+    data: str = option("data/streets.yaml", "data-set file", ALLOWABLE)
+    hyp: str = option("hyp/hyp.scratch-low.yaml", "hyper-parameter file", ALLOWABLE)
+    epochs: int = option(100, "planned epochs", minimum=1)
+    batch_size: int = option(16, "images per batch", ALLOWABLE, minimum=1)
     imgsz: int = option(
-        640,
-        "image size in pixels (default: {default})",
-        flags=("--img", "--img-size"),
-        minimum=MIN_IMAGE_SIZE,
-        resume=ALLOWABLE,
+        640, "image size in pixels", ALLOWABLE, flags=IMAGE_SIZE_FLAGS, minimum=MIN_IMAGE_SIZE
     )
     single_cls: bool = option(False, "treat all classes as one")
-    seed: int = option(0, "random seed (default: {default})", minimum=0, resume=ALLOWABLE)
+    seed: int = option(0, "random seed", ALLOWABLE, minimum=0)
 
     optimizer: str = option(
-        DEFAULT_OPTIMIZER,
-        "optimizer (default: {default})",
-        choices=OPTIMIZERS,
-        group="training",
-        resume=ALLOWABLE,
+        DEFAULT_OPTIMIZER, "optimizer", ALLOWABLE, choices=OPTIMIZERS, group="training"
     )
     nominal_batch_size: int = option(
-        64,
-        "accumulate gradients over about this many images per step (default: {default})",
-        minimum=1,
-        resume=ALLOWABLE,
+        64, "accumulate gradients over about this many images per step", ALLOWABLE, minimum=1
     )
     cos_lr: bool = option(False, "cosine instead of linear learning-rate schedule")
     label_smoothing: float = option(
-        0.0,
-        "label smoothing of the class loss (default: {default})",
-        minimum=0,
-        below=1,
-        resume=ALLOWABLE,
+        0.0, "label smoothing of the class loss", ALLOWABLE, minimum=0, below=1
     )
     freeze: list[int] = option(
         [0],
         "freeze the first N layers, or the listed layers if there are several (default: none)",
+        ALLOWABLE,
         minimum=0,
-        resume=ALLOWABLE,
     )
-    rect: bool = option(False, "rectangular batches, without mosaic", resume=ALLOWABLE)
-    multi_scale: bool = option(False, "vary the image size from 0.5x to 1.5x", resume=ALLOWABLE)
+    rect: bool = option(False, "rectangular batches, without mosaic", ALLOWABLE)
+    multi_scale: bool = option(False, "vary the image size from 0.5x to 1.5x", ALLOWABLE)
     noautoanchor: bool = option(False, "disable AutoAnchor")
     patience: int = option(
-        100,
-        "stop after this many epochs without improvement, 0 to disable (default: {default})",
-        minimum=0,
-        resume=FREE,
+        100, "stop after this many epochs without improvement, 0 to disable", FREE, minimum=0
     )
     clip_grad_norm: float = option(
         10.0,
         "maximum gradient norm, 0 to disable clipping (default: {default:g})",
+        ALLOWABLE,
         metavar="NORM",
         minimum=0,
-        resume=ALLOWABLE,
     )
     max_bad_steps: int = option(
-        10,
-        "abort after K consecutive non-finite steps (default: {default})",
-        metavar="K",
-        minimum=1,
-        resume=FREE,
+        10, "abort after K consecutive non-finite steps", FREE, metavar="K", minimum=1
     )
-    sync_bn: bool = option(False, "synchronize batch norm across processes", resume=ALLOWABLE)
+    sync_bn: bool = option(False, "synchronize batch norm across processes", ALLOWABLE)
     amp: str = option(
-        "auto",
-        "precision of the forward pass (default: {default})",
-        choices=("auto", "off", "bf16", "fp16"),
-        resume=ALLOWABLE,
+        "auto", "precision of the forward pass", ALLOWABLE, choices=("auto", "off", "bf16", "fp16")
     )
 
     device: str = option(
         "",
         "GPU index, cpu or mps (default: first GPU if available, else cpu)",
+        FREE,
         group="hardware and output",
-        resume=FREE,
     )
     compile: bool = option(
         False,
         "compile the forward pass with torch.compile: the first steps take minutes, later ones "
         "are faster (default: off)",
-        resume=FREE,
+        FREE,
     )
-    workers: int = option(8, "data-loader processes (default: {default})", minimum=0, resume=FREE)
+    workers: int = option(8, "data-loader processes", FREE, minimum=0)
     cache: Literal["ram", "disk"] | None = option(
         None,
         "cache images in RAM or on disk (default: no cache)",
+        FREE,
         choices=("ram", "disk"),
         const="ram",
-        resume=FREE,
     )
-    project: str = option("runs/train", "parent folder of runs (default: {default})", resume=FREE)
-    name: str = option(
-        "exp", "name of the run folder, numbered if it exists (default: {default})", resume=FREE
-    )
-    exist_ok: bool = option(False, "write into an existing run folder", resume=NOT_INHERITED)
-    nosave: bool = option(False, "save checkpoints only after the last epoch", resume=NOT_INHERITED)
-    noval: bool = option(False, "validate only after the last epoch", resume=NOT_INHERITED)
-    noplots: bool = option(False, "do not save plots", resume=NOT_INHERITED)
+    project: str = option("runs/train", "parent folder of runs", FREE)
+    name: str = option("exp", "name of the run folder, numbered if it exists", FREE)
+    exist_ok: bool = option(False, "write into an existing run folder", NOT_INHERITED)
+    nosave: bool = option(False, "save checkpoints only after the last epoch", NOT_INHERITED)
+    noval: bool = option(False, "validate only after the last epoch", NOT_INHERITED)
+    noplots: bool = option(False, "do not save plots", NOT_INHERITED)
     save_period: int = option(
-        -1,
-        "also save epochN.pt every SAVE_PERIOD epochs, -1 to disable (default: {default})",
-        resume=FREE,
+        -1, "also save epochN.pt every SAVE_PERIOD epochs, -1 to disable", FREE
     )
     save_steps: int = option(
-        0,
-        "also save last.pt every K batches, 0 to disable (default: {default})",
-        metavar="K",
-        minimum=0,
-        resume=FREE,
+        0, "also save last.pt every K batches, 0 to disable", FREE, metavar="K", minimum=0
     )
     seam_epochs: int = option(
         5,
-        "also evaluate the non-EMA weights for K epochs after a seam (default: {default})",
+        "also evaluate the non-EMA weights for K epochs after a seam",
+        FREE,
         metavar="K",
         minimum=0,
-        resume=FREE,
     )
 
     def __post_init__(self) -> None:
@@ -187,7 +157,9 @@ class Continuation:
         group="resume and extend",
     )
     """None: start a new run. Empty: the latest run. Otherwise a checkpoint or a run folder."""
-    extend_epochs: int | None = option(None, "epochs to add to the planned total", metavar="X")
+    extend_epochs: int | None = option(
+        None, "epochs to add to the planned total", metavar="X", minimum=1
+    )
     lr_continuation: str = option(
         DEFAULT_MODE,
         "how the learning rate continues after the seam (default: {default}); "
@@ -197,11 +169,14 @@ class Continuation:
     slope: str = option(
         "fit",
         "of slope-match; fit: flatten the line so that it lasts to the last epoch; original: keep "
-        "its slope (default: {default})",
+        "its slope",
         choices=SLOPES,
     )
     lrf: float | None = option(
-        None, "final rate of the extension, as a fraction of lr0 (default: lrf of the run)"
+        None,
+        "final rate of the extension, as a fraction of lr0 (default: lrf of the run)",
+        minimum=0,
+        maximum=1,
     )
     peak: float | None = option(
         None,
@@ -209,12 +184,10 @@ class Continuation:
         metavar="P",
     )
     rewarm_epochs: int = option(
-        0,
-        "epochs of the ramp up to --peak, or to the rate of restart (default: {default})",
-        metavar="K",
+        0, "epochs of the ramp up to --peak, or to the rate of restart", metavar="K", minimum=0
     )
     cooldown_epochs: int = option(
-        0, "epochs of linear decay to the final rate at the end (default: {default})", metavar="K"
+        0, "epochs of linear decay to the final rate at the end", metavar="K", minimum=0
     )
     plan: bool = option(False, "print and plot the learning rate of each mode; do not train")
     allow_change: frozenset[str] = option(
@@ -275,11 +248,6 @@ class TrainRequest:
             known = ", ".join(sorted(name.replace("_", "-") for name in allowable))
             raise UserError(f"--allow-change {','.join(unknown)}: choose one or more of {known}.")
 
-    def with_allowed_change(self, option: str) -> TrainRequest:
-        """A copy in which one more option may differ from the run's."""
-        allowed = self.continuation.allow_change | {option}
-        return replace(self, continuation=replace(self.continuation, allow_change=allowed))
-
 
 class ResumedOptions(NamedTuple):
     """The options of a resumed run, and the names of those that --allow-change let differ."""
@@ -303,18 +271,18 @@ def resumed_options(
     """
     kind = type(request.options)
     known = options_of(kind)
+    # A run imported from YOLOv5 does not record every option: there is no old value to keep.
+    unrecorded = option_names(kind, ALLOWABLE) - saved.keys()
+    own = {name: saved[name] for name in saved.keys() & known.keys() - NOT_INHERITED_NAMES}
     changes, allowed = {}, set()
     for name in sorted(request.given):
         old, new = saved.get(name), getattr(request.options, name)
-        if known[name].is_free or name == "hyp":  # its values are compared later, not its path
-            changes[name] = new
-        elif old != new and name in request.continuation.allow_change:
-            changes[name] = new
+        is_free = known[name].resume in (FREE, NOT_INHERITED)
+        if not is_free and name != "hyp" and old != new:  # the values of hyp are compared later
+            if name not in request.continuation.allow_change | unrecorded:
+                raise UserError(_changed_option_message(name, known[name], old, new))
             allowed.add(name)
-        elif old != new:
-            raise UserError(_changed_option_message(name, known[name], old, new))
-    kept = known.keys() - option_names(kind, NOT_INHERITED)
-    own = {name: value for name, value in saved.items() if name in kept}
+        changes[name] = new
     return ResumedOptions(kind(**{**own, **changes}), frozenset(allowed))
 
 

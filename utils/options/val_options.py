@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.errors import UserError
-from utils.options.option import check, option
+from utils.options.option import IMAGE_SIZE_FLAGS, check, option
 
 # --task speed measures the latency that a user of detect.py sees, so it uses the thresholds of
 # detect.py and not the low ones that a whole PR curve needs.
@@ -16,43 +16,35 @@ SPEED_CONF_THRES, SPEED_IOU_THRES = 0.25, 0.45
 class ValOptions:
     """The model, the data set, the thresholds and the output of a validation."""
 
-    data: str = option("coco128.yaml", "data-set file (default: {default})")
-    weights: str = option(
-        "yolov5s.pt", "weights file of this project or YOLOv5 (default: {default})"
-    )
-    batch_size: int = option(32, "images per batch (default: {default})", minimum=1)
-    imgsz: int = option(
-        640, "image size in pixels (default: {default})", flags=("--img", "--img-size"), minimum=1
-    )
+    data: str = option("coco128.yaml", "data-set file")
+    weights: str = option("yolov5s.pt", "weights file of this project or YOLOv5")
+    batch_size: int = option(32, "images per batch", minimum=1)
+    imgsz: int = option(640, "image size in pixels", flags=IMAGE_SIZE_FLAGS, minimum=1)
     conf_thres: float = option(
         0.001,
-        f"confidence threshold; {SPEED_CONF_THRES} with --task speed (default: {{default}})",
+        f"confidence threshold; {SPEED_CONF_THRES} with --task speed",
         minimum=0,
         maximum=1,
     )
     iou_thres: float = option(
-        0.6,
-        f"IoU threshold of NMS; {SPEED_IOU_THRES} with --task speed (default: {{default}})",
-        minimum=0,
-        maximum=1,
+        0.6, f"IoU threshold of NMS; {SPEED_IOU_THRES} with --task speed", minimum=0, maximum=1
     )
-    max_det: int = option(300, "maximum detections per image (default: {default})", minimum=1)
+    max_det: int = option(300, "maximum detections per image", minimum=1)
     task: str = option(
         "val",
-        "split to validate, or speed: measure the speed on square images of the val split "
-        "(default: {default})",
+        "split to validate, or speed: measure the speed on square images of the val split",
         choices=("train", "val", "test", "speed"),
     )
     device: str = option("", "GPU index, cpu or mps (default: first GPU if available, else cpu)")
-    workers: int = option(8, "data-loader processes (default: {default})", minimum=0)
+    workers: int = option(8, "data-loader processes", minimum=0)
     single_cls: bool = option(False, "treat all classes as one")
     verbose: bool = option(False, "print the metrics of each class, even if there are many classes")
     save_txt: bool = option(False, "save detections as label files")
     save_conf: bool = option(False, "add confidences to the label files of --save-txt")
     save_json: bool = option(False, "save results in COCO format and compute the COCO metrics")
     miss_rate: bool = option(False, "compute the log-average miss rate of CityPersons")
-    project: str = option("runs/val", "parent folder of runs (default: {default})")
-    name: str = option("exp", "name of the run folder, numbered if it exists (default: {default})")
+    project: str = option("runs/val", "parent folder of runs")
+    name: str = option("exp", "name of the run folder, numbered if it exists")
     exist_ok: bool = option(False, "write into an existing run folder")
     half: bool = option(False, "fp16 inference, on a GPU only")
     noplots: bool = option(False, "do not save plots")

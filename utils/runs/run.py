@@ -12,7 +12,6 @@ from utils.checkpoint.store import save_checkpoint
 from utils.errors import UserError
 from utils.files.atomic_write import atomic_copy
 from utils.hyp import Hyp, load_hyp
-from utils.options.option import OnResume, option_names
 from utils.options.train_options import TrainOptions, TrainRequest, resumed_options
 from utils.runs.folder import (
     create_run_folder,
@@ -22,8 +21,7 @@ from utils.runs.folder import (
     run_folder_of,
 )
 from utils.runs.resume import ResumePoint, load_resume_point
-from utils.solver.continuation import first_flat_epoch
-from utils.solver.preview import no_effect_warning
+from utils.solver.preview import modifier_warnings, preview_extension
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warmup_iterations
 
 log = logging.getLogger("yolo")
@@ -85,9 +83,6 @@ def open_run(request: TrainRequest) -> Run:
     path = resolve_checkpoint(target) if target else latest_checkpoint(request.options.project)
     resume_point = load_resume_point(path, request)
     config = resume_point.checkpoint["config"]
-    allowable = option_names(TrainOptions, OnResume.ALLOWABLE)
-    for name in sorted((request.given & allowable) - config["options"].keys()):
-        request = request.with_allowed_change(name)  # the checkpoint has no value to keep
     options, allowed = resumed_options(request, config["options"])
     hyp = Hyp.from_dict(config["hyp"], origin=str(path))
     if "hyp" in request.given:
@@ -241,25 +236,17 @@ def log_start(run: Run, plan: Plan, folder: Path) -> None:
             f", and {under_way} batches of the next epoch" if under_way else "",
         )
         return
-    seam = plan.segments[-1]
-    before, after = plan.factor(seam.start - 1), plan.factor(seam.start)
+    preview = preview_extension(
+        resume_point.saved, resume_point.next_seam, resume_point.extension, requested=True
+    )
     log.info(
         "Extending %s from epoch %d to a total of %d epochs with `%s`, in %s: the learning rate "
         "changes from %.6g to %.6g (×%.4g) and ends at %.6g",
-        *(resume_point.path, seam.start, plan.total_epochs, seam.mode, folder),
-        *(plan.lr0 * before, plan.lr0 * after, after / before if before else float("inf")),
-        plan.lr0 * plan.factor(plan.total_epochs - 1),
+        *(resume_point.path, resume_point.next_seam, plan.total_epochs, preview.mode, folder),
+        *(preview.rate_before, preview.rate_after, preview.ratio, preview.final_rate),
     )
-    flat = first_flat_epoch(seam)
-    if flat is not None:
-        log.warning(
-            "From epoch %d on the learning rate is constant at %.4g; use --slope fit to decay it "
-            "until the last epoch.",
-            *(flat, plan.lr0 * plan.factor(flat)),
-        )
-    no_effect = no_effect_warning(resume_point.saved, seam.start, resume_point.extension)
-    if no_effect:
-        log.warning("%s", no_effect)
+    for warning in modifier_warnings(preview):
+        log.warning("%s", warning)
     if resume_point.replaces:
         log.info("This replaces an extension of which no epoch was trained.")
     _warn_of_unfinished_extension(resume_point, plan)

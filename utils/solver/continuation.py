@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from utils.errors import UserError
 from utils.solver.modes import DEFAULT_MODE, JUMPING_MODES, SLOPED_MODES, get_mode
-from utils.solver.schedule import MODES, Plan, Segment
+from utils.solver.schedule import Plan, Segment
 
 SLOPES = ("fit", "original")
 LRF_STEPS = 1000
@@ -17,7 +17,11 @@ LRF_STEPS = 1000
 
 @dataclass(frozen=True)
 class Extension:
-    """Options of an extension: the epochs to add, and the learning rate in them."""
+    """Options of an extension: the epochs to add, and the learning rate in them.
+
+    Raises:
+        UserError: the options contradict each other. `utils.options` checks each of them alone.
+    """
 
     epochs: int
     """Epochs added to the planned total."""
@@ -35,25 +39,11 @@ class Extension:
     """Length of the linear decay to the final fraction at the end."""
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UserError(f"--lr-continuation {self.mode}: choose one of {', '.join(MODES)}.")
-        if self.epochs < 1:
-            raise UserError(f"--extend-epochs {self.epochs}: must be at least 1.")
-        if self.slope not in SLOPES:
-            raise UserError(f"--slope {self.slope}: choose one of {', '.join(SLOPES)}.")
         if self.slope == "original" and self.mode not in SLOPED_MODES:
             sloped = " or ".join(SLOPED_MODES)
             raise UserError(
                 f"--slope original needs --lr-continuation {sloped}; {self.mode} has no slope."
             )
-        if self.lrf is not None and not 0 <= self.lrf <= 1:
-            raise UserError(f"--lrf {self.lrf}: must be from 0 to 1.")
-        for part, epochs in (("rewarm", self.rewarm_epochs), ("cooldown", self.cooldown_epochs)):
-            if epochs < 0:
-                raise UserError(f"--{part}-epochs {epochs}: must be at least 0.")
-        self._check_ramp()
-
-    def _check_ramp(self) -> None:
         if self.peak is not None:
             if self.mode in JUMPING_MODES:
                 raise UserError(

@@ -1,4 +1,4 @@
-"""The optimizers, one record each; imports torch only to build one.
+"""The optimizers, one record each; imports no torch.
 
 To add an optimizer, add a record to `OPTIMIZER_KINDS`; no other file changes.
 """
@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from utils.errors import UserError
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
 
 ADAM_BETA2 = 0.999
 
@@ -49,13 +46,6 @@ class OptimizerKind:
     """Buffer that identifies this optimizer in a YOLOv5 checkpoint whose options do not name it."""
     flag: str | None = None
     """YOLOv5's option for this optimizer before YOLOv5 had `--optimizer`."""
-
-    def torch_class(self) -> type[Optimizer]:
-        """Return the class in torch.optim."""
-        import torch.optim
-
-        found: type[Optimizer] = getattr(torch.optim, self.name)
-        return found
 
 
 OPTIMIZER_KINDS = (

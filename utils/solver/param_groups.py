@@ -66,7 +66,7 @@ def build_optimizer(
         {"params": list(groups.norm.values()), "weight_decay": 0.0},
     ]
     kind = optimizer_kind(name)
-    build = without_compiler(kind.torch_class())
+    build = without_compiler(getattr(torch.optim, kind.name))
     return build(members, lr=lr, **kind.momentum(momentum), **kind.extra(momentum))
 
 

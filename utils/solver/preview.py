@@ -45,15 +45,13 @@ class PlanPreview:
     """First epoch after the seam with a rate below 1 % of lr0; None if there is none."""
     lr_sum_percent: float
     """Sum of the rates of the extension, in percent of the sum over the run so far."""
+    ineffective: bool
+    """Whether the extension has modifiers, but the same rates as the plain mode."""
 
     @property
     def mode(self) -> str:
         """The continuation mode, without modifiers."""
         return self.plan.segments[-1].mode
-
-    def same_rates(self, other: PlanPreview) -> bool:
-        """Return whether two extensions have the same rates."""
-        return self.plan.factors() == other.plan.factors()
 
 
 def plan_previews(plan: Plan, completed: int, extension: Extension) -> list[PlanPreview]:
@@ -72,115 +70,27 @@ def plan_previews(plan: Plan, completed: int, extension: Extension) -> list[Plan
         UserError: the extension does not fit the run, see `extend_plan`.
     """
     plain = [Extension(extension.epochs, mode) for mode in MODES]
-    extensions = plain + [
-        modified
-        for modified in (_adapted(extension, mode) for mode in MODES)
-        if modified not in plain
-    ]
-    found: list[PlanPreview] = []
-    for candidate in extensions:
+    modified = [_adapted(extension, mode) for mode in MODES]
+    found = []
+    for candidate in dict.fromkeys([*plain, *modified]):
+        requested = candidate == extension
         try:
-            preview = _preview(plan, completed, candidate, requested=candidate == extension)
+            preview = preview_extension(plan, completed, candidate, requested=requested)
         except UserError:
-            if candidate == extension:
+            if requested:
                 raise
             continue
-        known = any(preview.same_rates(other) for other in found)
-        if preview.requested or candidate in plain or not known:
+        if requested or not preview.ineffective:
             found.append(preview)
     return found
 
 
-def preview_warnings(choices: Sequence[PlanPreview]) -> list[str]:
-    """Return one sentence with a remedy for each problem of the extensions."""
-    warnings = []
-    barely = [preview for preview in choices if preview.lr_sum_percent < MIN_LR_SUM_PERCENT]
-    if barely:
-        names = _join_names(
-            [f"{preview.label} ({preview.lr_sum_percent:.2g} %)" for preview in barely]
-        )
-        train = "trains" if len(barely) == 1 else "train"
-        warnings.append(
-            f"{names} barely {train}: the sum of learning rates is below {MIN_LR_SUM_PERCENT:g} % "
-            f"of the sum over the run so far. {_remedy(choices)}"
-        )
-    jumping = [o for o in choices if is_jump(o.rate_before, o.rate_after)]
-    if jumping:
-        names = _join_names([f"{preview.label} (×{preview.ratio:.3g})" for preview in jumping])
-        raises = "raises" if len(jumping) == 1 else "raise"
-        warnings.append(
-            f"{names} {raises} the learning rate at the seam, so expect mAP to drop before it "
-            "improves; --rewarm-epochs K spreads the rise over K epochs."
-        )
-    warnings += [
-        _flat_warning(o, epoch) for o in choices if (epoch := first_flat_epoch(o.plan.segments[-1]))
-    ]
-    plain = {preview.mode: preview for preview in choices if preview.label == preview.mode}
-    warnings += [
-        _no_effect_warning(o.label, o.mode)
-        for o in choices
-        if o.label != o.mode and o.same_rates(plain[o.mode])
-    ]
-    return warnings
-
-
-def no_effect_warning(plan: Plan, completed: int, extension: Extension) -> str | None:
-    """Return a sentence if the modifiers of an extension do not change its rates, else None."""
-    plain = Extension(extension.epochs, extension.mode)
-    factors = [extend_plan(plan, completed, e).factors() for e in (extension, plain)]
-    if extension == plain or factors[0] != factors[1]:
-        return None
-    return _no_effect_warning(_label(extension), extension.mode)
-
-
-def _no_effect_warning(label: str, mode: str) -> str:
-    return f"{label} has the same learning rates as plain {mode}; omit the modifiers."
-
-
-def _flat_warning(preview: PlanPreview, epoch: int) -> str:
-    rate = preview.plan.lr0 * preview.plan.factor(epoch)
-    return (
-        f"{preview.label} is constant at {rate:.3g} from epoch {epoch} on; use --slope fit to "
-        "decay until the last epoch."
-    )
-
-
-def _remedy(choices: Sequence[PlanPreview]) -> str:
-    """Return a remedy: a higher rate if that is enough, otherwise more epochs."""
-    jumping = next(preview for preview in choices if preview.mode in JUMPING_MODES)
-    if jumping.lr_sum_percent < MIN_LR_SUM_PERCENT:
-        segment = jumping.plan.segments[-1]
-        return (
-            f"{segment.epochs} epochs are few after {segment.start}; add more with "
-            "--extend-epochs, or start from a higher rate with --peak P --rewarm-epochs K."
-        )
-    return (
-        "To train more, start from a higher rate with --peak P --rewarm-epochs K, "
-        f"or use --lr-continuation {jumping.mode} --rewarm-epochs K."
-    )
-
-
-def _join_names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _adapted(extension: Extension, mode: str) -> Extension:
-    """Return the extension in another mode, without the modifiers that the mode cannot have."""
-    if mode == extension.mode:
-        return extension
-    peak = None if mode in JUMPING_MODES else extension.peak
-    ramped = peak is not None or mode in JUMPING_MODES
-    return dataclasses.replace(
-        extension,
-        mode=mode,
-        slope="fit",  # `original` applies only to the requested mode
-        peak=peak,
-        rewarm_epochs=extension.rewarm_epochs if ramped else 0,
-    )
-
-
-def _preview(plan: Plan, completed: int, extension: Extension, *, requested: bool) -> PlanPreview:
+def preview_extension(
+    plan: Plan, completed: int, extension: Extension, *, requested: bool
+) -> PlanPreview:
+    """Return the preview of one extension; see `plan_previews`."""
     extended = extend_plan(plan, completed, extension)
+    plain = Extension(extension.epochs, extension.mode)
     factors = extended.factors()
     before, after = factors[completed - 1], factors[completed]
     ahead = range(completed, extended.total_epochs)
@@ -195,6 +105,79 @@ def _preview(plan: Plan, completed: int, extension: Extension, *, requested: boo
         final_rate=plan.lr0 * factors[-1],
         small_from=next((epoch for epoch in ahead if factors[epoch] < SMALL_FACTOR), None),
         lr_sum_percent=100 * added / past,
+        ineffective=extension != plain and factors == extend_plan(plan, completed, plain).factors(),
+    )
+
+
+def preview_warnings(choices: Sequence[PlanPreview]) -> list[str]:
+    """Return one sentence with a remedy for each problem of the extensions."""
+    warnings = []
+    barely = [f"{o.label} ({o.lr_sum_percent:.2g} %)" for o in choices if _barely_trains(o)]
+    if barely:
+        warnings.append(
+            f"{', '.join(barely)}: barely trains, because the sum of learning rates is below "
+            f"{MIN_LR_SUM_PERCENT:g} % of the sum over the run so far. {_remedy(choices)}"
+        )
+    jumping = [
+        f"{o.label} (×{o.ratio:.3g})" for o in choices if is_jump(o.rate_before, o.rate_after)
+    ]
+    if jumping:
+        warnings.append(
+            f"{', '.join(jumping)}: raises the learning rate at the seam, so expect mAP to drop "
+            "before it improves; --rewarm-epochs K spreads the rise over K epochs."
+        )
+    return warnings + [warning for preview in choices for warning in modifier_warnings(preview)]
+
+
+def modifier_warnings(preview: PlanPreview) -> list[str]:
+    """Return one sentence with a remedy for each problem of the modifiers of one extension."""
+    warnings = []
+    flat = first_flat_epoch(preview.plan.segments[-1])
+    if flat is not None:
+        rate = preview.plan.lr0 * preview.plan.factor(flat)
+        warnings.append(
+            f"{preview.label} is constant at {rate:.3g} from epoch {flat} on; use --slope fit to "
+            "decay until the last epoch."
+        )
+    if preview.ineffective:
+        warnings.append(
+            f"{preview.label} has the same learning rates as plain {preview.mode}; omit the "
+            "modifiers."
+        )
+    return warnings
+
+
+def _barely_trains(preview: PlanPreview) -> bool:
+    return preview.lr_sum_percent < MIN_LR_SUM_PERCENT
+
+
+def _remedy(choices: Sequence[PlanPreview]) -> str:
+    """Return a remedy: a higher rate if that is enough, otherwise more epochs."""
+    jumping = next(preview for preview in choices if preview.mode in JUMPING_MODES)
+    if _barely_trains(jumping):
+        segment = jumping.plan.segments[-1]
+        return (
+            f"{segment.epochs} epochs are few after {segment.start}; add more with "
+            "--extend-epochs, or start from a higher rate with --peak P --rewarm-epochs K."
+        )
+    return (
+        "To train more, start from a higher rate with --peak P --rewarm-epochs K, "
+        f"or use --lr-continuation {jumping.mode} --rewarm-epochs K."
+    )
+
+
+def _adapted(extension: Extension, mode: str) -> Extension:
+    """Return the extension in another mode, without the modifiers that the mode cannot have."""
+    if mode == extension.mode:
+        return extension
+    peak = None if mode in JUMPING_MODES else extension.peak
+    ramped = peak is not None or mode in JUMPING_MODES
+    return dataclasses.replace(
+        extension,
+        mode=mode,
+        slope="fit",  # `original` applies only to the requested mode
+        peak=peak,
+        rewarm_epochs=extension.rewarm_epochs if ramped else 0,
     )
 
 

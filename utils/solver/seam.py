@@ -88,8 +88,8 @@ def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
     for segment, (seam, end) in zip(plan.seams, pairwise(edges), strict=True):
         before = rows.get(seam - 1, {})
         after = [rows[epoch] for epoch in range(seam, end) if epoch in rows]
+        ema, raw = _measured(after, EMA_MAP_COLUMN), _measured(after, RAW_MAP_COLUMN)
         ema_before = _level_before(before, EMA_MAP_COLUMN)
-        ema = [_value(row, EMA_MAP_COLUMN) for row in after]
         found.append(
             SeamMetrics(
                 epoch=seam,
@@ -98,43 +98,37 @@ def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
                 rate_after=plan.lr0 * plan.factor(seam),
                 ema_before=ema_before,
                 raw_before=_level_before(before, RAW_MAP_COLUMN),
-                ema_lowest=min(_known(ema), default=None),
-                raw_lowest=min(
-                    _known([_value(row, RAW_MAP_COLUMN) for row in after]), default=None
-                ),
+                ema_lowest=min(ema.values(), default=None),
+                raw_lowest=min(raw.values(), default=None),
                 back_after=_back_after(ema_before, ema),
-                best=max(_known(ema), default=None),
+                best=max(ema.values(), default=None),
                 epochs=len(after),
             )
         )
     return found
 
 
+def _measured(rows: Sequence[Mapping[str, float]], name: str) -> dict[int, float]:
+    """Return the values that were measured, by the number of their epoch, from 1."""
+    values = {number: row.get(name, math.nan) for number, row in enumerate(rows, start=1)}
+    return {number: value for number, value in values.items() if not math.isnan(value)}
+
+
 def _level_before(row: Mapping[str, float], name: str) -> float | None:
     """Return the value measured at the seam, otherwise the one recorded in the epoch before."""
-    measured = _value(row, AT_SEAM_PREFIX + name)
-    return _value(row, name) if measured is None else measured
-
-
-def _value(row: Mapping[str, float], name: str) -> float | None:
-    value = row.get(name, math.nan)
-    return None if math.isnan(value) else value
-
-
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
+    values = (row.get(key, math.nan) for key in (AT_SEAM_PREFIX + name, name))
+    return next((value for value in values if not math.isnan(value)), None)
 
 
 def _drop(before: float | None, lowest: float | None) -> float | None:
     return None if before is None or lowest is None else max(before - lowest, 0.0)
 
 
-def _back_after(before: float | None, after: Sequence[float | None]) -> int | None:
+def _back_after(before: float | None, after: Mapping[int, float]) -> int | None:
     """Return the epochs from the seam until a value after the lowest one is at least `before`."""
-    known = [(value, number) for number, value in enumerate(after, start=1) if value is not None]
-    if before is None or not known:
+    if before is None or not after:
         return None
-    lowest, when = min(known)
-    if lowest >= before:
+    lowest = min(after, key=after.__getitem__)
+    if after[lowest] >= before:
         return 0
-    return next((number for value, number in known if number > when and value >= before), None)
+    return next((n for n, value in after.items() if n > lowest and value >= before), None)

@@ -31,7 +31,7 @@ class MoreOptions(TrainOptions):
     """The options of a run and one more, which is declared only here."""
 
     blur_radius: float = option(
-        1.5, "px (default {default})", minimum=0, below=9, resume=OnResume.ALLOWABLE
+        1.5, "px (default {default:.2f})", minimum=0, below=9, resume=OnResume.ALLOWABLE
     )
 
 
@@ -41,11 +41,11 @@ class Meal:
 
     guests: list[str] = option(REQUIRED, "who comes", metavar="GUEST", positional=True)
     place: Path = option(REQUIRED, "where")
-    courses: int = option(3, "how many ({default})", flags=("--plates",), minimum=1, group="food")
+    courses: int = option(3, "how many", flags=("--plates",), minimum=1, group="food")
     wine: str | None = option(None, "colour", choices=("red", "white"), const="red")
     salt: float = option(0.5, "g", minimum=0, maximum=1, exclusive="taste")
     sugar: float = option(0.0, "g", below=1, minimum=0, exclusive="taste")
-    hours: list[int] = option([19, 20], "from, to", minimum=0, error_template="{value} is no hour.")
+    hours: list[int] = option([19, 20], "from, to", minimum=0)
     spicy: bool = option(False, "hot")
     music: bool = option(True, "loud", resume=OnResume.FREE)
     without: frozenset[str] = option(frozenset(), "leave these out")
@@ -67,7 +67,7 @@ def parse(line: str) -> Meal:
 
 def test_option_is_declared_in_one_place() -> None:
     """The declaration adds it to the parser, the checks and the rules for resuming."""
-    assert "px (default 1.5)\n" in parser_of(MoreOptions).format_help()
+    assert "px (default 1.50)\n" in parser_of(MoreOptions).format_help()
     options = parse_options(parser_of(MoreOptions), MoreOptions, ["--blur-radius", "2"])
     assert options == MoreOptions(blur_radius=2.0)
     with pytest.raises(UserError, match=r"--blur-radius 9: must be at least 0 and less than 9\."):
@@ -103,7 +103,8 @@ def test_types_and_defaults_come_from_the_fields() -> None:
 def test_help() -> None:
     text = parser_of(Meal).format_help()
     assert "[--salt SALT | --sugar SUGAR]" in text
-    assert "how many (3)\n" in text
+    assert "how many (default: 3)\n" in text
+    assert "hot\n" in text  # no default of a flag
     before, after = text.split("\nfood:\n")
     assert "--place" in before.split("\noptions:\n")[1]
     assert "--courses" in after
@@ -117,7 +118,7 @@ def test_help() -> None:
         ("--salt 1.5", "--salt 1.5: must be between 0 and 1."),
         ("--salt nan", "--salt nan: must be between 0 and 1."),
         ("--sugar 1", "--sugar 1.0: must be at least 0 and less than 1."),
-        ("--hours 19 -1", "-1 is no hour."),
+        ("--hours 19 -1", "--hours -1: must be at least 0."),
     ],
 )
 def test_bounds(options: str, sentence: str) -> None:

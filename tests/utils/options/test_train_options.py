@@ -4,6 +4,8 @@ from utils.errors import UserError
 from utils.options.parser import parse_request
 from utils.options.train_options import TrainOptions, resumed_options
 
+EXTEND = ("--resume", "a", "--extend-epochs")
+
 
 def test_given_contains_only_options_on_the_command_line() -> None:
     request = parse_request(["--epochs", "3", "--img", "320", "--cache", "--name", "a"])
@@ -33,6 +35,10 @@ def test_resume_takes_a_path_or_resumes_the_latest_run(argv: list[str], resume: 
         (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),
         (["--imgsz", "16"], "--imgsz 16: must be at least 32"),
         (["--label-smoothing", "1"], "--label-smoothing 1.0"),
+        ([*EXTEND, "0"], "--extend-epochs 0: must be at least 1"),
+        ([*EXTEND, "4", "--lrf", "1.5"], "--lrf 1.5: must be between 0 and 1"),
+        ([*EXTEND, "4", "--cooldown-epochs", "-1"], "--cooldown-epochs -1: must be at least 0"),
+        ([*EXTEND, "4", "--rewarm-epochs", "-1"], "--rewarm-epochs -1: must be at least 0"),
     ],
 )
 def test_invalid_and_contradicting_options_are_errors(argv: list[str], message: str) -> None:

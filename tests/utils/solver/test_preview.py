@@ -5,8 +5,9 @@ from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.preview import (
     PlanPreview,
-    no_effect_warning,
+    modifier_warnings,
     plan_previews,
+    preview_extension,
     preview_warnings,
 )
 from utils.solver.schedule import Plan, base_segment
@@ -170,35 +171,37 @@ def test_warning_about_ineffective_modifiers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("extension", "warning"),
+    ("extension", "warnings"),
     [
         (
             Extension(4, "hold", lrf=0.5),
-            "hold --lrf 0.5 has the same learning rates as plain hold; omit the modifiers.",
+            ["hold --lrf 0.5 has the same learning rates as plain hold; omit the modifiers."],
         ),
-        (Extension(4, "hold"), None),
-        (Extension(4, "rebase", lrf=0.5), None),
-        (Extension(4, "hold", lrf=0.1, cooldown_epochs=2), None),
+        (Extension(4, "hold"), []),
+        (Extension(4, "rebase", lrf=0.5), []),
+        (Extension(4, "hold", lrf=0.1, cooldown_epochs=2), []),
     ],
 )
-def test_no_effect_warning(extension: Extension, warning: str | None) -> None:
-    assert no_effect_warning(base(4), 4, extension) == warning
+def test_modifier_warnings(extension: Extension, warnings: list[str]) -> None:
+    preview = preview_extension(base(4), 4, extension, requested=True)
+    assert modifier_warnings(preview) == warnings
 
 
 def test_warnings_name_the_modes_that_barely_train_and_the_jump() -> None:
     warnings = preview_warnings(plan_previews(base(300, 0.01), 300, Extension(300)))
     assert warnings == [
-        "rebase (1.3 %), slope-match (1.3 %) and hold (2.6 %) barely train: the sum of learning "
-        "rates is below 3 % of the sum over the run so far. To train more, start from a higher "
-        "rate with --peak P --rewarm-epochs K, or use --lr-continuation restart --rewarm-epochs K.",
-        "restart (×38) raises the learning rate at the seam, so expect mAP to drop before it "
+        "rebase (1.3 %), slope-match (1.3 %), hold (2.6 %): barely trains, because the sum of "
+        "learning rates is below 3 % of the sum over the run so far. To train more, start from a "
+        "higher rate with --peak P --rewarm-epochs K, or use --lr-continuation restart "
+        "--rewarm-epochs K.",
+        "restart (×38): raises the learning rate at the seam, so expect mAP to drop before it "
         "improves; --rewarm-epochs K spreads the rise over K epochs.",
     ]
 
 
 def test_warning_about_an_extension_that_is_too_short_for_every_mode() -> None:
     barely, _ = preview_warnings(plan_previews(base(300, 0.01), 300, Extension(5)))
-    assert "and restart (0.065 %) barely train" in barely
+    assert "restart (0.065 %): barely trains" in barely
     assert "5 epochs are few after 300; add more with --extend-epochs" in barely
 
 
