@@ -190,7 +190,7 @@ def show_plan(request: TrainRequest) -> Path:
         UserError: if no run or no extension is given, or the run cannot be extended.
     """
     from utils.runs.plan_preview import report_plan
-    from utils.runs.run import log_warmup, open_run, plan_folder
+    from utils.runs.run import log_warmup, open_run
 
     run = open_run(request)
     extension = request.continuation.extension()
@@ -198,7 +198,7 @@ def show_plan(request: TrainRequest) -> Path:
         raise UserError(
             "--plan needs --resume and --extend-epochs; add --resume PATH --extend-epochs X."
         )
-    folder = plan_folder(run.resume_point)
+    folder = run.resume_point.folder or Path()  # the current folder for a run of YOLOv5
     log_warmup(run.resume_point)
     report_plan(run.resume_point.saved, run.resume_point.next_seam, extension, folder)
     return folder

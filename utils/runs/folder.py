@@ -18,15 +18,9 @@ RUN_FILES = re.compile(
 
 
 def create_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
-    """Create `project/name`, or `project/name2`, `name3`, … if it exists.
+    """Create and return `project/name`, or `project/name2`, `name3`, … if it exists.
 
-    Args:
-        project: parent folder.
-        name: name of the run.
-        exist_ok: return `project/name` even if it exists.
-
-    Returns:
-        The folder.
+    With `exist_ok`, this is `project/name` even if it exists.
 
     Raises:
         UserError: if the folder cannot be created.
@@ -67,23 +61,20 @@ def latest_checkpoint(project: str | Path) -> Path:
 
 
 def resolve_checkpoint(target: str | Path) -> Path:
-    """The checkpoint file at a path: the file itself, or the `last.pt` of a run folder.
-
-    If a run folder has no `last.pt`, this is its `last_prev.pt`.
+    """The checkpoint file at a path: the file, or the `last.pt` or `last_prev.pt` of a run folder.
 
     Raises:
         UserError: if the file does not exist, or the folder contains no checkpoint.
     """
     path = Path(target)
-    if path.is_dir():
-        path = newest_checkpoint(path) or path
-    if path.is_dir():
+    file = newest_checkpoint(path) if path.is_dir() else path
+    if file is None:
         raise UserError(
             f"{path} contains no weights/last.pt to resume; start a new run without --resume."
         )
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give a run folder or a checkpoint to --resume.")
-    return path
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; give a run folder or a checkpoint to --resume.")
+    return file
 
 
 def run_folder_of(checkpoint: Path) -> Path:

@@ -16,21 +16,12 @@ from utils.solver.schedule import Plan
 log = logging.getLogger("yolo")
 
 PLOT_FILE, FACTORS_FILE = "lr_plan.png", "lr_plan.json"
-HEADINGS = (
-    "mode",
-    "rate before",
-    "after",
-    "ratio",
-    "final rate",
-    "below 1 %",
-    "sum",
-)
+HEADINGS = ("mode", "rate before", "after", "ratio", "final rate", "below 1 %", "sum")
 EXPLANATION = (
     "below 1 %: first epoch with a rate below 1 % of lr0; "
     "sum: sum of the rates after the seam, in percent of the sum before it"
 )
 REQUESTED, OTHER = "> ", "  "
-COLUMN_GAP = "  "
 
 
 def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) -> None:
@@ -63,15 +54,9 @@ def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) 
 
 def table(choices: Sequence[PlanPreview]) -> list[str]:
     """Lines of a table with aligned columns: headings and one line per preview."""
-    rows = [(OTHER + HEADINGS[0], *HEADINGS[1:]), *(_cells(preview) for preview in choices)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        COLUMN_GAP.join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    rows = [(OTHER + HEADINGS[0], *HEADINGS[1:]), *map(_cells, choices)]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return ["  ".join([name.ljust(first), *map(str.rjust, cells, others)]) for name, *cells in rows]
 
 
 def _cells(preview: PlanPreview) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,7 @@ from utils.checkpoint.format import (
     BEST,
     LAST,
     Best,
-    Checkpoint,
     DeployCheckpoint,
-    DeployInfo,
     TrainingCheckpoint,
     deploy_info,
     no_progress,
@@ -27,7 +26,7 @@ from utils.solver.continuation import Extension, extend_plan
 from utils.solver.guard import check_planned_rates, check_recorded_rates
 from utils.solver.plan_forensics import describe_plan
 from utils.solver.schedule import Plan
-from utils.upstream.import_run import ImportOptions, import_run, with_batches_per_epoch
+from utils.upstream.import_run import ImportOptions, import_run
 from utils.upstream.reader import is_upstream_file
 
 log = logging.getLogger("yolo")
@@ -73,16 +72,6 @@ class ResumePoint:
         """Completed epochs at the start of an extension; an epoch under way keeps the old plan."""
         return next_seam(self.checkpoint)
 
-    def with_batches_per_epoch(self, batches: int) -> ResumePoint:
-        """A copy with the position and warm-up that depend on the size of the data set.
-
-        Args:
-            batches: batches per epoch of the training loader.
-        """
-        checkpoint = with_batches_per_epoch(self.checkpoint, batches)
-        warmup = Plan.from_dict(checkpoint["plan"]).warmup
-        return replace(self, checkpoint=checkpoint, plan=replace(self.plan, warmup=warmup))
-
 
 class _Source(NamedTuple):
     """A checkpoint to continue from, in the format of this project, and its origin."""
@@ -105,26 +94,28 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
             left to train, or the extension is impossible.
     """
     source = _load_upstream(path, request) if is_upstream_file(path) else _load_own(path, request)
-    checkpoint = source.checkpoint
-    found = _saved_plan(checkpoint, path)
-    checkpoint = _restart_changed_epoch(checkpoint, request)
+    found = _saved_plan(source.checkpoint, path)
+    checkpoint = _restart_changed_epoch(source.checkpoint, request)
     check_recorded_rates(found, checkpoint["history"])
-    _require_unedited(checkpoint, found, path)
-    ended = _has_ended(checkpoint, found, request)
-    if ended and checkpoint["closed"]:
+    if checkpoint["plan_digest"] != plan_digest(checkpoint["plan"]):  # edited without a trace
         raise UserError(
-            f"{path}: {_why_ended(checkpoint, found)}; add --extend-epochs X to extend the run."
+            f"the learning-rate plan in {path} was edited after the run saved it: it now has "
+            f"{describe_plan(found)}; resume from an unedited checkpoint of the run, such as "
+            "weights/last_prev.pt, and add epochs with --extend-epochs."
         )
+    end = _why_ended(checkpoint, found, request)
+    if end and checkpoint["closed"]:
+        raise UserError(f"{path}: {end}; add --extend-epochs X to extend the run.")
     extension = request.continuation.extension()
     saved = plan = found
     if extension is not None:
-        saved = _without_untrained_extension(found, next_seam(checkpoint))
-        plan = extend_plan(saved, next_seam(checkpoint), extension)
+        plan = extend_plan(found, next_seam(checkpoint), extension)
+        saved = replace(found, segments=plan.segments[:-1])
     check_planned_rates(plan, checkpoint["position"]["epoch"])
     checkpoint = checkpoint.copy()
     checkpoint["plan"] = saved.to_dict()
     checkpoint["plan_digest"] = plan_digest(checkpoint["plan"])
-    if source.best is None and not holds_best(checkpoint):
+    if source.best is None and not _holds_best(checkpoint):
         checkpoint["best"] = _no_best(checkpoint, source.path)
     return ResumePoint(
         path=source.path,
@@ -134,7 +125,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
         plan=plan,
         extension=extension,
         replaces=saved != found,
-        ended=ended,
+        ended=end is not None,
         best=source.best,
     )
 
@@ -207,59 +198,35 @@ def _saved_plan(checkpoint: TrainingCheckpoint, path: Path) -> Plan:
     return plan
 
 
-def _require_unedited(checkpoint: TrainingCheckpoint, plan: Plan, path: Path) -> None:
-    """Check that the plan was not edited, even where the recorded rates do not show it."""
-    if checkpoint["plan_digest"] != plan_digest(checkpoint["plan"]):
-        raise UserError(
-            f"the learning-rate plan in {path} was edited after the run saved it: it now has "
-            f"{describe_plan(plan)}; resume from an unedited checkpoint of the run, such as "
-            "weights/last_prev.pt, and add epochs with --extend-epochs."
-        )
-
-
-def _without_untrained_extension(plan: Plan, seam: int) -> Plan:
-    """The plan before an extension at this seam; a new extension replaces an untrained one."""
-    trained = tuple(segment for segment in plan.segments if segment.start < seam)
-    return replace(plan, segments=trained or plan.segments[:1])
-
-
-def _has_ended(checkpoint: TrainingCheckpoint, plan: Plan, request: TrainRequest) -> bool:
-    """Whether no epoch is left to train: not extended, and either complete or stopped early."""
+def _why_ended(checkpoint: TrainingCheckpoint, plan: Plan, request: TrainRequest) -> str | None:
+    """Why no epoch is left to train: all are done, or the run stopped early; None if some are."""
+    completed = checkpoint["position"]["epoch"]
     if request.continuation.extend_epochs is not None:
-        return False
+        return None
+    if completed >= plan.total_epochs:
+        return f"all {plan.total_epochs} planned epochs are done"
     old, new = checkpoint["config"]["options"]["patience"], request.options.patience
     more_patience = "patience" in request.given and (new == 0 or new > old)
-    stopped = checkpoint["stopped_early"] and not more_patience
-    return bool(stopped or checkpoint["position"]["epoch"] >= plan.total_epochs)
-
-
-def _why_ended(checkpoint: TrainingCheckpoint, plan: Plan) -> str:
-    completed = checkpoint["position"]["epoch"]
-    if completed < plan.total_epochs:
+    if checkpoint["stopped_early"] and not more_patience:
         return (
             f"the run stopped early after {completed} of {plan.total_epochs} epochs, and would "
             "stop again without a larger --patience"
         )
-    return f"all {plan.total_epochs} planned epochs are done"
+    return None
 
 
 def _best_beside(path: Path, checkpoint: TrainingCheckpoint) -> Path | None:
     """The best.pt in the folder of a checkpoint, if it is of the best epoch of that checkpoint."""
     best, file = checkpoint["best"], path.with_name(BEST)
-    if holds_best(checkpoint) or not file.is_file() or is_upstream_file(file):
+    if _holds_best(checkpoint) or not file.is_file() or is_upstream_file(file):
         return None
     try:
-        found = _info_of(read_checkpoint(file))
+        content = read_checkpoint(file)
     except UserError as error:
         log.warning("%s", error)
         return None
-    return file if found == DeployInfo(epoch=best["epoch"], fitness=best["fitness"]) else None
-
-
-def _info_of(checkpoint: Checkpoint) -> DeployInfo:
-    if checkpoint["kind"] == "training":
-        return deploy_info(checkpoint)
-    return DeployInfo(epoch=checkpoint["epoch"], fitness=checkpoint["fitness"])
+    found: Mapping[str, object] = content if content["kind"] == "deploy" else deploy_info(content)
+    return file if all(found[key] == best[key] for key in ("epoch", "fitness")) else None
 
 
 def _no_best(checkpoint: TrainingCheckpoint, path: Path) -> Best:
@@ -278,7 +245,7 @@ def _no_best(checkpoint: TrainingCheckpoint, path: Path) -> Best:
     return Best(fitness=float("-inf"), epoch=-1)
 
 
-def holds_best(checkpoint: TrainingCheckpoint) -> bool:
+def _holds_best(checkpoint: TrainingCheckpoint) -> bool:
     """Whether a training checkpoint contains the weights of the best epoch so far."""
     best, completed = checkpoint["best"]["epoch"], checkpoint["position"]["epoch"]
     return checkpoint["progress"]["batches"] == 0 and best == completed - 1 and completed > 0

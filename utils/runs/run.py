@@ -23,6 +23,7 @@ from utils.runs.folder import (
 from utils.runs.resume import ResumePoint, load_resume_point
 from utils.solver.preview import modifier_warnings, preview_extension
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warmup_iterations
+from utils.upstream.import_run import with_batches_per_epoch
 
 log = logging.getLogger("yolo")
 
@@ -46,10 +47,13 @@ class Run:
     """Names of the options that --allow-change let differ from those of the run so far."""
 
     def with_batches_per_epoch(self, batches: int) -> Run:
-        """A copy with the position and warm-up that depend on the size of the data set."""
-        if self.resume_point is None:
+        """A copy with the position and warm-up of an imported run, which depend on this number."""
+        point = self.resume_point
+        if point is None:
             return self
-        return replace(self, resume_point=self.resume_point.with_batches_per_epoch(batches))
+        checkpoint = with_batches_per_epoch(point.checkpoint, batches)
+        plan = replace(point.plan, warmup=Plan.from_dict(checkpoint["plan"]).warmup)
+        return replace(self, resume_point=replace(point, checkpoint=checkpoint, plan=plan))
 
     def require_names(self, names: Sequence[str]) -> None:
         """Check that the data set has the classes that the run was trained on.
@@ -84,16 +88,8 @@ def open_run(request: TrainRequest) -> Run:
     resume_point = load_resume_point(path, request)
     config = resume_point.checkpoint["config"]
     options, allowed = resumed_options(request, config["options"])
-    hyp = Hyp.from_dict(config["hyp"], origin=str(path))
-    if "hyp" in request.given:
-        new = load_hyp(options.hyp)
-        if new != hyp and "hyp" not in request.continuation.allow_change:
-            raise UserError(
-                f"--hyp {options.hyp} changes {_differences(hyp, new)}; "
-                "omit it, or allow the change with --allow-change hyp."
-            )
-        allowed = allowed | {"hyp"} if new != hyp else allowed
-        hyp = _allowed_hyp(hyp, new)
+    saved_hyp = Hyp.from_dict(config["hyp"], origin=str(path))
+    hyp = _changed_hyp(saved_hyp, options.hyp, request) if "hyp" in request.given else saved_hyp
     plan = replace(
         resume_point.plan, accumulate=accumulation(options.nominal_batch_size, options.batch_size)
     )
@@ -103,23 +99,25 @@ def open_run(request: TrainRequest) -> Run:
         resume_point=replace(resume_point, plan=plan),
         folder=_folder_in_place(path, resume_point, request),
         project=_project(path, resume_point, request),
-        allowed=allowed,
+        allowed=allowed | {"hyp"} if hyp != saved_hyp else allowed,
     )
 
 
-def _differences(old: Hyp, new: Hyp) -> str:
-    before = old.to_dict()
-    pairs = [(name, before[name], after) for name, after in new.to_dict().items()]
-    return ", ".join(f"{name} {was} → {will}" for name, was, will in pairs if was != will)
-
-
-def _allowed_hyp(old: Hyp, new: Hyp) -> Hyp:
-    """The new values, after a check that they keep the learning-rate plan.
+def _changed_hyp(old: Hyp, path: str, request: TrainRequest) -> Hyp:
+    """The hyper-parameters of a file, for a run that was trained with `old` so far.
 
     Raises:
-        UserError: if they change it; only an extension can do that.
+        UserError: if they differ and --allow-change does not name them, or if they change the
+            learning-rate plan; only an extension can do that.
     """
-    fixed = [name for name in PLAN_KEYS if getattr(old, name) != getattr(new, name)]
+    before, new = old.to_dict(), load_hyp(path)
+    changed = {name: value for name, value in new.to_dict().items() if value != before[name]}
+    if changed and "hyp" not in request.continuation.allow_change:
+        values = ", ".join(f"{name} {before[name]} → {value}" for name, value in changed.items())
+        raise UserError(
+            f"--hyp {path} changes {values}; omit it, or allow the change with --allow-change hyp."
+        )
+    fixed = [name for name in PLAN_KEYS if name in changed]
     if fixed:
         raise UserError(
             f"--hyp changes {', '.join(fixed)} of the run's learning-rate plan; keep the old "
@@ -151,12 +149,7 @@ def _project(path: Path, resume_point: ResumePoint, request: TrainRequest) -> Pa
 
 
 def plan_of(run: Run, batches_per_epoch: int) -> Plan:
-    """The learning-rate plan of a run: from its checkpoint, or a new one.
-
-    Args:
-        run: the run.
-        batches_per_epoch: batches per epoch of the training loader.
-    """
+    """The learning-rate plan of a run: from its checkpoint, or a new one."""
     if run.resume_point is not None:
         return run.resume_point.plan
     options, hyp = run.options, run.hyp
@@ -174,34 +167,31 @@ def plan_of(run: Run, batches_per_epoch: int) -> Plan:
 
 
 def clear_and_set_up_folder(run: Run) -> Path:
-    """Create the run folder, or reuse it; deletes the files of a different run in it.
+    """Create the run folder, or reuse it, and return it; deletes the files of a different run.
 
     An extension saves the checkpoint before the seam as `weights/seam_<E>.pt`. A branch into a new
     folder starts with a copy of the best weights so far.
-
-    Returns:
-        The folder.
 
     Raises:
         UserError: if the folder cannot be created, or is that of the imported YOLOv5 run.
     """
     folder = run.folder or create_run_folder(run.project, run.options.name, run.options.exist_ok)
     weights = folder / "weights"
-    resume_point = run.resume_point
-    if resume_point is None or folder.resolve() != run_folder_of(resume_point.path).resolve():
+    point = run.resume_point
+    if point is None or folder.resolve() != run_folder_of(point.path).resolve():
         delete_run_files(folder)
-    elif resume_point.folder is None:
+    elif point.folder is None:
         raise UserError(f"{folder} is the folder of the YOLOv5 run itself; choose another --name.")
     weights.mkdir(exist_ok=True)
-    if resume_point is None:
+    if point is None:
         return folder
-    seam = weights / f"seam_{resume_point.next_seam}.pt"
-    if resume_point.extended and not (resume_point.replaces and seam.is_file()):
-        save_checkpoint(resume_point.checkpoint, seam)
-    if run.folder is not None and resume_point.path.name == PREVIOUS:
+    seam = weights / f"seam_{point.next_seam}.pt"
+    if point.extended and not (point.replaces and seam.is_file()):
+        save_checkpoint(point.checkpoint, seam)
+    if run.folder is not None and point.path.name == PREVIOUS:
         # last.pt is damaged; replace it, because the next save renames it to last_prev.pt.
-        atomic_copy(resume_point.path, weights / LAST)
-    _write_best(resume_point, weights / BEST)
+        atomic_copy(point.path, weights / LAST)
+    _write_best(point, weights / BEST)
     return folder
 
 
@@ -217,67 +207,53 @@ def _write_best(resume_point: ResumePoint, target: Path) -> None:
         save_checkpoint(resume_point.checkpoint, target)
 
 
-def plan_folder(resume_point: ResumePoint) -> Path:
-    """Folder for the output of --plan: the run folder, or the current one for a YOLOv5 run."""
-    return resume_point.folder or Path()
-
-
 def log_start(run: Run, plan: Plan, folder: Path) -> None:
     """Log which run starts and in which folder; at a seam, also how the learning rate changes."""
-    resume_point = run.resume_point
-    if resume_point is None:
+    point = run.resume_point
+    if point is None:
         log.info("Training %d epochs into %s", plan.total_epochs, folder)
         return
-    if resume_point.extension is None:
-        under_way = resume_point.checkpoint["progress"]["batches"]
+    if point.extension is None:
+        under_way = point.checkpoint["progress"]["batches"]
         log.info(
             "Resuming %s: %d of %d epochs are done%s",
-            *(resume_point.path, resume_point.completed, plan.total_epochs),
+            *(point.path, point.completed, plan.total_epochs),
             f", and {under_way} batches of the next epoch" if under_way else "",
         )
         return
-    preview = preview_extension(
-        resume_point.saved, resume_point.next_seam, resume_point.extension, requested=True
-    )
+    preview = preview_extension(point.saved, point.next_seam, point.extension, requested=True)
     log.info(
         "Extending %s from epoch %d to a total of %d epochs with `%s`, in %s: the learning rate "
         "changes from %.6g to %.6g (×%.4g) and ends at %.6g",
-        *(resume_point.path, resume_point.next_seam, plan.total_epochs, preview.mode, folder),
+        *(point.path, point.next_seam, plan.total_epochs, preview.mode, folder),
         *(preview.rate_before, preview.rate_after, preview.ratio, preview.final_rate),
     )
     for warning in modifier_warnings(preview):
         log.warning("%s", warning)
-    if resume_point.replaces:
+    if point.replaces:
         log.info("This replaces an extension of which no epoch was trained.")
-    _warn_of_unfinished_extension(resume_point, plan)
-    log_warmup(resume_point)
+    saved = point.saved
+    stopped = point.checkpoint["stopped_early"]
+    if saved.seams and point.next_seam < saved.total_epochs and not stopped:
+        log.warning(  # a command that is repeated after an interruption adds its epochs again
+            "The extension to %d epochs is unfinished, %d epochs are done; --resume alone continues"
+            " it. --extend-epochs adds another extension: %d epochs in total. If you do not want "
+            "that, stop now and finish the earlier one with --resume %s --name NAME.",
+            *(saved.total_epochs, point.completed, plan.total_epochs),
+            point.path.with_name(f"seam_{point.next_seam}.pt"),
+        )
+    log_warmup(point)
 
 
 def log_warmup(resume_point: ResumePoint) -> None:
     """Log that the warm-up is not finished, so that the rates differ from the plan."""
     if "unresolved_position" in resume_point.checkpoint:
         return
-    iteration, warmup = (
-        resume_point.checkpoint["position"]["iteration"],
-        resume_point.plan.warmup.iterations,
-    )
+    iteration = resume_point.checkpoint["position"]["iteration"]
+    warmup = resume_point.plan.warmup.iterations
     if iteration <= warmup:
         log.info(
             "The warm-up is in iteration %d of %d: it continues after the seam, so the applied "
             "learning rate differs from the plan until it ends.",
             *(iteration, warmup),
-        )
-
-
-def _warn_of_unfinished_extension(resume_point: ResumePoint, plan: Plan) -> None:
-    """Warn that an extension command repeated after an interruption adds its epochs again."""
-    saved = resume_point.saved
-    stopped = resume_point.checkpoint["stopped_early"]
-    if saved.seams and resume_point.next_seam < saved.total_epochs and not stopped:
-        log.warning(
-            "The extension to %d epochs is unfinished, %d epochs are done; --resume alone continues"
-            " it. --extend-epochs adds another extension: %d epochs in total. If you do not want "
-            "that, stop now and finish the earlier one with --resume %s --name NAME.",
-            *(saved.total_epochs, resume_point.completed, plan.total_epochs),
-            resume_point.path.with_name(f"seam_{resume_point.next_seam}.pt"),
         )
