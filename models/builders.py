@@ -1,4 +1,4 @@
-"""Builds the layers of a model specification, with one builder function per layer kind."""
+"""Builds the layers of a model specification."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,19 +30,6 @@ class Layer(NamedTuple):
     output: Feature
 
 
-class BuildContext(NamedTuple):
-    """Inputs and multiples for a builder, besides the arguments of the row."""
-
-    inputs: tuple[Feature, ...]
-    repeats: int
-    """Number of repetitions, with the depth multiple applied."""
-    width_multiple: float
-
-    def scaled(self, channels: int) -> int:
-        """Return the channels with the width multiple applied."""
-        return math.ceil(channels * self.width_multiple / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
-
-
 class BuiltModel(NamedTuple):
     """Layers in order, with inputs and stride of each."""
 
@@ -54,11 +41,7 @@ class BuiltModel(NamedTuple):
 
 
 def build_layers(spec: ModelSpec, channels: int) -> BuiltModel:
-    """Build every layer of a specification.
-
-    Args:
-        spec: the model specification.
-        channels: number of image channels.
+    """Build every layer of a specification, for images with this number of channels.
 
     Raises:
         UserError: a row has an unknown kind, an invalid source or invalid arguments.
@@ -72,12 +55,18 @@ def build_layers(spec: ModelSpec, channels: int) -> BuiltModel:
                 f"model spec: layer {index} ({row.kind}) has sources {list(row.sources)}; "
                 "use earlier layers only."
             )
-        context = BuildContext(
-            inputs=tuple(outputs[source] for source in sources),
-            repeats=_scaled_repeats(row.repeats, spec.depth_multiple),
-            width_multiple=spec.width_multiple,
-        )
-        layer = _build_layer(row, index, context, spec)
+        if row.kind not in KINDS:
+            raise UserError(
+                f"model spec: layer {index} has the unknown kind {row.kind}; "
+                f"choose one of {', '.join(KINDS)}."
+            )
+        try:
+            layer = _build_layer(row, [outputs[source] for source in sources], spec)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"model spec: layer {index} ({row.kind}) has invalid arguments {list(row.args)} "
+                f"({error}); correct the row."
+            ) from error
         layers.append(layer.module)
         all_sources.append(sources)
         outputs[index] = layer.output
@@ -85,117 +74,66 @@ def build_layers(spec: ModelSpec, channels: int) -> BuiltModel:
     return BuiltModel(layers, all_sources, strides)
 
 
+def _build_layer(row: LayerSpec, inputs: Sequence[Feature], spec: ModelSpec) -> Layer:
+    """Build one layer.
+
+    Raises:
+        TypeError, ValueError: its arguments or inputs are invalid.
+    """
+    named = {"None": None, "nc": spec.classes, "anchors": spec.anchors}
+    args = [named.get(arg, arg) if isinstance(arg, str) else arg for arg in row.args]
+    channels, strides = [source.channels for source in inputs], [source.stride for source in inputs]
+    if row.kind == "Detect":
+        # The head is the last layer; nothing uses its Feature.
+        return Layer(DetectionHead(*args, channels, strides), inputs[-1])
+    if row.kind == "Concat":
+        if len(set(strides)) != 1:
+            raise ValueError(f"inputs have strides {sorted(set(strides))}")
+        return Layer(Concat(*args), Feature(sum(channels), strides[0]))
+    if len(inputs) != 1:
+        raise ValueError(f"expected one source, got {len(inputs)}")
+    if row.kind == "nn.Upsample":
+        size, factor, mode = args
+        return Layer(nn.Upsample(size, factor, mode), Feature(channels[0], strides[0] // factor))
+    width, *others = args
+    outputs = math.ceil(width * spec.width_multiple / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
+    if row.kind in REPEATED:
+        others = [_scaled_repeats(row.repeats, spec.depth_multiple), *others]
+    module = CONVOLUTIONS[row.kind](channels[0], outputs, *others)
+    return Layer(module, Feature(outputs, strides[0] * _stride(module)))
+
+
 def _scaled_repeats(repeats: int, depth_multiple: float) -> int:
     return max(round(repeats * depth_multiple), 1) if repeats > 1 else repeats
 
 
-def _build_layer(row: LayerSpec, index: int, context: BuildContext, spec: ModelSpec) -> Layer:
-    if row.kind not in BUILDERS:
-        raise UserError(
-            f"model spec: layer {index} has the unknown kind {row.kind}; "
-            f"choose one of {', '.join(sorted(BUILDERS))}."
-        )
-    named = {"None": None, "nc": spec.classes, "anchors": spec.anchors}
-    args = [named.get(arg, arg) if isinstance(arg, str) else arg for arg in row.args]
-    try:
-        return BUILDERS[row.kind](context, *args)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"model spec: layer {index} ({row.kind}) has invalid arguments {list(row.args)} "
-            f"({error}); correct the row."
-        ) from error
+def _stride(module: nn.Module) -> int:
+    """Return the stride of a convolutional layer."""
+    if isinstance(module, Conv):
+        return module.conv.stride[0]
+    return 2 if isinstance(module, Focus) else 1
 
 
-def _single(context: BuildContext) -> Feature:
-    """Return the input of a layer that takes exactly one.
-
-    Raises:
-        ValueError: there are several.
-    """
-    if len(context.inputs) != 1:
-        raise ValueError(f"expected one source, got {len(context.inputs)}")
-    return context.inputs[0]
-
-
-def _conv(
-    context: BuildContext,
-    channels: int,
-    kernel: int = 1,
-    stride: int = 1,
-    padding: int | None = None,
-) -> Layer:
-    source, outputs = _single(context), context.scaled(channels)
-    module = Conv(source.channels, outputs, kernel, stride, padding)
-    return Layer(module, Feature(outputs, source.stride * stride))
-
-
-def _focus(context: BuildContext, channels: int, kernel: int = 1) -> Layer:
-    source, outputs = _single(context), context.scaled(channels)
-    return Layer(Focus(source.channels, outputs, kernel), Feature(outputs, source.stride * 2))
-
-
-def _bottleneck(
-    context: BuildContext,
-    channels: int,
+def _bottlenecks(
+    inputs: int,
+    outputs: int,
+    repeats: int,
     shortcut: bool = True,  # noqa: FBT002 - positional in the YAML file
-) -> Layer:
-    source, outputs = _single(context), context.scaled(channels)
-    widths = [source.channels] + [outputs] * (context.repeats - 1)
+) -> nn.Module:
+    widths = [inputs] + [outputs] * (repeats - 1)
     blocks = [Bottleneck(width, outputs, shortcut=shortcut) for width in widths]
-    module = blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
-    return Layer(module, Feature(outputs, source.stride))
+    return blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
 
 
-def _c3(
-    context: BuildContext,
-    channels: int,
-    shortcut: bool = True,  # noqa: FBT002 - positional in the YAML file
-) -> Layer:
-    source, outputs = _single(context), context.scaled(channels)
-    module = C3(source.channels, outputs, context.repeats, shortcut=shortcut)
-    return Layer(module, Feature(outputs, source.stride))
-
-
-def _spp(context: BuildContext, channels: int, kernels: Sequence[int] = (5, 9, 13)) -> Layer:
-    source, outputs = _single(context), context.scaled(channels)
-    return Layer(SPP(source.channels, outputs, kernels), Feature(outputs, source.stride))
-
-
-def _sppf(context: BuildContext, channels: int, kernel: int = 5) -> Layer:
-    source, outputs = _single(context), context.scaled(channels)
-    return Layer(SPPF(source.channels, outputs, kernel), Feature(outputs, source.stride))
-
-
-def _upsample(context: BuildContext, size: None, factor: int, mode: str) -> Layer:
-    source = _single(context)
-    module = nn.Upsample(size, factor, mode)
-    return Layer(module, Feature(source.channels, source.stride // factor))
-
-
-def _concat(context: BuildContext, dimension: int = 1) -> Layer:
-    strides = {source.stride for source in context.inputs}
-    if len(strides) != 1:
-        raise ValueError(f"inputs have strides {sorted(strides)}")
-    channels = sum(source.channels for source in context.inputs)
-    return Layer(Concat(dimension), Feature(channels, strides.pop()))
-
-
-def _detect(context: BuildContext, classes: int, anchors: Sequence[Sequence[float]]) -> Layer:
-    channels = [source.channels for source in context.inputs]
-    strides = [source.stride for source in context.inputs]
-    module = DetectionHead(classes, anchors, channels, strides)
-    # The head is the last layer; nothing uses its Feature.
-    return Layer(module, Feature(channels[-1], strides[-1]))
-
-
-BUILDERS: dict[str, Callable[..., Layer]] = {
-    "Bottleneck": _bottleneck,
-    "C3": _c3,
-    "Concat": _concat,
-    "Conv": _conv,
-    "Detect": _detect,
-    "Focus": _focus,
-    "SPP": _spp,
-    "SPPF": _sppf,
-    "nn.Upsample": _upsample,
+REPEATED: dict[str, Callable[..., nn.Module]] = {"Bottleneck": _bottlenecks, "C3": C3}
+"""Layers with a number of repetitions, which follows the channels."""
+CONVOLUTIONS: dict[str, Callable[..., nn.Module]] = {
+    **REPEATED,
+    "Conv": Conv,
+    "Focus": Focus,
+    "SPP": SPP,
+    "SPPF": SPPF,
 }
+"""Layers with one input; their arguments are input channels, output channels, and those of the
+row after its first one."""
+KINDS = sorted((*CONVOLUTIONS, "Concat", "Detect", "nn.Upsample"))

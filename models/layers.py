@@ -1,4 +1,7 @@
-"""Layers of a YOLOv5 backbone and neck; attribute names are those of upstream's state dict."""
+"""Layers of a YOLOv5 backbone and neck; attribute names are those of upstream's state dict.
+
+`inputs` and `outputs` are numbers of channels.
+"""
 
 from collections.abc import Sequence
 
@@ -21,14 +24,10 @@ class Activation(nn.SiLU):
 
 
 class Conv(nn.Module):
-    """Convolution without bias, batch norm and SiLU; padding keeps the size if the stride is 1.
+    """Convolution without bias, batch norm and SiLU.
 
-    Args:
-        inputs: input channels.
-        outputs: output channels.
-        kernel: kernel size.
-        stride: stride of the kernel.
-        padding: padding on each side; half the kernel size if None.
+    The padding on each side is half the kernel size by default, which keeps the size if the stride
+    is 1.
     """
 
     def __init__(
@@ -62,11 +61,7 @@ class Conv(nn.Module):
 class Bottleneck(nn.Module):
     """A 1x1 and a 3x3 convolution, with an optional shortcut if the channels match.
 
-    Args:
-        inputs: input channels.
-        outputs: output channels.
-        shortcut: whether to add the input.
-        expansion: channels between the two, as a fraction of `outputs`.
+    The expansion is the number of channels between the two, as a fraction of the outputs.
     """
 
     def __init__(
@@ -85,17 +80,14 @@ class Bottleneck(nn.Module):
 
 
 class C3(nn.Module):
-    """Cross-stage partial block: bottlenecks on one branch, concatenated with a bypass branch.
-
-    Args:
-        inputs: input channels.
-        outputs: output channels.
-        repeats: number of bottlenecks.
-        shortcut: whether the bottlenecks add their input.
-    """
+    """Cross-stage partial block: bottlenecks on one branch, concatenated with a bypass branch."""
 
     def __init__(
-        self, inputs: int, outputs: int, repeats: int = 1, *, shortcut: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        repeats: int = 1,
+        shortcut: bool = True,  # noqa: FBT002 - positional in the YAML file
     ) -> None:
         super().__init__()
         hidden = outputs // 2

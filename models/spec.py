@@ -28,7 +28,7 @@ class LayerSpec:
     repeats: int
     """Number of repetitions of the inner block, before the depth multiple."""
     kind: str
-    """Key of the layer in `models.builders.BUILDERS`."""
+    """One of `models.builders.KINDS`."""
     args: tuple[Any, ...]
     """Arguments, usually output channels first, before the width multiple."""
 
