@@ -98,12 +98,10 @@ class ShapeRatioAssigner:
         return torch.maximum(ratio, 1 / ratio).amax(2) < self.ratio_limit
 
     def _reached_cells(self, centres: Tensor, height: int, width: int) -> Tensor:
-        """Return which cells are positive for centres ``[n, 2]`` in cells.
+        """Return which cells are positive for centres ``[n, 2]`` in cells, booleans ``[5, n]``.
 
-        A neighbour is positive if the centre is near the common border and the neighbour exists.
-
-        Returns:
-            Booleans ``[5, n]``, in the order of `NEIGHBOUR_STEPS`.
+        They are in the order of `NEIGHBOUR_STEPS`. A neighbour is positive if the centre is near
+        the common border and the neighbour exists.
         """
         in_cell = centres % 1
         before = (in_cell < self.neighbour_offset) & (centres > 1)  # [n, 2]
@@ -137,14 +135,9 @@ def objectness_weight(
 
 
 def ignored_cells(ignored: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Return which cells have their centre in an ignore region or on its border.
+    """Return which cells have their centre in an ignore region or on its border, ``[B, h, w]``.
 
-    Args:
-        ignored: ``[m, 5]``: image index, centre and size as fractions of the network input.
-        shape: B, h, w: number of images, height and width of the level in cells.
-
-    Returns:
-        Booleans ``[B, h, w]``.
+    See `objectness_weight`; the shape is B, h, w.
     """
     images, height, width = shape
     columns = (torch.arange(width, device=ignored.device) + 0.5) / width

@@ -77,17 +77,9 @@ class Detector(nn.Module):
                 kept[index] = output
         return cast(list[Tensor], output)
 
-    def decode(self, raw: Sequence[Tensor]) -> Tensor:
-        """Decode boxes and scores ``[B, N, 5 + classes]``; see `DetectionHead.decode`."""
-        return self.head.decode(raw)
-
     def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
         """Decode boxes with a score above a threshold; see `DetectionHead.decode_confident`."""
         return self.head.decode_confident(raw, threshold)
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Return boxes and scores ``[B, N, 5 + classes]`` for images; see `forward`, `decode`."""
-        return self.decode(self(images))
 
 
 def fuse(model: Detector) -> Detector:
@@ -121,10 +113,8 @@ def transfer_weights(
 ) -> Transfer:
     """Copy into the model, in place, every tensor that matches by name and shape.
 
-    Args:
-        model: model to modify; it keeps its dtypes and device.
-        state: tensors by name.
-        exclude: skip names that contain any of these strings.
+    Names that contain any of the strings in `exclude` are skipped. The model keeps its dtypes and
+    device.
     """
     missing = []
     own = model.state_dict()

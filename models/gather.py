@@ -51,7 +51,6 @@ class _Gather(torch.autograd.Function):
         raw = torch.empty_strided(shape, strides, dtype=dtype, device=objectness.device).zero_()
         raw[..., OBJECTNESS] = objectness.to(dtype)
         cells = ctx.saved_tensors  # type: ignore[attr-defined] # see forward
-        raw.index_put_(
-            cells, positives.to(dtype), accumulate=True
-        )  # a cell may occur several times
+        # A cell may occur several times.
+        raw.index_put_(cells, positives.to(dtype), accumulate=True)
         return raw, None, None, None, None

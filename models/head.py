@@ -55,13 +55,9 @@ class DetectionHead(nn.Module):
         self._initialise_biases()
 
     def forward(self, *features: Tensor) -> list[Tensor]:
-        """Return raw maps.
+        """Map ``[B, C, h, w]`` of each level to raw maps ``[B, A, h, w, 5 + classes]``.
 
-        Args:
-            features: one tensor for each level, ``[B, C_level, h, w]``.
-
-        Returns:
-            For each level ``[B, A, h, w, 5 + classes]``: logits of x, y, w, h, objectness, classes.
+        They are logits of x, y, w, h, objectness, classes.
         """
         return [
             conv(feature)
@@ -70,28 +66,19 @@ class DetectionHead(nn.Module):
             for conv, feature in zip(self.m, features, strict=True)
         ]
 
-    def decode(self, raw: Sequence[Tensor]) -> Tensor:
-        """Decode raw maps to boxes and scores in float32; fp16 is too coarse for pixels.
+    def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
+        """Decode the boxes whose best score, objectness times class score, is above a threshold.
 
-        ``xy = (2 sigmoid - 0.5 + cell) * stride``, ``wh = (2 sigmoid)^2 * anchor``.
+        ``xy = (2 sigmoid - 0.5 + cell) * stride``, ``wh = (2 sigmoid)^2 * anchor``, in float32:
+        fp16 is too coarse for pixels. Skipping the other boxes saves most of the work.
 
         Args:
             raw: for each level ``[B, A, h, w, 5 + classes]``.
+            threshold: 0 to 1; -1 decodes every box.
 
         Returns:
-            ``[B, N, 5 + classes]``: centre and size in pixels of the network input, objectness and
-            class scores, 0 to 1; N is ordered by level, anchor, row, column.
-        """
-        levels = zip(raw, self.anchors, self.strides, strict=True)
-        return torch.cat([_decode_level(*level).flatten(1, 3) for level in levels], 1)
-
-    def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
-        """Decode only boxes whose best score is above a threshold, which saves most of the work.
-
-        A score is objectness times class score. See `decode` for the fields.
-
-        Returns:
-            For each image ``[n, 5 + classes]``, in the order of `decode`.
+            For each image ``[n, 5 + classes]``: centre and size in pixels of the network input,
+            objectness and class scores, 0 to 1; ordered by level, anchor, row, column.
         """
         found: list[list[Tensor]] = [[] for _ in raw[0]]
         for level, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
@@ -101,12 +88,10 @@ class DetectionHead(nn.Module):
             best = fields[:, BOX_FIELDS:].amax(1).float().sigmoid()
             confident = best * objectness[cells.unbind(1)] > threshold
             image, anchor, row, col = cells[confident].unbind(1)
-            boxes = _decode(
-                fields[confident],
-                torch.stack((col, row), 1),
-                anchors.float()[anchor] * stride,
-                stride,
-            )
+            scores = fields[confident].float().sigmoid()
+            xy = (scores[:, :2] * 2 - 0.5 + torch.stack((col, row), 1)) * stride
+            wh = (scores[:, 2:4] * 2).square() * (anchors.float()[anchor] * stride)
+            boxes = torch.cat((xy, wh, scores[:, 4:]), 1)
             counts = image.bincount(minlength=len(level)).tolist()
             for of_image, part in zip(found, boxes.split(counts), strict=True):
                 of_image.append(part)
@@ -123,20 +108,3 @@ class DetectionHead(nn.Module):
             fields = bias.view(self.anchors_per_level, -1)  # [A, 5 + classes]
             fields[:, BOX_FIELDS - 1] += math.log(EXPECTED_OBJECTS / cells)
             fields[:, BOX_FIELDS:] += classes
-
-
-def _decode_level(raw: Tensor, anchors: Tensor, stride: int) -> Tensor:
-    """Decode one level: raw maps ``[B, A, h, w, F]``, with anchors ``[A, 2]`` in cells."""
-    _, _, height, width, _ = raw.shape
-    rows = torch.arange(height, device=raw.device)
-    cols = torch.arange(width, device=raw.device)
-    cells = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1)  # [h, w, 2]
-    return _decode(raw, cells, (anchors.float() * stride)[:, None, None], stride)
-
-
-def _decode(raw: Tensor, cells: Tensor, anchors: Tensor, stride: int) -> Tensor:
-    """Decode logits ``[..., F]`` at cells ``[..., 2]`` (x, y), anchors ``[..., 2]`` in pixels."""
-    scores = raw.float().sigmoid()
-    xy = (scores[..., :2] * 2 - 0.5 + cells) * stride
-    wh = (scores[..., 2:4] * 2).square() * anchors
-    return torch.cat((xy, wh, scores[..., 4:]), -1)

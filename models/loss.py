@@ -68,47 +68,28 @@ class LossGains:
     """Label-smoothing epsilon of the class targets."""
 
 
-def scaled_gains(
-    hyp: Hyp, *, classes: int, levels: int, image_size: int, label_smoothing: float
-) -> LossGains:
-    """Return the gains of a hyp file, scaled from COCO at 640 pixels and three levels.
-
-    Args:
-        hyp: hyper-parameters.
-        classes: number of classes of the model.
-        levels: number of detection levels of the model.
-        image_size: side of the training images, pixels.
-        label_smoothing: epsilon; targets become ``1 - eps / 2`` and ``eps / 2``.
-    """
-    per_level = NOMINAL_LEVELS / levels
-    return LossGains(
-        box=hyp.box * per_level,
-        obj=hyp.obj * (image_size / NOMINAL_IMAGE_SIZE) ** 2 * per_level,
-        cls=hyp.cls * classes / NOMINAL_CLASSES * per_level,
-        cls_pw=hyp.cls_pw,
-        obj_pw=hyp.obj_pw,
-        fl_gamma=hyp.fl_gamma,
-        label_smoothing=label_smoothing,
-    )
-
-
 def build_loss(
     model: Detector, hyp: Hyp, *, image_size: int, label_smoothing: float
 ) -> DetectionLoss:
     """Build the loss for a model, on the model's device and with its current anchors.
 
+    The gains of the hyp file are scaled from COCO at 640 pixels and three levels.
+
     Args:
         model: model with the anchors, classes and levels; no reference is kept.
         hyp: hyper-parameters.
         image_size: side of the training images, pixels.
-        label_smoothing: see `scaled_gains`.
+        label_smoothing: epsilon; targets become ``1 - eps / 2`` and ``eps / 2``.
     """
     levels = len(model.strides)
-    gains = scaled_gains(
-        hyp,
-        classes=model.classes,
-        levels=levels,
-        image_size=image_size,
+    per_level = NOMINAL_LEVELS / levels
+    gains = LossGains(
+        box=hyp.box * per_level,
+        obj=hyp.obj * (image_size / NOMINAL_IMAGE_SIZE) ** 2 * per_level,
+        cls=hyp.cls * model.classes / NOMINAL_CLASSES * per_level,
+        cls_pw=hyp.cls_pw,
+        obj_pw=hyp.obj_pw,
+        fl_gamma=hyp.fl_gamma,
         label_smoothing=label_smoothing,
     )
     balance = THREE_LEVEL_BALANCE if levels == len(THREE_LEVEL_BALANCE) else DEEP_BALANCE[:levels]

@@ -58,8 +58,7 @@ class ModelSpec:
         if len(self.anchors) != levels:
             raise UserError(
                 f"model spec: there are {len(self.anchors)} rows of anchors for {levels} detection "
-                "levels; "
-                "give one row w, h, w, h, ... in pixels per level."
+                "levels; give one row w, h, w, h, ... in pixels per level."
             )
         lengths = {len(row) for row in self.anchors}
         if len(lengths) != 1 or 0 in lengths or min(lengths) % 2:
@@ -78,8 +77,7 @@ class ModelSpec:
         missing = [key for key in REQUIRED_KEYS if key not in d]
         if missing:
             raise UserError(
-                f"model spec: key {', '.join(missing)} is missing; "
-                "add it, as in models/yolov5n.yaml."
+                f"model spec: key {', '.join(missing)} is missing; add it, as in yolov5n.yaml."
             )
         unknown = sorted(set(d) - {*REQUIRED_KEYS, *IGNORED_KEYS})
         if unknown:
@@ -99,15 +97,10 @@ class ModelSpec:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data in the same schema; `from_dict` restores the specification from it."""
-        rows = [
-            [
-                layer.sources[0] if len(layer.sources) == 1 else list(layer.sources),
-                layer.repeats,
-                layer.kind,
-                _thaw(layer.args),
-            ]
-            for layer in self.layers
-        ]
+        rows = []
+        for layer in self.layers:
+            sources = layer.sources[0] if len(layer.sources) == 1 else list(layer.sources)
+            rows.append([sources, layer.repeats, layer.kind, _thaw(layer.args)])
         return {
             "nc": self.classes,
             "depth_multiple": self.depth_multiple,

@@ -16,7 +16,6 @@ from models.loss import (
     build_loss,
     decoded_boxes,
     objectness_target,
-    scaled_gains,
 )
 from models.spec import load_spec
 from tests.paths import GOLDENS, requires_shared
@@ -47,12 +46,14 @@ def positives(cells: list[tuple[int, int, int, int]]) -> Assignment:
 
 
 def test_gains_of_the_nominal_model_are_not_scaled() -> None:
-    gains = scaled_gains(Hyp(), classes=80, levels=3, image_size=640, label_smoothing=0.1)
+    model = Detector(load_spec("yolov5n.yaml"))
+    gains = build_loss(model, Hyp(), image_size=640, label_smoothing=0.1).gains
     assert gains == LossGains(box=0.05, obj=1.0, cls=0.5, label_smoothing=0.1)
 
 
 def test_gains_scale_with_levels_classes_and_image_size() -> None:
-    gains = scaled_gains(Hyp(), classes=40, levels=4, image_size=1280, label_smoothing=0.0)
+    model = Detector(load_spec("yolov5n6.yaml").with_classes(40))
+    gains = build_loss(model, Hyp(), image_size=1280, label_smoothing=0.0).gains
     assert gains.box == pytest.approx(0.05 * 3 / 4)
     assert gains.cls == pytest.approx(0.5 / 2 * 3 / 4)
     assert gains.obj == pytest.approx(4 * 3 / 4)

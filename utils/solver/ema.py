@@ -29,12 +29,8 @@ class ModelEma(Generic[Model]):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.updates = updates
         state = self.model.state_dict()
-        self._float_tensors = {
-            n: tensor for n, tensor in state.items() if tensor.is_floating_point()
-        }
-        self._integer_tensors = {
-            n: tensor for n, tensor in state.items() if n not in self._float_tensors
-        }
+        self._floats = {name: t for name, t in state.items() if t.is_floating_point()}
+        self._integers = {name: t for name, t in state.items() if name not in self._floats}
 
     @torch.no_grad()
     def update(self, model: Model) -> None:
@@ -42,11 +38,11 @@ class ModelEma(Generic[Model]):
         self.updates += 1
         new_weight = 1 - ema_decay(self.updates)
         current = model.state_dict()
-        values = [current[name] for name in self._float_tensors]
-        torch._foreach_lerp_(list(self._float_tensors.values()), values, new_weight)
-        if self._integer_tensors:
-            integers = [current[name] for name in self._integer_tensors]
-            torch._foreach_copy_(list(self._integer_tensors.values()), integers)
+        values = [current[name] for name in self._floats]
+        torch._foreach_lerp_(list(self._floats.values()), values, new_weight)
+        if self._integers:
+            integers = [current[name] for name in self._integers]
+            torch._foreach_copy_(list(self._integers.values()), integers)
 
     def restore(self, weights: Mapping[str, Tensor], updates: int) -> None:
         """Load saved EMA weights and the number of updates."""

@@ -46,13 +46,9 @@ def check_recorded_rates(plan: Plan, history: Sequence[Mapping[str, float]]) -> 
 
 
 def check_planned_rates(plan: Plan, completed: int) -> None:
-    """Check that the rate has no undeclared jump in the remaining epochs.
+    """Check that the rate has no undeclared jump in the epochs that are not completed.
 
     Declared are: the first epoch of a mode that may jump, a ramp, and the epoch after a ramp.
-
-    Args:
-        plan: the plan to continue with.
-        completed: epochs trained so far.
 
     Raises:
         UserError: the rate rises by more than a factor of 1.5. The message names the epoch, both
@@ -82,14 +78,13 @@ def check_applied_rates(plan: Plan, epoch: int, iteration: int, rates: Sequence[
     Args:
         plan: the current plan.
         epoch: the epoch, 0-based.
-        iteration: batches trained since the start of the run, including this epoch; the last step
-            was iteration `iteration - 1`, as in the history.
+        iteration: batches trained since the start of the run, including this epoch.
         rates: of the optimizer's parameter groups: biases, weights, norm weights.
 
     Raises:
         UserError: a rate differs.
     """
-    record = RecordedRates(epoch, iteration - 1, tuple(rates))
+    record = RecordedRates(epoch, iteration - 1, tuple(rates))  # at the last step
     if not matches_plan(plan, record):
         difference = _difference(plan, record, whose="the run's")
         raise UserError(

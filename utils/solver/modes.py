@@ -18,10 +18,6 @@ Rule = Callable[["Segment", int], float]
 SegmentCompletion = Callable[["Segment", "Segment", bool], "Segment"]
 
 
-def _unchanged(segment: Segment, _before: Segment, _keep_slope: bool) -> Segment:
-    return segment
-
-
 @dataclass(frozen=True)
 class Mode:
     """Definition of one mode."""
@@ -34,7 +30,7 @@ class Mode:
     """Returns the factor for a segment and epochs since its start, without ramp and cooldown."""
     color: str
     """Color in plots, from the palette of Okabe and Ito (see `utils.plots.figure`)."""
-    complete: SegmentCompletion = _unchanged
+    complete: SegmentCompletion = lambda segment, _before, _keep_slope: segment
     """Sets the fields of a new segment that depend on the one before the seam. Arguments: the new
     segment, the segment before the seam, and whether to keep the slope of the latter."""
     seamless: bool = True
@@ -93,41 +89,30 @@ def _level(segment: Segment, _since: int) -> float:
     return segment.level
 
 
-BASE_MODE = Mode(
-    name="base",
-    summary="follows the schedule of the run",
-    rule=_law_of_run,
-    color="#9a9a9a",
-)
+BASE_MODE = Mode("base", "follows the schedule of the run", rule=_law_of_run, color="#9a9a9a")
 """Mode of the first segment of a run; not a continuation."""
 
 CONTINUATIONS = (
     Mode(
-        name="rebase",
-        summary="decays from its last value along the run's own schedule (linear or cosine) over "
+        "rebase",
+        "decays from its last value along the run's own schedule (linear or cosine) over "
         "the added epochs",
         rule=_law_of_segment,
         color="#0072B2",
         complete=_linear_for_v5,
     ),
     Mode(
-        name="slope-match",
-        summary="continues the same straight line, or the steepest line that lasts to the last "
-        "epoch",
+        "slope-match",
+        "continues the same straight line, or the steepest line that lasts to the last epoch",
         rule=_line,
         color="#009E73",
         complete=_with_slope,
         sloped=True,
     ),
+    Mode("hold", "stays constant at its last value", rule=_level, color="#E69F00"),
     Mode(
-        name="hold",
-        summary="stays constant at its last value",
-        rule=_level,
-        color="#E69F00",
-    ),
-    Mode(
-        name="restart",
-        summary="follows the schedule of a run planned for the longer total from the start, and "
+        "restart",
+        "follows the schedule of a run planned for the longer total from the start, and "
         "jumps at the seam",
         rule=_law_of_run,
         color="#CC79A7",

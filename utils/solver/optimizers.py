@@ -16,18 +16,6 @@ ADAM_BETA2 = 0.999
 Settings = Callable[[float], dict[str, Any]]  # keyword arguments of the torch class
 
 
-def _nothing(_momentum: float) -> dict[str, object]:
-    return {}
-
-
-def _momentum(momentum: float) -> dict[str, object]:
-    return {"momentum": momentum}
-
-
-def _nesterov(momentum: float) -> dict[str, object]:
-    return {"nesterov": momentum > 0}
-
-
 def _betas(momentum: float) -> dict[str, object]:
     return {"betas": (momentum, ADAM_BETA2)}
 
@@ -40,7 +28,7 @@ class OptimizerKind:
     """Name on the command line, in checkpoints and in torch.optim."""
     momentum: Settings
     """Returns the parameter-group entries for a momentum; they are updated before every step."""
-    extra: Settings = _nothing
+    extra: Settings = lambda _momentum: {}
     """Returns further arguments of the torch class for the momentum after the warm-up."""
     buffer: str | None = None
     """Buffer that identifies this optimizer in a YOLOv5 checkpoint whose options do not name it."""
@@ -49,7 +37,11 @@ class OptimizerKind:
 
 
 OPTIMIZER_KINDS = (
-    OptimizerKind("SGD", momentum=_momentum, extra=_nesterov),
+    OptimizerKind(
+        "SGD",
+        momentum=lambda momentum: {"momentum": momentum},
+        extra=lambda momentum: {"nesterov": momentum > 0},
+    ),
     OptimizerKind("Adam", momentum=_betas, buffer="exp_avg", flag="adam"),
     OptimizerKind("AdamW", momentum=_betas, buffer="exp_avg"),
 )

@@ -73,9 +73,8 @@ def build_optimizer(
 def without_compiler(kind: type[Optimizer]) -> Callable[..., Optimizer]:
     """Return a subclass of the same name without the wrappers that exclude it from torch.compile.
 
-    Torch wraps the methods of its optimizers to exclude them from compilation. To do so it imports
-    its compiler when the first optimizer is built, which takes two seconds. Here steps are never
-    compiled, so the unwrapped methods are used.
+    Torch imports its compiler for these wrappers when the first optimizer is built, which takes two
+    seconds. Here steps are never compiled, so the unwrapped methods are used.
     """
     hidden = {name: inspect.unwrap(getattr(kind, name)) for name in HIDDEN_FROM_COMPILER}
     step = torch.no_grad()(inspect.unwrap(kind.step))

@@ -112,14 +112,21 @@ def preview_extension(
 def preview_warnings(choices: Sequence[PlanPreview]) -> list[str]:
     """Return one sentence with a remedy for each problem of the extensions."""
     warnings = []
-    barely = [f"{o.label} ({o.lr_sum_percent:.2g} %)" for o in choices if _barely_trains(o)]
+    barely = [
+        f"{preview.label} ({preview.lr_sum_percent:.2g} %)"
+        for preview in choices
+        if preview.lr_sum_percent < MIN_LR_SUM_PERCENT
+    ]
     if barely:
         warnings.append(
             f"{', '.join(barely)}: barely trains, because the sum of learning rates is below "
-            f"{MIN_LR_SUM_PERCENT:g} % of the sum over the run so far. {_remedy(choices)}"
+            f"{MIN_LR_SUM_PERCENT:g} % of the sum over the run so far; start from a higher rate "
+            "with --peak P --rewarm-epochs K, or add more epochs with --extend-epochs."
         )
     jumping = [
-        f"{o.label} (×{o.ratio:.3g})" for o in choices if is_jump(o.rate_before, o.rate_after)
+        f"{preview.label} (×{preview.ratio:.3g})"
+        for preview in choices
+        if is_jump(preview.rate_before, preview.rate_after)
     ]
     if jumping:
         warnings.append(
@@ -145,25 +152,6 @@ def modifier_warnings(preview: PlanPreview) -> list[str]:
             "modifiers."
         )
     return warnings
-
-
-def _barely_trains(preview: PlanPreview) -> bool:
-    return preview.lr_sum_percent < MIN_LR_SUM_PERCENT
-
-
-def _remedy(choices: Sequence[PlanPreview]) -> str:
-    """Return a remedy: a higher rate if that is enough, otherwise more epochs."""
-    jumping = next(preview for preview in choices if preview.mode in JUMPING_MODES)
-    if _barely_trains(jumping):
-        segment = jumping.plan.segments[-1]
-        return (
-            f"{segment.epochs} epochs are few after {segment.start}; add more with "
-            "--extend-epochs, or start from a higher rate with --peak P --rewarm-epochs K."
-        )
-    return (
-        "To train more, start from a higher rate with --peak P --rewarm-epochs K, "
-        f"or use --lr-continuation {jumping.mode} --rewarm-epochs K."
-    )
 
 
 def _adapted(extension: Extension, mode: str) -> Extension:

@@ -21,7 +21,7 @@ MIN_WARMUP_ITERATIONS = 100
 
 
 def law_factor(law: str, epoch: float, horizon: int, final: float) -> float:
-    """Return the factor of the initial learning rate in an epoch, by a base law.
+    """Return the factor of the initial learning rate, `epoch` epochs after the start of a law.
 
     Also in floating point, the value at epoch 0 is exactly 1 and the values never increase; an
     extended run relies on both.
@@ -29,7 +29,7 @@ def law_factor(law: str, epoch: float, horizon: int, final: float) -> float:
     Args:
         law: `linear` (YOLOv5 v6.1 and later), `cosine` (Loshchilov and Hutter 2017, no restarts),
             or `linear-v5.0`, which reaches `final` in the last epoch instead of one epoch later.
-        epoch: epochs since the start of the law.
+        epoch: 0 to `horizon`.
         horizon: length of the law in epochs.
         final: final fraction of the law (`lrf`).
 
@@ -170,11 +170,9 @@ class Plan:
         return [self.factor(epoch) for epoch in range(self.total_epochs)]
 
     def settings(self, epoch: int, iteration: int) -> StepSettings:
-        """Return learning rates, momentum and accumulation at a position.
+        """Return learning rates, momentum and accumulation in an epoch, at an iteration.
 
-        Args:
-            epoch: 0-based epoch.
-            iteration: batches trained since the start of the run, before and after resumes alike.
+        Iterations are batches trained since the start of the run, before and after resumes alike.
         """
         target = self.lr0 * self.factor(epoch)
         if iteration > self.warmup.iterations:
