@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -81,11 +81,13 @@ def _build_layer(row: LayerSpec, inputs: Sequence[Feature], spec: ModelSpec) -> 
         TypeError, ValueError: its arguments or inputs are invalid.
     """
     named = {"None": None, "nc": spec.classes, "anchors": spec.anchors}
-    args = [named.get(arg, arg) if isinstance(arg, str) else arg for arg in row.args]
+    args: list[Any] = [  # the constructors check the types
+        named.get(arg, arg) if isinstance(arg, str) else arg for arg in row.args
+    ]
     channels, strides = [source.channels for source in inputs], [source.stride for source in inputs]
     if row.kind == "Detect":
         # The head is the last layer; nothing uses its Feature.
-        return Layer(DetectionHead(*args, channels, strides), inputs[-1])
+        return Layer(DetectionHead(*args, channels=channels, strides=strides), inputs[-1])
     if row.kind == "Concat":
         if len(set(strides)) != 1:
             raise ValueError(f"inputs have strides {sorted(set(strides))}")

@@ -46,7 +46,8 @@ def with_fitting_anchors(
     if (not fit and not requested) or len(sizes) < max(requested, len(anchors)):
         return spec
     recall, per_box = best_possible_recall(sizes, anchors, ratio_limit)
-    if recall > GOOD_RECALL and requested in (0, len(anchors)):
+    may_keep = requested in (0, len(anchors))
+    if recall > GOOD_RECALL and may_keep:
         log.info(
             "AutoAnchor: kept the anchors: best possible recall %.4f, %.2f anchors per box.",
             *(recall, per_box),
@@ -54,7 +55,7 @@ def with_fitting_anchors(
         return spec
     fitted = fit_anchors(sizes, requested or len(anchors), ratio_limit, seed)
     new_recall, new_per_box = best_possible_recall(sizes, fitted, ratio_limit)
-    if new_recall <= recall and requested in (0, len(anchors)):
+    if new_recall <= recall and may_keep:
         log.info(
             "AutoAnchor: kept the anchors: best possible recall %.4f, %.4f with fitted anchors.",
             *(recall, new_recall),

@@ -102,15 +102,8 @@ class Hyp:
             raise UserError(f"hyp: anchor_t {self.anchor_t}: must be greater than 1.")
 
     @staticmethod
-    def from_dict(
-        values: Mapping[str, Any],  # every value is checked by the dataclass
-        origin: str,
-    ) -> Hyp:
-        """Build from plain data.
-
-        Args:
-            values: hyper-parameters by name.
-            origin: start of the error message for unknown keys, such as a file name.
+    def from_dict(values: Mapping[str, Any], origin: str) -> Hyp:  # __post_init__ checks the values
+        """Build from plain data; `origin`, such as a file name, begins the error message.
 
         Raises:
             UserError: if a key is unknown or a value invalid.

@@ -16,10 +16,8 @@ T = TypeVar("T")
 def add_options(parser: ArgumentParser, options: type) -> None:
     """Add the options of a dataclass to a parser, in the order of the fields.
 
-    Args:
-        parser: receives the options. With `argument_default=SUPPRESS` its result contains only the
-            options on the command line, without defaults.
-        options: the dataclass.
+    The result of a parser with `argument_default=SUPPRESS` contains only the options on the command
+    line, without defaults.
     """
     types = get_type_hints(options)
     group: _ActionsContainer = parser

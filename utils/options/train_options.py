@@ -262,10 +262,6 @@ def resumed_options(
 ) -> ResumedOptions:
     """Options of a resumed run: the saved ones, updated by free and allowed ones of the request.
 
-    Args:
-        request: the command line that resumes the run.
-        saved: options of the run, from its checkpoint.
-
     Raises:
         UserError: if a given option would change the training without --allow-change.
     """

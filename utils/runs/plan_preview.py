@@ -25,13 +25,7 @@ REQUESTED, OTHER = "> ", "  "
 
 
 def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) -> None:
-    """Log, plot and save the learning rate of each way to extend a run.
-
-    Args:
-        plan: the plan of the run so far.
-        completed: epochs trained.
-        extension: the requested extension.
-        folder: receives lr_plan.png and lr_plan.json.
+    """Log the learning rate of each way to extend a run; save lr_plan.png and lr_plan.json.
 
     Raises:
         UserError: if the extension does not fit the run, or the folder cannot be written.

@@ -85,10 +85,6 @@ class _Source(NamedTuple):
 def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     """Load the checkpoint to continue from, of this project or of YOLOv5, and extend its plan.
 
-    Args:
-        path: the checkpoint.
-        request: the command line.
-
     Raises:
         UserError: if the file is invalid, its recorded rates do not match its plan, no epoch is
             left to train, or the extension is impossible.

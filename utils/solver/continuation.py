@@ -71,12 +71,8 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
 
     Epochs before the seam keep their segments. The new segment covers the
     `N = planned + added - completed` epochs after it. It replaces an earlier extension of which no
-    epoch is trained: the epochs of that extension no longer count as planned.
-
-    Args:
-        plan: the run's plan so far.
-        completed: epochs trained, the seam `E`; less than planned if the run was stopped.
-        extension: the requested extension.
+    epoch is trained: the epochs of that extension no longer count as planned. `completed` is the
+    seam `E`; it is less than planned if the run was stopped.
 
     Raises:
         UserError: no epoch is completed, ramp and cooldown leave no epoch between them, or the

@@ -61,11 +61,6 @@ def plan_previews(plan: Plan, completed: int, extension: Extension) -> list[Plan
     is compared with `restart --rewarm-epochs 3`. A mode is omitted if its rate would rise in the
     cooldown. The requested extension is always included, and marked.
 
-    Args:
-        plan: the run's plan so far.
-        completed: epochs trained.
-        extension: the requested extension.
-
     Raises:
         UserError: the extension does not fit the run, see `extend_plan`.
     """

@@ -12,7 +12,6 @@ from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
 from utils.solver.schedule import Plan
 
 EMA_MAP_COLUMN = "metrics/mAP_0.5:0.95"
-GAIN_EPOCHS = 100  # gains are reported per this many epochs
 
 
 @dataclass(frozen=True)
@@ -42,45 +41,24 @@ class SeamMetrics:
     epochs: int
     """Epochs trained since the seam, up to the next seam."""
 
-    @property
-    def ratio(self) -> float | None:
-        """`rate_after / rate_before`; None if `rate_before` is 0."""
-        return self.rate_after / self.rate_before if self.rate_before else None
-
-    @property
-    def ema_drop(self) -> float | None:
-        """Drop of the EMA weights below `ema_before`, at least 0."""
-        return _drop(self.ema_before, self.ema_lowest)
-
-    @property
-    def raw_drop(self) -> float | None:
-        """Drop of the non-EMA weights below `raw_before`, at least 0."""
-        return _drop(self.raw_before, self.raw_lowest)
-
-    @property
-    def gain_per_100(self) -> float | None:
-        """Gain of the EMA weights, per hundred epochs of the extension."""
-        if self.best is None or self.ema_before is None or not self.epochs:
-            return None
-        return (self.best - self.ema_before) / self.epochs * GAIN_EPOCHS
+    ratio: float | None
+    """`rate_after / rate_before`; None if `rate_before` is 0."""
+    ema_drop: float | None
+    """Drop of the EMA weights below `ema_before`, at least 0."""
+    raw_drop: float | None
+    """The same of the non-EMA weights."""
+    gain_per_100_epochs: float | None
+    """Gain of the EMA weights, per hundred epochs of the extension."""
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data for seams.json."""
-        derived = {
-            "ratio": self.ratio,
-            "ema_drop": self.ema_drop,
-            "raw_drop": self.raw_drop,
-            "gain_per_100_epochs": self.gain_per_100,
-        }
-        return {**dataclasses.asdict(self), **derived}
+        return dataclasses.asdict(self)
 
 
 def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[SeamMetrics]:
     """Return the metrics of every seam of a run, oldest first.
 
-    Args:
-        plan: the run's plan.
-        history: one row per completed epoch; the rows of the first epochs may be missing.
+    The history has one row per completed epoch; the rows of the first epochs may be missing.
     """
     rows = {int(row["epoch"]): row for row in history}
     edges = [*(segment.start for segment in plan.seams), plan.total_epochs]
@@ -90,19 +68,28 @@ def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
         after = [rows[epoch] for epoch in range(seam, end) if epoch in rows]
         ema, raw = _measured(after, EMA_MAP_COLUMN), _measured(after, RAW_MAP_COLUMN)
         ema_before = _level_before(before, EMA_MAP_COLUMN)
+        raw_before = _level_before(before, RAW_MAP_COLUMN)
+        rate_before, rate_after = (plan.lr0 * plan.factor(epoch) for epoch in (seam - 1, seam))
+        best, gain = max(ema.values(), default=None), None
+        if best is not None and ema_before is not None:
+            gain = (best - ema_before) / len(after) * 100
         found.append(
             SeamMetrics(
                 epoch=seam,
                 mode=segment.mode,
-                rate_before=plan.lr0 * plan.factor(seam - 1),
-                rate_after=plan.lr0 * plan.factor(seam),
+                rate_before=rate_before,
+                rate_after=rate_after,
                 ema_before=ema_before,
-                raw_before=_level_before(before, RAW_MAP_COLUMN),
+                raw_before=raw_before,
                 ema_lowest=min(ema.values(), default=None),
                 raw_lowest=min(raw.values(), default=None),
                 back_after=_back_after(ema_before, ema),
-                best=max(ema.values(), default=None),
+                best=best,
                 epochs=len(after),
+                ratio=rate_after / rate_before if rate_before else None,
+                ema_drop=_drop(ema_before, ema),
+                raw_drop=_drop(raw_before, raw),
+                gain_per_100_epochs=gain,
             )
         )
     return found
@@ -120,8 +107,8 @@ def _level_before(row: Mapping[str, float], name: str) -> float | None:
     return next((value for value in values if not math.isnan(value)), None)
 
 
-def _drop(before: float | None, lowest: float | None) -> float | None:
-    return None if before is None or lowest is None else max(before - lowest, 0.0)
+def _drop(before: float | None, after: Mapping[int, float]) -> float | None:
+    return None if before is None or not after else max(before - min(after.values()), 0.0)
 
 
 def _back_after(before: float | None, after: Mapping[int, float]) -> int | None:

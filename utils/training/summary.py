@@ -102,7 +102,7 @@ def log_seams(history: list[Row], plan: Plan) -> None:
             *map(_rounded, (result.ema_before, result.ema_lowest)),
             _describe_drop(result),
             *map(_rounded, (result.raw_before, result.raw_lowest, result.best)),
-            *(_epochs(result.epochs), _rounded(result.gain_per_100)),
+            *(_epochs(result.epochs), _rounded(result.gain_per_100_epochs)),
         )
 
 

@@ -47,7 +47,7 @@ def test_drop_and_recovery() -> None:
     assert (seam.raw_before, seam.raw_lowest) == (0.46, 0.3)
     assert seam.raw_drop == pytest.approx(0.16)
     assert seam.back_after == 3  # 0.485 is the first value of at least 0.48
-    assert seam.gain_per_100 == pytest.approx(0.02 / 4 * 100)
+    assert seam.gain_per_100_epochs == pytest.approx(0.02 / 4 * 100)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,9 @@ def test_epochs_until_the_value_before_the_seam_is_reached_again(
 
 def test_value_before_the_seam_not_measured() -> None:
     found = metrics_of_seam([0.4, 0.5], before=NAN)
-    assert (found.ema_before, found.ema_drop, found.back_after, found.gain_per_100) == (None,) * 4
+    assert (found.ema_before, found.ema_drop, found.back_after, found.gain_per_100_epochs) == (
+        None,
+    ) * 4
     assert (found.ema_lowest, found.best) == (0.4, 0.5)
     assert (found.raw_before, found.raw_lowest, found.raw_drop) == (None,) * 3
 
@@ -86,7 +88,7 @@ def test_value_measured_at_the_seam_takes_precedence() -> None:
     assert seam.ema_drop == pytest.approx(0.05)
     assert seam.raw_drop == pytest.approx(0.18)
     assert seam.back_after == 2
-    assert seam.gain_per_100 == 0.0
+    assert seam.gain_per_100_epochs == 0.0
 
 
 def test_each_seam_uses_only_its_own_epochs() -> None:

@@ -194,7 +194,7 @@ def seam_cells(seam: SeamMetrics) -> dict[str, Cell]:
         "epochs_until_back": seam.back_after,
         "best_map50_95_after": seam.best,
         "epochs_after": seam.epochs,
-        "gain_per_100_epochs": seam.gain_per_100,
+        "gain_per_100_epochs": seam.gain_per_100_epochs,
     }
 
 
