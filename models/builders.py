@@ -86,8 +86,9 @@ def _build_layer(row: LayerSpec, inputs: Sequence[Feature], spec: ModelSpec) -> 
     ]
     channels, strides = [source.channels for source in inputs], [source.stride for source in inputs]
     if row.kind == "Detect":
+        classes, anchors = args
         # The head is the last layer; nothing uses its Feature.
-        return Layer(DetectionHead(*args, channels=channels, strides=strides), inputs[-1])
+        return Layer(DetectionHead(classes, anchors, channels, strides), inputs[-1])
     if row.kind == "Concat":
         if len(set(strides)) != 1:
             raise ValueError(f"inputs have strides {sorted(set(strides))}")

@@ -48,6 +48,8 @@ class ResumePoint:
     """The saved plan, without an extension that is replaced, see `replaces`."""
     plan: Plan
     """The plan to follow: the saved one, with a new segment if the run is extended."""
+    next_seam: int
+    """Completed epochs at the start of an extension; an epoch under way keeps the old plan."""
     extension: Extension | None
     """The extension of the command line; None if the run is only resumed."""
     replaces: bool
@@ -66,11 +68,6 @@ class ResumePoint:
     def completed(self) -> int:
         """Epochs trained so far."""
         return self.checkpoint["position"]["epoch"]
-
-    @property
-    def next_seam(self) -> int:
-        """Completed epochs at the start of an extension; an epoch under way keeps the old plan."""
-        return next_seam(self.checkpoint)
 
 
 class _Source(NamedTuple):
@@ -102,12 +99,14 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     end = _why_ended(checkpoint, found, request)
     if end and checkpoint["closed"]:
         raise UserError(f"{path}: {end}; add --extend-epochs X to extend the run.")
+    completed, under_way = checkpoint["position"]["epoch"], checkpoint["progress"]["batches"] > 0
+    next_seam = completed + under_way
     extension = request.continuation.extension()
     saved = plan = found
     if extension is not None:
-        plan = extend_plan(found, next_seam(checkpoint), extension)
+        plan = extend_plan(found, next_seam, extension)
         saved = replace(found, segments=plan.segments[:-1])
-    check_planned_rates(plan, checkpoint["position"]["epoch"])
+    check_planned_rates(plan, completed)
     checkpoint = checkpoint.copy()
     checkpoint["plan"] = saved.to_dict()
     checkpoint["plan_digest"] = plan_digest(checkpoint["plan"])
@@ -119,6 +118,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
         checkpoint=checkpoint,
         saved=saved,
         plan=plan,
+        next_seam=next_seam,
         extension=extension,
         replaces=saved != found,
         ended=end is not None,
@@ -145,12 +145,6 @@ def _restart_changed_epoch(
     whole = checkpoint.copy()
     whole["progress"] = no_progress()
     return whole
-
-
-def next_seam(checkpoint: TrainingCheckpoint) -> int:
-    """Completed epochs at the start of an extension, including an epoch under way."""
-    under_way = checkpoint["progress"]["batches"] > 0
-    return checkpoint["position"]["epoch"] + under_way
 
 
 def _load_upstream(path: Path, request: TrainRequest) -> _Source:
