@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from utils.errors import UserError
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 REQUIRED: Any = dataclasses.MISSING
@@ -85,23 +84,17 @@ class Option:
         return f"must be at least {self.minimum}"
 
 
-def _with_default(record: Callable[P, Option]) -> Callable[Concatenate[T, P], T]:
-    def field(default: T, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        start: dict[str, Any] = {"default": default}  # arguments of `dataclasses.field`
-        if isinstance(default, list):
-            start = {"default_factory": default.copy}
-        declared: T = dataclasses.field(**start, metadata={OPTION_KEY: record(*args, **kwargs)})
-        return declared
+def option(default: T, /, *properties: Any, **named: Any) -> T:  # noqa: ANN401 -- of `Option`
+    """Return the field of a dataclass that declares an option.
 
-    return field
-
-
-option = _with_default(Option)
-"""Declares a field: `epochs: int = option(100, "planned epochs", minimum=1)`.
-
-The first argument is the default, the others are those of `Option`. Type checkers see only the
-type of the default.
-"""
+    Example: `epochs: int = option(100, "planned epochs", minimum=1)`. The arguments after the
+    default are those of `Option`. Type checkers see only the type of the default.
+    """
+    start: dict[str, Any] = {"default": default}  # arguments of `dataclasses.field`
+    if isinstance(default, list):
+        start = {"default_factory": default.copy}
+    declared: T = dataclasses.field(**start, metadata={OPTION_KEY: Option(*properties, **named)})
+    return declared
 
 
 def options_of(options: type) -> Mapping[str, Option]:

@@ -21,10 +21,7 @@ class ValOptions:
     batch_size: int = option(32, "images per batch", minimum=1)
     imgsz: int = option(640, "image size in pixels", flags=IMAGE_SIZE_FLAGS, minimum=1)
     conf_thres: float = option(
-        0.001,
-        f"confidence threshold; {SPEED_CONF_THRES} with --task speed",
-        minimum=0,
-        maximum=1,
+        0.001, f"confidence threshold; {SPEED_CONF_THRES} with --task speed", minimum=0, maximum=1
     )
     iou_thres: float = option(
         0.6, f"IoU threshold of NMS; {SPEED_IOU_THRES} with --task speed", minimum=0, maximum=1
