@@ -167,6 +167,6 @@ def _edits(plan: Plan, records: Sequence[RecordedRates], epoch: int) -> Iterator
         lrf = (recorded - lowest) / (highest - lowest)
         if 0 <= lrf <= 1:
             yield _Edit(changed(lrf=lrf), "lrf", f"{lrf:.4g}", f"{segment.lrf:.4g}")
-    if rate(plan):
+    if rate(plan) * recorded > 0:  # lr0 is positive
         lr0 = plan.lr0 * recorded / rate(plan)
         yield _Edit(dataclasses.replace(plan, lr0=lr0), "lr0", f"{lr0:.4g}", f"{plan.lr0:.4g}")

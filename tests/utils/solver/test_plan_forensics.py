@@ -101,6 +101,12 @@ def test_base_segment_edited_after_an_extension_is_named() -> None:
         check_recorded_rates(edited(plan, 0, epochs=50), recorded(plan, 40))
 
 
+def test_base_segment_shortened_until_its_law_is_negative_is_named() -> None:
+    plan = extend_plan(base(30), 20, Extension(60, "hold"))
+    with pytest.raises(UserError, match="the planned total was changed from 30 to 10 epochs"):
+        check_recorded_rates(edited(plan, 0, epochs=10), recorded(plan, 40))
+
+
 def test_more_trained_than_planned_epochs() -> None:
     with pytest.raises(
         UserError,
