@@ -114,11 +114,7 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
 
 
 def _check_cooldown(segment: Segment) -> None:
-    """Check that the learning rate does not rise in the cooldown.
-
-    Raises:
-        UserError: the cooldown ends above the rate that its mode has reached when it begins.
-    """
+    """Refuse a cooldown that ends above the rate that its mode has reached when it begins."""
     top = dataclasses.replace(segment, cooldown=0).factor(segment.stop - segment.cooldown)
     if top < segment.level * segment.lrf:
         highest = math.floor(top / segment.level * LRF_STEPS) / LRF_STEPS
