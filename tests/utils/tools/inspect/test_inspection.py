@@ -61,8 +61,8 @@ TRAINING_JSON = {
     },
 }
 TRAINING_TEXT = """\
-  kind        training, yolov5-extend version 1
-  epochs      5 of 6 completed, step 40
+  kind        training, yolov5-extend, version 1
+  epochs      5 completed, 6 planned, step 40
   segment     base, 4 epochs: 0 … 3
   segment     rebase, 2 epochs: 4 … 5
   EMA         counter 20
@@ -79,8 +79,8 @@ position, AMP scaler, history, options and hyper-parameters, data-set facts
     missing   nothing
 """
 UPSTREAM_TEXT = """\
-  kind        training, YOLOv5 v7.0
-  epochs      5 of 9 completed
+  kind        training, YOLOv5, version v7.0
+  epochs      5 completed, 9 planned
   EMA         counter 12
   optimizer   SGD, 1 buffers of 1 parameters
   AMP scaler  none
@@ -95,7 +95,7 @@ optimizer buffers, position, planned total, options
     missing   full precision, AMP scaler, data order
 """
 DEPLOY_TEXT = """\
-  kind        deploy, yolov5-extend version 1
+  kind        deploy, yolov5-extend, version 1
   epochs      8 completed
   EMA         not in the file
   optimizer   not in the file
@@ -180,7 +180,7 @@ def test_file_saved_within_an_epoch(tmp_path: Path, run: Any) -> None:
     save_checkpoint(tiny_training(progress=unfinished, scaler={"scale": 4096.0}), tmp_path / "a.pt")
     lines = run(tmp_path / "a.pt").out.splitlines()
     assert (
-        "  epochs      5 of 6 completed, step 40; 7 batches into the next one, "
+        "  epochs      5 completed, 6 planned, step 40; 7 batches into the next one, "
         "2 of them not yet applied" in lines
     )
     assert "  AMP scaler  scale 4096.0" in lines
@@ -350,7 +350,7 @@ def test_damaged_file_is_refused_without_verify(tmp_path: Path, run: Any) -> Non
     ("target", "message"),
     [
         ("none.pt", "none.pt does not exist; give the path of a checkpoint"),
-        (".", "weights/last.pt does not exist; give a .pt file"),
+        (".", "is not a checkpoint, it is a folder or a device; give the path of a checkpoint"),
     ],
 )
 def test_missing_file(tmp_path: Path, run: Any, target: str, message: str) -> None:
