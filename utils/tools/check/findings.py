@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 STOP, WARNING, NOTE = "stop", "warning", "note"
 LEVELS = (STOP, WARNING, NOTE)
@@ -36,21 +38,27 @@ class Finding:
         return Finding(WARNING if split == NOT_TRAINED_ON else STOP, split, text, cases)
 
 
-def can_start(findings: Iterable[Finding]) -> bool:
-    """Whether no finding prevents training."""
-    return all(finding.level != STOP for finding in findings)
+def by_severity(findings: Iterable[Finding], root: Path) -> tuple[Finding, ...]:
+    """Sort findings by descending severity, and merge equal findings of several splits.
 
-
-def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Sort findings by descending severity, and merge equal findings of several splits."""
+    Args:
+        findings: the findings.
+        root: the data set's folder, to which the paths in cases become relative.
+    """
     splits: defaultdict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
     for finding in findings:
         splits[finding.level, finding.text, finding.cases].append(finding.split)
-    merged = (
-        Finding(level, ", ".join(names), text, cases)
+    merged = [
+        Finding(level, ", ".join(names), text, tuple(_shortened(case, root) for case in cases))
         for (level, text, cases), names in splits.items()
-    )
+    ]
     return tuple(sorted(merged, key=lambda finding: LEVELS.index(finding.level)))
+
+
+def _shortened(text: str, root: Path) -> str:
+    """Make the paths in a text printable and relative to the data set's folder."""
+    printable = os.fsencode(text).decode(errors="backslashreplace")
+    return printable.replace(f"{root}{os.sep}", "")
 
 
 def count(number: int, thing: str) -> str:

@@ -1,4 +1,4 @@
-"""Derive findings from the splits and their statistics."""
+"""Inspect a data set: derive findings from its splits and their statistics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from models.anchors import MIN_SIDE
-from utils.tools.check.copies import find_duplicate_images
-from utils.tools.check.findings import NOTE, WARNING, Finding, count
-from utils.tools.check.measures import Measures
-from utils.tools.check.splits import Split, stray_labels
+from utils.autoanchor import GOOD_RECALL
+from utils.datasets.description import DatasetDescription
+from utils.tools.check.duplicates import find_duplicate_images
+from utils.tools.check.findings import NOTE, WARNING, Finding, by_severity, count
+from utils.tools.check.report import AnchorGrid, DatasetReport
+from utils.tools.check.splits import Split, read_splits, stray_labels
 
 SKIPPED = " is skipped: "
 """Part of the index's message about an unusable image."""
@@ -20,37 +22,33 @@ EDGE_TOLERANCE = 1.0
 """Pixels by which a box may extend beyond its image, for rounding."""
 
 
-def inspect(
-    splits: Sequence[Split],
-    measures: Sequence[Measures],
-    names: Sequence[str],
-    cell: int,
-    threads: int,
-) -> list[Finding]:
-    """Return all findings except those about anchors.
+def inspect_dataset(
+    description: DatasetDescription, grid: AnchorGrid, image_size: int, threads: int
+) -> DatasetReport:
+    """Inspect all splits of a data set; problems are returned as findings, not raised.
 
     Args:
-        splits: the splits, in the order train, val, test; missing ones are skipped.
-        measures: statistics of each split.
-        names: class names.
-        cell: size of a grid cell of the finest level, px.
+        description: the data set.
+        grid: anchors and grid of the model.
+        image_size: longer side of an image in training, px.
         threads: number of threads that read files.
     """
-    findings: list[Finding] = []
-    for split, measured in zip(splits, measures, strict=True):
-        label_of = dict(zip(split.images, split.labels, strict=True))
-        labels = [label_of[path] for path in split.index.paths]
+    splits, findings = read_splits(description, image_size, threads)
+    for split in splits:
         findings += _unreadable(split)
-        findings += _unknown_classes(split, labels, len(names))
+        findings += _unknown_classes(split)
         findings += _shared_labels(split)
-        findings += _out_of_image(split, measured, labels)
-        findings += _too_small(split, measured, labels, cell)
-        findings += _background(split, measured, labels)
+        findings += _about_boxes(split, grid.cell)
+        findings += _background(split)
     strays = stray_labels(splits)
     if strays:
         text = f"{count(len(strays), 'label file')} without an image"
         findings.append(Finding(WARNING, "", text, tuple(strays)))
-    return findings + _class_balance(measures, names) + find_duplicate_images(splits, threads)
+    findings += _class_balance(splits, description.names)
+    findings += find_duplicate_images(splits, threads)
+    findings += _about_anchors(splits, grid.anchors)
+    sorted_findings = by_severity(findings, description.root)
+    return DatasetReport(description, splits, sorted_findings, grid, image_size)
 
 
 def _unreadable(split: Split) -> list[Finding]:
@@ -66,102 +64,93 @@ def _unreadable(split: Split) -> list[Finding]:
     return found
 
 
-def _unknown_classes(split: Split, labels: Sequence[str], classes: int) -> list[Finding]:
-    rows = np.flatnonzero(split.index.boxes[:, 0] >= classes)
+def _unknown_classes(split: Split) -> list[Finding]:
+    rows = np.flatnonzero(split.index.boxes[:, 0] >= split.classes)
     if not len(rows):
         return []
-    named: defaultdict[str, set[int]] = defaultdict(set)
-    for image, label in zip(
-        _image_of(split, rows).tolist(), split.index.boxes[rows, 0], strict=True
-    ):
-        named[labels[image]].add(int(label))
+    unknown: defaultdict[str, set[int]] = defaultdict(set)
+    for label, number in zip(_label_files(split, rows), split.index.boxes[rows, 0], strict=True):
+        unknown[label].add(int(number))
     cases = tuple(
-        f"{label}: class {', '.join(map(str, sorted(unknown)))}" for label, unknown in named.items()
+        f"{label}: class {', '.join(map(str, sorted(numbers)))}"
+        for label, numbers in unknown.items()
     )
-    text = f"{count(len(rows), 'box')} with a class out of range (classes are 0 to {classes - 1})"
+    known = f"classes are 0 to {split.classes - 1}"
+    text = f"{count(len(rows), 'box')} with a class out of range ({known})"
     return [Finding.blocking(split.name, text, cases)]
 
 
+def _label_files(split: Split, boxes: np.ndarray) -> list[str]:
+    """Return the label file of each of the boxes with these numbers."""
+    images = np.searchsorted(split.index.offsets, boxes, side="right") - 1
+    return [split.labels[split.index.paths[image]] for image in images.tolist()]
+
+
 def _shared_labels(split: Split) -> list[Finding]:
-    owners = Counter(dict(set(zip(split.images, split.labels, strict=True))).values())
-    shared = tuple(label for label, images in owners.items() if images > 1)
+    users = Counter(split.labels.values())
+    shared = tuple(label for label, images in users.items() if images > 1)
     text = f"{count(len(shared), 'label file')} used by several images"
     return [Finding(WARNING, split.name, text, shared)] if shared else []
 
 
-def _out_of_image(split: Split, measured: Measures, labels: Sequence[str]) -> list[Finding]:
-    sizes = np.repeat(measured.image_sizes, measured.per_image, axis=0)
-    centres, halves = measured.centres * sizes, measured.file_sides / 2
+def _about_boxes(split: Split, cell: int) -> list[Finding]:
+    """Return findings about boxes beyond the image, and about boxes that are too small."""
+    sizes = np.repeat(split.image_sizes, split.per_image, axis=0)
+    centres, halves = split.centres * sizes, split.file_sides / 2
     beyond = np.maximum(halves - centres, centres + halves - sizes).max(axis=1, initial=0)
-    return _about_boxes(
-        split, labels, beyond > EDGE_TOLERANCE, WARNING, "beyond the image by more than 1 px"
+    tiny = split.below_min_side
+    faults = (
+        (WARNING, "beyond the image by more than 1 px", beyond > EDGE_TOLERANCE),
+        (WARNING, f"with a side below {MIN_SIDE:g} px", tiny),
+        (NOTE, f"smaller than a cell of {cell} px", split.below_cell(cell) & ~tiny),
     )
-
-
-def _too_small(split: Split, measured: Measures, labels: Sequence[str], cell: int) -> list[Finding]:
-    below = measured.below_min_side()
-    within = measured.below_cell(cell) & ~below
-    return [
-        *_about_boxes(split, labels, below, WARNING, f"with a side below {MIN_SIDE:g} px"),
-        *_about_boxes(split, labels, within, NOTE, f"smaller than a cell of {cell} px"),
-    ]
-
-
-def _about_boxes(
-    split: Split, labels: Sequence[str], which: np.ndarray, level: str, fault: str
-) -> list[Finding]:
-    """Return a finding about the selected boxes, with their label files."""
-    rows = np.flatnonzero(which)
-    if not len(rows):
-        return []
-    images, numbers = np.unique(_image_of(split, rows), return_counts=True)
-    cases = tuple(
-        f"{labels[image]}: {count(number, 'box')}"
-        for image, number in zip(images.tolist(), numbers.tolist(), strict=True)
-    )
-    return [Finding(level, split.name, f"{count(len(rows), 'box')} {fault}", cases)]
-
-
-def _image_of(split: Split, rows: np.ndarray) -> np.ndarray:
-    """Return the index of the image of each box."""
-    return np.searchsorted(split.index.offsets, rows, side="right") - 1
-
-
-def _background(split: Split, measured: Measures, labels: Sequence[str]) -> list[Finding]:
-    images = np.flatnonzero(measured.per_image == 0).tolist()
-    if not images:
-        return []
-    without = {image for image in images if not Path(labels[image]).exists()}
-    cases = tuple(
-        f"{split.index.paths[image]}: "
-        f"{'no label file' if image in without else 'a label file without boxes'}"
-        for image in images
-    )
-    text = f"{count(len(images), 'image')} without a box, background"
-    return [Finding(NOTE, split.name, text, cases)]
-
-
-def _class_balance(measures: Sequence[Measures], names: Sequence[str]) -> list[Finding]:
-    counts = {measured.split: measured.per_class for measured in measures}
-    if "train" not in counts:
-        return []
-    learned = counts.pop("train") > 0
-    unused = ~learned & ~np.any([number > 0 for number in counts.values()], axis=0)
     found = []
-    if unused.any():
-        text = f"{count(int(unused.sum()), 'class')} without a box anywhere"
-        found.append(Finding(NOTE, "", text, _named(unused, names)))
-    for split, number in counts.items():
-        unseen = (number > 0) & ~learned
-        if unseen.any():
-            text = f"{count(int(unseen.sum()), 'class')} without a box in train"
-            found.append(Finding(WARNING, split, text, _named(unseen, names)))
-        unevaluated = (number == 0) & learned
-        if unevaluated.any():
-            text = f"{count(int(unevaluated.sum()), 'class')} of train without a box"
-            found.append(Finding(NOTE, split, text, _named(unevaluated, names)))
+    for level, fault, which in faults:
+        numbers = Counter(_label_files(split, np.flatnonzero(which)))
+        if numbers:
+            text = f"{count(numbers.total(), 'box')} {fault}"
+            cases = tuple(f"{label}: {count(boxes, 'box')}" for label, boxes in numbers.items())
+            found.append(Finding(level, split.name, text, cases))
     return found
 
 
-def _named(chosen: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
-    return (", ".join(names[i] for i in np.flatnonzero(chosen).tolist()),)
+def _background(split: Split) -> list[Finding]:
+    cases = []
+    for image in np.flatnonzero(split.per_image == 0).tolist():
+        path = split.index.paths[image]
+        labelled = Path(split.labels[path]).exists()
+        cases.append(f"{path}: {'a label file without boxes' if labelled else 'no label file'}")
+    text = f"{count(len(cases), 'image')} without a box, background"
+    return [Finding(NOTE, split.name, text, tuple(cases))] if cases else []
+
+
+def _class_balance(splits: Sequence[Split], names: Sequence[str]) -> list[Finding]:
+    present = {split.name: split.per_class > 0 for split in splits}
+    if "train" not in present:
+        return []
+    learned = present.pop("train")
+    unused = ~np.any([learned, *present.values()], axis=0)
+    faults = [(NOTE, "", "without a box anywhere", unused)]
+    for split, evaluated in present.items():
+        faults.append((WARNING, split, "without a box in train", evaluated & ~learned))
+        faults.append((NOTE, split, "of train without a box", learned & ~evaluated))
+    found = []
+    for level, split, fault, which in faults:
+        classes = [names[i] for i in np.flatnonzero(which).tolist()]
+        if classes:
+            text = f"{count(len(classes), 'class')} {fault}"
+            found.append(Finding(level, split, text, (", ".join(classes),)))
+    return found
+
+
+def _about_anchors(splits: Sequence[Split], anchors: np.ndarray) -> list[Finding]:
+    """Return a finding if AutoAnchor will replace the anchors in training."""
+    train = next((split for split in splits if split.name == "train"), None)
+    recall = None if train is None else train.best_recall(anchors)
+    if recall is None or recall > GOOD_RECALL:
+        return []
+    text = (
+        f"best possible recall {recall:.4f} is not above {GOOD_RECALL:g}: a new run will fit "
+        "anchors to the data; disable this with --noautoanchor"
+    )
+    return [Finding(NOTE, "train", text)]

@@ -3,47 +3,57 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from utils.plots.figure import GREEN, INK, ORANGE, QUIET, VERMILION, new_figure, save_figure
-from utils.tools.check.findings import NOTE, STOP, WARNING
-from utils.tools.check.panels import (
-    SPLIT_COLOURS,
-    draw_aspects,
-    draw_boxes_per_image,
-    draw_centres,
-    draw_classes,
-    draw_image_sizes,
-    draw_scales,
-    draw_sides,
+from models.anchors import MIN_SIDE
+from utils.plots.figure import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    QUIET,
+    VERMILION,
+    new_figure,
+    save_figure,
+    style_axes,
 )
-from utils.tools.check.report import table_rows
+from utils.tools.check.findings import NOTE, STOP, WARNING
+from utils.tools.check.report import DatasetReport, table_rows
+from utils.tools.check.splits import Split
 
-if TYPE_CHECKING:
-    from utils.tools.check.report import DatasetReport
-
-WIDTH, HEIGHT = 14.0, 14.6  # inches, like all lengths here
-LEFT, RIGHT = 0.7, 13.7
-TITLE = 14.2  # distance from the bottom, like the positions below
-TABLE_TOP, TABLE_HEIGHT = 13.35, 3.4
-CLASSES_BOTTOM, CLASSES_HEIGHT = 7.65, 1.85
-PANEL_BOTTOMS, PANEL_HEIGHT = (4.05, 0.65), 2.5
-PANEL_GAP = 0.75
-TABLE_WIDTH = 6.4
-TITLES_WIDTH = 2.5  # width of the table's first column
-FINDINGS_GAP = 0.5
-LINE = 0.225  # distance between lines of text
-FINDINGS_SHOWN = 15  # lines
+WIDTH, HEIGHT = 14.0, 14.6  # inches
+LAYOUT = "AAABBB;CCCCCC;DDEEFF;GGHHII"  # a letter per panel, a row of panels up to a semicolon
+ROW_HEIGHTS = (4.3, 1.9, 2.5, 2.5)  # relative
+TOP = -4.0  # of the first row, in lines of text above the table
+TITLES_WIDTH = 0.35  # of the table's first column, as a fraction
+TWO = 2  # splits; with more, the cells have a smaller font
+LINES = 15  # of the table, and of the findings that are shown
 CHARACTERS = 76  # per line of a finding
-LEVEL_SHARE = 0.13  # fraction of a line's width for the level
-TWO = 2  # splits; with more, cells have a smaller font
-TEXT_SIZES = {False: 9.5, True: 7.5}
+LEVEL_WIDTH = 0.13  # as a fraction of a line
 LEVEL_COLOURS = {STOP: VERMILION, WARNING: ORANGE, NOTE: QUIET}
+SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+LINE_WIDTHS = {"train": 3.0, "val": 1.5, "test": 0.8}  # points
+CLASSES_DRAWN = 80
+MIN_SLOTS = 8  # for bars, so that a few bars do not fill the whole width
+LEVEL_NAMES = 12  # more names than this are rotated by 90 degrees
+MAX_NAME_LENGTH = 18  # characters
+IMBALANCE = 30  # ratio between classes above which the axis is logarithmic
+POINTS_DRAWN = 20_000
+MAX_OPAQUE_POINTS = 1500  # number of points up to which points are nearly opaque
+LEAST_SIDE = 0.5  # px, where the axes begin at the latest
+SCALE_OCTAVES, ASPECT_OCTAVES = (0, 12), (-4, 4)  # 1 to 4096 px; width over height 1:16 to 16:1
+BINS_PER_OCTAVE = 3
+MARGIN = 1.2  # factor by which a logarithmic axis exceeds the extremes
+BOX_COUNT_BINS = (0, 1, 2, 3, 5, 9, 17, 33, 65, 129, 257)  # smallest number of boxes of each bar
+SIZES_DRAWN = 400
+SIZES_NAMED = 3
+CELLS = 32  # bins of the histogram of centres, in each direction
 
 
 def save_dataset_page(report: DatasetReport, path: Path) -> None:
@@ -54,88 +64,219 @@ def save_dataset_page(report: DatasetReport, path: Path) -> None:
         path: the image file to write.
     """
     figure = new_figure(WIDTH, HEIGHT)
-    _write_title(figure, report)
-    bottom = TABLE_TOP - TABLE_HEIGHT
-    _write_table(_place(figure, LEFT, bottom, TABLE_WIDTH, TABLE_HEIGHT), table_rows(report))
-    start = LEFT + TABLE_WIDTH + FINDINGS_GAP
-    _write_findings(_place(figure, start, bottom, RIGHT - start, TABLE_HEIGHT), report)
-    classes = _place(figure, LEFT, CLASSES_BOTTOM, RIGHT - LEFT, CLASSES_HEIGHT)
-    draw_classes(classes, report.measures, report.names)
-    upper, lower = (_panels(figure, bottom) for bottom in PANEL_BOTTOMS)
-    draw_sides(upper[0], report)
-    draw_scales(upper[1], report)
-    draw_aspects(upper[2], report.measures)
-    draw_boxes_per_image(lower[0], report.measures)
-    draw_image_sizes(lower[1], report.measures)
-    draw_centres(lower[2], report.measures[0])
+    figure.set_layout_engine("constrained", w_pad=0.2, h_pad=0.15)
+    panels = figure.subplot_mosaic(LAYOUT, height_ratios=ROW_HEIGHTS)
+    table, findings, classes, sides, scales, aspects, per_image, sizes, centres = panels.values()
+    for text in (table, findings):
+        text.set_axis_off()
+        text.set(xlim=(0, 1), ylim=(LINES - 0.5, TOP))
+    _write_title(table, report)
+    _write_table(table, report)
+    _write_findings(findings, report)
+    draw_classes(classes, report.splits, report.data.names)
+    draw_sides(sides, report)
+    draw_scales(scales, report)
+    draw_aspects(aspects, report.splits)
+    draw_boxes_per_image(per_image, report.splits)
+    draw_image_sizes(sizes, report.splits)
+    draw_centres(centres, report.splits[0])
     save_figure(figure, path)
 
 
-def _place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Add axes at a position in inches."""
-    return figure.add_axes((left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT))
-
-
-def _panels(figure: Figure, bottom: float) -> list[Axes]:
-    """Add a row of three axes."""
-    width = (RIGHT - LEFT - 2 * PANEL_GAP) / 3
-    starts = [LEFT + column * (width + PANEL_GAP) for column in range(3)]
-    return [_place(figure, start, bottom, width, PANEL_HEIGHT) for start in starts]
-
-
-def _write_title(figure: Figure, report: DatasetReport) -> None:
-    x, y = LEFT / WIDTH, TITLE / HEIGHT
-    title = f"{report.root.name} at {report.image_size} px"
-    figure.text(x, y, title, fontsize=17, weight="bold", color=INK, va="center")
+def _write_title(axes: Axes, report: DatasetReport) -> None:
+    """Write the name of the data set, the verdict, and the path of the data set."""
+    title = f"{report.data.root.name} at {report.image_size} px"
+    axes.text(0, TOP, title, size=17, weight="bold", color=INK, va="top")
     colour = GREEN if report.can_start else VERMILION
-    y = (TITLE - 1.6 * LINE) / HEIGHT
-    figure.text(x, y, report.verdict, fontsize=11, weight="bold", color=colour, va="center")
-    place = str(report.root)
-    figure.text(RIGHT / WIDTH, y, place, fontsize=9, color=QUIET, va="center", ha="right")
+    axes.text(0, TOP + 1.7, report.verdict, size=11, weight="bold", color=colour, va="center")
+    axes.text(0, TOP + 2.6, str(report.data.root), fontsize=9, color=QUIET, va="center")
 
 
-def _write_table(axes: Axes, rows: Sequence[Sequence[str]]) -> None:
-    """Write the table: one line per row, one column per split with a header in its colour."""
-    _make_lines(axes, TABLE_WIDTH)
-    step = (TABLE_WIDTH - TITLES_WIDTH) / (len(rows[0]) - 1)
-    for number, (title, *cells) in enumerate(rows):
-        axes.text(0, number, title, fontsize=9.5, color=INK, va="center")
-        for column, cell in enumerate(cells, start=1):
-            axes.text(
-                TITLES_WIDTH + column * step,
-                number,
-                cell,
-                fontsize=TEXT_SIZES[len(cells) > TWO],
-                color=SPLIT_COLOURS[rows[0][column]] if number == 0 else INK,
-                weight="bold" if number == 0 else "normal",
-                ha="right",
-                va="center",
-            )
+def _write_table(axes: Axes, report: DatasetReport) -> None:
+    """Write the table, with a header in the colours of the splits."""
+    header, *rows = table_rows(report)
+    ends = np.linspace(TITLES_WIDTH, 1, len(header))[1:]  # of the columns of the splits
+    size = 9.5 if len(ends) <= TWO else 7.5
+    for end, name in zip(ends, header[1:], strict=True):
+        colour = SPLIT_COLOURS[name]
+        axes.text(end, 0, name, size=size, weight="bold", color=colour, ha="right", va="center")
+    for line, (title, *cells) in enumerate(rows, start=1):
+        axes.text(0, line, title, size=9.5, color=INK, va="center")
+        for end, cell in zip(ends, cells, strict=True):
+            axes.text(end, line, cell, size=size, color=INK, ha="right", va="center")
 
 
 def _write_findings(axes: Axes, report: DatasetReport) -> None:
     """Write the findings, most severe first; the files are listed in the JSON file."""
-    _make_lines(axes, 1.0)
-    lines = [
-        (finding.level if first else "", line)
-        for finding in report.findings
-        for first, line in _wrapped(finding.sentence)
-    ]
-    if len(lines) > FINDINGS_SHOWN:
-        lines = [*lines[: FINDINGS_SHOWN - 1], ("", "… and more in the JSON file")]
-    for number, (level, line) in enumerate(lines or [("", "No findings.")]):
+    lines = []
+    for finding in report.findings:
+        first, *others = textwrap.wrap(finding.sentence, CHARACTERS)
+        lines += [(finding.level, first), *(("", other) for other in others)]
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], ("", "… and more in the JSON file")]
+    for line, (level, text) in enumerate(lines or [("", "No findings.")]):
         colour = LEVEL_COLOURS.get(level, INK)
-        axes.text(0, number, level, fontsize=9.5, weight="bold", color=colour, va="center")
-        axes.text(LEVEL_SHARE, number, line, fontsize=9.5, color=INK, va="center")
+        axes.text(0, line, level, size=9.5, weight="bold", color=colour, va="center")
+        axes.text(LEVEL_WIDTH, line, text, size=9.5, color=INK, va="center")
 
 
-def _wrapped(text: str) -> list[tuple[bool, str]]:
-    """Wrap a text; return whether each line is the first, and the line."""
-    return [(number == 0, line) for number, line in enumerate(textwrap.wrap(text, CHARACTERS))]
+def draw_classes(axes: Axes, splits: Sequence[Split], names: Sequence[str]) -> None:
+    """Plot the number of boxes per class, most frequent first; names of empty classes are red."""
+    order = np.argsort(-splits[0].per_class, kind="stable")
+    more = len(order) - CLASSES_DRAWN
+    order = order[:CLASSES_DRAWN]
+    _style(axes, "Boxes per class" + (f", without {more} rarer ones" if more > 0 else ""))
+    counts = np.stack([split.per_class[order] for split in splits])  # [splits, classes]
+    _draw_bars(axes, splits, list(counts), [_shortened(names[i]) for i in order])
+    if counts.any() and counts.max() > IMBALANCE * counts[counts > 0].min():
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.7)
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    if len(order) > LEVEL_NAMES:
+        axes.tick_params("x", rotation=90, labelsize=7)
+    for label, boxes in zip(axes.get_xticklabels(), counts.sum(axis=0), strict=True):
+        label.set_color(INK if boxes else VERMILION)
+    axes.legend(loc="upper right", frameon=False, fontsize=9, labelcolor=INK, ncols=len(splits))
 
 
-def _make_lines(axes: Axes, width: float) -> None:
-    """Hide the axes and set y to line numbers from the top."""
-    axes.set_axis_off()
-    axes.set_xlim(0, width)
-    axes.set_ylim(TABLE_HEIGHT / LINE - 0.5, -0.5)
+def draw_boxes_per_image(axes: Axes, splits: Sequence[Split]) -> None:
+    """Plot the share of images by their number of boxes."""
+    _style(axes, "Boxes per image", "boxes", "% of images")
+    most = max(int(split.per_image.max()) for split in splits)
+    starts = [start for start in BOX_COUNT_BINS if start <= most]
+    ends = [*(start - 1 for start in starts[1:]), most]
+    shares = [
+        100 * np.histogram(split.per_image, [*starts, most + 1])[0] / len(split.per_image)
+        for split in splits
+    ]
+    names = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
+    _draw_bars(axes, splits, shares, names)
+
+
+def _draw_bars(
+    axes: Axes, splits: Sequence[Split], heights: Sequence[np.ndarray], names: Sequence[str]
+) -> None:
+    """Plot one group of bars per name, with one bar per split."""
+    width = 0.8 / len(splits)
+    places = np.arange(len(names))
+    for number, (split, height) in enumerate(zip(splits, heights, strict=True)):
+        start = places - 0.4 + number * width
+        colour = SPLIT_COLOURS[split.name]
+        axes.bar(start, height, width, align="edge", color=colour, label=split.name)
+    axes.set_xticks(places, names)
+    axes.set_xlim(-0.7, max(len(names), MIN_SLOTS) - 0.3)
+    axes.grid(visible=False, axis="x")
+
+
+def draw_sides(axes: Axes, report: DatasetReport) -> None:
+    """Plot widths and heights of the first split's boxes at the training size, and the anchors."""
+    split = report.splits[0]
+    points = split.sides[:: -(-len(split.sides) // POINTS_DRAWN) or 1]
+    _style(axes, f"Boxes of {split.name}, and the anchors", "width, px", "height, px")
+    axes.scatter(
+        points[:, 0],
+        points[:, 1],
+        s=5,
+        color=SPLIT_COLOURS[split.name],
+        alpha=float(np.clip(MAX_OPAQUE_POINTS / max(len(points), 1), 0.12, 0.7)),
+        linewidths=0,
+    )
+    axes.plot(*report.grid.anchors.T, "s", mfc="none", mec=INK, mew=1.6, ms=7)
+    _pixel_scale(axes, report, "x")
+    _pixel_scale(axes, report, "y")
+
+
+def draw_scales(axes: Axes, report: DatasetReport) -> None:
+    """Plot the sizes of boxes at the training size, with the cell size of the finest level."""
+    _style(axes, "Size of boxes", "√area, px", "% of boxes")
+    _outline(axes, {split.name: split.scales for split in report.splits}, *SCALE_OCTAVES)
+    _pixel_scale(axes, report, "x")
+    top = axes.get_ylim()[1]
+    for side, name in ((MIN_SIDE, "2 px"), (report.grid.cell, "cell")):
+        axes.text(side * 1.05, top, name, fontsize=8, color=QUIET, va="top")
+
+
+def _pixel_scale(axes: Axes, report: DatasetReport, direction: Literal["x", "y"]) -> None:
+    """Set a logarithmic axis up to the training size or largest anchor; mark the cell and 2 px."""
+    smallest = min(split.sides.min(initial=MIN_SIDE) for split in report.splits)
+    least = max(smallest / MARGIN, LEAST_SIDE)
+    most = max(report.image_size, report.grid.anchors.max()) * MARGIN
+    across = direction == "x"
+    axis, set_scale = (axes.xaxis, axes.set_xscale) if across else (axes.yaxis, axes.set_yscale)
+    set_scale("log", base=2)
+    axis.set_major_formatter("{x:g}")
+    axes.set(**{f"{direction}lim": (least, most)})
+    draw_line = axes.axvline if across else axes.axhline
+    for side in (MIN_SIDE, report.grid.cell):
+        draw_line(side, color=QUIET, linewidth=1, linestyle="--")
+
+
+def draw_aspects(axes: Axes, splits: Sequence[Split]) -> None:
+    """Plot the aspect ratios, width over height, of boxes."""
+    _style(axes, "Shape of boxes", "width : height", "% of boxes")
+    _outline(axes, {split.name: split.aspects for split in splits}, *ASPECT_OCTAVES)
+    octaves = range(ASPECT_OCTAVES[0], ASPECT_OCTAVES[1] + 1)
+    names = [f"{2 ** max(octave, 0)}:{2 ** max(-octave, 0)}" for octave in octaves]
+    axes.set_xticks(np.exp2(octaves), names)
+
+
+def draw_image_sizes(axes: Axes, splits: Sequence[Split]) -> None:
+    """Plot image sizes; areas show the numbers of images, the most frequent sizes are labelled."""
+    _style(axes, "Size of images", "width, px", "height, px")
+    largest = max(int(split.image_sizes.max()) for split in splits)
+    for split in splits:
+        widths, heights, images = np.transpose(split.frequent_sizes(SIZES_DRAWN))
+        areas = 8 + 400 * images / len(split.index)
+        colour = SPLIT_COLOURS[split.name]
+        axes.scatter(widths, heights, areas, color=colour, alpha=0.45, linewidths=0)
+    lines = [
+        f"{width} × {height}: {images / len(splits[0].index):.0%} of {splits[0].name}"
+        for width, height, images in splits[0].frequent_sizes(SIZES_NAMED)
+    ]
+    corner = axes.annotate("\n".join(lines), (0.03, 0.96), xycoords="axes fraction", va="top")
+    corner.set(fontsize=8.5, color=INK, linespacing=1.6)
+    axes.plot([0, largest], [0, largest], color=QUIET, linewidth=0.8, linestyle=":")
+    axes.set(xlim=(0, largest * 1.12), ylim=(0, largest * 1.12))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def draw_centres(axes: Axes, split: Split) -> None:
+    """Plot the positions of the centres of a split's boxes in the image."""
+    _style(axes, f"Centres of boxes of {split.name}", "x / width", "y / height")
+    x, y = split.centres.T
+    axes.hist2d(x, y, bins=CELLS, range=((0, 1), (0, 1)), cmap="Blues")
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+
+
+def _outline(axes: Axes, values: Mapping[str, np.ndarray], first: int, last: int) -> None:
+    """Plot histograms by split in percent, from 2 ** `first` to 2 ** `last` on a logarithmic axis.
+
+    Each is a line with a light fill; later splits have thinner lines. Values beyond the axis are
+    counted in the first or the last bin.
+    """
+    edges = np.exp2(np.linspace(first, last, (last - first) * BINS_PER_OCTAVE + 1))
+    for split, found in values.items():
+        if len(found):
+            counts, _ = np.histogram(found.clip(edges[0], edges[-1]), edges)
+            shares, colour = 100 * counts / len(found), SPLIT_COLOURS[split]
+            axes.stairs(shares, edges, color=colour, linewidth=LINE_WIDTHS[split])
+            axes.stairs(shares, edges, color=colour, fill=True, alpha=0.12)
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(bottom=0)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
+
+
+def _style(axes: Axes, title: str, across: str = "", upward: str = "") -> None:
+    style_axes(axes)
+    axes.set_title(title, loc="left", fontsize=11, weight="bold", color=INK, pad=8)
+    axes.set_xlabel(across, fontsize=9, color=INK)
+    axes.set_ylabel(upward, fontsize=9, color=INK)

@@ -33,22 +33,22 @@ def test_links_to_the_same_file_are_read_once(
     Path(link).symlink_to(first)
     Path(hard).hardlink_to(first)
     read: list[str] = []
-    end_of = duplicates._end_of
+    digest = duplicates._digest
 
-    def record_and_read(path: str) -> bytes | None:
+    def record_and_read(path: str, last: int | None) -> bytes | None:
         read.append(path)
-        return end_of(path)
+        return digest(path, last)
 
-    monkeypatch.setattr(duplicates, "_end_of", record_and_read)
+    monkeypatch.setattr(duplicates, "_digest", record_and_read)
     assert equal_files([link, second, hard, first, first], 1) == [(0, 2, 3, 4)]
     assert sorted(read) == sorted([link, second])
 
 
 def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: str) -> bytes:
+    def refuse(path: str, last: int | None) -> bytes:
         raise AssertionError(path)
 
-    monkeypatch.setattr(duplicates, "_end_of", refuse)
+    monkeypatch.setattr(duplicates, "_digest", refuse)
     assert equal_files(write(tmp_path, b"1", b"22", b"333"), 1) == []
 
 

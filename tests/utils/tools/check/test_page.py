@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,13 +9,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from tests.utils.datasets.drawn import draw
+from utils.datasets.description import DatasetDescription
 from utils.datasets.index import build_index
 from utils.plots.figure import VERMILION, save_figure
 from utils.tools.check.findings import NOTE, STOP, WARNING, Finding
-from utils.tools.check.measures import measure
-from utils.tools.check.page import save_dataset_page
-from utils.tools.check.panels import draw_boxes_per_image, draw_classes, draw_image_sizes
-from utils.tools.check.report import DatasetReport
+from utils.tools.check.page import (
+    draw_boxes_per_image,
+    draw_classes,
+    draw_image_sizes,
+    save_dataset_page,
+)
+from utils.tools.check.report import AnchorGrid, DatasetReport
+from utils.tools.check.splits import Split
 
 ANCHORS = np.array([[10.0, 13.0], [373.0, 326.0]])
 
@@ -38,14 +44,10 @@ def report(
         draw(root / split, "2", (40, 40), [])
     indices = {split: build_index([root / split / "images"], names) for split in splits}
     return DatasetReport(
-        file=root / "data.yaml",
-        root=root,
-        names=names,
-        measures=tuple(measure(s, index, len(names), 640) for s, index in indices.items()),
+        data=DatasetDescription(root / "data.yaml", root, (), (), (), names),
+        splits=tuple(Split(name, index, len(names), 640) for name, index in indices.items()),
         findings=findings,
-        recalls={"train": 1.0},
-        anchors=ANCHORS,
-        cell=8,
+        grid=AnchorGrid(ANCHORS, 8),
         image_size=640,
     )
 
@@ -80,7 +82,7 @@ def test_page_shows_statistics_findings_and_plots(
         "Training cannot start, or would skip files: 1 reason, 0 warnings.",
     } < {*texts}
     assert {"stop", "train: no light.", "note", "much fog."} < {*texts}
-    assert {"boxes", "train", "val", "2 of 3", "best possible recall", "1.0000", "-"} < {*texts}
+    assert {"boxes", "train", "val", "2 of 3", "best possible recall", "0.6667"} < {*texts}
     titles = ["Boxes per class", "Boxes of train, and the anchors", "Size of boxes"]
     titles += ["Shape of boxes", "Boxes per image", "Size of images", "Centres of boxes of train"]
     assert [text for text in texts if text in titles] == titles
@@ -105,15 +107,13 @@ def test_long_lists_of_findings_are_truncated(
 
 def test_page_of_one_split_without_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = report(tmp_path, splits=("val",))
-    index = build_index([tmp_path / "val" / "images"], one.names)
-    empty = measure("val", index, 3, 640)
-    for name in ("sides", "file_sides", "centres"):
-        object.__setattr__(empty, name, np.empty((0, 2)))
-    object.__setattr__(empty, "per_image", np.zeros(3, np.int64))
-    object.__setattr__(empty, "per_class", np.zeros(3, np.int64))
-    object.__setattr__(one, "measures", (empty,))
-    _, texts = drawn(one, monkeypatch, tmp_path / "page.png")
+    (val,) = one.splits
+    index = replace(val.index, boxes=np.empty((0, 5)), offsets=np.zeros(4, np.int64))
+    _, texts = drawn(
+        replace(one, splits=(replace(val, index=index),)), monkeypatch, tmp_path / "page.png"
+    )
     assert "No findings." in texts
+    assert texts.count("-") == 3  # of two statistics of boxes, and the recall of the anchors
 
 
 def heights(panel: matplotlib.axes.Axes) -> list[float]:
@@ -127,7 +127,7 @@ def axes() -> matplotlib.axes.Axes:
 
 def test_boxes_per_class_plot(tmp_path: Path) -> None:
     panel = axes()
-    draw_classes(panel, report(tmp_path).measures, ["ant", "bee", "a name that is much too long"])
+    draw_classes(panel, report(tmp_path).splits, ["ant", "bee", "a name that is much too long"])
     assert [label.get_text() for label in panel.get_xticklabels()] == [
         "ant",
         "a name that is mu…",
@@ -141,9 +141,9 @@ def test_boxes_per_class_plot(tmp_path: Path) -> None:
 def test_boxes_per_class_plot_with_many_classes(tmp_path: Path) -> None:
     names = tuple(map(str, range(100)))
     one = report(tmp_path, names=names)
-    one.measures[0].per_class[5] = 1000
+    one.splits[0].per_class[5] = 1000
     panel = axes()
-    draw_classes(panel, one.measures, names)
+    draw_classes(panel, one.splits, names)
     assert panel.get_title(loc="left") == "Boxes per class, without 20 rarer ones"
     assert panel.get_xticklabels()[0].get_text() == "5"
     assert panel.get_yscale() == "log"
@@ -151,13 +151,13 @@ def test_boxes_per_class_plot_with_many_classes(tmp_path: Path) -> None:
 
 def test_boxes_per_image_plot(tmp_path: Path) -> None:
     panel = axes()
-    draw_boxes_per_image(panel, report(tmp_path, splits=("train",)).measures)
+    draw_boxes_per_image(panel, report(tmp_path, splits=("train",)).splits)
     assert [label.get_text() for label in panel.get_xticklabels()] == ["0", "1", "2"]
     assert heights(panel) == pytest.approx([100 / 3] * 3)
 
 
 def test_most_frequent_image_sizes_are_labelled(tmp_path: Path) -> None:
     panel = axes()
-    draw_image_sizes(panel, report(tmp_path).measures)
-    named = [text.get_text() for text in panel.texts]
-    assert named == ["80 × 60: 67% of train", "40 × 40: 33% of train"]
+    draw_image_sizes(panel, report(tmp_path).splits)
+    (named,) = (text.get_text() for text in panel.texts)
+    assert named == "80 × 60: 67% of train\n40 × 40: 33% of train"
