@@ -6,14 +6,13 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from utils.errors import UserError
-from utils.inference.sources import SourceImage
+from utils.inference.sources import SourceImage, file_name
 from utils.plots.images import class_color, draw_boxes, write_image
 
 WRITABLE = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -172,12 +171,6 @@ class PredictionFiles:
         if self._video is not None:
             self._video[1].release()
             self._video = None
-
-
-def file_name(source: str) -> PurePosixPath | Path:
-    """Return the file name of a path, or of a URL without its query."""
-    parts = urlsplit(source)
-    return PurePosixPath(PurePosixPath(parts.path).name) if "://" in source else Path(source)
 
 
 def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:

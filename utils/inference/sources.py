@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import http.client
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -27,23 +28,12 @@ from utils.files.download import open_url
 log = logging.getLogger("yolo")
 
 VIDEO_SUFFIXES = frozenset(
-    {
-        ".asf",
-        ".avi",
-        ".gif",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".ts",
-        ".webm",
-        ".wmv",
-    }
+    {".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov"}
+    | {".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
+MEDIA_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 WEB_SCHEMES = ("http", "https")
-STREAM_SCHEMES = ("rtsp", "rtmp", "tcp")
+URL_SCHEMES = (*WEB_SCHEMES, "rtsp", "rtmp", "tcp")
 MAX_BYTES = 256 << 20  # of a downloaded image
 MAX_SHOWN_CHARACTERS = 80  # of an invalid source, in a message
 DEFAULT_FPS = 30.0  # of a stream that does not report its frame rate
@@ -67,9 +57,9 @@ class SourceImage(NamedTuple):
     """(vertical, horizontal) scale factor from `original` to `network`."""
     pad: tuple[float, float]
     """(left, top) padding in `network`, px."""
-    number: int
+    number: int = 1
     """Index of the file, from 1."""
-    files: int
+    files: int = 1
     """Number of files."""
     frame: int = 0
     """Index of the frame in its video, from 1; 0 for images."""
@@ -79,19 +69,11 @@ class SourceImage(NamedTuple):
     """Frames yielded per second of the video; 0 for images."""
 
 
-class SourceEntry(NamedTuple):
-    """One file, URL or camera of a source."""
-
-    location: str
-    kind: Kind
-
-
 def open_source(
     source: str,
     *,
     image_size: tuple[int, int],
     stride: int,
-    auto: bool = True,
     vid_stride: int = 1,
 ) -> Iterator[SourceImage]:
     """Resolve a `--source` and return an iterator over its images and video frames.
@@ -99,9 +81,9 @@ def open_source(
     Args:
         source: image or video file; folder (not recursive); glob pattern; .txt list of such files;
             camera index; http, https, rtsp, rtmp or tcp URL.
-        image_size: (height, width) that each image is fitted into, px.
+        image_size: (height, width) that each image is fitted into, px; it is padded only up to the
+            next multiple of the stride.
         stride: stride of the network, px.
-        auto: pad only up to the next multiple of the stride.
         vid_stride: yield every n-th frame of videos.
 
     Raises:
@@ -110,112 +92,104 @@ def open_source(
             are skipped with a warning.
     """
     try:
-        entries = _find_entries(source)
+        locations = _find_locations(source)
     except (OSError, RuntimeError, ValueError) as error:
         # e.g. a name that is too long for the file system, or the home folder of an unknown user
         raise UserError(
             f"--source {source[:MAX_SHOWN_CHARACTERS]} cannot be used ({error}); "
             "give another source."
         ) from error
-    fit = partial(letterbox, new_shape=image_size, auto=auto, stride=stride)
-    return _load(source, entries, fit, vid_stride)
+    fit = partial(letterbox, new_shape=image_size, auto=True, stride=stride)
+    return _load(source, locations, fit, vid_stride)
 
 
-def _find_entries(source: str) -> list[SourceEntry]:
-    scheme = urlsplit(source).scheme.lower()
+def _find_locations(source: str) -> list[str]:
+    """Return the files of a source, or the URL or camera index itself."""
     path = Path(source).expanduser()
-    if source.isdecimal():
-        return [SourceEntry(source, "video")]
-    if scheme in (*WEB_SCHEMES, *STREAM_SCHEMES):
-        return [_url_entry(source)]
+    if source.isdecimal() or _scheme(source) in URL_SCHEMES:
+        return [source]
     if path.is_dir():
-        return _media_entries([file for file in sorted(path.iterdir()) if file.is_file()], source)
+        return _media_files([file for file in sorted(path.iterdir()) if file.is_file()], source)
     if path.is_file() and path.suffix.lower() == ".txt":
-        return _entries_from_list(path)
+        return _listed_locations(path)
     if path.is_file():
-        return _media_entries([path], source)
+        return _media_files([path], source)
     if glob.has_magic(source):
         found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - patterns may be absolute
-        return _media_entries([Path(name) for name in sorted(found)], source)
+        return _media_files([Path(name) for name in sorted(found)], source)
     raise UserError(
         f"--source {source} does not exist; give an image, a video or a folder of them."
     )
 
 
-def _url_entry(source: str) -> SourceEntry:
-    suffix = PurePosixPath(urlsplit(source).path).suffix.lower()
-    return SourceEntry(source, "image" if suffix in IMAGE_SUFFIXES else "video")
+def _scheme(location: str) -> str:
+    return urlsplit(location).scheme.lower()
 
 
-def _media_entries(files: Sequence[Path], source: str) -> list[SourceEntry]:
-    entries = [
-        SourceEntry(str(file), "image" if file.suffix.lower() in IMAGE_SUFFIXES else "video")
-        for file in files
-        if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    ]
-    if not entries:
-        known = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+def _media_files(files: Sequence[Path], source: str) -> list[str]:
+    found = [str(file) for file in files if file.suffix.lower() in MEDIA_SUFFIXES]
+    if not found:
+        known = ", ".join(sorted(MEDIA_SUFFIXES))
         raise UserError(
             f"--source {source} has no image or video; give files of these types: {known}."
         )
-    return entries
+    return found
 
 
-def _entries_from_list(file: Path) -> list[SourceEntry]:
-    """Return the entries of a list file; paths are relative to the working or the list's folder."""
+def _listed_locations(file: Path) -> list[str]:
+    """Return the lines of a list file; paths are relative to the working or the list's folder."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise UserError(
             f"--source {file} is not a UTF-8 text file ({error}); put one path on each line."
         ) from error
-    entries: list[SourceEntry] = []
+    locations: list[str] = []
     for line in filter(None, lines):
-        if urlsplit(line).scheme.lower() in (*WEB_SCHEMES, *STREAM_SCHEMES):
-            entries.append(_url_entry(line))
+        if _scheme(line) in URL_SCHEMES:
+            locations.append(line)
         else:
             path = Path(line) if Path(line).is_file() else file.parent / line
-            entries += _media_entries([path], line)
-    if not entries:
+            locations += _media_files([path], line)
+    if not locations:
         raise UserError(f"--source {file} is empty; put one path on each line.")
-    return entries
+    return locations
+
+
+def file_name(location: str) -> PurePath:
+    """Return the file name of a path, or of a URL without its query."""
+    path = PurePosixPath(urlsplit(location).path) if "://" in location else PurePath(location)
+    return PurePath(path.name)
 
 
 def _load(
-    source: str, entries: Sequence[SourceEntry], fit: Fit, vid_stride: int
+    source: str, locations: Sequence[str], fit: Fit, vid_stride: int
 ) -> Iterator[SourceImage]:
     any_loaded = False
-    for number, entry in enumerate(entries, start=1):
-        load = _load_image if entry.kind == "image" else partial(_load_video, vid_stride=vid_stride)
+    for number, location in enumerate(locations, start=1):
+        is_image = file_name(location).suffix.lower() in IMAGE_SUFFIXES
+        load = _load_image if is_image else partial(_load_video, vid_stride=vid_stride)
         try:
-            for loaded in load(entry.location, fit):
+            for loaded in load(location, fit):
                 any_loaded = True
-                yield loaded._replace(number=number, files=len(entries))
+                yield loaded._replace(number=number, files=len(locations))
         except ImageError as error:
-            if len(entries) > 1:
-                log.warning("Skipped %s: %s.", entry.location, error)
+            if len(locations) > 1:
+                log.warning("Skipped %s: %s.", location, error)
             else:
                 raise UserError(
-                    f"--source {entry.location} cannot be used ({error}); give another source."
+                    f"--source {location} cannot be used ({error}); give another source."
                 ) from error
     if not any_loaded:
         raise UserError(
-            f"--source {source}: none of its {len(entries)} files can be read; give another source."
+            f"--source {source}: none of its {len(locations)} files can be read; "
+            "give another source."
         )
 
 
 def _load_image(location: str, fit: Fit) -> Iterator[SourceImage]:
-    is_web = urlsplit(location).scheme.lower() in WEB_SCHEMES
-    rgb = _fetch_image(location) if is_web else read_image(location)
-    fitted = fit(rgb)
-    yield _source_image(location, "image", np.ascontiguousarray(rgb[..., ::-1]), fitted)
-
-
-def _source_image(
-    location: str, kind: Kind, original: np.ndarray, fitted: Letterboxed
-) -> SourceImage:
-    network = np.ascontiguousarray(fitted.image)
-    return SourceImage(location, kind, original, network, fitted.ratio, fitted.pad, 1, 1)
+    rgb = _fetch_image(location) if _scheme(location) in WEB_SCHEMES else read_image(location)
+    yield SourceImage(location, "image", np.ascontiguousarray(rgb[..., ::-1]), *fit(rgb))
 
 
 def _fetch_image(url: str) -> np.ndarray:
@@ -245,23 +219,13 @@ def _load_video(location: str, fit: Fit, vid_stride: int) -> Iterator[SourceImag
         rate = capture.get(cv2.CAP_PROP_FPS)
         fps = (rate if 0 < rate <= MAX_FPS else DEFAULT_FPS) / vid_stride
         frames = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        for number, bgr in _frames(capture, vid_stride):
+        for frame in itertools.count(vid_stride, vid_stride):  # other frames are not decoded
+            if not all(capture.grab() for _ in range(vid_stride)):
+                return
+            decoded, bgr = capture.retrieve()
+            if not decoded:
+                return
             fitted = fit(np.ascontiguousarray(bgr[..., ::-1]))
-            loaded = _source_image(location, "video", bgr, fitted)
-            yield loaded._replace(frame=number, frames=frames, fps=fps)
+            yield SourceImage(location, "video", bgr, *fitted, frame=frame, frames=frames, fps=fps)
     finally:
         capture.release()
-
-
-def _frames(capture: cv2.VideoCapture, vid_stride: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield index and image (BGR) of every n-th frame; other frames are not decoded."""
-    number = 0
-    while True:
-        for _ in range(vid_stride):
-            if not capture.grab():
-                return
-            number += 1
-        decoded, bgr = capture.retrieve()
-        if not decoded:
-            return
-        yield number, bgr

@@ -50,13 +50,6 @@ def test_image_file(tmp_path: Path) -> None:
     assert item.network.flags.c_contiguous
 
 
-def test_square_padding_without_auto(tmp_path: Path) -> None:
-    path = image(tmp_path / "a.png", size=(20, 64))
-    (item,) = open_source(path, image_size=(64, 64), stride=32, auto=False)
-    assert item.network.shape == (64, 64, 3)
-    assert item.pad == (0.0, 22.0)
-
-
 def test_folder_yields_its_images_and_videos_in_order(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "c.bmp", "inner/d.png"):
         image(tmp_path / name)
