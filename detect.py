@@ -80,18 +80,14 @@ def detect(options: DetectOptions) -> Path:
         stride=stride,
         vid_stride=options.vid_stride,
     )
-    predictor = Predictor(
-        loaded_model.model,
-        device,
-        DetectSettings(
-            options.conf_thres,
-            options.iou_thres,
-            options.max_det,
-            options.classes,
-            options.agnostic_nms,
-        ),
-        half=options.half,
+    settings = DetectSettings(
+        options.conf_thres,
+        options.iou_thres,
+        options.max_det,
+        options.classes,
+        options.agnostic_nms,
     )
+    predictor = Predictor(loaded_model.model, device, settings, half=options.half)
     folder = create_run_folder(options.project, options.name, options.exist_ok)
     speeds: list[Speed] = []
     with PredictionFiles(folder, names, output_settings(options)) as files:
@@ -121,11 +117,7 @@ def require_display() -> None:
 
 
 def class_names(options: DetectOptions, own: tuple[str, ...]) -> tuple[str, ...]:
-    """The class names to show: those of --data, else those of the model.
-
-    Args:
-        options: the options.
-        own: class names of the model.
+    """The class names to show: those of --data, else the model's own.
 
     Raises:
         UserError: if --data or --classes does not match the model.

@@ -32,14 +32,11 @@ class Finding:
         where = f"{self.split}: " if self.split else ""
         return f"{where}{self.text.rstrip('.')}."
 
-    @staticmethod
-    def blocking(split: str, text: str, cases: tuple[str, ...] = ()) -> Finding:
-        """Create a finding that prevents training; in the test split, only a warning."""
-        return Finding(WARNING if split == NOT_TRAINED_ON else STOP, split, text, cases)
-
 
 def by_severity(findings: Iterable[Finding], root: Path) -> tuple[Finding, ...]:
     """Sort findings by descending severity, and merge equal findings of several splits.
+
+    What stops training in the other splits is only a warning in the test split.
 
     Args:
         findings: the findings.
@@ -47,7 +44,9 @@ def by_severity(findings: Iterable[Finding], root: Path) -> tuple[Finding, ...]:
     """
     splits: defaultdict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
     for finding in findings:
-        splits[finding.level, finding.text, finding.cases].append(finding.split)
+        harmless = finding.level == STOP and finding.split == NOT_TRAINED_ON
+        level = WARNING if harmless else finding.level
+        splits[level, finding.text, finding.cases].append(finding.split)
     merged = [
         Finding(level, ", ".join(names), text, tuple(_shortened(case, root) for case in cases))
         for (level, text, cases), names in splits.items()

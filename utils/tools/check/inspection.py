@@ -12,7 +12,7 @@ from models.anchors import MIN_SIDE
 from utils.autoanchor import GOOD_RECALL
 from utils.datasets.description import DatasetDescription
 from utils.tools.check.duplicates import find_duplicate_images
-from utils.tools.check.findings import NOTE, WARNING, Finding, by_severity, count
+from utils.tools.check.findings import NOTE, STOP, WARNING, Finding, by_severity, count
 from utils.tools.check.report import AnchorGrid, DatasetReport
 from utils.tools.check.splits import Split, read_splits, stray_labels
 
@@ -40,10 +40,7 @@ def inspect_dataset(
         findings += _shared_labels(split)
         findings += _about_boxes(split, grid.cell)
         findings += _background(split)
-    strays = stray_labels(splits)
-    if strays:
-        text = f"{count(len(strays), 'label file')} without an image"
-        findings.append(Finding(WARNING, "", text, tuple(strays)))
+    findings += _found(WARNING, "", "label file", "without an image", stray_labels(splits))
     findings += _class_balance(splits, description.names)
     findings += find_duplicate_images(splits, threads)
     findings += _about_anchors(splits, grid.anchors)
@@ -51,17 +48,19 @@ def inspect_dataset(
     return DatasetReport(description, splits, sorted_findings, grid, image_size)
 
 
+def _found(level: str, split: str, thing: str, fault: str, cases: Sequence[str]) -> list[Finding]:
+    """Return a finding about things with a fault, one per case; none without cases."""
+    text = f"{count(len(cases), thing)} {fault}"
+    return [Finding(level, split, text, tuple(cases))] if cases else []
+
+
 def _unreadable(split: Split) -> list[Finding]:
-    skipped = tuple(message for message in split.index.messages if SKIPPED in message)
-    repaired = tuple(message for message in split.index.messages if SKIPPED not in message)
-    found = []
-    if skipped:
-        text = f"{count(len(skipped), 'image')} with an unusable image or label file"
-        found.append(Finding.blocking(split.name, text, skipped))
-    if repaired:
-        text = f"{count(len(repaired), 'repair')} of label files"
-        found.append(Finding(WARNING, split.name, text, repaired))
-    return found
+    skipped = [message for message in split.index.messages if SKIPPED in message]
+    repaired = [message for message in split.index.messages if SKIPPED not in message]
+    return [
+        *_found(STOP, split.name, "image", "with an unusable image or label file", skipped),
+        *_found(WARNING, split.name, "repair", "of label files", repaired),
+    ]
 
 
 def _unknown_classes(split: Split) -> list[Finding]:
@@ -77,7 +76,7 @@ def _unknown_classes(split: Split) -> list[Finding]:
     )
     known = f"classes are 0 to {split.classes - 1}"
     text = f"{count(len(rows), 'box')} with a class out of range ({known})"
-    return [Finding.blocking(split.name, text, cases)]
+    return [Finding(STOP, split.name, text, cases)]
 
 
 def _label_files(split: Split, boxes: np.ndarray) -> list[str]:
@@ -88,9 +87,8 @@ def _label_files(split: Split, boxes: np.ndarray) -> list[str]:
 
 def _shared_labels(split: Split) -> list[Finding]:
     users = Counter(split.labels.values())
-    shared = tuple(label for label, images in users.items() if images > 1)
-    text = f"{count(len(shared), 'label file')} used by several images"
-    return [Finding(WARNING, split.name, text, shared)] if shared else []
+    shared = [label for label, images in users.items() if images > 1]
+    return _found(WARNING, split.name, "label file", "used by several images", shared)
 
 
 def _about_boxes(split: Split, cell: int) -> list[Finding]:
@@ -120,8 +118,7 @@ def _background(split: Split) -> list[Finding]:
         path = split.index.paths[image]
         labelled = Path(split.labels[path]).exists()
         cases.append(f"{path}: {'a label file without boxes' if labelled else 'no label file'}")
-    text = f"{count(len(cases), 'image')} without a box, background"
-    return [Finding(NOTE, split.name, text, tuple(cases))] if cases else []
+    return _found(NOTE, split.name, "image", "without a box, background", cases)
 
 
 def _class_balance(splits: Sequence[Split], names: Sequence[str]) -> list[Finding]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -162,27 +161,18 @@ def read_splits(description: DatasetDescription, image_size: int, threads: int) 
     for name, sources in given.items():
         if not sources or not all(source.exists() for source in sources):
             continue
+        log.disabled = True  # the messages of the index are part of the report
         try:
             images = list_images(sources)
-            with _without_messages():
-                index = build_index(sources, EVERY_CLASS, workers=threads)
+            index = build_index(sources, EVERY_CLASS, workers=threads)
         except UserError as error:
-            findings.append(Finding.blocking(name, str(error)))
+            findings.append(Finding(STOP, name, str(error)))
             continue
+        finally:
+            log.disabled = False
         labels = dict(zip(images, find_labels(images), strict=True))
         splits.append(Split(name, index, len(description.names), image_size, sources, labels))
     return ReadSplits(tuple(splits), findings)
-
-
-@contextmanager
-def _without_messages() -> Iterator[None]:
-    """Silence the log of the index; its messages are part of the report."""
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def stray_labels(splits: Sequence[Split]) -> list[str]:
