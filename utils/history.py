@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
-from utils.files.atomic_write import atomic_write_text
+from utils.files.atomic_write import atomic_write, atomic_write_text
 
 Row = dict[str, float]
 
@@ -65,20 +66,38 @@ def new_row(
     return {**row, ITERATION_COLUMN: float(iteration)}
 
 
-def write_results(rows: Iterable[Mapping[str, float]], path: Path) -> None:
+def write_results(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """Write results.csv atomically, so that a killed run leaves no duplicate or missing row."""
-    lines = [",".join(f"{name:>20s}" for name in COLUMNS)]
-    lines += [",".join(f"{row[name]:20.5g}" for name in COLUMNS) for row in rows]
-    atomic_write_text(path, "\n".join(lines) + "\n")
+    header = [f"{name:>20s}" for name in COLUMNS]
+    if not rows:  # a new run, whose first step must not wait for the import of pandas
+        atomic_write_text(path, ",".join(header) + "\n")
+        return
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=COLUMNS, dtype=float)
+    layout = {"header": header, "float_format": "%20.5g", "na_rep": f"{math.nan:20.5g}"}
+    atomic_write(path, lambda part: table.to_csv(part, index=False, **layout))
 
 
 def read_results(path: Path) -> list[Row]:
-    """Read a results.csv of this project or of YOLOv5."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        return [
-            {str(name).strip(): float(value) for name, value in row.items()}
-            for row in csv.DictReader(stream)
-        ]
+    """Read a results.csv of this project or of YOLOv5; an empty file has no rows.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a complete table of numbers.
+    """
+    import pandas as pd
+
+    try:
+        # Text, because pandas before 3.0 does not read numbers to the last digit.
+        table = pd.read_csv(path, dtype=str, skipinitialspace=True, na_filter=False)
+    except pd.errors.EmptyDataError:
+        return []
+    except pd.errors.ParserError as error:
+        raise ValueError(str(error).strip()) from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells for an index
+        raise ValueError("a row has more cells than the header")
+    return cast(list[Row], table.rename(columns=str.strip).astype(float).to_dict("records"))
 
 
 def fitness(map50: float, map50_95: float) -> float:

@@ -72,7 +72,7 @@ def read_csv_results(path: Path, *, biases_last: bool) -> list[Row]:
     """
     try:
         rows = [_complete_row(row) for row in read_results(path)]
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); correct or remove the file.") from error
     if biases_last:
         return [{**row, "x/lr0": row["x/lr2"], "x/lr2": row["x/lr0"]} for row in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +112,7 @@ def read_history(path: Path) -> list[Row]:
     """
     try:
         rows = read_results(path)
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; use another run.") from error
     if not rows or not rows[0].keys() >= REQUIRED_COLUMNS:
         raise UserError(f"{path} has no epochs with mAP; use another run.")
