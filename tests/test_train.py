@@ -25,6 +25,7 @@ OUTPUTS = {
     "results.png",
     "lr_map.png",
     "labels.jpg",
+    "labels_correlogram.jpg",
     "train_batch0.jpg",
     "train_batch1.jpg",
     "train_batch2.jpg",

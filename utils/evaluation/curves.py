@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
@@ -23,6 +21,7 @@ from utils.plots.figure import (
     ORANGE,
     QUIET,
     VERMILION,
+    label_axes,
     new_figure,
     save_figure,
     style_axes,
@@ -36,12 +35,8 @@ MAX_LABELLED_CLASSES = 100
 """Above this number of classes, the confusion matrix has no class names."""
 MIN_WRITTEN_FRACTION = 0.005
 """Smaller fractions would be rounded to 0.00; their cells stay empty."""
-DARK_CELL = 0.5
-"""Cells with at least this fraction have white numbers."""
 MAX_NAME_LENGTH = 24
-# The confusion matrix, in inches.
-CELL, MATRIX_LIMITS = 0.42, (4.5, 12.0)
-MARGIN_LEFT, MARGIN_RIGHT, MARGIN_BOTTOM, MARGIN_TOP = 2.2, 1.0, 2.1, 0.6
+CELL, MATRIX_LIMITS, SCALE_WIDTH = 0.42, (4.5, 12.0), 0.2  # of the confusion matrix, inches
 SIZE_TIMES_CLASSES, FONT_LIMITS = 600.0, (5.5, 8.5)  # points
 COLOURS = (BLUE, ORANGE, VERMILION, GREEN)
 MIN_FPPI, MAX_FPPI = 1e-3, 10.0  # x axis, false positives per image
@@ -51,40 +46,29 @@ FIGURE_SPACE = "\N{FIGURE SPACE}"
 MISS_RATE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.64, 0.8, 1.0)
 
 
-class _CurvePlot(NamedTuple):
-    """Content of one plot of metric curves."""
-
-    file: str
-    title: str
-    axis_names: tuple[str, str]
-    values: Floats
-    """One curve for each class, [c, 1000]."""
-
-
 def save_metric_curves(curves: MetricCurves, folder: Path) -> None:
     """Write PR_curve.png, F1_curve.png, P_curve.png and R_curve.png into a folder."""
-    map50 = float(curves.ap50.mean()) if len(curves.ap50) else 0.0
-    classes = [f"{_shorten(n)} {ap:.3f}" for n, ap in zip(curves.names, curves.ap50, strict=True)]
-    axes_names = ("recall", "precision")
-    plot = _CurvePlot("PR_curve.png", "Precision over recall", axes_names, curves.envelope)
-    _save_curves(plot, curves.confidence, classes, f"all classes {map50:.3f} mAP50", folder)
     names = [_shorten(name) for name in curves.names]
+    labels = [f"{name} {ap:.3f}" for name, ap in zip(names, curves.ap50, strict=True)]
+    map50 = float(curves.ap50.mean()) if len(curves.ap50) else 0.0
+    labels.append(f"all classes {map50:.3f} mAP50")
+    axis = curves.confidence
+    _save_curves(folder / "PR_curve.png", ("recall", "precision"), axis, curves.envelope, labels)
     for letter, name, values in (
         ("F1", "F1", curves.f1),
         ("P", "precision", curves.precision),
         ("R", "recall", curves.recall),
     ):
-        title = f"{name[0].upper()}{name[1:]} over confidence"
-        plot = _CurvePlot(f"{letter}_curve.png", title, ("confidence", name), values)
-        _save_curves(plot, curves.confidence, names, _mean_label(plot, curves), folder)
+        file, labels = folder / f"{letter}_curve.png", [*names, _mean_label(axis, values)]
+        _save_curves(file, ("confidence", name), axis, values, labels)
 
 
-def _mean_label(plot: _CurvePlot, curves: MetricCurves) -> str:
+def _mean_label(confidence: Floats, values: Floats) -> str:
     """Return the legend entry of the mean: maximum of the smoothed mean, and its confidence."""
-    if not len(plot.values):
+    if not len(values):
         return "all classes"
-    mean = smooth(plot.values.mean(0))
-    return f"all classes {mean.max():.2f} at {curves.confidence[mean.argmax()]:.3f}, smoothed"
+    mean = smooth(values.mean(0))
+    return f"all classes {mean.max():.2f} at {confidence[mean.argmax()]:.3f}, smoothed"
 
 
 def _shorten(name: str) -> str:
@@ -94,27 +78,22 @@ def _shorten(name: str) -> str:
 
 
 def _save_curves(
-    plot: _CurvePlot, axis: Floats, names: Sequence[str], mean_name: str, folder: Path
+    path: Path, axis_names: tuple[str, str], axis: Floats, values: Floats, labels: Sequence[str]
 ) -> None:
-    """Plot the curve of every class and their mean over an axis [1000]."""
+    """Plot the curve of each class [c, 1000] and their mean, which has the last label."""
     figure = new_figure(9.5, 6.0)
     axes = figure.add_axes((0.075, 0.095, 0.62, 0.81))
-    style_axes(axes)
-    named = len(names) <= MAX_NAMED_CLASSES
-    palette = colormaps["tab20"]
-    handles: list[Line2D] = []
-    for number, values in enumerate(plot.values):
-        color, width = (palette(number), 1.3) if named else ("#b8c4cc", 0.7)
-        handles += axes.plot(axis, values, color=color, linewidth=width)
-    if not named:
-        handles, names = handles[:1], [f"each of {len(names)} classes"]
-    mean = plot.values.mean(0) if len(plot.values) else np.zeros_like(axis)
+    x, y = axis_names
+    style_axes(axes, x=x, y=y, title=f"{y[0].upper()}{y[1:]} over {x}")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    if len(values) <= MAX_NAMED_CLASSES:
+        axes.set_prop_cycle(color=colormaps["tab20"].colors)
+        handles = axes.plot(axis, values.T, linewidth=1.3)
+    else:
+        handles = axes.plot(axis, values.T, color="#b8c4cc", linewidth=0.7)[:1]
+        labels = [f"each of {len(values)} classes", labels[-1]]
+    mean = values.mean(0) if len(values) else np.zeros_like(axis)
     handles += axes.plot(axis, mean, color=INK, linewidth=3)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
-    axes.set_xlabel(plot.axis_names[0], fontsize=10.5, color=INK)
-    axes.set_ylabel(plot.axis_names[1], fontsize=10.5, color=INK)
-    axes.set_title(plot.title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
     # Matplotlib omits labels that begin with an underscore, so the names are set afterwards.
     legend = figure.legend(
         handles=handles,
@@ -125,10 +104,10 @@ def _save_curves(
         fontsize=9,
         labelcolor=INK,
     )
-    for text, name in zip(legend.get_texts(), [*names, mean_name], strict=True):
+    for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
-        text.set_text(name)
-    save_figure(figure, folder / plot.file)
+        text.set_text(label)
+    save_figure(figure, path)
 
 
 def save_confusion_matrix(matrix: NDArray[np.integer], names: Sequence[str], path: Path) -> None:
@@ -139,49 +118,39 @@ def save_confusion_matrix(matrix: NDArray[np.integer], names: Sequence[str], pat
         names: The ``c`` class names.
         path: image file to write.
     """
+    import seaborn as sns
+
     fractions = matrix / np.maximum(matrix.sum(0, keepdims=True), 1)
-    side = float(np.clip(CELL * len(matrix), *MATRIX_LIMITS))
-    width, height = MARGIN_LEFT + side + MARGIN_RIGHT, MARGIN_BOTTOM + side + MARGIN_TOP
-    figure = new_figure(width, height)
-    left, bottom = MARGIN_LEFT / width, MARGIN_BOTTOM / height
-    axes = figure.add_axes((left, bottom, side / width, side / height))
-    shown = np.where(fractions > 0, fractions, np.nan)
-    image = axes.imshow(shown, cmap=colormaps["Blues"], vmin=0, vmax=1)
-    axes.tick_params(colors=INK, length=0)
-    for spine in axes.spines.values():
-        spine.set_color(QUIET)
-    _label_cells(axes, fractions, [*(_shorten(name) for name in names), "background"])
-    axes.set_xlabel("true class", fontsize=10.5, color=INK)
-    axes.set_ylabel("predicted class", fontsize=10.5, color=INK)
-    title = "Confusion matrix, fractions of each true class"
-    axes.set_title(title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
-    scale = figure.add_axes(
-        ((MARGIN_LEFT + side + 0.2) / width, bottom, 0.2 / width, side / height)
-    )
-    bar = figure.colorbar(image, cax=scale)
-    bar.outline.set_visible(False)
-    scale.tick_params(colors=INK, labelsize=9)
-    save_figure(figure, path)
-
-
-def _label_cells(axes: Axes, fractions: Floats, names: Sequence[str]) -> None:
-    """Write names on the axes and numbers in the cells, if there is room for them."""
-    count = len(names)
-    if count > MAX_LABELLED_CLASSES:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return
+    count = len(matrix)
+    side = float(np.clip(CELL * count, *MATRIX_LIMITS))
+    figure = new_figure(side, side)
+    axes = figure.add_axes((0, 0, 1, 1))
     size = float(np.clip(SIZE_TIMES_CLASSES / count, *FONT_LIMITS))
-    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
-    axes.set_yticks(range(count), names, fontsize=size)
-    for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        text.set_parse_math(False)
-    if count > MAX_NUMBERED_CLASSES:
-        return
-    for row, column in zip(*np.nonzero(fractions >= MIN_WRITTEN_FRACTION), strict=True):
-        number = f"{fractions[row, column]:.2f}"
-        color = "white" if fractions[row, column] >= DARK_CELL else INK
-        axes.text(column, row, number, ha="center", va="center", color=color, fontsize=size)
+    numbers = np.where(fractions < MIN_WRITTEN_FRACTION, "", np.char.mod("%.2f", fractions))
+    sns.heatmap(
+        fractions,
+        vmin=0,
+        vmax=1,
+        cmap="Blues",
+        mask=fractions == 0,
+        annot=numbers if count <= MAX_NUMBERED_CLASSES else False,
+        fmt="",
+        annot_kws={"fontsize": size},
+        xticklabels=False,
+        yticklabels=False,
+        ax=axes,
+        cbar_ax=figure.add_axes((1 + SCALE_WIDTH / side, 0, SCALE_WIDTH / side, 1)),
+    )
+    axes.spines[:].set(visible=True, color=QUIET)
+    if count <= MAX_LABELLED_CLASSES:  # not by seaborn, which reads names as formulas
+        ticks, labels = np.arange(count) + 0.5, [*map(_shorten, names), "background"]
+        axes.set_xticks(ticks, labels, rotation=90, parse_math=False)
+        axes.set_yticks(ticks, labels, parse_math=False)
+    axes.tick_params(colors=INK, length=0, labelsize=size)
+    figure.axes[1].tick_params(colors=INK, labelsize=9)
+    title = "Confusion matrix, fractions of each true class"
+    label_axes(axes, x="true class", y="predicted class", title=title)
+    save_figure(figure, path, crop=True)
 
 
 def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
@@ -196,7 +165,8 @@ def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
     """
     figure = new_figure(8.0, 6.0)
     axes = figure.add_axes((0.1, 0.11, 0.85, 0.8))
-    style_axes(axes)
+    title = "Miss rate, and its log-average over the grey range"
+    style_axes(axes, x="false positives per image", y="miss rate", title=title)
     axes.axvspan(*AVERAGED_FPPI, color=QUIET, alpha=0.1, linewidth=0)
     lowest = 1.0
     for number, rate in enumerate(rates):
@@ -215,10 +185,6 @@ def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
             label=f"{rate.log_average:7.2%}  {rate.subset}".replace(" ", FIGURE_SPACE),
         )
     _scale(axes, lowest)
-    axes.set_xlabel("false positives per image", fontsize=10.5, color=INK)
-    axes.set_ylabel("miss rate", fontsize=10.5, color=INK)
-    title = "Miss rate, and its log-average over the grey range"
-    axes.set_title(title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
     if any(rate.pedestrians for rate in rates):
         axes.legend(loc="lower left", frameon=False, fontsize=9.5, labelcolor=INK)
     try:

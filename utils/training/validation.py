@@ -144,7 +144,7 @@ class LabelsPlot:
     """Plots the labels of the training data in the background, after the first step.
 
     Args:
-        folder: receives labels.jpg.
+        folder: receives labels.jpg and labels_correlogram.jpg.
         boxes: [n, 5] class, centre x, centre y, width, height; normalized by the image size.
         names: class names by index.
         background: runs the job.
@@ -173,10 +173,14 @@ class LabelsPlot:
             self._background.submit(self._save)
 
     def _save(self) -> None:
-        from utils.plots.label_statistics import save_labels_plot  # imports matplotlib
+        from utils.plots.label_statistics import (  # imports seaborn
+            save_labels_correlogram,
+            save_labels_plot,
+        )
 
         try:
             save_labels_plot(self._boxes, self._names, self._folder / "labels.jpg")
+            save_labels_correlogram(self._boxes, self._folder / "labels_correlogram.jpg")
         except OSError as error:  # raised to the next job otherwise, which writes a checkpoint
             log.warning("Cannot write labels.jpg: %s; the run continues without it.", error)
 
