@@ -87,7 +87,7 @@ def _save_curves(
     style_axes(axes, x=x, y=y, title=f"{y[0].upper()}{y[1:]} over {x}")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     if len(values) <= MAX_NAMED_CLASSES:
-        axes.set_prop_cycle(color=colormaps["tab20"].colors)
+        axes.set_prop_cycle(color=colormaps["tab20"](range(MAX_NAMED_CLASSES)))
         handles = axes.plot(axis, values.T, linewidth=1.3)
     else:
         handles = axes.plot(axis, values.T, color="#b8c4cc", linewidth=0.7)[:1]

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
 
 DPI = 150
+POINTS_PER_INCH = 72
 CROP_MARGIN = 0.2  # inches
 INK = "#333333"
 QUIET = "#8a8a8a"
 GRID = "#e4e4e4"
 # Okabe and Ito's palette (2008), which is safe for color-blind readers.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+
+LineStyle = dict[str, Any]
+"""Keyword arguments of matplotlib for a line."""
+Corner = Literal["upper left", "upper right", "center left", "center right"]
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -30,10 +40,16 @@ def save_figure(figure: Figure, path: Path, *, crop: bool = False) -> None:
         path: Output file.
         crop: Whether to resize the picture to what is drawn, also outside the figure.
     """
-    box = {"bbox_inches": "tight", "pad_inches": CROP_MARGIN} if crop else {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        figure.savefig(path, **box)
+        figure.savefig(path, bbox_inches="tight" if crop else None, pad_inches=CROP_MARGIN)
+
+
+def text_width(text: str, size: float) -> float:
+    """Return the width of a text of this font size (points), in inches."""
+    if not text:
+        return 0.0
+    return float(TextPath((0, 0), text, size=size).get_extents().width) / POINTS_PER_INCH
 
 
 def style_axes(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
@@ -51,3 +67,33 @@ def label_axes(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None
     axes.set_xlabel(x, fontsize=10.5, color=INK)
     axes.set_ylabel(y, fontsize=10.5, color=INK)
     axes.set_title(title, loc="left", fontsize=13, weight="bold", color=INK, pad=12)
+
+
+def add_legend(
+    figure: Figure,
+    lines: Sequence[Line2D],
+    corner: Corner,
+    anchor: tuple[float, float],
+    *,
+    columns: int = 1,
+) -> Legend:
+    """Add a legend without a frame.
+
+    Args:
+        figure: The figure.
+        lines: Its entries.
+        corner: The corner, or middle of a side, that is at the anchor.
+        anchor: As fractions of the figure.
+        columns: Number of entries next to each other.
+    """
+    return figure.legend(
+        handles=lines,
+        loc=corner,
+        bbox_to_anchor=anchor,
+        ncols=columns,
+        borderaxespad=0,
+        borderpad=0,
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+    )

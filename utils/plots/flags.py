@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.textpath import TextPath
 
-from utils.plots.figure import INK, VERMILION
+from utils.plots.figure import DPI, INK, VERMILION, text_width
 
 ROW_HEIGHT = 0.21  # inches
 PAD = 0.06  # inches between a pole and its label
 FONT_SIZE = 8.5  # points
-POINTS_PER_INCH = 72
 POLE_ZORDER = 3  # above the curves, below the flags of other seams
 
 
@@ -30,13 +27,6 @@ class Flag(NamedTuple):
     """Whether the label ends at the pole, because there is no room to the right of it."""
 
 
-class _Span(NamedTuple):
-    """Horizontal extent of a label and its pole, in inches."""
-
-    start: float
-    end: float
-
-
 def place_flags(marks: Sequence[tuple[float, str]], panel_width: float) -> list[Flag]:
     """Assign each label a row in which it overlaps no other label and no pole crosses it.
 
@@ -47,33 +37,29 @@ def place_flags(marks: Sequence[tuple[float, str]], panel_width: float) -> list[
         marks: Poles, as fractions of the panel's width in ascending order, and their labels.
         panel_width: In inches.
     """
-    spans = []
-    for x, text in marks:
-        pole = x * panel_width
-        extent = TextPath((0, 0), text, size=FONT_SIZE).get_extents()
-        width = extent.width / POINTS_PER_INCH + 2 * PAD
-        left_of_pole = pole + width > panel_width
-        spans.append(_Span(pole - width, pole) if left_of_pole else _Span(pole, pole + width))
-    ends_at_pole = [
-        bool(span.end == x * panel_width) for span, (x, _) in zip(spans, marks, strict=True)
-    ]
+    poles = [x * panel_width for x, _ in marks]
+    widths = [text_width(text, FONT_SIZE) + 2 * PAD for _, text in marks]
+    starts, left_of_pole = [], []
+    for pole, width in zip(poles, widths, strict=True):
+        left_of_pole.append(pole + width > panel_width)
+        starts.append(pole - width if left_of_pole[-1] else pole)
     numbers = range(len(marks))
-    order = [i for i in reversed(numbers) if not ends_at_pole[i]]
-    order += [i for i in numbers if ends_at_pole[i]]
+    order = [i for i in reversed(numbers) if not left_of_pole[i]]
+    order += [i for i in numbers if left_of_pole[i]]
     rows: dict[int, int] = {}
     for i in order:
-        below = [rows[j] for j in rows if _overlap(spans[i], spans[j])]
+        below = [
+            rows[j]
+            for j in rows
+            if starts[i] < starts[j] + widths[j] and starts[j] < starts[i] + widths[i]
+        ]
         rows[i] = 1 + max(below, default=-1)
-    return [Flag(x, text, rows[i], ends_at_pole[i]) for i, (x, text) in enumerate(marks)]
-
-
-def _overlap(a: _Span, b: _Span) -> bool:
-    return a.start < b.end and b.start < a.end
+    return [Flag(x, text, rows[i], left_of_pole[i]) for i, (x, text) in enumerate(marks)]
 
 
 def rows_height(flags: Sequence[Flag]) -> float:
     """Return the height of the flags above the panel, in inches."""
-    return ROW_HEIGHT * (1 + max((flag.row for flag in flags), default=-1))
+    return ROW_HEIGHT * max((flag.row + 1 for flag in flags if flag.text), default=0)
 
 
 def draw_flags(axes: Axes, flags: Sequence[Flag], pole_top: float | None = None) -> None:
@@ -85,23 +71,17 @@ def draw_flags(axes: Axes, flags: Sequence[Flag], pole_top: float | None = None)
         pole_top: Upper end of all poles, in inches above the panel; by default each pole ends at
             its own label.
     """
-    figure = axes.get_figure(root=True)
-    if figure is None:
-        raise ValueError("the panel belongs to no figure")
-    width = axes.get_position().width * figure.get_figwidth()
-    height = axes.get_position().height * figure.get_figheight()
+    width, height = axes.bbox.width / DPI, axes.bbox.height / DPI
     for flag in flags:
         end = ROW_HEIGHT * (flag.row + 1) if pole_top is None else pole_top
-        axes.add_line(
-            Line2D(
-                [flag.x, flag.x],
-                [0, 1 + end / height],
-                transform=axes.transAxes,
-                color=VERMILION,
-                linewidth=1.1,
-                clip_on=False,
-                zorder=POLE_ZORDER,
-            )
+        axes.plot(
+            [flag.x, flag.x],
+            [0, 1 + end / height],
+            transform=axes.transAxes,
+            color=VERMILION,
+            linewidth=1.1,
+            clip_on=False,
+            zorder=POLE_ZORDER,
         )
         axes.text(
             flag.x + (-PAD if flag.left_of_pole else PAD) / width,

@@ -82,8 +82,9 @@ def _class_histogram(axes: Axes, classes: np.ndarray, names: Sequence[str]) -> N
     named = len(names) <= MAX_NAMED_CLASSES
     style_axes(axes, x="" if named else "class", y="instances")
     if named:
-        look = {"rotation": 90 if len(names) > MAX_HORIZONTAL_NAMES else 0, "parse_math": False}
-        axes.set_xticks(numbers, [one_line(name) for name in names], **look)
+        rotation = 90 if len(names) > MAX_HORIZONTAL_NAMES else 0
+        shown = [one_line(name) for name in names]
+        axes.set_xticks(numbers, shown, rotation=rotation, parse_math=False)
 
 
 def _rgb(index: int) -> tuple[float, float, float]:

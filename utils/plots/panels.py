@@ -1,4 +1,4 @@
-"""Common layout of plots over an epoch axis: title, panels, bottom margin."""
+"""Common layout of plots over an epoch axis: title, panels with flags, legend, bottom margin."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from utils.plots.figure import INK, QUIET, new_figure, style_axes
-from utils.plots.series import Floats
+from utils.plots.figure import INK, QUIET, LineStyle, new_figure, style_axes, text_width
+from utils.plots.flags import draw_flags, place_flags, rows_height
 
 # Inches.
 WIDTH, LEFT, RIGHT = 12.0, 1.1, 0.3
 PANEL_WIDTH = WIDTH - LEFT - RIGHT
 AXIS_LABEL_OFFSET = 0.8  # left of the panels, beyond tick labels with five decimals
+AXIS_MARGIN = 0.75  # below the panels, for tick labels and label of the epoch axis
 TITLE, GAP = 0.7, 0.25
 METRICS, RATES = 3.1, 2.7  # heights of panels
+TABLE_LINE = 0.26  # line height of the table
+EXTRA_LINES = 1.5  # the header of the table, and the margin below it
+SAMPLE, NAME = 0.4, 0.55  # length of the line sample, and left edge of the first column
+COLUMN_GAP = 0.35
+TABLE_FONT = 9.0  # points
 TINTS = ("#f4f6f9", "#fdf4e7")
 HEADROOM = 1.08
 LOG_MARGIN = 1.5
@@ -35,13 +42,22 @@ class Panel(NamedTuple):
     """Label of the y axis; may be set later."""
     height: float
     """In inches."""
-    above: float
-    """Space above the panel in inches, for flags and for the gap to the panel above."""
+    marks: Sequence[tuple[int, str]] = ()
+    """Epochs of the seams, ascending, and the labels of their flags."""
+
+
+class Column(NamedTuple):
+    """A column of the table below the panels."""
+
+    heading: str
+    cells: Sequence[str]
+    right: bool = True
+    """Whether the cells are right-aligned, as numbers are."""
 
 
 def stack_panels(
     panels: Sequence[Panel], epochs: int, bottom_margin: float
-) -> tuple[Figure, tuple[Axes, ...]]:
+) -> tuple[Figure, list[Axes]]:
     """Return a figure with panels stacked over one epoch axis, and the panels.
 
     Args:
@@ -49,36 +65,40 @@ def stack_panels(
         epochs: Number of epochs on the axis.
         bottom_margin: Space below the panels in inches, for tick labels and legend.
     """
-    height = TITLE
-    for panel in panels:
-        height = height + panel.above + panel.height
-    height += bottom_margin
+    flags = [
+        place_flags([(epoch / epochs, text) for epoch, text in panel.marks], PANEL_WIDTH)
+        for panel in panels
+    ]
+    spaces = [rows_height(row) + (GAP if number else 0) for number, row in enumerate(flags)]
+    heights = [panel.height for panel in panels]
+    height = TITLE + sum(spaces) + sum(heights) + bottom_margin
     figure = new_figure(WIDTH, height)
-    left, width = LEFT / WIDTH, PANEL_WIDTH / WIDTH
-    bottoms = [bottom_margin]
-    for panel in reversed(panels[1:]):
-        bottoms.insert(0, bottoms[0] + panel.height + panel.above)
-
-    def place(panel: Panel, bottom: float, lowest: Axes | None = None) -> Axes:
-        box = (left, bottom / height, width, panel.height / height)
-        axes = figure.add_axes(box, sharex=lowest)
-        style_axes(axes)
-        axes.set_ylabel(panel.label, fontsize=10.5, color=INK)
+    grid = figure.add_gridspec(
+        2 * len(panels),
+        height_ratios=np.column_stack([spaces, heights]).ravel(),
+        hspace=0,
+        left=LEFT / WIDTH,
+        right=1 - RIGHT / WIDTH,
+        top=1 - TITLE / height,
+        bottom=bottom_margin / height,
+    )
+    stacked: list[Axes] = []
+    for number, panel in enumerate(panels):
+        place = grid[2 * number + 1]
+        axes = figure.add_subplot(place, sharex=stacked[0] if stacked else None)
+        style_axes(axes, y=panel.label)
         axes.yaxis.set_label_coords(-AXIS_LABEL_OFFSET / PANEL_WIDTH, 0.5)
-        axes.tick_params(labelbottom=lowest is None)
-        return axes
-
-    lowest = place(panels[-1], bottoms[-1])
-    lowest.set_xlabel("epoch", fontsize=10.5, color=INK)
+        axes.tick_params(labelbottom=False)
+        draw_flags(axes, flags[number], pole_top=spaces[number] if number else None)
+        stacked.append(axes)
+    lowest = stacked[-1]
+    lowest.set_xlabel("epoch")
+    lowest.tick_params(labelbottom=True)
     lowest.set_xlim(-0.5, epochs - 0.5)
-    lowest.xaxis.set_major_locator(epoch_ticks())
-    upper = zip(panels[:-1], bottoms[:-1], strict=True)
-    return figure, (*(place(panel, bottom, lowest) for panel, bottom in upper), lowest)
-
-
-def epoch_ticks(min_ticks: int = 2) -> MaxNLocator:
-    """Return a locator of round epochs; with fewer than `min_ticks` ticks, also of fractions."""
-    return MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True, min_n_ticks=min_ticks)
+    lowest.xaxis.set_major_locator(
+        MaxNLocator(nbins=12, steps=EPOCH_STEPS, integer=True, min_n_ticks=1)
+    )
+    return figure, stacked
 
 
 def write_title(figure: Figure, title: str, subtitle: str = "") -> float:
@@ -107,8 +127,47 @@ def marker_size(epochs: int) -> float:
     return float(np.clip(MARKER_BUDGET / max(epochs, 1), *MARKER_SIZE_LIMITS))
 
 
+def write_table(
+    figure: Figure,
+    columns: Sequence[Column],
+    styles: Sequence[LineStyle],
+    *,
+    bold: Sequence[int] = (),
+) -> None:
+    """Write a table below the panels, as a legend: each row begins with a sample of its line.
+
+    Args:
+        figure: Figure of `stack_panels`, with `table_height` below the epoch axis.
+        columns: The columns, of one cell for each row.
+        styles: Line style of each row.
+        bold: Rows to emphasize.
+    """
+    rows = len(styles)
+    height = table_height(rows) / figure.get_figheight()
+    axes = figure.add_axes((LEFT / WIDTH, 0, PANEL_WIDTH / WIDTH, height))
+    axes.set_axis_off()
+    axes.set(xlim=(0, PANEL_WIDTH), ylim=(rows + EXTRA_LINES - 0.5, -0.5))  # inches, lines
+    left = NAME
+    for column in columns:
+        cells = [column.heading, *column.cells]
+        width = max(text_width(cell, TABLE_FONT) for cell in cells)
+        x = left + width if column.right else left
+        for line, cell in enumerate(cells):
+            text = axes.text(x, line, cell, ha="right" if column.right else "left", va="center")
+            text.set(fontsize=TABLE_FONT, color=INK if line else QUIET)
+            text.set_fontweight("bold" if line - 1 in bold else "normal")
+        left += width + COLUMN_GAP
+    for line, style in enumerate(styles, start=1):
+        axes.plot([0, SAMPLE / 2, SAMPLE], [line] * 3, **style | {"markevery": [1]})
+
+
+def table_height(rows: int) -> float:
+    """Return the height of a table with a header and this number of rows, in inches."""
+    return TABLE_LINE * (rows + EXTRA_LINES)
+
+
 def scale_rate_axis(
-    axes: Axes, shown: Floats, peaks: Sequence[float], log_below: float, label: str
+    axes: Axes, shown: NDArray[np.float64], peaks: Sequence[float], log_below: float, label: str
 ) -> None:
     """Scale the y axis of a panel to rates; logarithmic if a segment would otherwise be near zero.
 

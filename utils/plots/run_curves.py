@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from utils.history import RAW_MAP_COLUMN, fitness
+from utils.history import RAW_MAP_COLUMN
+from utils.plots import panels
 from utils.plots.figure import (
     BLUE,
     GREEN,
@@ -20,28 +21,15 @@ from utils.plots.figure import (
     ORANGE,
     PURPLE,
     VERMILION,
+    LineStyle,
+    add_legend,
     new_figure,
     save_figure,
     style_axes,
 )
-from utils.plots.flags import POLE_ZORDER, draw_flags, place_flags, rows_height
-from utils.plots.panels import (
-    GAP,
-    HEADROOM,
-    LEFT,
-    MARKER_SIZE_LIMITS,
-    METRICS,
-    PANEL_WIDTH,
-    RATES,
-    WIDTH,
-    Panel,
-    marker_size,
-    scale_rate_axis,
-    stack_panels,
-    tint_segments,
-    write_title,
-)
-from utils.plots.series import Row, column, smoothed
+from utils.plots.flags import POLE_ZORDER
+from utils.plots.panels import HEADROOM, LEFT, WIDTH, Panel
+from utils.plots.series import MAP50, MAP50_95, Row, best_epoch, history_table, smoothed
 
 RESULT_COLUMNS = (
     "train/box_loss",
@@ -67,27 +55,18 @@ def save_results_plot(rows: Sequence[Row], path: Path) -> None:
     """
     figure = new_figure(15.0, 6.4)
     grid = figure.subplots(len(RESULT_COLUMNS) // PANELS_PER_ROW, PANELS_PER_ROW)
-    epochs = column(rows, "epoch")
+    table = history_table(rows)
     for axes, name in zip(grid.flat, RESULT_COLUMNS, strict=True):
-        values = column(rows, name)
-        known = np.isfinite(values)
+        epochs, values = table[["epoch", name]].dropna().to_numpy().T
         style_axes(axes)
         axes.set_title(name, fontsize=10, color=INK)
-        axes.plot(epochs[known], values[known], ".", color=BLUE, alpha=0.45, markersize=5)
-        axes.plot(
-            epochs[known], smoothed(epochs[known], values[known]), color=VERMILION, linewidth=1.6
-        )
+        axes.plot(epochs, values, ".", color=BLUE, alpha=0.45, markersize=5, label="per epoch")
+        curve = smoothed(epochs, values)
+        axes.plot(epochs, curve, color=VERMILION, linewidth=1.6, label="smoothed")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     for axes in grid[-1]:
         axes.set_xlabel("epoch", fontsize=9, color=INK)
-    figure.legend(
-        handles=grid[0, 0].lines,
-        labels=["per epoch", "smoothed"],
-        loc="upper right",
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-    )
+    add_legend(figure, grid[0, 0].lines, "upper right", (0.99, 0.98), columns=2)
     figure.suptitle("Training results", x=0.04, ha="left", fontsize=13, weight="bold", color=INK)
     figure.subplots_adjust(left=0.04, right=0.99, top=0.87, bottom=0.08, wspace=0.26, hspace=0.3)
     save_figure(figure, path)
@@ -125,33 +104,29 @@ def save_lr_map(
         seams: Seams of the run; empty if it was never extended.
         path: Output file.
     """
-    seams, planned = sorted(seams), len(plan_rates)
-    modes, steps = (
-        place_flags([(seam.epoch / planned, text(seam)) for seam in seams], PANEL_WIDTH)
-        for text in (
-            lambda seam: (
-                f"epoch {seam.epoch}: {seam.mode}" + (f", {seam.note}" if seam.note else "")
-            ),
-            lambda seam: _step_text(plan_rates, seam.epoch),
-        )
-    )
-    between = rows_height(steps) + GAP
-    stack = [Panel("validation mAP", METRICS, rows_height(modes)), Panel("", RATES, between)]
-    figure, (metrics, rates) = stack_panels(stack, planned, BOTTOM_MARGIN)
-    write_title(figure, "Learning-rate map", _subtitle(len(rows), planned, len(seams)))
-    tint_segments([metrics, rates], [0, *(seam.epoch for seam in seams), planned])
-    curves = (_draw_metrics(metrics, rows, planned), _draw_rates(rates, rows, plan_rates))
-    _scale_rate_axis(rates, rows, plan_rates, [seam.epoch for seam in seams])
-    draw_flags(metrics, modes)
-    draw_flags(rates, steps, pole_top=between)
-    _write_legends(figure, curves)
+    seams, planned, table = sorted(seams), len(plan_rates), history_table(rows)
+    modes = [(seam.epoch, _mode_text(seam)) for seam in seams]
+    steps = [(seam.epoch, _step_text(plan_rates, seam.epoch)) for seam in seams]
+    stack = [Panel("validation mAP", panels.METRICS, modes), Panel("", panels.RATES, steps)]
+    figure, (metrics, rates) = panels.stack_panels(stack, planned, BOTTOM_MARGIN)
+    count = f"{len(seams)} seam{'s' if len(seams) > 1 else ''}" if seams else "no seams"
+    subtitle = f"{len(rows)} of {planned} epochs trained, {count}"
+    panels.write_title(figure, "Learning-rate map", subtitle)
+    panels.tint_segments([metrics, rates], [0, *(seam.epoch for seam in seams), planned])
+    curves = (_draw_metrics(metrics, table, planned), _draw_rates(rates, table, plan_rates))
+    _scale_rate_axis(rates, table, plan_rates, [seam.epoch for seam in seams])
+    for number, handles in enumerate(curves):  # a line of the legend for each panel
+        y = (LEGEND_TOP - number * LEGEND_STEP) / figure.get_figheight()
+        columns = len(handles)
+        legend = add_legend(figure, handles, "center left", (LEFT / WIDTH, y), columns=columns)
+        for handle in legend.legend_handles:
+            if isinstance(handle, Line2D):
+                handle.set_markersize(max(handle.get_markersize(), panels.MARKER_SIZE_LIMITS[1]))
     save_figure(figure, path)
 
 
-def _subtitle(trained: int, planned: int, seams: int) -> str:
-    """Return trained and planned epochs, and the number of seams."""
-    seam_text = f"{seams} seam{'s' if seams > 1 else ''}" if seams else "no seams"
-    return f"{trained} of {planned} epochs trained, {seam_text}"
+def _mode_text(seam: SeamMark) -> str:
+    return f"epoch {seam.epoch}: {seam.mode}" + (f", {seam.note}" if seam.note else "")
 
 
 def _step_text(plan_rates: Sequence[float], epoch: int) -> str:
@@ -163,68 +138,35 @@ def _step_text(plan_rates: Sequence[float], epoch: int) -> str:
     return f"{before:.3g} → {after:.3g}{ratio}"
 
 
-def _write_legends(figure: Figure, curves: Sequence[Sequence[Line2D]]) -> None:
-    """Write the legends below the panels, one line for each panel."""
-    height = figure.get_figheight()
-    for number, handles in enumerate(curves):
-        legend = figure.legend(
-            handles=handles,
-            loc="center left",
-            bbox_to_anchor=(LEFT / WIDTH, (LEGEND_TOP - number * LEGEND_STEP) / height),
-            ncols=len(handles),
-            borderaxespad=0,
-            borderpad=0,
-            frameon=False,
-            fontsize=9,
-            labelcolor=INK,
-        )
-        for handle in legend.legend_handles:
-            if isinstance(handle, Line2D):
-                handle.set_markersize(max(handle.get_markersize(), MARKER_SIZE_LIMITS[1]))
-
-
-def _draw_metrics(axes: Axes, rows: Sequence[Row], planned: int) -> list[Line2D]:
+def _draw_metrics(axes: Axes, table: pd.DataFrame, planned: int) -> list[Line2D]:
     """Draw mAP50, mAP50-95 and the best epoch; return the legend entries."""
-    epochs = column(rows, "epoch")
-    map50, map50_95 = column(rows, "metrics/mAP_0.5"), column(rows, "metrics/mAP_0.5:0.95")
-    known = np.isfinite(map50) & np.isfinite(map50_95)
-    epochs, map50, map50_95 = epochs[known], map50[known], map50_95[known]
-    size = marker_size(planned)
+    validated = table.dropna(subset=[MAP50, MAP50_95])
+    size = panels.marker_size(planned)
+    epochs, map50, map50_95 = validated["epoch"], validated[MAP50], validated[MAP50_95]
     handles = [
         *axes.plot(epochs, map50, "o-", color=ORANGE, lw=1.4, ms=size, mew=0, label="mAP50"),
         *axes.plot(epochs, map50_95, "o-", color=BLUE, lw=1.4, ms=size, mew=0, label="mAP50-95"),
     ]
-    non_ema = column(rows, RAW_MAP_COLUMN)
-    if np.isfinite(non_ema).any():
-        label = "mAP50-95, non-EMA weights"
-        handles += axes.plot(
-            column(rows, "epoch"),
-            non_ema,
-            "D",
-            color=PURPLE,
-            ms=max(size, MIN_NON_EMA_MARKER_SIZE),
-            mew=0,
-            label=label,
-        )
-        handles[-1].set_zorder(POLE_ZORDER + 1)
-    axes.set_ylim(0, HEADROOM * map50.max(initial=0) or 1)
-    if len(epochs):
-        best = max(range(len(epochs)), key=lambda i: fitness(float(map50[i]), float(map50_95[i])))
-        found = f"best epoch {epochs[best]:.0f}: {map50[best]:.3f} and {map50_95[best]:.3f}"
-        point = (epochs[best], map50_95[best])
-        handles += axes.plot(*point, "*", ms=15, color=VERMILION, mec="white", label=found)
-        handles[-1].set_zorder(POLE_ZORDER + 1)
+    non_ema = table.dropna(subset=RAW_MAP_COLUMN)
+    if len(non_ema):
+        look: LineStyle = {"ms": max(size, MIN_NON_EMA_MARKER_SIZE), "zorder": POLE_ZORDER + 1}
+        look |= {"color": PURPLE, "mew": 0, "label": "mAP50-95, non-EMA weights"}
+        handles += axes.plot(non_ema["epoch"], non_ema[RAW_MAP_COLUMN], "D", **look)
+    axes.set_ylim(0, HEADROOM * max([0, *map50]) or 1)
+    best = best_epoch(table)
+    if best is not None:
+        look = {"color": VERMILION, "ms": 15, "mec": "white", "zorder": POLE_ZORDER + 1}
+        label = f"best epoch {best['epoch']:.0f}: {best[MAP50]:.3f} and {best[MAP50_95]:.3f}"
+        handles += axes.plot(best["epoch"], best[MAP50_95], "*", label=label, **look)
     return handles
 
 
-def _draw_rates(axes: Axes, rows: Sequence[Row], plan_rates: Sequence[float]) -> list[Line2D]:
+def _draw_rates(axes: Axes, table: pd.DataFrame, plan_rates: Sequence[float]) -> list[Line2D]:
     """Draw planned and applied rates; return the legend entries."""
-    epochs = column(rows, "epoch")
-    bias, weights, norms = (column(rows, name) for name in ("x/lr0", "x/lr1", "x/lr2"))
-    size = marker_size(len(plan_rates))
-    peak = bias[np.isfinite(bias)].max(initial=0)
-    start = f", from {peak:.2g} in warm-up" if peak > max(plan_rates) else ""
+    epochs, bias, size = table["epoch"], table["x/lr0"], panels.marker_size(len(plan_rates))
+    start = f", from {bias.max():.2g} in warm-up" if bias.max() > max(plan_rates) else ""
     biases = axes.plot(epochs, bias, "--", color=PURPLE, lw=1.2, label=f"biases (x/lr0{start})")
+    weights, norms = table["x/lr1"], table["x/lr2"]
     return [
         *axes.plot(plan_rates, color=GREEN, alpha=0.3, lw=6, label="planned"),
         *axes.plot(epochs, weights, "o", color=GREEN, ms=size, mew=0, label="weights (x/lr1)"),
@@ -234,14 +176,14 @@ def _draw_rates(axes: Axes, rows: Sequence[Row], plan_rates: Sequence[float]) ->
 
 
 def _scale_rate_axis(
-    axes: Axes, rows: Sequence[Row], plan_rates: Sequence[float], seams: Sequence[int]
+    axes: Axes, table: pd.DataFrame, plan_rates: Sequence[float], seams: Sequence[int]
 ) -> None:
     """Scale the panel to the rates of the weights.
 
     The rate of the biases starts ten times higher in the warm-up. It is cut off at the top of the
     panel, so that the other rates remain readable; the legend shows its first value.
     """
-    applied = np.concatenate([column(rows, "x/lr1"), column(rows, "x/lr2")])
+    applied = table[["x/lr1", "x/lr2"]].to_numpy().ravel()
     shown = np.concatenate([plan_rates, applied[np.isfinite(applied)]])
     peaks = [max(part) for part in np.split(np.array(plan_rates), seams) if len(part)]
-    scale_rate_axis(axes, shown, peaks, LOG_SCALE_BELOW, "learning rate")
+    panels.scale_rate_axis(axes, shown, peaks, LOG_SCALE_BELOW, "learning rate")

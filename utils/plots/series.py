@@ -1,23 +1,34 @@
-"""Columns of a run's history as arrays, and smoothing of them; imports no torch."""
+"""The history of a run as a table, its best epoch, and smoothing; imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+
+from utils.history import COLUMNS, METRIC_COLUMNS, RAW_MAP_COLUMN, fitness
 
 Row = Mapping[str, float]
 Floats = NDArray[np.float64]
 
+MAP50, MAP50_95 = METRIC_COLUMNS[2:]
 SIGMA_DIVISOR = 30  # sigma is the run's length divided by this, within the limits
 SIGMA_LIMITS = (1.0, 3.0)  # epochs
 MIN_DETERMINANT = 1e-12
 
 
-def column(rows: Sequence[Row], name: str) -> Floats:
-    """Return one column of the history, [rows]; NaN for epochs without the value."""
-    return np.array([row.get(name, np.nan) for row in rows], dtype=np.float64)
+def history_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return a history as a table; missing and infinite values are NaN."""
+    table = pd.DataFrame(rows, columns=[*COLUMNS, RAW_MAP_COLUMN], dtype=float)
+    return table.where(np.isfinite(table))
+
+
+def best_epoch(table: pd.DataFrame) -> pd.Series | None:
+    """Return the row of the first validated epoch of highest fitness; None if there is none."""
+    scores: pd.Series = fitness(table[MAP50], table[MAP50_95])
+    return table.loc[scores.idxmax()] if scores.notna().any() else None
 
 
 def smoothed(epochs: Floats, values: Floats) -> Floats:

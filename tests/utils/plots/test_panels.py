@@ -3,33 +3,60 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from utils.plots.figure import text_width
 from utils.plots.panels import (
+    Column,
     Panel,
-    epoch_ticks,
     marker_size,
     scale_rate_axis,
     stack_panels,
+    table_height,
     tint_segments,
+    write_table,
     write_title,
 )
 
 
 def test_panels_are_stacked_over_one_axis() -> None:
-    figure, (upper, lower) = stack_panels(
-        [Panel("a", 2, 1), Panel("b", 3, 0.5)], 10, bottom_margin=0.8
-    )
-    assert figure.get_size_inches().tolist() == pytest.approx([12, 0.7 + 1 + 2 + 0.5 + 3 + 0.8])
+    """With a row of flags (0.21 inches) above the upper panel, and a gap (0.25) between both."""
+    stack = [Panel("a", 2, [(4, "hold")]), Panel("b", 3, [(4, "")])]
+    figure, (upper, lower) = stack_panels(stack, 10, bottom_margin=0.8)
+    height = 0.7 + 0.21 + 2 + 0.25 + 3 + 0.8
+    assert figure.get_size_inches().tolist() == pytest.approx([12, height])
     # left, bottom, width, height in inches; margins of 1.1 at the left and 0.3 at the right
-    inches = [12, 8, 12, 8]
+    inches = [12, height, 12, height]
     assert lower.get_position().bounds * np.array(inches) == pytest.approx([1.1, 0.8, 10.6, 3])
-    assert upper.get_position().bounds * np.array(inches) == pytest.approx([1.1, 4.3, 10.6, 2])
+    assert upper.get_position().bounds * np.array(inches) == pytest.approx([1.1, 4.05, 10.6, 2])
     assert upper.get_xlim() == lower.get_xlim() == (-0.5, 9.5)
     assert (upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel()) == ("a", "b", "epoch")
+    # The poles stand at the seam; the lower one ends at the upper panel.
+    for axes, top in ((upper, 1 + 0.21 / 2), (lower, 1 + 0.25 / 3)):
+        (pole,) = axes.lines
+        assert pole.get_xydata() == pytest.approx(np.array([[0.4, 0], [0.4, top]]))
+    assert [text.get_text() for text in upper.texts] == ["hold"]
 
 
-def test_ticks_for_a_single_epoch() -> None:
-    assert list(epoch_ticks(min_ticks=1).tick_values(-0.4, 0.4)) == [-1, 0, 1]
-    assert 0.5 in epoch_ticks().tick_values(-0.6, 0.6)
+def test_an_axis_of_a_single_epoch_has_no_fractions() -> None:
+    _, (axes,) = stack_panels([Panel("a", 2)], 1, 0.8)
+    assert [tick for tick in axes.get_xticks() if -0.5 < tick < 0.5] == [0]
+
+
+def test_table_has_a_sample_of_the_line_before_each_row() -> None:
+    figure, _ = stack_panels([Panel("a", 2)], 9, 0.8 + table_height(2))
+    columns = [Column("run", ["a", "long name"], right=False), Column("mAP", ["0.1", "-"])]
+    write_table(figure, columns, [{"color": "red"}, {"color": "blue"}], bold=[1])
+    table = figure.axes[1]
+    assert table.get_position().height * figure.get_figheight() == pytest.approx(0.26 * 3.5)
+    assert [(text.get_text(), text.get_position()[1]) for text in table.texts] == [
+        *(("run", 0), ("a", 1), ("long name", 2)),
+        *(("mAP", 0), ("0.1", 1), ("-", 2)),
+    ]
+    edges = {text.get_horizontalalignment(): text.get_position()[0] for text in table.texts}
+    assert edges["left"] == 0.55
+    assert edges["right"] > 0.55 + text_width("long name", 9) + text_width("mAP", 9)
+    assert [text.get_fontweight() for text in table.texts[::3]] == ["normal", "normal"]
+    assert table.texts[2].get_fontweight() == "bold"
+    assert [line.get_color() for line in table.lines] == ["red", "blue"]
 
 
 def test_position_of_the_title() -> None:

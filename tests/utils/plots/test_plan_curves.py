@@ -61,8 +61,8 @@ def test_modifiers_add_lines_to_the_legend(tmp_path: Path) -> None:
     modified = cv2.imread(str(drawn(base(9), 9, extension, tmp_path / "modified.png")))
     assert plain is not None
     assert modified is not None
-    # four lines of 0.24 inches at 150 pixels per inch
-    assert modified.shape[0] - plain.shape[0] == pytest.approx(4 * 0.24 * 150, abs=1)
+    # four lines of 0.26 inches at 150 pixels per inch
+    assert modified.shape[0] - plain.shape[0] == pytest.approx(4 * 0.26 * 150, abs=1)
     assert modified.shape[1] == plain.shape[1]
 
 

@@ -6,11 +6,9 @@ Usage: python -m utils.tools.compare runs/train/exp-rebase runs/train/exp-hold
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -20,18 +18,18 @@ from utils.files.atomic_write import atomic_write
 from utils.options.arguments import add_options, parse_options
 from utils.options.option import REQUIRED, option
 from utils.options.script import OptionParser, run_script
-from utils.solver.seam import EMA_MAP_COLUMN, SeamMetrics
+from utils.solver.seam import SeamMetrics
 from utils.tools.compare.recorded_run import RecordedRun, read_run
 
 # Slow modules are imported where they are used, so that --help is fast.
 if TYPE_CHECKING:
+    import pandas as pd
+
     from utils.tools.compare.branches import RunCurves
 
 log = logging.getLogger("yolo")
 
-Cell = str | int | float | None
-
-# Logged tables: title, column of compare.csv, and format of each column.
+# Logged tables: heading, column of compare.csv, and format of each column.
 RUN_TABLE = (
     ("run", "run", ""),
     ("epochs", "epochs", ""),
@@ -92,6 +90,8 @@ def compare(targets: Sequence[Path], out: Path | None) -> None:
     Raises:
         UserError: a run cannot be read or is given twice, or the output cannot be written.
     """
+    import pandas as pd
+
     from utils.tools.compare.plot import save_comparison
 
     runs = [read_run(target) for target in targets]
@@ -99,12 +99,13 @@ def compare(targets: Sequence[Path], out: Path | None) -> None:
     folder = out or common_folder([run.path for run in runs])
     if len({run.names for run in runs if run.names}) > 1:
         log.warning("The runs have different classes, so their mAP values are not comparable.")
-    rows = [row for run, label in zip(runs, labels, strict=True) for row in csv_rows(run, label)]
-    log_tables(rows)
-    curves = [run_curves(run, label) for run, label in zip(runs, labels, strict=True)]
+    curves = [curves_of(run, label) for run, label in zip(runs, labels, strict=True)]
+    rows = [row for run, curve in zip(runs, curves, strict=True) for row in csv_rows(run, curve)]
+    cells = pd.DataFrame(rows, dtype=object)  # else whole numbers beside empty cells get decimals
+    log_tables(cells)
     table, plot = folder / "compare.csv", folder / "compare.png"
     try:
-        atomic_write(table, lambda part: write_csv(rows, part))
+        atomic_write(table, lambda part: cells.to_csv(part, index=False, lineterminator="\r\n"))
         atomic_write(plot, lambda part: save_comparison(curves, part))
     except OSError as error:
         raise UserError(
@@ -147,37 +148,36 @@ def common_folder(paths: Sequence[Path]) -> Path:
     return folder
 
 
-def run_curves(run: RecordedRun, label: str) -> RunCurves:
+def curves_of(run: RecordedRun, label: str) -> RunCurves:
     """Return the curves of a run."""
     from utils.plots.run_curves import SeamMark
-    from utils.tools.compare.branches import RunCurves
+    from utils.tools.compare.branches import run_curves
 
     if run.plan is None:
-        return RunCurves(label, run.history)
+        return run_curves(label, run.history)
     rates = [run.plan.lr0 * factor for factor in run.plan.factors()]
     seams = [SeamMark(segment.start, segment.mode) for segment in run.plan.seams]
-    return RunCurves(label, run.history, rates, seams)
+    return run_curves(label, run.history, rates, seams)
 
 
-def csv_rows(run: RecordedRun, label: str) -> list[dict[str, Cell]]:
+def csv_rows(run: RecordedRun, curves: RunCurves) -> list[dict[str, object]]:
     """Return one row of compare.csv for each seam of a run; a single row if there is no seam."""
-    from utils.tools.compare.branches import best_epoch
+    from utils.plots.series import MAP50, MAP50_95, best_epoch
 
-    best = best_epoch(run.history)
-    last = run.history[-1].get(EMA_MAP_COLUMN, math.nan)
-    run_cells: dict[str, Cell] = {
-        "run": label,
-        "epochs": len(run.history),
+    best = best_epoch(curves.table)
+    run_cells = {
+        "run": curves.label,
+        "epochs": len(curves.table),
         "planned_epochs": run.plan.total_epochs if run.plan else None,
-        "best_epoch": best.epoch if best else None,
-        "best_map50_95": best.map50_95 if best else None,
-        "best_map50": best.map50 if best else None,
-        "last_map50_95": None if math.isnan(last) else last,
+        "best_epoch": None if best is None else int(best["epoch"]),
+        "best_map50_95": None if best is None else best[MAP50_95],
+        "best_map50": None if best is None else best[MAP50],
+        "last_map50_95": curves.table[MAP50_95].iloc[-1],
     }
     return [run_cells | seam_cells(seam) for seam in run.seams] or [run_cells]
 
 
-def seam_cells(seam: SeamMetrics) -> dict[str, Cell]:
+def seam_cells(seam: SeamMetrics) -> dict[str, object]:
     """Return the metrics of a seam, by column of compare.csv."""
     return {
         "seam_epoch": seam.epoch,
@@ -198,41 +198,33 @@ def seam_cells(seam: SeamMetrics) -> dict[str, Cell]:
     }
 
 
-def write_csv(rows: Sequence[Mapping[str, Cell]], path: Path) -> None:
-    """Write compare.csv; the seam columns of a run without seams are empty."""
-    columns = max(rows, key=len)
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def log_tables(rows: Sequence[Mapping[str, Cell]]) -> None:
+def log_tables(cells: pd.DataFrame) -> None:
     """Log one line per run and one line per seam."""
-    once = list({row["run"]: row for row in rows}.values())
-    log.info("\n%s", format_table(RUN_TABLE, once))
-    seams = [row for row in rows if "mode" in row]
-    if seams:
-        log.info("\n%s", format_table(SEAM_TABLE, seams))
+    log.info("\n%s", format_table(RUN_TABLE, cells.drop_duplicates("run")))
+    if "mode" in cells:
+        log.info("\n%s", format_table(SEAM_TABLE, cells.dropna(subset="mode")))
 
 
-def format_table(
-    columns: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Cell]]
-) -> str:
-    """Return a table as text: strings left-aligned, numbers right-aligned, "-" for None.
+def format_table(columns: Sequence[tuple[str, str, str]], cells: pd.DataFrame) -> str:
+    """Return a table as text, with "-" for a missing value.
 
     Args:
-        columns: title, key and format of each column.
-        rows: one mapping per line.
+        columns: heading, column of the table and format of each printed column; the first one is
+            left-aligned.
+        cells: the table.
     """
-    printed = []
-    for title, key, form in columns:
-        known = [row.get(key) for row in rows]
-        cells = [title, *("-" if value is None else format(value, form) for value in known)]
-        width = max(map(len, cells))
-        text = any(isinstance(value, str) for value in known)
-        printed.append([cell.ljust(width) if text else cell.rjust(width) for cell in cells])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*printed, strict=True))
+    import pandas as pd
+
+    printed = pd.DataFrame(
+        {
+            heading: ["-" if pd.isna(cell) else format(cell, form) for cell in cells[name]]
+            for heading, name, form in columns
+        }
+    )
+    name = columns[0][0]
+    shown = printed.set_index(name).rename_axis(index=None, columns=name)
+    # Two spaces between headings, which contain single spaces themselves.
+    return str(shown.to_string(col_space=[len(heading) + 1 for heading in shown]))
 
 
 if __name__ == "__main__":

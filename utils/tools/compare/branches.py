@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from utils.history import fitness
 from utils.plots.run_curves import SeamMark
-from utils.plots.series import Floats, Row, column
+from utils.plots.series import MAP50, MAP50_95, Row, history_table
 
-MAP50_COLUMN = "metrics/mAP_0.5"
-MAP50_95_COLUMN = "metrics/mAP_0.5:0.95"
+RATE = "rate"
 # Branches of a run repeat its rows; those read from results.csv are rounded to five digits.
-COMPARED_COLUMNS = ("epoch", "train/box_loss", "train/obj_loss", MAP50_COLUMN, MAP50_95_COLUMN)
+COMPARED_COLUMNS = ["epoch", "train/box_loss", "train/obj_loss", MAP50, MAP50_95]
 FIVE_DIGITS_RTOL = 1e-4
 
 
@@ -22,61 +21,37 @@ class RunCurves(NamedTuple):
     """Curves of a run."""
 
     label: str
-    rows: Sequence[Row]
-    """History in the column names of results.csv; NaN or a missing value is not plotted."""
-    plan_rates: Sequence[float] = ()
-    """Planned rate of the weights for every epoch from 0; if empty, recorded rates are plotted."""
-    seams: Sequence[SeamMark] = ()
-
-    @property
-    def epochs(self) -> Floats:
-        """Return the epochs, 0-based, [rows]."""
-        return column(self.rows, "epoch")
-
-    @property
-    def rates(self) -> Floats:
-        """Return the planned or else the recorded rate of the weights by trained epoch, [rows]."""
-        if not self.plan_rates:
-            return column(self.rows, "x/lr1")
-        return np.array([self.plan_rates[int(epoch)] for epoch in self.epochs])
+    table: pd.DataFrame
+    """History, and in `RATE` the planned or else the recorded rate of the weights."""
+    planned: bool
+    """Whether the rates are the planned ones."""
+    seams: Sequence[SeamMark]
 
 
-class BestEpoch(NamedTuple):
-    """The best validated epoch of a run."""
-
-    row: int
-    """Index in the history."""
-    epoch: int
-    map50: float
-    map50_95: float
-
-
-def best_epoch(rows: Sequence[Row]) -> BestEpoch | None:
-    """Return the validated epoch of highest fitness; None if there is none.
+def run_curves(
+    label: str,
+    rows: Sequence[Row],
+    plan_rates: Sequence[float] = (),
+    seams: Sequence[SeamMark] = (),
+) -> RunCurves:
+    """Return the curves of a run.
 
     Args:
-        rows: History in the column names of results.csv.
+        label: Its name.
+        rows: History in the column names of results.csv; NaN or a missing value is not plotted.
+        plan_rates: Planned rate of the weights for every epoch from 0; empty if unknown.
+        seams: Seams of the run.
     """
-    columns = (column(rows, name).tolist() for name in ("epoch", MAP50_COLUMN, MAP50_95_COLUMN))
-    validated = [
-        BestEpoch(number, int(epoch), map50, map50_95)
-        for number, (epoch, map50, map50_95) in enumerate(zip(*columns, strict=True))
-        if np.isfinite(map50) and np.isfinite(map50_95)
-    ]
-    return max(validated, key=lambda row: fitness(row.map50, row.map50_95), default=None)
+    table = history_table(rows)
+    planned = len(plan_rates) > 0
+    epochs = table["epoch"].astype(int)
+    table[RATE] = np.take(plan_rates, epochs) if planned else table["x/lr1"]
+    return RunCurves(label, table, planned, seams)
 
 
-def shared_rows(ours: Sequence[Row], theirs: Sequence[Row]) -> int:
-    """Return the number of equal rows at the start of two histories.
-
-    Args:
-        ours: History in the column names of results.csv.
-        theirs: Another one.
-    """
+def shared_rows(ours: pd.DataFrame, theirs: pd.DataFrame) -> int:
+    """Return the number of equal rows at the start of two histories."""
     length = min(len(ours), len(theirs))
-    a, b = (
-        np.column_stack([column(rows[:length], name) for name in COMPARED_COLUMNS])
-        for rows in (ours, theirs)
-    )
-    different = ~np.isclose(a, b, rtol=FIVE_DIGITS_RTOL, atol=0, equal_nan=True).all(axis=1)
-    return int(different.argmax()) if different.any() else length
+    a, b = (table[COMPARED_COLUMNS][:length] for table in (ours, theirs))
+    equal = np.isclose(a, b, rtol=FIVE_DIGITS_RTOL, atol=0, equal_nan=True).all(axis=1)
+    return int(equal.cumprod().sum())

@@ -5,43 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from utils.plots.figure import BLUE, GREEN, INK, ORANGE, PURPLE, save_figure
-from utils.plots.flags import POLE_ZORDER, Flag, draw_flags, place_flags, rows_height
-from utils.plots.panels import (
-    GAP,
-    HEADROOM,
-    LEFT,
-    METRICS,
-    PANEL_WIDTH,
-    RATES,
-    RIGHT,
-    TINTS,
-    WIDTH,
-    Panel,
-    epoch_ticks,
-    scale_rate_axis,
-    stack_panels,
-    write_title,
-)
-from utils.plots.series import Floats, column
-from utils.tools.compare.branches import (
-    MAP50_95_COLUMN,
-    MAP50_COLUMN,
-    RunCurves,
-    best_epoch,
-    shared_rows,
-)
-from utils.tools.compare.table import EXTRA_LINES, LINE, write_table
+from utils.plots import panels
+from utils.plots.figure import BLUE, GREEN, INK, ORANGE, PURPLE, LineStyle, add_legend, save_figure
+from utils.plots.flags import POLE_ZORDER
+from utils.plots.panels import METRICS, RATES, RIGHT, TINTS, WIDTH, Column, Panel
+from utils.plots.series import MAP50, MAP50_95, best_epoch
+from utils.tools.compare.branches import RATE, RunCurves, shared_rows
 
-AXIS_MARGIN = 0.75  # inches below the panels, for tick labels and label of the epoch axis
 # Without vermilion, the color of seams. #56B4E9 is the sky blue of Okabe and Ito's palette.
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", INK)
 MARKERS = "osD^v"  # one fewer than colors, so pairs repeat after 30 runs instead of 6
@@ -49,46 +28,22 @@ SHARED = "#9aa0a6"
 SHARED_ORDER = 1.9  # below all other lines, above the grid
 PALE = 0.35  # weight of the run's color in the color of mAP50; the rest is the background
 LINE_WIDTH, MAX_LINE_WIDTH, LINE_WIDTH_STEP = 1.5, 4.5, 0.9  # points
-MARKER_SIZE, END_SIZE, STAR_SIZE = 4.0, 8.0, 15.0  # points
+MARKER_SIZE, TABLE_MARKER, END_SIZE, STAR_SIZE = 4.0, 6.0, 8.0, 15.0  # points
 MARKERS_PER_AXIS = 40
 # Higher than for a single run, because branches must be distinguishable.
 LOG_SCALE_BELOW = 0.1
 MARGIN = 0.12  # above and below the enlarged range, as a fraction of it
+MAX_LISTED_SEAMS = 4  # if there are more, only their number is written
 
 
 class _Panels(NamedTuple):
-    """Figure and axes of compare.png, from top to bottom."""
+    """The panels of compare.png, from top to bottom."""
 
-    figure: Figure
     metrics: Axes
-    enlarged: Axes | None
-    """mAP50-95 in the range of the branches, whose differences are small in the whole range."""
+    enlarged: list[Axes]
+    """mAP50-95 in the range of the branches, whose differences are small in the whole range; empty
+    if there are no branches."""
     rates: Axes
-    table: Axes
-
-    @property
-    def curves(self) -> list[Axes]:
-        """Return the panels over the epoch axis, from top to bottom."""
-        return [axes for axes in (self.metrics, self.enlarged, self.rates) if axes is not None]
-
-
-class _Style(NamedTuple):
-    """Line style that distinguishes a run from the others."""
-
-    color: str
-    marker: str
-    rate_width: float
-    """Line width of the rate; it decreases from run to run, so that equal rates remain visible."""
-    markevery: tuple[int, int]
-    """First row with a marker and distance to the next, different for every run."""
-
-
-class _RowRange(NamedTuple):
-    """A range of rows of a run; curves start at the last known value before it."""
-
-    run: RunCurves
-    start: int
-    end: int
 
 
 def save_comparison(runs: Sequence[RunCurves], path: Path) -> None:
@@ -101,174 +56,157 @@ def save_comparison(runs: Sequence[RunCurves], path: Path) -> None:
         runs: At least one.
         path: Output file.
     """
-    ends = [int(run.epochs[-1]) + 1 for run in runs if run.rows]
-    epochs = max([1, *ends, *(seam.epoch for run in runs for seam in run.seams)])
-    shared = [[shared_rows(run.rows, other.rows) for other in runs] for run in runs]
-    flags = place_flags(_marks(runs, epochs), PANEL_WIDTH)
-    own = [
-        max(common[:number] + common[number + 1 :], default=0)
-        for number, common in enumerate(shared)
-    ]
-    panels = _lay_out(len(runs), epochs, flags, enlarge=any(own))
-    styles = [_style(number, len(runs), epochs) for number in range(len(runs))]
-    for number, (run, style) in enumerate(zip(runs, styles, strict=True)):
+    shared = [[shared_rows(run.table, other.table) for other in runs] for run in runs]
+    own = [max(row[:number] + row[number + 1 :], default=0) for number, row in enumerate(shared)]
+    ends = [int(run.table["epoch"].max()) + 1 for run in runs]
+    epochs = max([*ends, *(seam.epoch for run in runs for seam in run.seams)])
+    figure, stack = _lay_out(runs, epochs, enlarge=any(own))
+    looks = [_look(number, len(runs), epochs) for number in range(len(runs))]
+    for number, (run, look) in enumerate(zip(runs, looks, strict=True)):
         drawn = max(shared[number][:number], default=0)
-        _draw_shared(panels, _RowRange(run, drawn, own[number]))
-        _draw_own(panels, _RowRange(run, own[number], len(run.rows)), style)
-        _draw_best(panels, run, own[number], style)
-    _scale_metrics(panels, runs, own)
-    _scale_rate_axis(panels.rates, runs)
-    draw_flags(panels.metrics, flags)
-    for axes in panels.curves[1:]:
-        draw_flags(axes, [flag._replace(text="") for flag in flags], pole_top=GAP)
-    _write_title(panels, runs)
-    write_table(panels.table, runs, [(style.color, style.marker) for style in styles])
-    save_figure(panels.figure, path)
+        if drawn < own[number]:
+            grey = {"color": SHARED, "lw": 2 * LINE_WIDTH, "zorder": SHARED_ORDER}
+            _draw(stack, run.table[: own[number]], drawn, grey, 2 * LINE_WIDTH)
+        is_end = own[number] == len(run.table)
+        own_look = look | ({"ms": END_SIZE, "zorder": POLE_ZORDER + 2} if is_end else {})
+        _draw(stack, run.table, own[number], own_look, _rate_width(number, len(runs)))
+        _draw_best(stack, run, own[number], look["color"])
+    _scale_metrics(stack, runs, own)
+    _scale_rate_axis(stack.rates, runs)
+    _write_title(figure, runs, branches=any(own))
+    samples = [look | {"ms": TABLE_MARKER} for look in looks]
+    panels.write_table(figure, _table_columns(runs), samples)
+    save_figure(figure, path)
 
 
-def _marks(runs: Sequence[RunCurves], epochs: int) -> list[tuple[float, str]]:
-    """Return one mark for all seams at the same epoch: position on the axis, and label."""
+def _lay_out(runs: Sequence[RunCurves], epochs: int, *, enlarge: bool) -> tuple[Figure, _Panels]:
+    """Create the figure with its panels, and one flag for all seams at the same epoch."""
     modes: dict[int, list[str]] = {}
     for seam in (seam for run in runs for seam in run.seams):
         modes.setdefault(seam.epoch, []).append(seam.mode)
-    return [
-        (epoch / epochs, f"epoch {epoch}: {', '.join(dict.fromkeys(modes[epoch]))}")
+    marks = [
+        (epoch, f"epoch {epoch}: {', '.join(dict.fromkeys(modes[epoch]))}")
         for epoch in sorted(modes)
     ]
-
-
-def _lay_out(runs: int, epochs: int, flags: Sequence[Flag], *, enlarge: bool) -> _Panels:
-    """Create the figure: title, flags, panels and table, from top to bottom."""
-    table_height = LINE * (runs + EXTRA_LINES)
-    stack = [Panel("validation mAP", METRICS, rows_height(flags)), Panel("", RATES, GAP)]
+    poles = [(epoch, "") for epoch, _ in marks]
+    stack = [Panel("validation mAP", METRICS, marks), Panel("", RATES, poles)]
     if enlarge:
-        stack.insert(1, Panel("mAP50-95, enlarged", METRICS, GAP))
-    figure, curves = stack_panels(stack, epochs, table_height + AXIS_MARGIN)
-    for axes in curves:
+        stack.insert(1, Panel("mAP50-95, enlarged", METRICS, poles))
+    bottom = panels.table_height(len(runs)) + panels.AXIS_MARGIN
+    figure, (metrics, *enlarged, rates) = panels.stack_panels(stack, epochs, bottom)
+    for axes in (metrics, *enlarged, rates):
         axes.set_facecolor(TINTS[0])
-    metrics, *between, rates = curves
-    rates.xaxis.set_major_locator(epoch_ticks(min_ticks=1))
-    height = table_height / figure.get_figheight()
-    table = figure.add_axes((LEFT / WIDTH, 0, PANEL_WIDTH / WIDTH, height))
-    return _Panels(figure, metrics, between[0] if enlarge else None, rates, table)
+    return figure, _Panels(metrics, enlarged, rates)
 
 
-def _style(number: int, runs: int, epochs: int) -> _Style:
-    widest = min(LINE_WIDTH + LINE_WIDTH_STEP * (runs - 1), MAX_LINE_WIDTH)
+def _look(number: int, runs: int, epochs: int) -> LineStyle:
+    """Return the line style that distinguishes a run from the others."""
     every = ceil(epochs / MARKERS_PER_AXIS)
-    return _Style(
-        COLORS[number % len(COLORS)],
-        MARKERS[number % len(MARKERS)],
-        widest + (LINE_WIDTH - widest) * number / max(runs - 1, 1),
-        (number * every // runs, every),
-    )
+    return {
+        "color": COLORS[number % len(COLORS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markevery": (number * every // runs, every),
+        "ms": MARKER_SIZE,
+        "mew": 0,
+        "lw": LINE_WIDTH,
+    }
 
 
-def _pale(color: str) -> tuple[float, float, float]:
+def _rate_width(number: int, runs: int) -> float:
+    """Return a line width that decreases from run to run, so that equal rates remain visible."""
+    widest = min(LINE_WIDTH + LINE_WIDTH_STEP * (runs - 1), MAX_LINE_WIDTH)
+    return widest + (LINE_WIDTH - widest) * number / max(runs - 1, 1)
+
+
+def _pale(color: str) -> tuple[float, float, float, float]:
     """Return a pale, opaque color; transparent lines would be darker where they cross."""
-    red, green, blue = (
-        PALE * strong + (1 - PALE) * ground
-        for strong, ground in zip(to_rgb(color), to_rgb(TINTS[0]), strict=True)
-    )
-    return red, green, blue
+    return LinearSegmentedColormap.from_list("pale", [TINTS[0], color])(PALE)
 
 
-def _draw(axes: Axes, row_range: _RowRange, values: Floats, **look: Any) -> None:  # noqa: ANN401 - matplotlib's own
-    """Draw the known values of a row range and the one before it, which closes the gap."""
-    known = np.flatnonzero(np.isfinite(values[: row_range.end]))
-    part = known[max(np.searchsorted(known, row_range.start) - 1, 0) :]
-    axes.plot(row_range.run.epochs[part], values[part], **look)
+def _draw(
+    stack: _Panels, table: pd.DataFrame, start: int, look: LineStyle, rate_width: float
+) -> None:
+    """Draw the metrics and rates from a row on, and the last value before it: it closes the gap."""
+
+    def draw(axes: Axes, name: str, **changed: object) -> None:
+        known = table[["epoch", name]].dropna()
+        first = max(known.index.searchsorted(start) - 1, 0)
+        axes.plot(*known[first:].to_numpy().T, **look | changed)
+
+    draw(stack.metrics, MAP50, color=_pale(look["color"]))
+    for axes in (stack.metrics, *stack.enlarged):
+        draw(axes, MAP50_95)
+    draw(stack.rates, RATE, lw=rate_width)
 
 
-def _draw_shared(panels: _Panels, row_range: _RowRange) -> None:
-    """Draw rows that are shared with other runs in grey, unless they are drawn already."""
-    if row_range.start >= row_range.end:
-        return
-    look = {"color": SHARED, "lw": 2 * LINE_WIDTH, "zorder": SHARED_ORDER}
-    map50, map50_95 = (column(row_range.run.rows, name) for name in (MAP50_COLUMN, MAP50_95_COLUMN))
-    _draw(panels.metrics, row_range, map50, **look | {"color": _pale(SHARED)})
-    for axes in panels.curves[:-1]:
-        _draw(axes, row_range, map50_95, **look)
-    _draw(panels.rates, row_range, row_range.run.rates, **look)
-
-
-def _draw_own(panels: _Panels, row_range: _RowRange, style: _Style) -> None:
-    """Draw the rows that no other run has; if there are none, draw the last row."""
-    look = {"color": style.color, "marker": style.marker, "mew": 0, "lw": LINE_WIDTH}
-    if row_range.start < row_range.end:
-        look |= {"ms": MARKER_SIZE, "markevery": style.markevery}
-    else:
-        look |= {"ms": END_SIZE, "zorder": POLE_ZORDER + 2}
-    map50, map50_95 = (column(row_range.run.rows, name) for name in (MAP50_COLUMN, MAP50_95_COLUMN))
-    _draw(panels.metrics, row_range, map50, **look | {"color": _pale(style.color)})
-    for axes in panels.curves[:-1]:
-        _draw(axes, row_range, map50_95, **look)
-    _draw(panels.rates, row_range, row_range.run.rates, **look | {"lw": style.rate_width})
-
-
-def _draw_best(panels: _Panels, run: RunCurves, own: int, style: _Style) -> None:
+def _draw_best(stack: _Panels, run: RunCurves, own: int, color: str) -> None:
     """Mark the best epoch, in grey if several runs share it."""
-    best = best_epoch(run.rows)
+    best = best_epoch(run.table)
     if best is None:
         return
-    color = style.color if best.row >= own else SHARED
-    for axes in panels.curves[:-1]:
-        (star,) = axes.plot(best.epoch, best.map50_95, "*", ms=STAR_SIZE, color=color, mec="white")
-        star.set_zorder(POLE_ZORDER + 1)
+    look: LineStyle = {"ms": STAR_SIZE, "mec": "white", "zorder": POLE_ZORDER + 1}
+    for axes in (stack.metrics, *stack.enlarged):
+        color = color if best.name >= own else SHARED
+        axes.plot(best["epoch"], best[MAP50_95], "*", color=color, **look)
 
 
-def _scale_metrics(panels: _Panels, runs: Sequence[RunCurves], own: Sequence[int]) -> None:
+def _scale_metrics(stack: _Panels, runs: Sequence[RunCurves], own: Sequence[int]) -> None:
     """Scale the upper panel to the whole range of mAP, the enlarged one to the unshared rows."""
-    top = max((np.nanmax(column(run.rows, MAP50_COLUMN), initial=0) for run in runs), default=0)
-    panels.metrics.set_ylim(0, HEADROOM * top or 1)
-    if panels.enlarged is None:
-        return
-    values = np.concatenate(
-        [
-            column(run.rows, MAP50_95_COLUMN)[start - 1 :]
+    top = pd.concat([run.table[MAP50] for run in runs]).fillna(0).max()
+    stack.metrics.set_ylim(0, panels.HEADROOM * top or 1)
+    for axes in stack.enlarged:
+        branches = [
+            run.table[MAP50_95][start - 1 :]
             for run, start in zip(runs, own, strict=True)
             if start  # otherwise the run is not a branch
         ]
-    )
-    values = values[np.isfinite(values)]
-    if np.ptp(values) if len(values) else 0:
-        margin = MARGIN * np.ptp(values)
-        panels.enlarged.set_ylim(values.min() - margin, values.max() + margin)
+        lowest, highest = pd.concat(branches).agg(["min", "max"])
+        margin = MARGIN * (highest - lowest)
+        if margin > 0:  # not if there is no value, or one
+            axes.set_ylim(lowest - margin, highest + margin)
 
 
 def _scale_rate_axis(axes: Axes, runs: Sequence[RunCurves]) -> None:
     """Label and scale the panel of the rates; the label says if all of them are planned rates."""
-    planned = "planned " if all(run.plan_rates for run in runs) else ""
-    shown = np.concatenate([run.rates for run in runs])
-    shown = shown[np.isfinite(shown)]
-    peaks = [
-        np.nanmax(part, initial=0)
-        for run in runs
-        for part in np.split(run.rates, [seam.epoch for seam in run.seams])
-        if np.isfinite(part).any()
-    ]
-    scale_rate_axis(axes, shown, peaks, LOG_SCALE_BELOW, f"{planned}learning rate")
+    planned = "planned " if all(run.planned for run in runs) else ""
+    shown = pd.concat([run.table[RATE] for run in runs]).dropna().to_numpy()
+    peaks: list[float] = []
+    for run in runs:
+        segments = np.digitize(run.table["epoch"], [seam.epoch for seam in run.seams])
+        peaks += run.table[RATE].groupby(segments).max().dropna().tolist()
+    panels.scale_rate_axis(axes, shown, peaks, LOG_SCALE_BELOW, f"{planned}learning rate")
 
 
-def _write_title(panels: _Panels, runs: Sequence[RunCurves]) -> None:
+def _write_title(figure: Figure, runs: Sequence[RunCurves], *, branches: bool) -> None:
     """Write the title at the upper left and the legend at the upper right."""
     title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else runs[0].label
-    y = write_title(panels.figure, title)
+    y = panels.write_title(figure, title)
     handles = [
         Line2D([], [], color=INK, lw=LINE_WIDTH, label="mAP50-95"),
         Line2D([], [], color=_pale(INK), lw=LINE_WIDTH, label="mAP50"),
         Line2D([], [], color=INK, ls="", marker="*", ms=12, mec="white", label="best epoch"),
     ]
-    if panels.enlarged is not None:
+    if branches:
         shared = Line2D([], [], color=SHARED, lw=2 * LINE_WIDTH, label="shared by several runs")
         handles.append(shared)
-    panels.figure.legend(
-        handles=handles,
-        loc="center right",
-        bbox_to_anchor=(1 - RIGHT / WIDTH, y),
-        ncols=len(handles),
-        borderaxespad=0,
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-    )
+    anchor = (1 - RIGHT / WIDTH, y)
+    add_legend(figure, handles, "center right", anchor, columns=len(handles))
+
+
+def _table_columns(runs: Sequence[RunCurves]) -> list[Column]:
+    """Return the columns of the table; seams are listed unless there are too many."""
+    best = [best_epoch(run.table) for run in runs]
+    seams = [
+        ", ".join(f"{seam.epoch} {seam.mode}" for seam in run.seams)
+        if len(run.seams) <= MAX_LISTED_SEAMS
+        else str(len(run.seams))
+        for run in runs
+    ]
+    return [
+        Column("run", [run.label for run in runs], right=False),
+        Column("mAP50-95", ["-" if row is None else f"{row[MAP50_95]:.4f}" for row in best]),
+        Column("mAP50", ["-" if row is None else f"{row[MAP50]:.4f}" for row in best]),
+        Column("best epoch", ["-" if row is None else f"{row['epoch']:.0f}" for row in best]),
+        Column("epochs", [str(len(run.table)) for run in runs]),
+        Column("seams", seams, right=False),
+    ]

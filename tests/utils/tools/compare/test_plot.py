@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from tests.paths import ROOT
 from utils.plots.run_curves import SeamMark
-from utils.tools.compare.branches import RunCurves, best_epoch, shared_rows
+from utils.plots.series import history_table
+from utils.tools.compare.branches import RunCurves, run_curves, shared_rows
 from utils.tools.compare.plot import save_comparison
 
 NAN = float("nan")
@@ -38,15 +39,6 @@ def drawn(runs: list[RunCurves], folder: Path) -> tuple[int, float]:
     return plot.shape[0], float((plot < 250).any(2).mean())
 
 
-def test_best_epoch_is_the_validated_epoch_of_highest_fitness() -> None:
-    rows = [row(0, NAN), row(1, 0.4), row(2, 0.6), row(3, 0.5), row(4, NAN)]
-    best = best_epoch(rows)
-    assert best is not None
-    assert best == (2, 2, 0.6, 0.3)
-    assert best_epoch([row(0, NAN)]) is None
-    assert best_epoch([]) is None
-
-
 @pytest.mark.parametrize(
     ("theirs", "shared"),
     [
@@ -62,27 +54,29 @@ def test_best_epoch_is_the_validated_epoch_of_highest_fitness() -> None:
     ],
 )
 def test_shared_rows(theirs: list[Row], shared: int) -> None:
-    assert shared_rows(history(0.1, 0.2, 0.3), theirs) == shared
-    assert shared_rows(theirs, history(0.1, 0.2, 0.3)) == shared
+    tables = history_table(history(0.1, 0.2, 0.3)), history_table(theirs)
+    assert shared_rows(*tables) == shared
+    assert shared_rows(*reversed(tables)) == shared
 
 
 def test_epochs_without_validation_are_shared() -> None:
-    assert shared_rows(history(NAN, NAN, 0.3), history(NAN, NAN, 0.4)) == 2
+    one, two = (history_table(history(NAN, NAN, score)) for score in (0.3, 0.4))
+    assert shared_rows(one, two) == 2
 
 
 def test_rates_are_planned_for_trained_epochs_otherwise_recorded() -> None:
     rows = history(0.1, 0.2)
-    assert RunCurves("planned", rows, [0.3, 0.2, 0.1]).rates.tolist() == [0.3, 0.2]
-    assert RunCurves("recorded", rows).rates.tolist() == [0.01, 0.01]
+    assert run_curves("planned", rows, [0.3, 0.2, 0.1]).table["rate"].tolist() == [0.3, 0.2]
+    assert run_curves("recorded", rows).table["rate"].tolist() == [0.01, 0.01]
 
 
 def test_branches_have_an_enlarged_panel(tmp_path: Path) -> None:
     seam = [SeamMark(2, "hold")]
     branches = [
-        RunCurves("a", history(0.1, 0.2, 0.3), [0.01] * 3, seam),
-        RunCurves("b", history(0.1, 0.2, 0.4), [0.01] * 3, seam),
+        run_curves("a", history(0.1, 0.2, 0.3), [0.01] * 3, seam),
+        run_curves("b", history(0.1, 0.2, 0.4), [0.01] * 3, seam),
     ]
-    unrelated = [branches[0], branches[1]._replace(rows=history(0.5, 0.6, 0.7))]
+    unrelated = [branches[0], run_curves("b", history(0.5, 0.6, 0.7), [0.01] * 3, seam)]
     tall, _ = drawn(branches, tmp_path)
     low, _ = drawn(unrelated, tmp_path)
     assert tall - low == pytest.approx(150 * (3.1 + 0.25), abs=1)  # the panel and a gap, at 150 dpi
@@ -96,9 +90,9 @@ def test_a_run_that_is_no_branch_does_not_widen_the_enlarged_range(
         "utils.tools.compare.plot.save_figure", lambda figure, _: figures.append(figure)
     )
     branches = [
-        RunCurves(name, history(0.1, 0.6, score)) for name, score in (("a", 0.7), ("b", 0.8))
+        run_curves(name, history(0.1, 0.6, score)) for name, score in (("a", 0.7), ("b", 0.8))
     ]
-    stranger = RunCurves("c", history(0.0, 0.2, 0.3))
+    stranger = run_curves("c", history(0.0, 0.2, 0.3))
     save_comparison([*branches, stranger], tmp_path / "compare.png")
     enlarged = next(axes for axes in figures[0].axes if "enlarged" in axes.get_ylabel())
     # From the last shared row, with an mAP50-95 of 0.3, to 0.4, and a margin of 12 %.
@@ -108,20 +102,20 @@ def test_a_run_that_is_no_branch_does_not_widen_the_enlarged_range(
 @pytest.mark.parametrize(
     "runs",
     [
-        [RunCurves("one", history(0.1, 0.2))],
-        [RunCurves("no metrics", [{"epoch": 0.0}, {"epoch": 1.0}])],
-        [RunCurves("one epoch", history(0.1)), RunCurves("three", history(0.1, 0.2, 0.3))],
-        [RunCurves("same", history(0.1, 0.2)), RunCurves("same", history(0.1, 0.2))],
-        [RunCurves("gaps", history(0.1, NAN, NAN)), RunCurves("b", history(0.1, NAN, 0.3))],
+        [run_curves("one", history(0.1, 0.2))],
+        [run_curves("no metrics", [{"epoch": 0.0}, {"epoch": 1.0}])],
+        [run_curves("one epoch", history(0.1)), run_curves("three", history(0.1, 0.2, 0.3))],
+        [run_curves("same", history(0.1, 0.2)), run_curves("same", history(0.1, 0.2))],
+        [run_curves("gaps", history(0.1, NAN, NAN)), run_curves("b", history(0.1, NAN, 0.3))],
         [  # a rate of zero, and one far below the other run's: a logarithmic axis
-            RunCurves("slope", history(0.1, 0.2), [0.01, 0.0], [SeamMark(1, "slope-match")]),
-            RunCurves("low", history(0.3, 0.4), [1e-5, 1e-6]),
+            run_curves("slope", history(0.1, 0.2), [0.01, 0.0], [SeamMark(1, "slope-match")]),
+            run_curves("low", history(0.3, 0.4), [1e-5, 1e-6]),
         ],
         [  # extended, but not yet trained further
-            RunCurves("seam", history(0.1, 0.2), [0.01] * 4, [SeamMark(2, "hold")])
+            run_curves("seam", history(0.1, 0.2), [0.01] * 4, [SeamMark(2, "hold")])
         ],
         [  # more runs than colors, more seams than the table lists
-            RunCurves(
+            run_curves(
                 f"run {number}",
                 history(*[0.1] * 6, 0.2 + number / 50),
                 [0.01] * 9,
@@ -141,8 +135,8 @@ def test_comparison_is_plotted(tmp_path: Path, runs: list[RunCurves]) -> None:
 def test_shared_history_hides_no_branch(tmp_path: Path) -> None:
     """Runs that differ only in the last epoch all appear in their color."""
     labels = ("a", "b", "c", "d")
-    runs = [RunCurves(n, history(0.1, 0.2, 0.3 + i / 10)) for i, n in enumerate(labels)]
-    save_comparison([RunCurves("parent", history(0.1, 0.2)), *runs], tmp_path / "compare.png")
+    runs = [run_curves(n, history(0.1, 0.2, 0.3 + i / 10)) for i, n in enumerate(labels)]
+    save_comparison([run_curves("parent", history(0.1, 0.2)), *runs], tmp_path / "compare.png")
     plot = cv2.imread(str(tmp_path / "compare.png"))
     assert plot is not None
     panels = plot[: -int(150 * 0.26 * 7)]  # without the table, which has every color
