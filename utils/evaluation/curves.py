@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from utils.errors import UserError
@@ -21,6 +19,7 @@ from utils.plots.figure import (
     ORANGE,
     QUIET,
     VERMILION,
+    add_legend,
     label_axes,
     new_figure,
     save_figure,
@@ -41,7 +40,7 @@ SIZE_TIMES_CLASSES, FONT_LIMITS = 600.0, (5.5, 8.5)  # points
 COLOURS = (BLUE, ORANGE, VERMILION, GREEN)
 MIN_FPPI, MAX_FPPI = 1e-3, 10.0  # x axis, false positives per image
 AVERAGED_FPPI = (0.01, 1.0)
-MAX_BOTTOM = 0.05  # the y axis starts at this miss rate or below
+MAX_BOTTOM = 0.05  # of the y axis
 FIGURE_SPACE = "\N{FIGURE SPACE}"
 MISS_RATE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.64, 0.8, 1.0)
 
@@ -94,16 +93,9 @@ def _save_curves(
         labels = [f"each of {len(values)} classes", labels[-1]]
     mean = values.mean(0) if len(values) else np.zeros_like(axis)
     handles += axes.plot(axis, mean, color=INK, linewidth=3)
-    # Matplotlib omits labels that begin with an underscore, so the names are set afterwards.
-    legend = figure.legend(
-        handles=handles,
-        labels=[str(number) for number in range(len(handles))],
-        loc="upper left",
-        bbox_to_anchor=(0.705, 0.92),
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-    )
+    for handle in handles:  # matplotlib omits names that begin with an underscore
+        handle.set_label("the name follows")
+    legend = add_legend(figure, handles, "upper left", (0.715, 0.905))
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(label)
@@ -184,7 +176,16 @@ def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
             linewidth=1.8,
             label=f"{rate.log_average:7.2%}  {rate.subset}".replace(" ", FIGURE_SPACE),
         )
-    _scale(axes, lowest)
+    # The y axis starts at the tick below the curves.
+    bottom = max(
+        [tick for tick in MISS_RATE_TICKS if tick <= min(lowest, MAX_BOTTOM)],
+        default=MISS_RATE_TICKS[0],
+    )
+    axes.set(xscale="log", yscale="log", xlim=(MIN_FPPI, MAX_FPPI), ylim=(bottom, 1.03))
+    axes.set_yticks([tick for tick in MISS_RATE_TICKS if tick >= bottom])
+    axes.set_yticks([], minor=True)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
     if any(rate.pedestrians for rate in rates):
         axes.legend(loc="lower left", frameon=False, fontsize=9.5, labelcolor=INK)
     try:
@@ -193,19 +194,3 @@ def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
         raise UserError(
             f"cannot write {path}: {error}; give a .png file in an existing folder."
         ) from error
-
-
-def _scale(axes: Axes, lowest: float) -> None:
-    """Set logarithmic axes; y starts at the tick below the curves, at most `MAX_BOTTOM`."""
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(MIN_FPPI, MAX_FPPI)
-    bottom = max(
-        [tick for tick in MISS_RATE_TICKS if tick <= min(lowest, MAX_BOTTOM)],
-        default=MISS_RATE_TICKS[0],
-    )
-    axes.set_ylim(bottom, 1.03)
-    axes.yaxis.set_major_locator(FixedLocator([tick for tick in MISS_RATE_TICKS if tick >= bottom]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda missed, _: f"{missed:g}"))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda fppi, _: f"{fppi:g}"))

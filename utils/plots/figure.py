@@ -22,8 +22,8 @@ GRID = "#e4e4e4"
 # Okabe and Ito's palette (2008), which is safe for color-blind readers.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 
-LineStyle = dict[str, Any]
-"""Keyword arguments of matplotlib for a line."""
+Style = dict[str, Any]
+"""Keyword arguments of matplotlib for a line or a text."""
 Corner = Literal["upper left", "upper right", "center left", "center right"]
 
 
@@ -35,10 +35,7 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, path: Path, *, crop: bool = False) -> None:
     """Save a figure; characters that the font lacks become boxes, without a warning.
 
-    Args:
-        figure: The figure.
-        path: Output file.
-        crop: Whether to resize the picture to what is drawn, also outside the figure.
+    If `crop` is true, the picture has the size of what is drawn, also outside the figure.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
@@ -77,15 +74,7 @@ def add_legend(
     *,
     columns: int = 1,
 ) -> Legend:
-    """Add a legend without a frame.
-
-    Args:
-        figure: The figure.
-        lines: Its entries.
-        corner: The corner, or middle of a side, that is at the anchor.
-        anchor: As fractions of the figure.
-        columns: Number of entries next to each other.
-    """
+    """Add a legend without a frame; its corner is at the anchor, fractions of the figure."""
     return figure.legend(
         handles=lines,
         loc=corner,

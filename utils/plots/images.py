@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -37,15 +37,6 @@ HATCH, HATCH_STEP = 190, 6  # grey level of the hatch lines, and their distance 
 MAX_GRID_SIDE = 1920  # pixels, width and height of a grid of images
 MIN_SHOWN_CONFIDENCE = 0.25  # less certain detections would clutter the image
 MAX_FILE_NAME_LENGTH = 40  # characters that fit on a tile
-
-
-class LabeledBoxes(NamedTuple):
-    """Boxes with their labels and colors."""
-
-    boxes: np.ndarray
-    """[n, 4] corners x1, y1, x2, y2, px."""
-    labels: list[str]
-    colors: list[Bgr]
 
 
 def class_color(index: int) -> Bgr:
@@ -119,29 +110,30 @@ def save_batch_grid(
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     scale = min(1.0, MAX_GRID_SIDE / (columns * max(height, width)))
-    tile = (round(width * scale), round(height * scale))  # width, height
-    grid = np.full((rows * tile[1], columns * tile[0], 3), GREY, np.uint8)
+    tile_width, tile_height = round(width * scale), round(height * scale)
+    grid = np.full((rows * tile_height, columns * tile_width, 3), GREY, np.uint8)
     for i in range(count):
-        labeled = _targets(batch, i, names) if boxes is None else _detections(boxes[i], names)
         rgb = np.ascontiguousarray(batch.images[i].permute(1, 2, 0).cpu().numpy())
-        small = cv2.resize(rgb, tile, interpolation=cv2.INTER_AREA)
-        cv2.cvtColor(small, cv2.COLOR_RGB2BGR, small)
+        tile = cv2.resize(rgb, (tile_width, tile_height), interpolation=cv2.INTER_AREA)
+        cv2.cvtColor(tile, cv2.COLOR_RGB2BGR, tile)
         if boxes is None:
-            _hatch(small, _corners(batch, batch.ignored, i) * scale)
+            _hatch(tile, _corners(batch, batch.ignored, i) * scale)
+            corners = _corners(batch, batch.targets, i)
+            classes = batch.targets[batch.targets[:, 0] == i, 1].cpu().numpy().astype(int)
+            labels = [_name(names, index) for index in classes]
+        else:
+            found = boxes[i].cpu().numpy()
+            found = found[found[:, 4] >= MIN_SHOWN_CONFIDENCE]
+            corners, classes = found[:, :4], found[:, 5].astype(int)
+            pairs = zip(classes, found[:, 4], strict=True)
+            labels = [f"{_name(names, index)} {confidence:.1f}" for index, confidence in pairs]
         name = Path(batch.frames[i].path).name[:MAX_FILE_NAME_LENGTH]
-        _paste(small, _text_mask(one_line(name), MIN_FONT_SIZE), (3, 2), (GREY // 3,) * 3)
-        drawn = draw_boxes(small, labeled.boxes * scale, labeled.labels, labeled.colors, 1)
-        cv2.rectangle(drawn, (0, 0), (tile[0] - 1, tile[1] - 1), (255, 255, 255), 1)
-        y, x = (i // columns) * tile[1], (i % columns) * tile[0]
-        grid[y : y + tile[1], x : x + tile[0]] = drawn
+        _paste(tile, _text_mask(one_line(name), MIN_FONT_SIZE), (3, 2), (GREY // 3,) * 3)
+        tile = draw_boxes(tile, corners * scale, labels, [class_color(c) for c in classes], 1)
+        cv2.rectangle(tile, (0, 0), (tile_width - 1, tile_height - 1), (255, 255, 255), 1)
+        y, x = (i // columns) * tile_height, (i % columns) * tile_width
+        grid[y : y + tile_height, x : x + tile_width] = tile
     write_image(path, grid)
-
-
-def _targets(batch: Batch, index: int, names: Sequence[str]) -> LabeledBoxes:
-    classes = batch.targets[batch.targets[:, 0] == index, 1].cpu().numpy().astype(int)
-    labels = [_name(names, label) for label in classes]
-    corners = _corners(batch, batch.targets, index)
-    return LabeledBoxes(corners, labels, [class_color(int(c)) for c in classes])
 
 
 def _corners(batch: Batch, rows: Tensor, index: int) -> np.ndarray:
@@ -159,17 +151,6 @@ def _hatch(image: np.ndarray, regions: np.ndarray) -> None:
         part = image[y1:y2, x1:x2]
         rows, columns = np.ogrid[y1 : y1 + part.shape[0], x1 : x1 + part.shape[1]]
         part[(rows + columns) % HATCH_STEP == 0] = HATCH
-
-
-def _detections(found: Tensor, names: Sequence[str]) -> LabeledBoxes:
-    shown = found.cpu().numpy()
-    shown = shown[shown[:, 4] >= MIN_SHOWN_CONFIDENCE]
-    classes = shown[:, 5].astype(int)
-    labels = [
-        f"{_name(names, label)} {confidence:.1f}"
-        for label, confidence in zip(classes, shown[:, 4], strict=True)
-    ]
-    return LabeledBoxes(shown[:, :4], labels, [class_color(int(c)) for c in classes])
 
 
 def _name(names: Sequence[str], index: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from utils.plots.figure import INK, QUIET, LineStyle, new_figure, style_axes, text_width
+from utils.plots.figure import INK, QUIET, Style, new_figure, style_axes, text_width
 from utils.plots.flags import draw_flags, place_flags, rows_height
 
 # Inches.
@@ -44,15 +44,6 @@ class Panel(NamedTuple):
     """In inches."""
     marks: Sequence[tuple[int, str]] = ()
     """Epochs of the seams, ascending, and the labels of their flags."""
-
-
-class Column(NamedTuple):
-    """A column of the table below the panels."""
-
-    heading: str
-    cells: Sequence[str]
-    right: bool = True
-    """Whether the cells are right-aligned, as numbers are."""
 
 
 def stack_panels(
@@ -129,17 +120,19 @@ def marker_size(epochs: int) -> float:
 
 def write_table(
     figure: Figure,
-    columns: Sequence[Column],
-    styles: Sequence[LineStyle],
+    columns: Mapping[str, Sequence[str]],
+    styles: Sequence[Style],
     *,
+    left_aligned: Sequence[str],
     bold: Sequence[int] = (),
 ) -> None:
     """Write a table below the panels, as a legend: each row begins with a sample of its line.
 
     Args:
         figure: Figure of `stack_panels`, with `table_height` below the epoch axis.
-        columns: The columns, of one cell for each row.
+        columns: The cells of each column by its heading.
         styles: Line style of each row.
+        left_aligned: Headings of the columns of text; the others are right-aligned, like numbers.
         bold: Rows to emphasize.
     """
     rows = len(styles)
@@ -148,14 +141,14 @@ def write_table(
     axes.set_axis_off()
     axes.set(xlim=(0, PANEL_WIDTH), ylim=(rows + EXTRA_LINES - 0.5, -0.5))  # inches, lines
     left = NAME
-    for column in columns:
-        cells = [column.heading, *column.cells]
+    for heading, column in columns.items():
+        cells = [heading, *column]
         width = max(text_width(cell, TABLE_FONT) for cell in cells)
-        x = left + width if column.right else left
+        is_left = heading in left_aligned
+        look: Style = {"ha": "left" if is_left else "right", "va": "center", "size": TABLE_FONT}
         for line, cell in enumerate(cells):
-            text = axes.text(x, line, cell, ha="right" if column.right else "left", va="center")
-            text.set(fontsize=TABLE_FONT, color=INK if line else QUIET)
-            text.set_fontweight("bold" if line - 1 in bold else "normal")
+            look |= {"color": INK if line else QUIET, "weight": 700 if line - 1 in bold else 400}
+            axes.text(left if is_left else left + width, line, cell, **look)
         left += width + COLUMN_GAP
     for line, style in enumerate(styles, start=1):
         axes.plot([0, SAMPLE / 2, SAMPLE], [line] * 3, **style | {"markevery": [1]})

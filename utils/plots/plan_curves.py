@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from utils.plots import panels
-from utils.plots.figure import INK, QUIET, LineStyle, save_figure
-from utils.plots.panels import Column, Panel
+from utils.plots.figure import INK, QUIET, Style, save_figure
+from utils.plots.panels import Panel
 from utils.solver.modes import BASE_MODE, get_mode
 from utils.solver.preview import SMALL_FACTOR, PlanPreview
 from utils.solver.schedule import Plan
@@ -57,14 +57,15 @@ def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], pa
             epochs = range(completed - 1, preview.plan.total_epochs)
             axes.plot(epochs, _rates(preview.plan)[completed - 1 :], **_style(preview), **markers)
     _scale(linear, logarithmic, previews)
-    columns = [
-        Column("mode (thick line: requested)", [p.label for p in previews], right=False),
-        Column("after the seam", [f"{p.rate_after:.3g}  (×{p.ratio:.3g})" for p in previews]),
-        Column("final rate", [f"{p.final_rate:.3g}" for p in previews]),
-        Column("sum, % of past", [f"{p.lr_sum_percent:.2f} %" for p in previews]),
-    ]
+    columns = {
+        "mode (thick line: requested)": [preview.label for preview in previews],
+        "after the seam": [f"{p.rate_after:.3g}  (×{p.ratio:.3g})" for p in previews],
+        "final rate": [f"{p.final_rate:.3g}" for p in previews],
+        "sum, % of past": [f"{p.lr_sum_percent:.2f} %" for p in previews],
+    }
     requested = [number for number, preview in enumerate(previews) if preview.requested]
-    panels.write_table(figure, columns, [_style(preview) for preview in previews], bold=requested)
+    samples, text = [_style(preview) for preview in previews], [*columns][:1]
+    panels.write_table(figure, columns, samples, left_aligned=text, bold=requested)
     save_figure(figure, path)
 
 
@@ -73,14 +74,14 @@ def _rates(plan: Plan) -> NDArray[np.float64]:
     return plan.lr0 * np.array(plan.factors())
 
 
-def _markers(planned: int) -> LineStyle:
+def _markers(planned: int) -> Style:
     """Return the marker style; no markers if there are too many epochs."""
     if planned > MAX_EPOCHS_WITH_MARKERS:
         return {}
     return {"marker": "o", "markersize": panels.marker_size(planned), "markeredgewidth": 0}
 
 
-def _style(preview: PlanPreview) -> LineStyle:
+def _style(preview: PlanPreview) -> Style:
     """Return the line style: color by mode, dashed with modifiers, thick if requested."""
     return {
         "color": get_mode(preview.mode).color,
@@ -102,12 +103,6 @@ def _scale(linear: Axes, logarithmic: Axes, previews: Sequence[PlanPreview]) -> 
     small = SMALL_FACTOR * previews[0].plan.lr0
     if logarithmic.get_ylim()[0] < small:
         logarithmic.axhline(small, color=QUIET, linewidth=1, linestyle=":")
-        logarithmic.annotate(
-            "1 % of lr0",
-            (0, small),
-            xycoords=("axes fraction", "data"),
-            xytext=(5, 3),
-            textcoords="offset points",
-            fontsize=8.5,
-            color=QUIET,
-        )
+        look: Style = {"fontsize": 8.5, "color": QUIET, "va": "bottom"}
+        place = logarithmic.get_yaxis_transform()  # x as a fraction of the panel
+        logarithmic.text(0.007, small, "1 % of lr0", transform=place, **look)

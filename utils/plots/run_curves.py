@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from utils.history import RAW_MAP_COLUMN
+from utils.history import LOSS_NAMES, METRIC_COLUMNS, RAW_MAP_COLUMN
 from utils.plots import panels
 from utils.plots.figure import (
     BLUE,
@@ -21,7 +21,7 @@ from utils.plots.figure import (
     ORANGE,
     PURPLE,
     VERMILION,
-    LineStyle,
+    Style,
     add_legend,
     new_figure,
     save_figure,
@@ -32,16 +32,10 @@ from utils.plots.panels import HEADROOM, LEFT, WIDTH, Panel
 from utils.plots.series import MAP50, MAP50_95, Row, best_epoch, history_table, smoothed
 
 RESULT_COLUMNS = (
-    "train/box_loss",
-    "train/obj_loss",
-    "train/cls_loss",
-    "metrics/precision",
-    "metrics/recall",
-    "val/box_loss",
-    "val/obj_loss",
-    "val/cls_loss",
-    "metrics/mAP_0.5",
-    "metrics/mAP_0.5:0.95",
+    *(f"train/{loss}" for loss in LOSS_NAMES),
+    *METRIC_COLUMNS[:2],
+    *(f"val/{loss}" for loss in LOSS_NAMES),
+    *METRIC_COLUMNS[2:],
 )
 PANELS_PER_ROW = 5
 
@@ -149,7 +143,7 @@ def _draw_metrics(axes: Axes, table: pd.DataFrame, planned: int) -> list[Line2D]
     ]
     non_ema = table.dropna(subset=RAW_MAP_COLUMN)
     if len(non_ema):
-        look: LineStyle = {"ms": max(size, MIN_NON_EMA_MARKER_SIZE), "zorder": POLE_ZORDER + 1}
+        look: Style = {"ms": max(size, MIN_NON_EMA_MARKER_SIZE), "zorder": POLE_ZORDER + 1}
         look |= {"color": PURPLE, "mew": 0, "label": "mAP50-95, non-EMA weights"}
         handles += axes.plot(non_ema["epoch"], non_ema[RAW_MAP_COLUMN], "D", **look)
     axes.set_ylim(0, HEADROOM * max([0, *map50]) or 1)

@@ -5,7 +5,6 @@ from matplotlib.figure import Figure
 
 from utils.plots.figure import text_width
 from utils.plots.panels import (
-    Column,
     Panel,
     marker_size,
     scale_rate_axis,
@@ -43,8 +42,10 @@ def test_an_axis_of_a_single_epoch_has_no_fractions() -> None:
 
 def test_table_has_a_sample_of_the_line_before_each_row() -> None:
     figure, _ = stack_panels([Panel("a", 2)], 9, 0.8 + table_height(2))
-    columns = [Column("run", ["a", "long name"], right=False), Column("mAP", ["0.1", "-"])]
-    write_table(figure, columns, [{"color": "red"}, {"color": "blue"}], bold=[1])
+    columns = {"run": ["a", "long name"], "mAP": ["0.1", "-"]}
+    write_table(
+        figure, columns, [{"color": "red"}, {"color": "blue"}], left_aligned=["run"], bold=[1]
+    )
     table = figure.axes[1]
     assert table.get_position().height * figure.get_figheight() == pytest.approx(0.26 * 3.5)
     assert [(text.get_text(), text.get_position()[1]) for text in table.texts] == [
@@ -54,8 +55,7 @@ def test_table_has_a_sample_of_the_line_before_each_row() -> None:
     edges = {text.get_horizontalalignment(): text.get_position()[0] for text in table.texts}
     assert edges["left"] == 0.55
     assert edges["right"] > 0.55 + text_width("long name", 9) + text_width("mAP", 9)
-    assert [text.get_fontweight() for text in table.texts[::3]] == ["normal", "normal"]
-    assert table.texts[2].get_fontweight() == "bold"
+    assert [text.get_fontweight() for text in table.texts] == [400, 400, 700] * 2
     assert [line.get_color() for line in table.lines] == ["red", "blue"]
 
 

@@ -25,7 +25,7 @@ from utils.tools.compare.recorded_run import RecordedRun, read_run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from utils.tools.compare.branches import RunCurves
+    from utils.tools.compare.plot import RunCurves
 
 log = logging.getLogger("yolo")
 
@@ -151,7 +151,7 @@ def common_folder(paths: Sequence[Path]) -> Path:
 def curves_of(run: RecordedRun, label: str) -> RunCurves:
     """Return the curves of a run."""
     from utils.plots.run_curves import SeamMark
-    from utils.tools.compare.branches import run_curves
+    from utils.tools.compare.plot import run_curves
 
     if run.plan is None:
         return run_curves(label, run.history)

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from utils.plots import panels
-from utils.plots.figure import BLUE, GREEN, INK, ORANGE, PURPLE, LineStyle, add_legend, save_figure
+from utils.plots.figure import BLUE, GREEN, INK, ORANGE, PURPLE, Style, add_legend, save_figure
 from utils.plots.flags import POLE_ZORDER
-from utils.plots.panels import METRICS, RATES, RIGHT, TINTS, WIDTH, Column, Panel
-from utils.plots.series import MAP50, MAP50_95, best_epoch
-from utils.tools.compare.branches import RATE, RunCurves, shared_rows
+from utils.plots.panels import METRICS, RATES, RIGHT, TINTS, WIDTH, Panel
+from utils.plots.run_curves import SeamMark
+from utils.plots.series import MAP50, MAP50_95, Row, best_epoch, history_table
 
 # Without vermilion, the color of seams. #56B4E9 is the sky blue of Okabe and Ito's palette.
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", INK)
@@ -33,7 +33,43 @@ MARKERS_PER_AXIS = 40
 # Higher than for a single run, because branches must be distinguishable.
 LOG_SCALE_BELOW = 0.1
 MARGIN = 0.12  # above and below the enlarged range, as a fraction of it
+RATE = "rate"
+# Branches of a run repeat its rows; those read from results.csv are rounded to five digits.
+COMPARED_COLUMNS = ["epoch", "train/box_loss", "train/obj_loss", MAP50, MAP50_95]
+FIVE_DIGITS_RTOL = 1e-4
 MAX_LISTED_SEAMS = 4  # if there are more, only their number is written
+
+
+class RunCurves(NamedTuple):
+    """Curves of a run."""
+
+    label: str
+    table: pd.DataFrame
+    """History, and in `RATE` the planned or else the recorded rate of the weights."""
+    planned: bool
+    """Whether the rates are the planned ones."""
+    seams: Sequence[SeamMark]
+
+
+def run_curves(
+    label: str,
+    rows: Sequence[Row],
+    plan_rates: Sequence[float] = (),
+    seams: Sequence[SeamMark] = (),
+) -> RunCurves:
+    """Return the curves of a run.
+
+    Args:
+        label: Its name.
+        rows: History in the column names of results.csv; NaN or a missing value is not plotted.
+        plan_rates: Planned rate of the weights for every epoch from 0; empty if unknown.
+        seams: Seams of the run.
+    """
+    table = history_table(rows)
+    planned = len(plan_rates) > 0
+    epochs = table["epoch"].astype(int)
+    table[RATE] = np.take(plan_rates, epochs) if planned else table["x/lr1"]
+    return RunCurves(label, table, planned, seams)
 
 
 class _Panels(NamedTuple):
@@ -67,16 +103,25 @@ def save_comparison(runs: Sequence[RunCurves], path: Path) -> None:
         if drawn < own[number]:
             grey = {"color": SHARED, "lw": 2 * LINE_WIDTH, "zorder": SHARED_ORDER}
             _draw(stack, run.table[: own[number]], drawn, grey, 2 * LINE_WIDTH)
-        is_end = own[number] == len(run.table)
-        own_look = look | ({"ms": END_SIZE, "zorder": POLE_ZORDER + 2} if is_end else {})
+        own_look = look
+        if own[number] == len(run.table):  # only its end is drawn
+            own_look = look | {"ms": END_SIZE, "markevery": 1, "zorder": POLE_ZORDER + 2}
         _draw(stack, run.table, own[number], own_look, _rate_width(number, len(runs)))
         _draw_best(stack, run, own[number], look["color"])
     _scale_metrics(stack, runs, own)
     _scale_rate_axis(stack.rates, runs)
     _write_title(figure, runs, branches=any(own))
     samples = [look | {"ms": TABLE_MARKER} for look in looks]
-    panels.write_table(figure, _table_columns(runs), samples)
+    panels.write_table(figure, _table_columns(runs), samples, left_aligned=("run", "seams"))
     save_figure(figure, path)
+
+
+def shared_rows(ours: pd.DataFrame, theirs: pd.DataFrame) -> int:
+    """Return the number of equal rows at the start of two histories."""
+    length = min(len(ours), len(theirs))
+    a, b = (table[COMPARED_COLUMNS][:length] for table in (ours, theirs))
+    equal = np.isclose(a, b, rtol=FIVE_DIGITS_RTOL, atol=0, equal_nan=True).all(axis=1)
+    return int(equal.cumprod().sum())
 
 
 def _lay_out(runs: Sequence[RunCurves], epochs: int, *, enlarge: bool) -> tuple[Figure, _Panels]:
@@ -99,7 +144,7 @@ def _lay_out(runs: Sequence[RunCurves], epochs: int, *, enlarge: bool) -> tuple[
     return figure, _Panels(metrics, enlarged, rates)
 
 
-def _look(number: int, runs: int, epochs: int) -> LineStyle:
+def _look(number: int, runs: int, epochs: int) -> Style:
     """Return the line style that distinguishes a run from the others."""
     every = ceil(epochs / MARKERS_PER_AXIS)
     return {
@@ -123,9 +168,7 @@ def _pale(color: str) -> tuple[float, float, float, float]:
     return LinearSegmentedColormap.from_list("pale", [TINTS[0], color])(PALE)
 
 
-def _draw(
-    stack: _Panels, table: pd.DataFrame, start: int, look: LineStyle, rate_width: float
-) -> None:
+def _draw(stack: _Panels, table: pd.DataFrame, start: int, look: Style, rate_width: float) -> None:
     """Draw the metrics and rates from a row on, and the last value before it: it closes the gap."""
 
     def draw(axes: Axes, name: str, **changed: object) -> None:
@@ -144,7 +187,7 @@ def _draw_best(stack: _Panels, run: RunCurves, own: int, color: str) -> None:
     best = best_epoch(run.table)
     if best is None:
         return
-    look: LineStyle = {"ms": STAR_SIZE, "mec": "white", "zorder": POLE_ZORDER + 1}
+    look: Style = {"ms": STAR_SIZE, "mec": "white", "zorder": POLE_ZORDER + 1}
     for axes in (stack.metrics, *stack.enlarged):
         color = color if best.name >= own else SHARED
         axes.plot(best["epoch"], best[MAP50_95], "*", color=color, **look)
@@ -193,7 +236,7 @@ def _write_title(figure: Figure, runs: Sequence[RunCurves], *, branches: bool) -
     add_legend(figure, handles, "center right", anchor, columns=len(handles))
 
 
-def _table_columns(runs: Sequence[RunCurves]) -> list[Column]:
+def _table_columns(runs: Sequence[RunCurves]) -> dict[str, list[str]]:
     """Return the columns of the table; seams are listed unless there are too many."""
     best = [best_epoch(run.table) for run in runs]
     seams = [
@@ -202,11 +245,11 @@ def _table_columns(runs: Sequence[RunCurves]) -> list[Column]:
         else str(len(run.seams))
         for run in runs
     ]
-    return [
-        Column("run", [run.label for run in runs], right=False),
-        Column("mAP50-95", ["-" if row is None else f"{row[MAP50_95]:.4f}" for row in best]),
-        Column("mAP50", ["-" if row is None else f"{row[MAP50]:.4f}" for row in best]),
-        Column("best epoch", ["-" if row is None else f"{row['epoch']:.0f}" for row in best]),
-        Column("epochs", [str(len(run.table)) for run in runs]),
-        Column("seams", seams, right=False),
-    ]
+    return {
+        "run": [run.label for run in runs],
+        "mAP50-95": ["-" if row is None else f"{row[MAP50_95]:.4f}" for row in best],
+        "mAP50": ["-" if row is None else f"{row[MAP50]:.4f}" for row in best],
+        "best epoch": ["-" if row is None else f"{row['epoch']:.0f}" for row in best],
+        "epochs": [str(len(run.table)) for run in runs],
+        "seams": seams,
+    }

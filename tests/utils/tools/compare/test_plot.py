@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from tests.paths import ROOT
 from utils.plots.run_curves import SeamMark
 from utils.plots.series import history_table
-from utils.tools.compare.branches import RunCurves, run_curves, shared_rows
-from utils.tools.compare.plot import save_comparison
+from utils.tools.compare.plot import RunCurves, run_curves, save_comparison, shared_rows
 
 NAN = float("nan")
 Row = dict[str, float]
@@ -143,6 +142,17 @@ def test_shared_history_hides_no_branch(tmp_path: Path) -> None:
     for color in ("0072B2", "E69F00", "009E73", "CC79A7", "56B4E9", "9aa0a6"):
         blue_green_red = list(bytes.fromhex(color)[::-1])
         assert (panels == blue_green_red).all(2).sum() > 100, color
+
+
+def test_end_of_a_run_that_another_run_continues_is_marked(tmp_path: Path) -> None:
+    """In a long run too, where not every epoch has a marker."""
+    scores = [0.1 + epoch / 200 for epoch in range(90)]
+    runs = [run_curves("long", history(*scores)), run_curves("start", history(*scores[:50]))]
+    save_comparison(runs, tmp_path / "compare.png")
+    plot = cv2.imread(str(tmp_path / "compare.png"))
+    assert plot is not None
+    panels = plot[: -int(150 * 0.26 * 4)]  # without the table, which has every color
+    assert (panels == list(bytes.fromhex("E69F00")[::-1])).all(2).sum() > 100
 
 
 def test_comparison_imports_neither_torch_nor_pyplot() -> None:
