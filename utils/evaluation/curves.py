@@ -41,7 +41,6 @@ COLOURS = (BLUE, ORANGE, VERMILION, GREEN)
 MIN_FPPI, MAX_FPPI = 1e-3, 10.0  # x axis, false positives per image
 AVERAGED_FPPI = (0.01, 1.0)
 MAX_BOTTOM = 0.05  # of the y axis
-FIGURE_SPACE = "\N{FIGURE SPACE}"
 MISS_RATE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.64, 0.8, 1.0)
 
 
@@ -108,7 +107,7 @@ def save_confusion_matrix(matrix: NDArray[np.integer], names: Sequence[str], pat
     Args:
         matrix: Counts of (predicted, true), [c + 1, c + 1]; background is the last.
         names: The ``c`` class names.
-        path: image file to write.
+        path: Image file to write.
     """
     import seaborn as sns
 
@@ -148,10 +147,6 @@ def save_confusion_matrix(matrix: NDArray[np.integer], names: Sequence[str], pat
 def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
     """Plot the miss-rate curves of all subsets that have pedestrians.
 
-    Args:
-        rates: miss rates with their curves.
-        path: image file to write.
-
     Raises:
         UserError: the file cannot be written.
     """
@@ -174,13 +169,10 @@ def save_miss_rate_curves(rates: Sequence[MissRate], path: Path) -> None:
             drawstyle="steps-post",
             color=COLOURS[number % len(COLOURS)],
             linewidth=1.8,
-            label=f"{rate.log_average:7.2%}  {rate.subset}".replace(" ", FIGURE_SPACE),
+            label=f"{rate.log_average:7.2%}  {rate.subset}".replace(" ", "\N{FIGURE SPACE}"),
         )
-    # The y axis starts at the tick below the curves.
-    bottom = max(
-        [tick for tick in MISS_RATE_TICKS if tick <= min(lowest, MAX_BOTTOM)],
-        default=MISS_RATE_TICKS[0],
-    )
+    lowest = np.clip(lowest, MISS_RATE_TICKS[0], MAX_BOTTOM)
+    bottom = max(tick for tick in MISS_RATE_TICKS if tick <= lowest)
     axes.set(xscale="log", yscale="log", xlim=(MIN_FPPI, MAX_FPPI), ylim=(bottom, 1.03))
     axes.set_yticks([tick for tick in MISS_RATE_TICKS if tick >= bottom])
     axes.set_yticks([], minor=True)

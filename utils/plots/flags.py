@@ -65,11 +65,7 @@ def rows_height(flags: Sequence[Flag]) -> float:
 def draw_flags(axes: Axes, flags: Sequence[Flag], pole_top: float | None = None) -> None:
     """Draw the poles through the whole panel, and the labels above it.
 
-    Args:
-        axes: The panel.
-        flags: Result of `place_flags`.
-        pole_top: Upper end of all poles, in inches above the panel; by default each pole ends at
-            its own label.
+    The poles end at `pole_top`, in inches above the panel, or else each one at its own label.
     """
     width, height = axes.bbox.width / DPI, axes.bbox.height / DPI
     for flag in flags:

@@ -41,12 +41,7 @@ PANELS_PER_ROW = 5
 
 
 def save_results_plot(rows: Sequence[Row], path: Path) -> None:
-    """Plot losses and metrics over the epochs in a grid of ten panels.
-
-    Args:
-        rows: History in the column names of results.csv; NaN or a missing value is not plotted.
-        path: Output file.
-    """
+    """Plot losses and metrics of a history over the epochs, in a grid of ten panels."""
     figure = new_figure(15.0, 6.4)
     grid = figure.subplots(len(RESULT_COLUMNS) // PANELS_PER_ROW, PANELS_PER_ROW)
     table = history_table(rows)
@@ -85,10 +80,7 @@ MIN_NON_EMA_MARKER_SIZE = 3.5  # points: these few epochs must be visible in a l
 
 
 def save_lr_map(
-    rows: Sequence[Row],
-    plan_rates: Sequence[float],
-    seams: Sequence[SeamMark],
-    path: Path,
+    rows: Sequence[Row], plan_rates: Sequence[float], seams: Sequence[SeamMark], path: Path
 ) -> None:
     """Plot mAP (above) and learning rate (below) over one epoch axis, with all seams.
 
