@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from utils.errors import UserError
 from utils.options.arguments import add_options, options_from
-from utils.options.option import REQUIRED, option
+from utils.options.option import REQUIRED, check, option
 from utils.options.script import OptionParser, run_script
 
 # Slow imports are in the functions that need them, so that --help is fast.
@@ -44,13 +44,19 @@ class CityPersonsOptions:
         "minimum height of a person; lower ones become ignore regions; the benchmark uses 20 in "
         "subset All, 50 in Reasonable (default: {default:g})",
         metavar="PX",
+        minimum=0,
     )
     min_visibility: float = option(
         0.2,
         "minimum visible fraction of a pedestrian or rider; less visible ones become ignore "
         "regions; the benchmark uses 0.2 in All, 0.65 in Reasonable (default: {default:g})",
         metavar="SHARE",
+        minimum=0,
+        maximum=1,
     )
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)

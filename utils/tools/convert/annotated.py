@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
@@ -56,7 +56,7 @@ class Split(NamedTuple):
     """Name of the folders images/NAME and labels/NAME."""
     role: str
     """`train`, `val` or `test`: the key of the data-set file that lists the folder."""
-    images: tuple[AnnotatedImage, ...]
+    images: Sequence[AnnotatedImage]
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ def image_place(name: object, origin: str) -> PurePosixPath:
     """
     if not isinstance(name, str) or not name.isprintable():
         raise UserError(f"{origin}: image name {name!r:.80} is not a printable string; correct it.")
-    path, windows = PurePosixPath(name), PureWindowsPath(name)
-    leads_out = path.is_absolute() or windows.anchor or "\\" in name or ".." in path.parts
-    if leads_out:
+    path = PurePosixPath(name)
+    absolute = path.is_absolute() or PureWindowsPath(name).anchor
+    if absolute or "\\" in name or ".." in path.parts:
         raise UserError(
             f"{origin}: image name {name!r} is outside of its folder; "
             "use a relative path without `..`."
@@ -115,20 +115,3 @@ def image_place(name: object, origin: str) -> PurePosixPath:
     while IMAGE_FOLDER in folders:
         folders = folders[folders.index(IMAGE_FOLDER) + 1 :]
     return PurePosixPath(*folders, path.name)
-
-
-def require_distinct(images: tuple[AnnotatedImage, ...], origin: str) -> None:
-    """Check that no two images have the same label file.
-
-    Raises:
-        UserError: two images have the same label file.
-    """
-    seen: dict[str, PurePosixPath] = {}
-    for image in images:
-        stem = str(image.place.with_suffix(""))
-        if stem in seen:
-            raise UserError(
-                f"{origin}: images {seen[stem]} and {image.place} have the same label file "
-                f"{stem}.txt; rename one of them."
-            )
-        seen[stem] = image.place

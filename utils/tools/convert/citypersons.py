@@ -9,27 +9,33 @@ Source: the README of the annotations (Zhang, Benenson and Schiele, CityPersons,
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import zlib
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from utils.errors import UserError
 from utils.tools.convert.annotated import (
+    MAX_PIXELS,
     AnnotatedImage,
     Annotation,
     Conversion,
     Corners,
     Split,
     image_place,
-    require_distinct,
 )
-from utils.tools.convert.mat_files import MatImage, read_mat
 
 log = logging.getLogger("yolo")
 
 KINDS = ("ignore", "pedestrian", "rider", "sitting", "other", "group")
 """Class names by the class number of the annotations."""
-IGNORE, PEDESTRIAN, RIDER, *_, GROUP = range(len(KINDS))
+IGNORE, PEDESTRIAN, RIDER, SITTING, OTHER, GROUP = range(len(KINDS))
+COLUMNS = 10
 WIDTH, HEIGHT = 2048, 1024
 """Size of every image of Cityscapes, px."""
 SPLITS = ("train", "val")
@@ -38,8 +44,8 @@ IMAGES_FOLDER = "leftImg8bit"
 CATEGORIES = (
     (PEDESTRIAN, "pedestrian"),
     (RIDER, "rider"),
-    (3, "sitting person"),
-    (4, "other person"),
+    (SITTING, "sitting person"),
+    (OTHER, "other person"),
     (GROUP, "people group"),
     (IGNORE, "ignore region"),
 )
@@ -62,15 +68,23 @@ class LabelFilter(NamedTuple):
         kind, visibility = KINDS[row[0]], _visibility(row)
         # The box of a group is its visible box; the columns of the visible box are empty.
         seen = self.visible and visibility > 0
-        box = _corners(row[6:10] if seen else row[1:5])
+        left, top, width, height = row[6:10] if seen else row[1:5]
+        box = Corners(left, top, left + width, top + height)
         if kind not in self.classes:
             return Annotation(kind, box, None, f"of class {kind}")
         if row[4] < self.min_height:
             return Annotation(kind, box, None, f"lower than {self.min_height:g} px")
-        whole_is_seen = row[0] not in (PEDESTRIAN, RIDER)
-        if visibility < self.min_visibility and not whole_is_seen:
+        if row[0] in (PEDESTRIAN, RIDER) and visibility < self.min_visibility:
             return Annotation(kind, box, None, f"less than {self.min_visibility:g} visible")
         return Annotation(kind, box, self.classes.index(kind))
+
+
+class MatImage(NamedTuple):
+    """An image's entry in the annotations."""
+
+    city: str
+    name: str
+    rows: list[list[int]]
 
 
 def parse_classes(text: str) -> tuple[str, ...]:
@@ -95,15 +109,8 @@ def read_citypersons(annotations: Path, images: Path, label_filter: LabelFilter)
         label_filter: selects the boxes that become labels.
 
     Raises:
-        UserError: both files are missing, a file is damaged, an option is out of range, or SciPy is
-            not installed.
+        UserError: both files are missing, a file is damaged, or SciPy is not installed.
     """
-    if not 0 <= label_filter.min_visibility <= 1 or label_filter.min_height < 0:
-        raise UserError(
-            f"--min-height {label_filter.min_height:g} "
-            f"--min-visibility {label_filter.min_visibility:g}: "
-            "the height must be at least 0, the visibility from 0 to 1."
-        )
     files = {split: annotations / f"anno_{split}.mat" for split in SPLITS}
     files = {split: file for split, file in files.items() if file.is_file()}
     if not files:
@@ -115,15 +122,12 @@ def read_citypersons(annotations: Path, images: Path, label_filter: LabelFilter)
     splits, truths = [], {}
     for split, file in files.items():
         mat_images = read_mat(file, split)
-        _require_known_classes(mat_images, file)
-        found = tuple(_image(image, root / split, label_filter, file) for image in mat_images)
-        require_distinct(found, str(file))
+        found = [_image(image, root / split, label_filter, file) for image in mat_images]
         splits.append(Split(split, split, found))
         truths[f"annotations/{split}_gt.json"] = benchmark_ground_truth(mat_images)
     entries = {}
     if KINDS[PEDESTRIAN] in label_filter.classes:
-        evaluated = "val" if "val" in files else "train"
-        entries["miss_rate_gt"] = f"annotations/{evaluated}_gt.json"
+        entries["miss_rate_gt"] = f"annotations/{'val' if 'val' in files else 'train'}_gt.json"
         if label_filter.visible:
             log.warning("The miss rate is evaluated with full boxes, as in the benchmark.")
     return Conversion(
@@ -141,32 +145,72 @@ def read_citypersons(annotations: Path, images: Path, label_filter: LabelFilter)
     )
 
 
-def _require_known_classes(mat_images: Sequence[MatImage], file: Path) -> None:
-    for image in mat_images:
-        unknown = next((row[0] for row in image.rows if not 0 <= row[0] < len(KINDS)), None)
-        if unknown is not None:
-            raise UserError(
-                f"{file}: class {unknown} of image {image.name} is out of range "
-                f"(classes are 0 to {len(KINDS) - 1}); correct the file."
-            )
+def read_mat(file: Path, split: str) -> list[MatImage]:
+    """Read the cell array anno_SPLIT_aligned of a MATLAB file, in a separate process.
+
+    SciPy trusts the sizes in a file, so a damaged file can crash the process that reads it.
+
+    Raises:
+        UserError: the file cannot be read or is damaged, or SciPy is not installed.
+    """
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(read_mat_here, file, split).result()
+    except BrokenProcessPool as error:
+        raise UserError(f"{file} is damaged (it crashed the reader); get it again.") from error
+
+
+def read_mat_here(file: Path, split: str) -> list[MatImage]:
+    """Do the work of `read_mat` in this process."""
+    try:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+    except ImportError as error:
+        raise UserError(
+            f"{file} needs SciPy, which is not installed; install it with: pip install scipy"
+        ) from error
+
+    variable = f"anno_{split}_aligned"
+    # Exceptions that scipy.io raises for damaged files.
+    careless = (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
+    faults = (MatReadError, EOFError, MemoryError, NotImplementedError, OSError, zlib.error)
+    try:
+        content = loadmat(file, variable_names=[variable], simplify_cells=True)
+    except (*faults, *careless) as error:
+        raise UserError(f"{file} is damaged ({error}); get it again.") from error
+    try:
+        cells = np.atleast_1d(content[variable])  # SciPy returns a single cell as it is
+        if not len(cells):
+            raise ValueError("there are no images")
+        return [_mat_image(cell) for cell in cells]
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} has no cell array {variable} of images with cityname, im_name, and bbs with "
+            f"rows of {COLUMNS} coordinates; give CityPersons' own file."
+        ) from error
+
+
+def _mat_image(entry: Any) -> MatImage:  # noqa: ANN401 -- a file can contain anything
+    # SciPy returns a single row without its first dimension, and no rows as an empty array.
+    rows = np.asarray(entry["bbs"], np.float64).reshape(-1, COLUMNS)
+    if not (np.abs(rows) <= MAX_PIXELS).all():  # False for NaN
+        raise ValueError("a number is not a coordinate")
+    return MatImage(str(entry["cityname"]), str(entry["im_name"]), rows.astype(int).tolist())
 
 
 def _image(
     image: MatImage, folder: Path, label_filter: LabelFilter, origin: Path
 ) -> AnnotatedImage:
     place = image_place(f"{image.city}/{image.name}", str(origin))
-    return AnnotatedImage(
-        place,
-        folder / place,
-        WIDTH,
-        HEIGHT,
-        tuple(label_filter.to_annotation(row) for row in image.rows),
-    )
-
-
-def _corners(box: Sequence[int]) -> Corners:
-    left, top, width, height = box
-    return Corners(left, top, left + width, top + height)
+    for row in image.rows:
+        if not 0 <= row[0] < len(KINDS):
+            raise UserError(
+                f"{origin}: class {row[0]} of image {image.name} is out of range "
+                f"(classes are 0 to {len(KINDS) - 1}); correct the file."
+            )
+    annotations = tuple(label_filter.to_annotation(row) for row in image.rows)
+    return AnnotatedImage(place, folder / place, WIDTH, HEIGHT, annotations)
 
 
 def _visibility(row: Sequence[int]) -> float:

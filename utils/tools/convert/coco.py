@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -20,27 +20,22 @@ from utils.tools.convert.annotated import (
     Corners,
     Split,
     image_place,
-    require_distinct,
 )
 
 log = logging.getLogger("yolo")
 
 PREFIX = "instances_"
+LISTS = ("images", "annotations", "categories")
 BOX_COLUMNS = 4
+CROWD = "{} (crowd)"
 ROLES = ("train", "val", "test")
+TYPE_NAMES = {int: "an integer", str: "a non-empty string"}
 
+T = TypeVar("T", int, str)
 Entry = dict[str, object]
 """A JSON object that is not validated yet."""
-
-
-class _Instances(NamedTuple):
-    """The content of an instances file; the entries of the lists are not validated yet."""
-
-    file: Path
-    images: list[Entry]
-    annotations: list[Entry]
-    categories: dict[int, str]
-    """Names by the category ids of the file, ascending, possibly with gaps."""
+Instances = Mapping[str, list[Entry]]
+"""The three `LISTS` of an instances file; their entries are not validated yet."""
 
 
 def read_coco(source: Path, images: Path) -> Conversion:
@@ -66,18 +61,20 @@ def read_coco(source: Path, images: Path) -> Conversion:
     categories: dict[int, str] = {}
     for file in files:
         instances = _read_instances(file)
-        if splits and instances.categories != categories:
+        found = _categories(instances, file)
+        if splits and found != categories:
             raise UserError(
                 f"{file} has different categories from {files[0]}; correct one of them."
             )
-        categories = instances.categories
-        splits.append(_split(instances, images))
+        categories = found
+        splits.append(_split(instances, categories, file, images))
+    names = tuple(categories.values())
     val = next((split.name for split in splits if split.role == "val"), None)
     return Conversion(
         source_format="coco",
         settings={"annotations": [str(file) for file in files]},
-        kinds=(*categories.values(), *(_crowd(name) for name in categories.values())),
-        names=tuple(categories.values()),
+        kinds=(*names, *map(CROWD.format, names)),
+        names=names,
         splits=tuple(splits),
         entries={"annotations": f"annotations/{PREFIX}{val}.json"} if val else {},
         linked_files={f"annotations/{file.name}": file for file in files},
@@ -85,11 +82,7 @@ def read_coco(source: Path, images: Path) -> Conversion:
     )
 
 
-def _crowd(name: str) -> str:
-    return f"{name} (crowd)"
-
-
-def _read_instances(file: Path) -> _Instances:
+def _read_instances(file: Path) -> Instances:
     log.info("Reading %s", file)
     try:
         content = json.loads(file.read_bytes(), object_hook=_without_outline)
@@ -97,8 +90,7 @@ def _read_instances(file: Path) -> _Instances:
         raise UserError(f"cannot read {file}: {error.strerror}; give a JSON file.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}); get it again.") from error
-    keys = ("images", "annotations", "categories")
-    lists: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
+    lists = [content.get(key) if isinstance(content, dict) else None for key in LISTS]
     if not all(
         isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
         for entries in lists
@@ -106,16 +98,9 @@ def _read_instances(file: Path) -> _Instances:
         raise UserError(
             f"{file} has no lists of objects `images`, `annotations` and `categories`; correct it."
         )
-    images, annotations, categories = lists
-    if not images or not categories:
+    if not content["images"] or not content["categories"]:
         raise UserError(f"{file} has no images or no categories; add them.")
-    names = {
-        _integer(entry, "id", f"{file}: a category"): _text(entry, "name", f"{file}: a category")
-        for entry in categories
-    }
-    if len(names) < len(categories):
-        raise UserError(f"{file} has two categories with the same id; change one of the ids.")
-    return _Instances(file, images, annotations, dict(sorted(names.items())))
+    return {key: content[key] for key in LISTS}
 
 
 def _without_outline(entry: Entry) -> Entry:
@@ -124,8 +109,17 @@ def _without_outline(entry: Entry) -> Entry:
     return entry
 
 
-def _split(instances: _Instances, images: Path) -> Split:
-    file = instances.file
+def _categories(instances: Instances, file: Path) -> dict[int, str]:
+    """Return the names by the category ids of the file, ascending, possibly with gaps."""
+    origin = f"{file}: a category"
+    entries = instances["categories"]
+    names = {_field(e, "id", int, origin): _field(e, "name", str, origin) for e in entries}
+    if len(names) < len(entries):
+        raise UserError(f"{file} has two categories with the same id; change one of the ids.")
+    return dict(sorted(names.items()))
+
+
+def _split(instances: Instances, categories: Mapping[int, str], file: Path, images: Path) -> Split:
     name = file.stem.removeprefix(PREFIX)
     role = next((role for role in ROLES if name.startswith(role)), None)
     if role is None:
@@ -133,25 +127,19 @@ def _split(instances: _Instances, images: Path) -> Split:
             f"{file} has the unknown split {name!r}; "
             "rename the file so that the split begins with train, val or test."
         )
-    by_image = _annotations(instances)
-    places = [(entry, _text(entry, "file_name", f"{file}: an image")) for entry in instances.images]
-    for _, place in places:
-        image_place(place, str(file))
-    folder = _image_folder(images, name, places[0][1])
+    entries = instances["images"]
+    ids = [_field(entry, "id", int, f"{file}: an image") for entry in entries]
+    if len(set(ids)) < len(ids):
+        raise UserError(f"{file} has two images with the same id; change one of the ids.")
+    by_image = _annotations(instances["annotations"], set(ids), categories, file)
+    texts = [_field(entry, "file_name", str, f"{file}: an image") for entry in entries]
+    places = [image_place(text, str(file)) for text in texts]
+    folder = _image_folder(images, name, texts[0])
     found = []
-    for entry, text in places:
-        origin = f"{file}: image {text}"
-        found.append(
-            AnnotatedImage(
-                place=image_place(text, str(file)),
-                file=folder / text,
-                width=_side(entry, "width", origin),
-                height=_side(entry, "height", origin),
-                annotations=tuple(by_image[_integer(entry, "id", origin)]),
-            )
-        )
-    require_distinct(tuple(found), str(file))
-    return Split(name, role, tuple(found))
+    for entry, number, text, place in zip(entries, ids, texts, places, strict=True):
+        width, height = (_side(entry, key, f"{file}: image {text}") for key in ("width", "height"))
+        found.append(AnnotatedImage(place, folder / text, width, height, tuple(by_image[number])))
+    return Split(name, role, found)
 
 
 def _image_folder(images: Path, split: str, first: str) -> Path:
@@ -160,35 +148,28 @@ def _image_folder(images: Path, split: str, first: str) -> Path:
     return next((folder for folder in candidates if (folder / first).is_file()), candidates[0])
 
 
-def _annotations(instances: _Instances) -> Mapping[int, list[Annotation]]:
+def _annotations(
+    entries: list[Entry], images: set[int], categories: Mapping[int, str], file: Path
+) -> Mapping[int, list[Annotation]]:
     """Return the annotations of each image, by image id."""
-    file = instances.file
-    labels = {number: label for label, number in enumerate(instances.categories)}
-    ids = [_integer(entry, "id", f"{file}: an image") for entry in instances.images]
-    known = set(ids)
-    if len(known) < len(ids):
-        raise UserError(f"{file} has two images with the same id; change one of the ids.")
+    labels = {category: label for label, category in enumerate(categories)}
     by_image: defaultdict[int, list[Annotation]] = defaultdict(list)
-    for i, entry in enumerate(_progress(instances.annotations, f"Reading {file.name}")):
+    for i, entry in enumerate(tqdm(entries, f"Reading {file.name}", unit="box", disable=None)):
         origin = f"{file}: annotation {entry.get('id', f'number {i}')}"
-        image = _integer(entry, "image_id", origin)
-        if image not in known:
+        image = _field(entry, "image_id", int, origin)
+        if image not in images:
             raise UserError(f"{origin} has unknown image_id {image}; add the image or correct it.")
-        category = _integer(entry, "category_id", origin)
+        category = _field(entry, "category_id", int, origin)
         if category not in labels:
             raise UserError(
                 f"{origin} has unknown category_id {category}; add the category or correct it."
             )
-        name, box = instances.categories[category], _box(entry, origin)
+        name, box = categories[category], _box(entry, origin)
         if entry.get("iscrowd", 0):
-            by_image[image].append(Annotation(_crowd(name), box, None, "a crowd"))
+            by_image[image].append(Annotation(CROWD.format(name), box, None, "a crowd"))
         else:
             by_image[image].append(Annotation(name, box, labels[category]))
     return by_image
-
-
-def _progress(entries: list[Entry], title: str) -> Iterable[Entry]:
-    return tqdm(entries, desc=title, unit="box", disable=None)
 
 
 def _box(entry: Entry, origin: str) -> Corners:
@@ -209,22 +190,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and abs(value) <= MAX_PIXELS  # False for NaN
 
 
-def _integer(entry: Entry, key: str, origin: str) -> int:
-    value = entry.get(key)
-    if not isinstance(value, int):
-        raise UserError(f"{origin} has {key} {value!r:.80}; it must be an integer.")
-    return value
-
-
 def _side(entry: Entry, key: str, origin: str) -> int:
-    value = _integer(entry, key, origin)
+    value = _field(entry, key, int, origin)
     if not 0 < value <= MAX_PIXELS:
         raise UserError(f"{origin} has {key} {value!r:.20}; it must be 1 to {MAX_PIXELS}.")
     return value
 
 
-def _text(entry: Entry, key: str, origin: str) -> str:
+def _field(entry: Entry, key: str, kind: type[T], origin: str) -> T:
     value = entry.get(key)
-    if not isinstance(value, str) or not value:
-        raise UserError(f"{origin} has {key} {value!r:.80}; it must be a non-empty string.")
+    if not isinstance(value, kind) or value == "":
+        raise UserError(f"{origin} has {key} {value!r:.80}; it must be {TYPE_NAMES[kind]}.")
     return value

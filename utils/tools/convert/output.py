@@ -9,21 +9,20 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
-from itertools import chain
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import yaml
 from tqdm import tqdm
 
 from utils.datasets.ignore_regions import IGNORE_FOLDER
+from utils.datasets.image_files import IMAGE_SUFFIXES
 from utils.datasets.labels import IMAGE_FOLDER, LABEL_FOLDER
 from utils.errors import UserError
 from utils.files.atomic_write import atomic_write_text
 from utils.tools.convert.annotated import AnnotatedImage, Conversion, Split
-from utils.tools.convert.label_rows import Tally
-from utils.tools.convert.links import link, other_images
-from utils.tools.convert.summary import log_summary, summary_record
+from utils.tools.convert.tally import Tally, log_summary
 
 log = logging.getLogger("yolo")
 
@@ -34,7 +33,7 @@ STAGING = ".converting"
 ROLES = ("train", "val", "test")
 
 
-def write_dataset(conversion: Conversion, out: Path, *, allow_missing_images: bool) -> list[Tally]:
+def write_dataset(conversion: Conversion, out: Path, *, allow_missing_images: bool) -> None:
     """Write labels, ignore regions, links to the images and the data-set file, and log a summary.
 
     Args:
@@ -42,35 +41,47 @@ def write_dataset(conversion: Conversion, out: Path, *, allow_missing_images: bo
         out: folder of the data set; the output of an earlier conversion is replaced.
         allow_missing_images: write labels even if images are missing.
 
-    Returns:
-        The counts of each split.
-
     Raises:
-        UserError: images are missing, or the folder cannot be written or contains files that were
-            not written by a conversion.
+        UserError: images are missing or have the same label file, or the folder cannot be written
+            or contains files that were not written by a conversion.
     """
+    for split in conversion.splits:
+        _require_distinct(split)
     if not allow_missing_images:
         _require_images(conversion)
     try:
-        return _write(conversion, out)
+        _write(conversion, out)
     except OSError as error:
         raise UserError(
             f"cannot write {out}: {error.strerror}; give another folder with --out."
         ) from error
 
 
+def _require_distinct(split: Split) -> None:
+    """Check that no two images have the same label file."""
+    seen: dict[PurePosixPath, PurePosixPath] = {}
+    for image in split.images:
+        stem = image.place.with_suffix("")
+        if stem in seen:
+            raise UserError(
+                f"{split.name}: images {seen[stem]} and {image.place} have the same label file "
+                f"{stem}.txt; rename one of them."
+            )
+        seen[stem] = image.place
+
+
 def _require_images(conversion: Conversion) -> None:
-    images = list(chain.from_iterable(split.images for split in conversion.splits))
-    missing = [image.file for image in images if not image.file.is_file()]
+    files = [image.file for split in conversion.splits for image in split.images]
+    missing = [file for file in files if not file.is_file()]
     if missing:
         raise UserError(
-            f"{missing[0]} does not exist ({len(missing)} of {len(images)} images are missing); "
+            f"{missing[0]} does not exist ({len(missing)} of {len(files)} images are missing); "
             f"{conversion.missing_images_remedy}, "
             "or use --allow-missing-images to write labels only."
         )
 
 
-def _write(conversion: Conversion, out: Path) -> list[Tally]:
+def _write(conversion: Conversion, out: Path) -> None:
     _require_own(conversion, out)
     record: dict[str, object] = {"from": conversion.source_format, **conversion.settings}
     _write_json(out / RECORD, {**record, "complete": False})
@@ -86,12 +97,11 @@ def _write(conversion: Conversion, out: Path) -> list[Tally]:
         _write_json(out / place, content)
     for place, original in conversion.linked_files.items():
         link(original, out / place)
-    summary = [summary_record(tally) for tally in tallies]
-    _write_json(out / RECORD, {**record, "complete": True, "splits": summary})
+    counts = [vars(tally) for tally in tallies]
+    _write_json(out / RECORD, {**record, "complete": True, "splits": counts})
     atomic_write_text(out / DATA_FILE, data_file_text(conversion))
     log_summary(tallies)
     log.info("Data-set file saved to %s", out / DATA_FILE)
-    return tallies
 
 
 def _require_own(conversion: Conversion, out: Path) -> None:
@@ -113,10 +123,14 @@ def _write_labels(split: Split, conversion: Conversion, out: Path) -> Tally:
     """Write and replace labels/SPLIT and ignore/SPLIT; an image without rows gets no file."""
     staging = out / STAGING
     shutil.rmtree(staging, ignore_errors=True)
-    tally = Tally(split.name, conversion.kinds, conversion.names)
+    tally = Tally(
+        split.name,
+        rows=Counter(dict.fromkeys(conversion.kinds, 0)),
+        boxes=Counter(dict.fromkeys(conversion.names, 0)),
+    )
     for tree in (LABEL_FOLDER, IGNORE_FOLDER):
         (staging / tree).mkdir(parents=True)
-    for image in _progress(split.images, f"Labels of {split.name}"):
+    for image in tqdm(split.images, f"Labels of {split.name}", unit="img", disable=None):
         rows = tally.rows_of(image)
         _write_rows(staging / LABEL_FOLDER, image, rows.labels)
         _write_rows(staging / IGNORE_FOLDER, image, rows.ignored)
@@ -141,11 +155,12 @@ def _link_images(split: Split, out: Path) -> None:
     folder = out / IMAGE_FOLDER / split.name
     folder.mkdir(parents=True, exist_ok=True)
     expected = set()
-    for image in _progress(split.images, f"Images of {split.name}"):
+    for image in tqdm(split.images, f"Images of {split.name}", unit="img", disable=None):
         if image.file.is_file():
             link(image.file, folder / image.place)
             expected.add(folder / image.place)
-    others = other_images(folder, expected)
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    others = sum(path not in expected for path in found)
     if others:
         log.warning(
             "%s has %d images without annotations, which are used as background; "
@@ -153,17 +168,38 @@ def _link_images(split: Split, out: Path) -> None:
             folder,
             others,
         )
-    if len(expected) < len(split.images):
-        log.warning(
-            "%d of %d images of %s are missing; only their labels are written.",
-            len(split.images) - len(expected),
-            len(split.images),
-            split.name,
-        )
+    total, missing = len(split.images), len(split.images) - len(expected)
+    if missing:
+        message = "%d of %d images of %s are missing; only their labels are written."
+        log.warning(message, missing, total, split.name)
 
 
-def _progress(images: Sequence[AnnotatedImage], title: str) -> Iterable[AnnotatedImage]:
-    return tqdm(images, desc=title, unit="img", disable=None)
+def link(source: Path, target: Path) -> None:
+    """Create a link to the file `source` at `target`, unless `target` already is this file.
+
+    A symbolic link is preferred, because it is visible as a link and works across disks. Where it
+    is not allowed, as on Windows without a privilege, the link is a hard one.
+
+    Raises:
+        UserError: another file is at `target`, or no kind of link can be created.
+    """
+    if target.exists() and target.samefile(source):
+        return
+    if target.is_symlink():
+        target.unlink()
+    elif target.exists():
+        raise UserError(f"{target} exists and is not {source}; remove it or move it away.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.symlink_to(source.resolve())
+    except OSError:
+        try:
+            target.hardlink_to(source.resolve())
+        except OSError as error:
+            raise UserError(
+                f"cannot write {target} as a link to {source}: {error.strerror}; "
+                "give a folder on the same disk with --out."
+            ) from error
 
 
 def data_file_text(conversion: Conversion) -> str:

@@ -7,11 +7,9 @@ they count as boxes without area.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree as ET
 
 from tqdm import tqdm
@@ -26,42 +24,13 @@ from utils.tools.convert.annotated import (
     Corners,
     Split,
     image_place,
-    require_distinct,
 )
 
-log = logging.getLogger("yolo")
-
 SPLITS = ("train", "val", "test")
+PUBLISHED_ROLES = {"train": "train", "val": "train", "test": "val"}
 KIT = "VOCdevkit"
 LISTS = Path("ImageSets", "Main")
 USUAL_SUFFIX = ".jpg"
-DIFFICULT = "difficult"
-
-
-class _Object(NamedTuple):
-    """An object in an XML file."""
-
-    name: str
-    box: Corners
-    difficult: bool
-
-
-class _VocImage(NamedTuple):
-    """The content of an XML file, and its image."""
-
-    file: Path
-    image: Path
-    width: int
-    height: int
-    objects: tuple[_Object, ...]
-
-
-class _Year(NamedTuple):
-    """A folder with Annotations/, ImageSets/Main/ and JPEGImages/."""
-
-    folder: Path
-    suffix: str
-    """Suffix of the names of its splits, such as 2007; empty without years."""
 
 
 def read_voc(source: Path, classes: Sequence[str] = ()) -> Conversion:
@@ -79,39 +48,32 @@ def read_voc(source: Path, classes: Sequence[str] = ()) -> Conversion:
     Raises:
         UserError: a file is missing or damaged, or a class does not occur.
     """
-    read: list[tuple[str, str, list[_VocImage]]] = []
-    for year in _years(source):
-        images = _images_by_stem(year.folder / "JPEGImages")
-        for list_file in _lists(year.folder):
-            name = list_file.stem
-            read.append((name + year.suffix, name, _read_list(year, list_file, images)))
-    kinds = sorted({o.name for _, _, entries in read for e in entries for o in e.objects})
+    folders = _folders_by_year(source)
+    splits = [split for year, folder in folders.items() for split in _read_year(folder, year)]
+    kinds = sorted(
+        {a.kind for split in splits for image in split.images for a in image.annotations}
+    )
+    if not kinds:
+        raise UserError(f"{source} has no objects; give a folder with annotated objects.")
     unknown = [name for name in classes if name not in kinds]
-    if unknown or not kinds:
-        raise UserError(
-            f"--classes {','.join(unknown)}: choose from {', '.join(kinds)}."
-            if kinds
-            else f"{source} has no objects; give a folder with annotated objects."
-        )
-    names = tuple(classes) or tuple(kinds)
-    years = any(split != role for split, role, _ in read)
-    tested = years and any(role == "test" for _, role, _ in read)
-    published = {"train": "train", "val": "train", "test": "val"}
+    if unknown:
+        raise UserError(f"--classes {','.join(unknown)}: choose from {', '.join(kinds)}.")
+    names = tuple(classes or kinds)
+    if "" not in folders and any(split.role == "test" for split in splits):
+        splits = [split._replace(role=PUBLISHED_ROLES[split.role]) for split in splits]
     return Conversion(
         source_format="voc",
         settings={"annotations": str(source), "classes": list(names)},
         kinds=tuple(kinds),
         names=names,
-        splits=tuple(
-            Split(split, published[role] if tested else role, _images(entries, names, split))
-            for split, role, entries in read
-        ),
+        splits=tuple(_labelled(split, names) for split in splits),
     )
 
 
-def _years(source: Path) -> list[_Year]:
+def _folders_by_year(source: Path) -> dict[str, Path]:
+    """Return the folders that contain Annotations/, by year; the year of a single one is empty."""
     if (source / "Annotations").is_dir():
-        return [_Year(source, "")]
+        return {"": source}
     root = source / KIT if (source / KIT).is_dir() else source
     folders = sorted(path.parent for path in root.glob("VOC*/Annotations") if path.is_dir())
     if not folders:
@@ -119,26 +81,32 @@ def _years(source: Path) -> list[_Year]:
             f"{source} has neither Annotations/ nor VOC2007/Annotations/; give a folder of "
             "Pascal VOC."
         )
-    return [_Year(folder, folder.name.removeprefix("VOC")) for folder in folders]
+    return {folder.name.removeprefix("VOC"): folder for folder in folders}
 
 
-def _lists(folder: Path) -> list[Path]:
-    """Return the list files of the splits; `trainval` is the union of two and is not read."""
-    files = [folder / LISTS / f"{split}.txt" for split in SPLITS]
-    found = [file for file in files if file.is_file()]
-    if not found:
+def _read_year(folder: Path, year: str) -> list[Split]:
+    """Read the splits of a folder; `trainval` is the union of two of them and is not read."""
+    lists = {split: folder / LISTS / f"{split}.txt" for split in SPLITS}
+    lists = {split: file for split, file in lists.items() if file.is_file()}
+    if not lists:
         raise UserError(f"{folder / LISTS} has no train.txt, val.txt or test.txt; add one.")
-    return found
+    files = [path for path in folder.glob("JPEGImages/*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    by_stem = {path.stem: path for path in files}
+    splits = []
+    for split, list_file in lists.items():
+        name = split + year
+        stems = tqdm(_stems(list_file), f"Reading {name}", unit="file", disable=None)
+        images = []
+        for stem in stems:
+            usual = folder / "JPEGImages" / (stem + USUAL_SUFFIX)
+            file = folder / "Annotations" / f"{stem}.xml"
+            images.append(_read_image(file, by_stem.get(stem, usual)))
+        splits.append(Split(name, split, images))
+    return splits
 
 
-def _images_by_stem(folder: Path) -> dict[str, Path]:
-    """Return the image files by their name without suffix."""
-    if not folder.is_dir():
-        return {}
-    return {file.stem: file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES}
-
-
-def _read_list(year: _Year, list_file: Path, images: dict[str, Path]) -> list[_VocImage]:
+def _stems(list_file: Path) -> list[str]:
+    """Return the names without suffix of the images that a file lists."""
     try:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -148,46 +116,30 @@ def _read_list(year: _Year, list_file: Path, images: dict[str, Path]) -> list[_V
     stems = [line.split()[0] for line in lines if line.strip()]
     if not stems:
         raise UserError(f"{list_file} has no images; remove the file or add image names.")
-    found = []
-    for stem in _progress(stems, f"Reading {list_file.stem}{year.suffix}"):
+    for stem in stems:
         name = stem + USUAL_SUFFIX
         if image_place(name, str(list_file)).name != name:
             raise UserError(
                 f"{list_file}: {stem!r} is not an image name without folders; correct it."
             )
-        usual = year.folder / "JPEGImages" / name
-        file = year.folder / "Annotations" / f"{stem}.xml"
-        found.append(_read_xml_file(file, images.get(stem, usual)))
-    return found
+    return stems
 
 
-def _progress(stems: list[str], title: str) -> Iterable[str]:
-    return tqdm(stems, desc=title, unit="file", disable=None)
+def _labelled(split: Split, names: tuple[str, ...]) -> Split:
+    """Give the objects of the classes `names` a label, except difficult ones."""
 
+    def labelled(annotation: Annotation) -> Annotation:
+        if annotation.kind not in names:
+            return annotation._replace(reason=f"of class {annotation.kind}")
+        if annotation.reason:
+            return annotation
+        return annotation._replace(label=names.index(annotation.kind))
 
-def _images(
-    entries: Sequence[_VocImage], names: tuple[str, ...], origin: str
-) -> tuple[AnnotatedImage, ...]:
-    found = tuple(
-        AnnotatedImage(
-            place=image_place(entry.image.name, str(entry.file)),
-            file=entry.image,
-            width=entry.width,
-            height=entry.height,
-            annotations=tuple(_annotation(item, names) for item in entry.objects),
-        )
-        for entry in entries
-    )
-    require_distinct(found, origin)
-    return found
-
-
-def _annotation(item: _Object, names: tuple[str, ...]) -> Annotation:
-    if item.name not in names:
-        return Annotation(item.name, item.box, None, f"of class {item.name}")
-    if item.difficult:
-        return Annotation(item.name, item.box, None, DIFFICULT)
-    return Annotation(item.name, item.box, names.index(item.name))
+    images = [
+        image._replace(annotations=tuple(map(labelled, image.annotations)))
+        for image in split.images
+    ]
+    return split._replace(images=images)
 
 
 def parse_xml(content: bytes, origin: Path) -> ET.Element:
@@ -211,14 +163,15 @@ def parse_xml(content: bytes, origin: Path) -> ET.Element:
         raise UserError(f"{origin} is damaged ({error}); get it again.") from error
 
 
-def _read_xml_file(file: Path, image: Path) -> _VocImage:
+def _read_image(file: Path, image: Path) -> AnnotatedImage:
+    """Read an XML file; its objects have no label yet."""
     try:
         root = parse_xml(file.read_bytes(), file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}; get it again.") from error
     width, height = _size(root, file, image)
-    objects = tuple(_object(element, file) for element in root.findall("object"))
-    return _VocImage(file, image, width, height, objects)
+    annotations = tuple(_annotation(element, file) for element in root.findall("object"))
+    return AnnotatedImage(PurePosixPath(image.name), image, width, height, annotations)
 
 
 def _size(root: ET.Element, file: Path, image: Path) -> tuple[int, int]:
@@ -238,7 +191,7 @@ def _size(root: ET.Element, file: Path, image: Path) -> tuple[int, int]:
     return width, height
 
 
-def _object(element: ET.Element, file: Path) -> _Object:
+def _annotation(element: ET.Element, file: Path) -> Annotation:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise UserError(f"{file} has an object without a name; add it.")
@@ -246,11 +199,11 @@ def _object(element: ET.Element, file: Path) -> _Object:
     left, top, right, bottom = (
         _coordinate(element, side, f"{file}: {name}") for side in ("xmin", "ymin", "xmax", "ymax")
     )
-    has_area = right > left and bottom > top
+    if right > left and bottom > top:
+        left, top = left - 1, top - 1
+    difficult = (element.findtext("difficult") or "").strip() == "1"
     box = Corners(left, top, right, bottom)
-    if has_area:
-        box = box._replace(left=left - 1, top=top - 1)
-    return _Object(name, box, (element.findtext("difficult") or "").strip() == "1")
+    return Annotation(name, box, None, "difficult" if difficult else "")
 
 
 def _coordinate(element: ET.Element, side: str, origin: str) -> float:

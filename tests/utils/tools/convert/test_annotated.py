@@ -1,9 +1,9 @@
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 
 from utils.errors import UserError
-from utils.tools.convert.annotated import AnnotatedImage, image_place, require_distinct
+from utils.tools.convert.annotated import image_place
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,3 @@ def test_invalid_image_names(name: object, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         image_place(name, "x.json")
     assert str(caught.value).startswith("x.json: ")
-
-
-def test_images_must_have_distinct_label_files() -> None:
-    images = [
-        AnnotatedImage(PurePosixPath(place), Path(place), 10, 10, ())
-        for place in ("a/1.jpg", "b/1.jpg", "a/1.png")
-    ]
-    require_distinct(tuple(images[:2]), "x.json")
-    with pytest.raises(
-        UserError, match=r"a/1\.jpg and a/1\.png have the same label file a/1\.txt; rename"
-    ):
-        require_distinct(tuple(images), "x.json")

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -16,8 +17,7 @@ from utils.tools.convert.annotated import (
     Corners,
     Split,
 )
-from utils.tools.convert.links import link
-from utils.tools.convert.output import data_file_text, write_dataset
+from utils.tools.convert.output import data_file_text, link, write_dataset
 
 
 def conversion(source: Path, *, label: int | None = 0, lists: bool = False) -> Conversion:
@@ -173,6 +173,24 @@ def test_missing_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     assert sorted(path.name for path in (out / "images").rglob("*.png")) == ["1.png", "1.png"]
 
 
+def test_images_must_have_distinct_label_files(tmp_path: Path) -> None:
+    images = [
+        AnnotatedImage(PurePosixPath(place), Path(place), 10, 10, ())
+        for place in ("a/1.jpg", "b/1.jpg", "a/1.png")
+    ]
+    asked = Conversion("coco", {}, (), (), (Split("val", "val", images),))
+    with pytest.raises(
+        UserError, match=r"^val: images a/1\.jpg and a/1\.png have the same label file a/1\.txt; "
+    ):
+        write_dataset(asked, tmp_path / "out", allow_missing_images=True)
+    assert not (tmp_path / "out").exists()
+    write_dataset(
+        replace(asked, splits=(Split("val", "val", images[:2]),)),
+        tmp_path / "out",
+        allow_missing_images=True,
+    )
+
+
 def test_images_without_annotations_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -226,7 +244,7 @@ def test_hard_links_without_symbolic_links(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     with pytest.raises(
         UserError,
-        match=r"third as a link to .*: a required .*, a required .*; give a folder on the same",
+        match=r"third as a link to .*/source: a required .* held; give a folder on the same disk",
     ):
         link(tmp_path / "source", tmp_path / "third")
 

@@ -1,7 +1,7 @@
 from pathlib import Path, PurePosixPath
 
 from utils.tools.convert.annotated import AnnotatedImage, Annotation, Corners
-from utils.tools.convert.label_rows import Tally
+from utils.tools.convert.tally import Tally
 
 
 def test_rows_and_counts() -> None:
@@ -15,7 +15,7 @@ def test_rows_and_counts() -> None:
         Annotation("cow", Corners(0, 0, 200, 50), None, "of class cow"),
         Annotation("cow", Corners(0, 0, 5, 0), None, "of class cow"),
     )
-    tally = Tally("val", ("dog", "cat", "cow"), ("dog", "cat"))
+    tally = Tally("val")
     image = AnnotatedImage(PurePosixPath("a/1.jpg"), Path("1.jpg"), 200, 100, annotations)
     rows = tally.rows_of(image)
     assert rows.labels == [
@@ -35,7 +35,7 @@ def test_rows_and_counts() -> None:
 
 
 def test_image_without_boxes_is_background() -> None:
-    tally = Tally("val", ("dog",), ("dog",))
+    tally = Tally("val")
     ignored = Annotation("dog", Corners(0, 0, 5, 5), None, "difficult")
     image = AnnotatedImage(PurePosixPath("1.jpg"), Path("1.jpg"), 10, 10, (ignored,))
     assert tally.rows_of(image) == ([], ["0.250000 0.250000 0.500000 0.500000"])
