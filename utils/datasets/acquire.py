@@ -6,6 +6,7 @@ complete, so a killed download never looks like a data set.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ class Archive(NamedTuple):
 
 
 def download_dataset(root: Path, archives: Sequence[Archive], obtain: str = "") -> None:
-    """Download and unpack the archives of a data set.
+    """Download and unpack the archives of a data set; keep the archives until all are done.
 
     Args:
         root: the data set's folder, which must be missing or empty.
@@ -42,47 +43,39 @@ def download_dataset(root: Path, archives: Sequence[Archive], obtain: str = "") 
     Raises:
         UserError: an archive cannot be downloaded or unpacked.
     """
+    kept = root.parent / f"{root.name}-download"
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as scratch:
             staging = Path(scratch) / root.name
-            _download_all(root, archives, staging, obtain)
+            for archive in archives:
+                name = PurePosixPath(urlsplit(archive.url).path).name
+                file = kept / f"{source_key([archive.url])}-{name}"
+                try:
+                    if not file.is_file():
+                        download_file(archive.url, file)
+                except UserError as error:
+                    with suppress(OSError):  # fails if the folder holds an archive, which is wanted
+                        kept.rmdir()
+                    raise missing_dataset_error(root, str(error), obtain) from error
+                _unpack_into(file, staging, archive.folder)
+            shutil.rmtree(kept)
             staging.replace(root)
     except OSError as error:
-        raise missing_dataset_error(
-            root, f"the folder cannot be written ({error})", obtain
-        ) from error
+        why = f"the folder cannot be written ({error})"
+        raise missing_dataset_error(root, why, obtain) from error
 
 
 def missing_dataset_error(root: Path, why: str, obtain: str) -> UserError:
     """Build the error for a missing data set.
 
-    Args:
-        root: where the data set should be.
-        why: why the program cannot download it, as a clause.
-        obtain: how the user can get it, as a clause; may be empty.
+    Two clauses say `why` the program cannot download it, and how the user can `obtain` it; the
+    second may be empty.
     """
     remedy = f"put it there, or set {DATASETS_VARIABLE} to the folder that contains {root.name}/"
     if obtain:
         remedy = f"{obtain}; if you already have it, {remedy}"
     return UserError(f"data set {root} does not exist and {why}; {remedy}.")
-
-
-def _download_all(root: Path, archives: Sequence[Archive], staging: Path, obtain: str) -> None:
-    """Download and unpack every archive into `staging`; keep the archives until all are done."""
-    kept = root.parent / f"{root.name}-download"
-    for archive in archives:
-        name = PurePosixPath(urlsplit(archive.url).path).name
-        file = kept / f"{source_key([archive.url])}-{name}"
-        if not file.is_file():
-            try:
-                download_file(archive.url, file)
-            except UserError as error:
-                with suppress(OSError):  # fails if the folder holds an archive, which is wanted
-                    kept.rmdir()
-                raise missing_dataset_error(root, str(error), obtain) from error
-        _unpack_into(file, staging, archive.folder)
-    shutil.rmtree(kept)
 
 
 def _unpack_into(file: Path, staging: Path, folder: str) -> None:
@@ -98,14 +91,5 @@ def _unpack_into(file: Path, staging: Path, folder: str) -> None:
         whole_set = PurePosixPath(folder) == PurePosixPath(".")
         if whole_set and len(top) == 1 and top[0].is_dir() and top[0].name not in CONTENT_FOLDERS:
             content = top[0]
-        _merge(content, staging / folder)
-
-
-def _merge(source: Path, target: Path) -> None:
-    """Move the files below `source` to the same relative paths below `target`."""
-    target.mkdir(parents=True, exist_ok=True)
-    for entry in source.iterdir():
-        if entry.is_dir() and (target / entry.name).is_dir():
-            _merge(entry, target / entry.name)
-        else:
-            entry.replace(target / entry.name)
+        # Moves the files, because both folders are on the same disk.
+        shutil.copytree(content, staging / folder, copy_function=os.replace, dirs_exist_ok=True)

@@ -46,18 +46,17 @@ def test_unreachable_url(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/a.zip", "/etc/passwd"])
 def test_only_http_urls_are_downloaded(tmp_path: Path, url: str) -> None:
-    with pytest.raises(UserError, match=rf"^{url} is not an http\(s\) URL"):
+    with pytest.raises(UserError, match=rf"^{url} cannot be downloaded \(not an http"):
         download_file(url, tmp_path / "a.zip")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("target", ["ftp://127.0.0.1/a.zip", "file:///etc/passwd"])
-def test_redirections_to_other_protocols_are_rejected(tmp_path: Path, target: str) -> None:
+def test_redirections_to_local_files_are_rejected(tmp_path: Path) -> None:
     with (
         serving(tmp_path) as address,
-        pytest.raises(UserError, match=r"cannot be downloaded \(.*(redirects to ftp:|not allowed)"),
+        pytest.raises(UserError, match=r"cannot be downloaded \(.*not allowed"),
     ):
-        download_file(f"{address}/redirect?{target}", tmp_path / "target" / "a.zip")
+        download_file(f"{address}/redirect?file:///etc/passwd", tmp_path / "target" / "a.zip")
     assert not list((tmp_path / "target").iterdir())
 
 
@@ -125,13 +124,6 @@ def test_unusual_compression_is_rejected(tmp_path: Path) -> None:
         archive.writestr("a", b"content")
     with pytest.raises(UserError, match="its entry 'a' has an unusual compression method"):
         extract_zip(tmp_path / "a.zip", tmp_path / "out")
-
-
-def test_too_many_entries_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utils.files.download.MAX_ENTRIES", 2)
-    archive = archive_of(tmp_path / "a.zip", {"a": b"", "b": b"", "c": b""})
-    with pytest.raises(UserError, match=r"a\.zip has 3 entries, more than 2"):
-        extract_zip(archive, tmp_path / "out")
 
 
 def test_entry_larger_than_declared_is_rejected(tmp_path: Path) -> None:
