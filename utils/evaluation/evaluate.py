@@ -22,10 +22,13 @@ from utils.datasets.letterbox import boxes_to_original
 from utils.evaluation.forward import Forward, Stopwatch
 from utils.evaluation.metrics import (
     IOU_THRESHOLDS,
+    Bools,
     ClassMetrics,
-    ConfusionMatrix,
+    Floats,
+    Ints,
     MetricCurves,
     ap_per_class,
+    count_confusion,
     fraction_inside,
     match_detections,
 )
@@ -178,13 +181,13 @@ def _detect(prediction: Sequence[Tensor], settings: EvalSettings) -> list[Tensor
 class _Matches(NamedTuple):
     """Matching result of n detections with m labels."""
 
-    tp: NDArray[np.bool_]
+    tp: Bools
     """True positives at the ten IoU thresholds, [n, 10]."""
-    confidence: NDArray[np.floating]
+    confidence: Floats
     """Confidence of the detections, [n]."""
-    predicted: NDArray[np.integer]
+    predicted: Ints
     """Classes of the detections, [n]."""
-    labels: NDArray[np.integer]
+    labels: Ints
     """Classes of the labels, [m]."""
 
 
@@ -198,9 +201,8 @@ class _Accumulator:
 
     def __init__(self, names: tuple[str, ...], settings: EvalSettings) -> None:
         self.names = names
-        self.single_class = settings.single_class
-        self.ignore = settings.ignore
-        self.confusion = ConfusionMatrix(len(names))
+        self.settings = settings
+        self.confusion = np.zeros((len(names) + 1, len(names) + 1), dtype=np.int64)
         self.matches: list[_Matches] = []
         self.batches = 0
 
@@ -212,7 +214,7 @@ class _Accumulator:
         for position, (frame, found) in enumerate(zip(batch.frames, detections, strict=True)):
             in_image = batch.targets[:, 0] == position
             classes = batch.targets[in_image, 1].int().numpy()
-            if self.single_class:
+            if self.settings.single_class:
                 classes = np.zeros_like(classes)
             boxes = boxes_to_original(
                 corners[in_image], ratio=frame.ratio, pad=frame.pad, original=frame.original
@@ -221,12 +223,12 @@ class _Accumulator:
             iou = box_iou(boxes, found_boxes).numpy()
             confidence, predicted = found[:, 4].numpy(), found[:, 5].int().numpy()
             tp = match_detections(iou, classes, predicted)
-            if self.ignore is not None:
-                regions = self.ignore.of(int(batch.indices[position]))
+            if self.settings.ignore is not None:
+                regions = self.settings.ignore.of(int(batch.indices[position]))
                 kept = tp.any(1) | ~_in_regions(found_boxes, regions, frame)
                 tp, iou = tp[kept], iou[:, kept]
                 confidence, predicted = confidence[kept], predicted[kept]
-            self.confusion.update(iou, classes, predicted, confidence)
+            count_confusion(self.confusion, iou, classes, predicted, confidence)
             self.matches.append(_Matches(tp, confidence, predicted, classes))
 
     def result(self, losses: Tensor, watches: Sequence[Stopwatch]) -> Evaluation:
@@ -248,12 +250,12 @@ class _Accumulator:
             classes=_class_results(metrics, self.names, images),
             names=self.names,
             curves=metrics.curves,
-            confusion=self.confusion.matrix,
+            confusion=self.confusion,
             speed_ms=(pre, inference, nms),
         )
 
 
-def _in_regions(boxes: Tensor, regions: NDArray[np.floating], frame: Frame) -> NDArray[np.bool_]:
+def _in_regions(boxes: Tensor, regions: Floats, frame: Frame) -> Bools:
     """Return which boxes lie in ignore regions, [n].
 
     Args:
@@ -264,11 +266,10 @@ def _in_regions(boxes: Tensor, regions: NDArray[np.floating], frame: Frame) -> N
     height, width = frame.original
     centres, half = regions[:, :2], regions[:, 2:] / 2
     corners = np.concatenate([centres - half, centres + half], 1) * (width, height, width, height)
-    inside: NDArray[np.bool_] = fraction_inside(boxes.numpy(), corners) > MIN_IGNORED_FRACTION
-    return inside
+    return fraction_inside(boxes.numpy(), corners) > MIN_IGNORED_FRACTION
 
 
-def _mean(values: NDArray[np.floating]) -> float:
+def _mean(values: Floats) -> float:
     """Return the mean; 0 for an empty array."""
     return float(values.mean()) if values.size else 0.0
 

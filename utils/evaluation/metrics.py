@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ CURVE_POINTS = 1000
 RECALL_GRID = np.linspace(0, 1, 101)  # the 101 recall points of the COCO protocol
 SMOOTHING_WIDTH = CURVE_POINTS // 10 + 1  # a tenth of the axis; odd, so that it is centred
 EPS = 1e-16  # makes 0 / 0 equal 0
+CONFUSION_CONFIDENCE, CONFUSION_IOU = 0.25, 0.45
 
 
 @dataclass(frozen=True)
@@ -50,27 +50,10 @@ class ClassMetrics:
     ap: Floats
     """Average precision at each of the ten IoU thresholds, [c, 10]."""
     precision: Floats
-    """Precision at `confidence`, [c]."""
+    """Precision at the confidence where the smoothed mean F1 has its maximum, [c]."""
     recall: Floats
-    """Recall at `confidence`, [c]."""
-    f1: Floats
-    """F1 at `confidence`, [c]."""
-    tp: Floats
-    """True positives at `confidence`, rounded, [c]."""
-    fp: Floats
-    """False positives at `confidence`, rounded, [c]."""
-    confidence: float
-    """Confidence at the maximum of the smoothed mean F1."""
+    """Recall at that confidence, [c]."""
     curves: MetricCurves
-
-
-class _ClassCurves(NamedTuple):
-    """AP [10] and three curves [1000] of one class."""
-
-    ap: Floats
-    precision: Floats
-    recall: Floats
-    envelope: Floats
 
 
 def match_detections(iou: Floats, label_classes: Ints, detection_classes: Ints) -> Bools:
@@ -118,33 +101,24 @@ def fraction_inside(boxes: Floats, regions: Floats) -> Floats:
     return fraction
 
 
-class Pairs(NamedTuple):
-    """Matched rows and columns, index arrays of equal length."""
-
-    rows: Ints
-    columns: Ints
-
-
-def greedy_pairs(rows: Ints, columns: Ints) -> Pairs:
+def greedy_pairs(rows: Ints, columns: Ints) -> Bools:
     """Select candidate pairs greedily in the given order, each row and column at most once.
 
     Args:
         rows: rows of the candidate pairs, best pair first, [p].
         columns: columns of the candidate pairs, [p].
+
+    Returns:
+        Which pairs are selected, [p].
     """
-    taken_rows, taken_columns = [np.zeros(0, dtype=int)], [np.zeros(0, dtype=int)]
-    while len(rows):
-        # All pairs that are first both in their row and in their column can be selected at once.
-        first_of_row = np.zeros(len(rows), dtype=bool)
-        first_of_row[np.unique(rows, return_index=True)[1]] = True
-        first_of_column = np.zeros(len(rows), dtype=bool)
-        first_of_column[np.unique(columns, return_index=True)[1]] = True
-        taken = first_of_row & first_of_column
-        taken_rows.append(rows[taken])
-        taken_columns.append(columns[taken])
-        free = ~np.isin(rows, rows[taken]) & ~np.isin(columns, columns[taken])
-        rows, columns = rows[free], columns[free]
-    return Pairs(np.concatenate(taken_rows), np.concatenate(taken_columns))
+    selected = np.zeros(len(rows), dtype=bool)
+    used_rows, used_columns = set(), set()
+    for i, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        if row not in used_rows and column not in used_columns:
+            selected[i] = True
+            used_rows.add(row)
+            used_columns.add(column)
+    return selected
 
 
 def ap_per_class(
@@ -169,29 +143,29 @@ def ap_per_class(
     order = np.argsort(-confidence, kind="stable")
     tp, confidence, predicted_classes = tp[order], confidence[order], predicted_classes[order]
     classes, instances = np.unique(target_classes.astype(int), return_counts=True)
-    parts = []
-    for index, count in zip(classes, instances, strict=True):
-        of_class = predicted_classes == index
-        parts.append(_class_curves(tp[of_class], confidence[of_class], int(count)))
-    precision, recall, envelope = (
-        np.array([getattr(part, field) for part in parts]).reshape(-1, CURVE_POINTS)
-        for field in ("precision", "recall", "envelope")
-    )
-    ap = np.array([part.ap for part in parts]).reshape(-1, len(IOU_THRESHOLDS))
-    f1 = 2 * precision * recall / (precision + recall + EPS)
     axis = np.linspace(0, 1, CURVE_POINTS)
+    ap = np.zeros((len(classes), len(IOU_THRESHOLDS)))
+    precision, recall, envelope = np.zeros((3, len(classes), CURVE_POINTS))
+    for row in np.flatnonzero(np.isin(classes, predicted_classes)):
+        of_class = predicted_classes == classes[row]
+        true_positives = tp[of_class].cumsum(0, dtype=float)  # [n, 10]
+        recalls = true_positives / instances[row]
+        precisions = true_positives / np.arange(1, len(true_positives) + 1)[:, None]
+        # np.interp needs an ascending axis. Above the highest confidence there are no detections:
+        # recall is 0 and precision 1.
+        precision[row] = np.interp(-axis, -confidence[of_class], precisions[:, 0], left=1.0)
+        recall[row] = np.interp(-axis, -confidence[of_class], recalls[:, 0], left=0.0)
+        envelopes = [_envelope(*pair) for pair in zip(recalls.T, precisions.T, strict=True)]
+        envelope[row] = np.interp(axis, *envelopes[0])
+        ap[row] = [average_precision(*pair) for pair in envelopes]
+    f1 = 2 * precision * recall / (precision + recall + EPS)
     best = int(smooth(f1.mean(0)).argmax()) if len(classes) else 0
-    true_positives: Floats = np.round(recall[:, best] * instances)
     return ClassMetrics(
         classes=classes,
         instances=instances,
         ap=ap,
         precision=precision[:, best],
         recall=recall[:, best],
-        f1=f1[:, best],
-        tp=true_positives,
-        fp=(true_positives / (precision[:, best] + EPS) - true_positives).round(),
-        confidence=float(axis[best]),
         curves=MetricCurves(
             names=tuple(names[index] if names else str(index) for index in classes),
             confidence=axis,
@@ -204,38 +178,11 @@ def ap_per_class(
     )
 
 
-def _class_curves(tp: Bools, confidence: Floats, instances: int) -> _ClassCurves:
-    """Compute the curves of one class from its detections, by descending confidence."""
-    axis = np.linspace(0, 1, CURVE_POINTS)
-    if not len(tp):
-        zeros = np.zeros(CURVE_POINTS)
-        return _ClassCurves(np.zeros(len(IOU_THRESHOLDS)), zeros, zeros, zeros)
-    true_positives = tp.cumsum(0, dtype=float)  # [n, 10]
-    recall = true_positives / instances
-    precision = true_positives / np.arange(1, len(tp) + 1)[:, None]
-    envelopes = [_envelope(recall[:, i], precision[:, i]) for i in range(tp.shape[1])]
-    return _ClassCurves(
-        ap=np.array([average_precision(*envelope) for envelope in envelopes]),
-        # np.interp needs an ascending axis. Above the highest confidence there are no detections:
-        # recall is 0 and precision 1.
-        precision=np.interp(-axis, -confidence, precision[:, 0], left=1.0),
-        recall=np.interp(-axis, -confidence, recall[:, 0], left=0.0),
-        envelope=np.interp(axis, *envelopes[0]),
-    )
-
-
-class _Envelope(NamedTuple):
-    """A precision-recall curve with sentinel points at both ends, two arrays [n + 2]."""
-
-    recall: Floats
-    precision: Floats
-
-
-def _envelope(recall: Floats, precision: Floats) -> _Envelope:
+def _envelope(recall: Floats, precision: Floats) -> tuple[Floats, Floats]:
     """Add the end points (0, 1) and (1, 0), and make the precision decrease monotonically."""
     recall = np.concatenate([[0.0], recall, [1.0]])
     precision = np.concatenate([[1.0], precision, [0.0]])
-    return _Envelope(recall, np.maximum.accumulate(precision[::-1])[::-1])
+    return recall, np.maximum.accumulate(precision[::-1])[::-1]
 
 
 def average_precision(recall: Floats, precision: Floats) -> float:
@@ -249,39 +196,34 @@ def smooth(curve: Floats) -> Floats:
     return np.convolve(padded, np.full(SMOOTHING_WIDTH, 1 / SMOOTHING_WIDTH), mode="valid")
 
 
-class ConfusionMatrix:
-    """Counts of (predicted class, true class); the last row and column are the background.
+def count_confusion(
+    counts: NDArray[np.int64],
+    iou: Floats,
+    label_classes: Ints,
+    detection_classes: Ints,
+    confidence: Floats,
+) -> None:
+    """Add one image to a confusion matrix.
+
+    A label and a detection with an IoU above 0.45 match, even if their classes differ. Detections
+    with a confidence of 0.25 or less are ignored.
 
     Args:
-        classes: number of classes ``c``; the matrix is [c + 1, c + 1].
-        conf_thres: detections with this confidence or less are ignored.
-        iou_thres: a label and a detection with a higher IoU match, even if their classes differ.
+        counts: counts of (predicted class, true class), [c + 1, c + 1], background last.
+        iou: IoU of every label with every detection, [m, n].
+        label_classes: classes of the labels, [m].
+        detection_classes: classes of the detections, [n].
+        confidence: confidence of the detections, [n].
     """
-
-    def __init__(self, classes: int, conf_thres: float = 0.25, iou_thres: float = 0.45) -> None:
-        self.classes = classes
-        self.conf_thres = conf_thres
-        self.iou_thres = iou_thres
-        self.matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
-
-    def update(
-        self, iou: Floats, label_classes: Ints, detection_classes: Ints, confidence: Floats
-    ) -> None:
-        """Add one image.
-
-        Args:
-            iou: IoU of every label with every detection, [m, n].
-            label_classes: classes of the labels, [m].
-            detection_classes: classes of the detections, [n].
-            confidence: confidence of the detections, [n].
-        """
-        kept = confidence > self.conf_thres
-        iou, detection_classes = iou[:, kept], detection_classes[kept]
-        labels, detections = np.nonzero(iou > np.float64(self.iou_thres))
-        order = np.argsort(-iou[labels, detections], kind="stable")
-        pairs = greedy_pairs(labels[order], detections[order])
-        predicted = np.full(len(label_classes), self.classes)
-        predicted[pairs.rows] = detection_classes[pairs.columns]
-        np.add.at(self.matrix, (predicted, label_classes.astype(int)), 1)
-        false_positives = np.delete(detection_classes, pairs.columns).astype(int)
-        np.add.at(self.matrix[:, self.classes], false_positives, 1)
+    background = len(counts) - 1
+    kept = confidence > CONFUSION_CONFIDENCE
+    iou, detection_classes = iou[:, kept], detection_classes[kept]
+    labels, detections = np.nonzero(iou > np.float64(CONFUSION_IOU))
+    order = np.argsort(-iou[labels, detections], kind="stable")
+    labels, detections = labels[order], detections[order]
+    matched = greedy_pairs(labels, detections)
+    predicted = np.full(len(label_classes), background)
+    predicted[labels[matched]] = detection_classes[detections[matched]]
+    np.add.at(counts, (predicted, label_classes.astype(int)), 1)
+    false_positives = np.delete(detection_classes, detections[matched]).astype(int)
+    np.add.at(counts[:, background], false_positives, 1)

@@ -4,24 +4,18 @@ The curve is that of Dollár et al., "Pedestrian Detection: An Evaluation of the
 (PAMI 2012), section 4: the fraction of missed pedestrians over the false positives per image, and
 its geometric mean at nine points from 0.01 to 1. The subsets are those of Zhang et al.,
 "CityPersons" (CVPR 2017).
-
-Usage:
-    python -m utils.tools.miss_rate --gt val_gt.json --dt detections.json --plot curves.png
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from utils.evaluation.citypersons_files import (
-    PedestrianDetections,
-    PedestrianGroundTruth,
-)
+from utils.evaluation.citypersons_files import PedestrianDetections, PedestrianGroundTruth
 from utils.evaluation.metrics import Floats, Ints, greedy_pairs
 
 log = logging.getLogger("yolo")
@@ -82,9 +76,10 @@ def miss_rates(
 ) -> tuple[MissRate, ...]:
     """Evaluate detections on every subset."""
     found = _ranked(found)
-    pairs = list(_overlaps_by_image(truth, found))
-    empty = _Overlaps(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
-    overlaps = _Overlaps(*map(np.concatenate, zip(empty, *pairs, strict=True)))
+    images = len(truth.image_ids)
+    boxes = zip(_by_image(found.image, images), _by_image(truth.image, images), strict=True)
+    parts = [_overlaps(found.boxes, truth.boxes, rows, columns) for rows, columns in boxes]
+    overlaps = _Overlaps(*map(np.concatenate, zip(*parts, strict=True)))
     return tuple(_miss_rate(subset, truth, found, overlaps) for subset in subsets)
 
 
@@ -114,18 +109,10 @@ def _ranked(found: PedestrianDetections) -> PedestrianDetections:
     return PedestrianDetections(found.image[order], found.boxes[order], found.score[order])
 
 
-def _overlaps_by_image(
-    truth: PedestrianGroundTruth, found: PedestrianDetections
-) -> Iterator[_Overlaps]:
-    images = np.arange(len(truth.image_ids) + 1)
-    truths, detections = (np.argsort(of, kind="stable") for of in (truth.image, found.image))
-    truth_ends = np.searchsorted(truth.image[truths], images)
-    detection_ends = np.searchsorted(found.image[detections], images)
-    for i in images[:-1]:
-        rows = detections[detection_ends[i] : detection_ends[i + 1]]
-        columns = truths[truth_ends[i] : truth_ends[i + 1]]
-        if len(rows) and len(columns):
-            yield _overlaps(found.boxes, truth.boxes, rows, columns)
+def _by_image(image: Ints, images: int) -> list[Ints]:
+    """Return the positions of each image's boxes, from the position of each box's image."""
+    ends = np.bincount(image, minlength=images).cumsum()
+    return np.split(np.argsort(image, kind="stable"), ends[:-1])
 
 
 def _overlaps(found: Floats, truth: Floats, rows: Ints, columns: Ints) -> _Overlaps:
@@ -155,7 +142,8 @@ def _miss_rate(
     detections, truths, iou = detections[matching], truths[matching], iou[matching]
     order = np.lexsort((-truths, -iou, detections))
     hit = np.zeros(len(height), dtype=bool)
-    hit[greedy_pairs(detections[order], truths[order]).rows] = True
+    detections, truths = detections[order], truths[order]
+    hit[detections[greedy_pairs(detections, truths)]] = True
     neutral = ~of_size  # neither a true nor a false positive
     neutral[overlaps.detections[in_ignored]] = True
     hit = hit[hit | ~neutral]

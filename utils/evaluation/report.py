@@ -8,6 +8,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from utils.boxes import xyxy_to_xywh
@@ -103,16 +105,9 @@ class TextFiles:
     def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
         """Write the label files of a batch."""
         for frame, found in zip(batch.frames, detections, strict=True):
-            if not len(found):
-                continue
-            height, width = frame.original
-            scaled = to_original(found, frame)
-            boxes = xyxy_to_xywh(scaled[:, :4]) / scaled.new_tensor([width, height] * 2)
-            lines = [
-                " ".join(f"{value:g}" for value in (int(label), *box, confidence)[: self.columns])
-                for box, (confidence, label) in zip(
-                    boxes.tolist(), scaled[:, 4:].tolist(), strict=True
-                )
-            ]
-            path = self.folder / f"{Path(frame.path).stem}.txt"
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            if len(found):
+                height, width = frame.original
+                scaled = to_original(found, frame)
+                boxes = xyxy_to_xywh(scaled[:, :4]) / scaled.new_tensor([width, height] * 2)
+                rows = torch.cat((scaled[:, 5:], boxes, scaled[:, 4:5]), 1)[:, : self.columns]
+                np.savetxt(self.folder / f"{Path(frame.path).stem}.txt", rows.numpy(), fmt="%g")
