@@ -39,11 +39,6 @@ def pedestrian_target(
 ) -> PedestrianTarget | None:
     """Return the ground truth that a data-set file gives for its val images; None if it has none.
 
-    Args:
-        description: the data-set file.
-        names: names of the evaluated classes.
-        images: paths of the evaluated images.
-
     Raises:
         UserError: the ground truth cannot be read, is of other images, or there is no pedestrian
             class.
@@ -91,11 +86,7 @@ def _pedestrian_label(names: Sequence[str]) -> int:
 
 
 class MissRateEvaluator:
-    """Observer of one evaluation that collects detections of pedestrians and evaluates them.
-
-    Args:
-        target: the ground truth.
-    """
+    """Observer of one evaluation that collects detections of pedestrians and evaluates them."""
 
     def __init__(self, target: PedestrianTarget) -> None:
         self._truth, self._label = target
@@ -107,9 +98,9 @@ class MissRateEvaluator:
         for frame, found in zip(batch.frames, detections, strict=True):
             position = self._positions[Path(frame.path).stem]
             rows = to_original(found[found[:, 5] == self._label], frame).double().numpy()
-            boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1)
+            rows[:, 2:4] -= rows[:, :2]
             images = np.full(len(rows), position)
-            self._found.append(PedestrianDetections(images, boxes, rows[:, 4]))
+            self._found.append(PedestrianDetections(images, rows[:, :4], rows[:, 4]))
 
     def rates(self) -> tuple[MissRate, ...]:
         """Return the miss rates of all collected detections."""
@@ -118,10 +109,7 @@ class MissRateEvaluator:
         return miss_rates(self._truth, PedestrianDetections(*map(np.concatenate, columns)))
 
     def report(self, plot: Path | None) -> dict[str, object]:
-        """Log the miss rates and plot their curves.
-
-        Args:
-            plot: image file to write; None for no plot.
+        """Log the miss rates, and plot their curves to the image file `plot`, if there is one.
 
         Returns:
             Entry for metrics.json: miss rate of each subset in percent.

@@ -192,12 +192,7 @@ class _Matches(NamedTuple):
 
 
 class _Accumulator:
-    """Matches detections with labels image by image, and accumulates the results.
-
-    Args:
-        names: class names by index.
-        settings: `single_class` and `ignore` are used.
-    """
+    """Matches detections with labels image by image, and accumulates the results."""
 
     def __init__(self, names: tuple[str, ...], settings: EvalSettings) -> None:
         self.names = names
@@ -256,12 +251,9 @@ class _Accumulator:
 
 
 def _in_regions(boxes: Tensor, regions: Floats, frame: Frame) -> Bools:
-    """Return which boxes lie in ignore regions, [n].
+    """Return which boxes (corners, pixels of the original, [n, 4]) lie in ignore regions.
 
-    Args:
-        boxes: corners in pixels of the original, [n, 4].
-        regions: centre and size, normalised, [k, 4].
-        frame: source of the image.
+    The regions are normalised centres and sizes, [k, 4].
     """
     height, width = frame.original
     centres, half = regions[:, :2], regions[:, 2:] / 2

@@ -78,11 +78,9 @@ class BatchPlots:
     def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
         """Plot a batch, if it is one of the first three."""
         if self.count < PLOTTED_BATCHES:
-            stem = self.folder / f"val_batch{self.count}"
-            save_batch_grid(batch, stem.with_name(f"{stem.name}_labels.jpg"), self.names)
-            save_batch_grid(
-                batch, stem.with_name(f"{stem.name}_pred.jpg"), self.names, boxes=detections
-            )
+            stem = f"val_batch{self.count}"
+            save_batch_grid(batch, self.folder / f"{stem}_labels.jpg", self.names)
+            save_batch_grid(batch, self.folder / f"{stem}_pred.jpg", self.names, boxes=detections)
         self.count += 1
 
 

@@ -58,6 +58,15 @@ class CityPersonsOptions:
     def __post_init__(self) -> None:
         check(self)
 
+    def read(self) -> Conversion:
+        """Read the annotations."""
+        from utils.tools.convert.citypersons import LabelFilter, parse_classes, read_citypersons
+
+        label_filter = LabelFilter(
+            parse_classes(self.classes), self.visible, self.min_height, self.min_visibility
+        )
+        return read_citypersons(self.source, self.images or self.source, label_filter)
+
 
 @dataclass(frozen=True)
 class CocoOptions:
@@ -67,6 +76,12 @@ class CocoOptions:
     images: Path | None = option(
         None, "folder with SPLIT/ or images/SPLIT/ (default: the source)", metavar="FOLDER"
     )
+
+    def read(self) -> Conversion:
+        """Read the annotations."""
+        from utils.tools.convert.coco import read_coco
+
+        return read_coco(self.source, self.images or self.source)
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,13 @@ class VocOptions:
         metavar="A,B",
     )
 
+    def read(self) -> Conversion:
+        """Read the annotations."""
+        from utils.tools.convert.voc import read_voc
+
+        names = [name.strip() for name in self.classes.split(",") if name.strip()]
+        return read_voc(self.source, names)
+
 
 @dataclass(frozen=True)
 class OutputOptions:
@@ -96,14 +118,11 @@ class OutputOptions:
     allow_missing_images: bool = option(False, "write labels even if images are missing")
 
 
-SourceOptions = CityPersonsOptions | CocoOptions | VocOptions
-
-
 class AnnotationFormat(NamedTuple):
     """An annotation format."""
 
     help: str
-    options: type[SourceOptions]
+    options: type[CityPersonsOptions | CocoOptions | VocOptions]
     folder: str
     """Default output folder, named by data/*.yaml, below the folder of data sets."""
 
@@ -142,33 +161,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.datasets.locate import find_root
     from utils.tools.convert.output import write_dataset
 
-    conversion = read_annotations(source)
     out = output.out or find_root(f"../datasets/{form.folder}", Path.cwd())
-    write_dataset(conversion, out, allow_missing_images=output.allow_missing_images)
-
-
-def read_annotations(options: SourceOptions) -> Conversion:
-    """Read the annotations in the format that the type of `options` selects.
-
-    Raises:
-        UserError: an option or an annotation is invalid.
-    """
-    if isinstance(options, CityPersonsOptions):
-        from utils.tools.convert.citypersons import LabelFilter, parse_classes, read_citypersons
-
-        classes = parse_classes(options.classes)
-        label_filter = LabelFilter(
-            classes, options.visible, options.min_height, options.min_visibility
-        )
-        return read_citypersons(options.source, options.images or options.source, label_filter)
-    if isinstance(options, CocoOptions):
-        from utils.tools.convert.coco import read_coco
-
-        return read_coco(options.source, options.images or options.source)
-    from utils.tools.convert.voc import read_voc
-
-    names = [name.strip() for name in options.classes.split(",") if name.strip()]
-    return read_voc(options.source, names)
+    write_dataset(source.read(), out, allow_missing_images=output.allow_missing_images)
 
 
 if __name__ == "__main__":

@@ -34,21 +34,14 @@ log = logging.getLogger("yolo")
 
 KINDS = ("ignore", "pedestrian", "rider", "sitting", "other", "group")
 """Class names by the class number of the annotations."""
-IGNORE, PEDESTRIAN, RIDER, SITTING, OTHER, GROUP = range(len(KINDS))
+IGNORE, PEDESTRIAN, RIDER, *_, GROUP = range(len(KINDS))
 COLUMNS = 10
 WIDTH, HEIGHT = 2048, 1024
 """Size of every image of Cityscapes, px."""
 SPLITS = ("train", "val")
 IMAGES_FOLDER = "leftImg8bit"
-# Class names in the ground truth of the benchmark.
-CATEGORIES = (
-    (PEDESTRIAN, "pedestrian"),
-    (RIDER, "rider"),
-    (SITTING, "sitting person"),
-    (OTHER, "other person"),
-    (GROUP, "people group"),
-    (IGNORE, "ignore region"),
-)
+# Class names in the ground truth of the benchmark, numbered from 1; ignore regions are 0.
+CATEGORIES = ("pedestrian", "rider", "sitting person", "other person", "people group")
 
 
 class LabelFilter(NamedTuple):
@@ -244,5 +237,6 @@ def benchmark_ground_truth(mat_images: Sequence[MatImage]) -> dict[str, object]:
                     "vis_ratio": float(f"{_visibility(row):.12g}"),
                 }
             )
-    categories = [{"id": number, "name": name} for number, name in CATEGORIES]
+    categories = [{"id": number, "name": name} for number, name in enumerate(CATEGORIES, 1)]
+    categories.append({"id": IGNORE, "name": "ignore region"})
     return {"categories": categories, "images": images, "annotations": annotations}

@@ -30,16 +30,14 @@ DATA_FILE = "data.yaml"
 RECORD = "conversion.json"
 """Record of the conversion. Its presence shows that the folder was written by the converter."""
 STAGING = ".converting"
+TREES = (LABEL_FOLDER, IGNORE_FOLDER)
 ROLES = ("train", "val", "test")
 
 
 def write_dataset(conversion: Conversion, out: Path, *, allow_missing_images: bool) -> None:
     """Write labels, ignore regions, links to the images and the data-set file, and log a summary.
 
-    Args:
-        conversion: the data set to write.
-        out: folder of the data set; the output of an earlier conversion is replaced.
-        allow_missing_images: write labels even if images are missing.
+    The output of an earlier conversion in the folder `out` is replaced.
 
     Raises:
         UserError: images are missing or have the same label file, or the folder cannot be written
@@ -108,9 +106,7 @@ def _require_own(conversion: Conversion, out: Path) -> None:
     """Check that no labels from elsewhere are in the folder; they would be lost."""
     if (out / RECORD).is_file():
         return
-    trees = [
-        f"{tree}/{s.name}" for s in conversion.splits for tree in (LABEL_FOLDER, IGNORE_FOLDER)
-    ]
+    trees = [f"{tree}/{split.name}" for split in conversion.splits for tree in TREES]
     for place in (DATA_FILE, *trees, *conversion.json_files):
         if (out / place).exists():
             raise UserError(
@@ -128,13 +124,13 @@ def _write_labels(split: Split, conversion: Conversion, out: Path) -> Tally:
         rows=Counter(dict.fromkeys(conversion.kinds, 0)),
         boxes=Counter(dict.fromkeys(conversion.names, 0)),
     )
-    for tree in (LABEL_FOLDER, IGNORE_FOLDER):
+    for tree in TREES:
         (staging / tree).mkdir(parents=True)
     for image in tqdm(split.images, f"Labels of {split.name}", unit="img", disable=None):
         rows = tally.rows_of(image)
         _write_rows(staging / LABEL_FOLDER, image, rows.labels)
         _write_rows(staging / IGNORE_FOLDER, image, rows.ignored)
-    for tree in (LABEL_FOLDER, IGNORE_FOLDER):
+    for tree in TREES:
         target = out / tree / split.name
         target.parent.mkdir(exist_ok=True)
         if target.exists():
