@@ -78,8 +78,6 @@ def read_weights(path: Path) -> Weights:
     if is_upstream_file(path):
         upstream = read_upstream(path)
         spec = spec_from_checkpoint(upstream.spec, upstream.weights, path)
-        anchors = upstream.anchors_in_pixels()
-        spec = spec if anchors is None else spec.with_anchors(anchors)
         return Weights(upstream.weights, spec, upstream.names, str(path))
     data = read_checkpoint(path)
     if data["kind"] == "deploy":

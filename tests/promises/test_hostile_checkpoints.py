@@ -111,6 +111,10 @@ OTHER_ATTACKS = {
         Raw(b"}(" + COLLIDING * 99 + b"u"),
         "a dictionary key is too large an integer",
     ),
+    "a key of 2**60 shared parts": (
+        Raw(b"}NN\x86q\1" + b"".join(b"h%c\x86q%c" % (i, i + 1) for i in range(1, 60)) + b"Ns"),
+        "its pickle cannot be parsed",
+    ),
     "a storage that claims more": (
         tensor("0", 4, of=2**31 - 1),
         "does not have 2147483647 elements",

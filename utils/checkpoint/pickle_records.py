@@ -1,9 +1,13 @@
 """Reads a pickle without executing it: calls are recorded, not made.
 
-A pickle is a program for a stack machine, which Python's `pickle` executes. The machine here knows
-only the opcodes that plain data and pickled modules need. It turns every call into a
-`PickleRecord` and checks every imported name against an allow-list. No class or function that the
-file names is ever imported.
+A pickle is a program for a stack machine. The machine here knows only the opcodes that plain data
+and pickled modules need. It turns every call into a `PickleRecord` and refuses every imported name
+that is not allowed. No class or function that the file names is ever imported.
+
+Neither `pickle.Unpickler` nor `torch.load(weights_only=True)` keeps the promise that no file makes
+the program hang, use up the memory or execute anything: both accept nested tuples that share their
+parts as dictionary keys, and hashing 200 bytes of these takes minutes. torch also runs any codec
+that a file names; `pickle` allocates gigabytes for a high memo slot.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import io
 import pickletools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from utils.errors import UserError
@@ -21,19 +26,9 @@ MAX_PICKLE_BYTES = 16 * 1024 * 1024  # a YOLOv5x6 with Adam and 1,000 epochs has
 MAX_OPCODES = 1_000_000  # 160,000 for the same model; takes at most two seconds
 MAX_INT_KEY = 2**63  # larger integers can collide in hash, which makes dicts extremely slow
 MAX_NAME_LENGTH = 100
-MAX_SET_SIZE = 16  # for a module's non-persistent buffers; one list could fill many sets
 DAMAGE_ERRORS = (LookupError, TypeError, ValueError, ArithmeticError)  # raised by damaged content
-
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-CONTAINERS: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
-LITERALS = frozenset(
-    {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"}
-    | {"BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
-)
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-NO_EFFECT = frozenset({"PROTO", "FRAME"})
-GLOBAL, STOP = "GLOBAL", "STOP"
 OPCODES = {info.code.encode("latin-1"): info for info in pickletools.opcodes}
+STOP = "STOP"
 T = TypeVar("T")
 Scalar = str | int | float | bytes | bool | None
 
@@ -55,57 +50,18 @@ class PickleRecord:
 
 
 class _Machine:
-    """Stack, marks and memo; one method for each opcode that does more than push a value."""
+    """Stack, marks and memo; `STEPS` says what each opcode does."""
 
-    def __init__(self, check_name: Callable[[str], None]) -> None:
-        self.check_name = check_name
+    def __init__(self, is_allowed: Callable[[str], bool]) -> None:
+        self.is_allowed = is_allowed
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.steps: dict[str, Callable[[Any], None]] = {
-            "MARK": self.mark,
-            "TUPLE": self.make_tuple,
-            "BINPUT": self.memoize,
-            "LONG_BINPUT": self.memoize,
-            "MEMOIZE": lambda _: self.memoize(len(self.memo)),
-            "BINGET": lambda key: self.stack.append(self.memo[key]),
-            "LONG_BINGET": lambda key: self.stack.append(self.memo[key]),
-            "SETITEM": lambda _: self.set_items([self.stack.pop(-2), self.stack.pop()]),
-            "SETITEMS": lambda _: self.set_items(self.since_mark()),
-            "APPEND": lambda _: self.extend([self.stack.pop()]),
-            "APPENDS": lambda _: self.extend(self.since_mark()),
-            GLOBAL: lambda names: self.name(*names),
-            "STACK_GLOBAL": lambda _: self.name(self.stack.pop(-2), self.stack.pop()),
-            "REDUCE": self.call,
-            "NEWOBJ": self.call,
-            "BUILD": self.build,
-            "BINPERSID": lambda _: self.stack.append(PickleRecord("storage", self.stack.pop())),
-        }
 
-    @property
-    def opcodes(self) -> frozenset[str]:
-        """All supported opcodes."""
-        simple = LITERALS | CONSTANTS.keys() | CONTAINERS.keys() | TUPLES.keys() | NO_EFFECT
-        return simple | self.steps.keys() | {STOP}
+    def push(self, value: object) -> None:
+        self.stack.append(value)
 
-    def step(self, opcode: str, argument: object) -> None:
-        if opcode in self.steps:
-            self.steps[opcode](argument)
-        elif opcode in LITERALS:
-            self.stack.append(argument)
-        elif opcode in CONSTANTS:
-            self.stack.append(CONSTANTS[opcode])
-        elif opcode in CONTAINERS:
-            self.stack.append(CONTAINERS[opcode]())
-        elif opcode in TUPLES:
-            self.stack[-TUPLES[opcode] :] = [tuple(self.top(TUPLES[opcode]))]
-
-    def top(self, count: int) -> list[Any]:
-        if len(self.stack) < count:
-            raise IndexError("empty stack")
-        return self.stack[-count:]
-
-    def mark(self, _: object) -> None:
+    def mark(self) -> None:
         self.marks.append(self.stack)
         self.stack = []
 
@@ -113,14 +69,17 @@ class _Machine:
         items, self.stack = self.stack, self.marks.pop()
         return items
 
-    def make_tuple(self, _: object) -> None:
-        items = tuple(self.since_mark())  # first, since it replaces `self.stack`
-        self.stack.append(items)
+    def pop_tuple(self, length: int) -> tuple[Any, ...]:
+        items = tuple(self.stack[-length:])
+        del self.stack[-length:]
+        if len(items) < length:
+            raise IndexError("empty stack")
+        return items
 
     def memoize(self, key: int) -> None:
         self.memo[key] = self.stack[-1]
 
-    def set_items(self, items: list[Any]) -> None:
+    def set_items(self, items: Sequence[Any]) -> None:
         target = require_type(self.stack[-1], dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_scalar(key)] = value
@@ -128,29 +87,64 @@ class _Machine:
     def extend(self, items: list[Any]) -> None:
         require_type(self.stack[-1], list).extend(items)
 
-    def name(self, module: object, attribute: object) -> None:
-        qualified = f"{require_type(module, str)}.{require_type(attribute, str)}"
-        self.check_name(qualified)
-        self.stack.append(GlobalName(qualified))
+    def push_name(self, module: object, attribute: object) -> None:
+        name = f"{require_type(module, str)}.{require_type(attribute, str)}"
+        if len(name) > MAX_NAME_LENGTH or not self.is_allowed(name):
+            shown = ascii(name)[1:-1][
+                :MAX_NAME_LENGTH
+            ]  # a hostile name may hold control characters
+            raise UserError(
+                f"references {shown}, which no checkpoint needs and which may run code; "
+                "use a checkpoint from a source that you trust."
+            )
+        self.push(GlobalName(name))
 
-    def call(self, _: object) -> None:
+    def call(self) -> None:
         arguments = require_type(self.stack.pop(), tuple)
         kind = require_type(self.stack.pop(), GlobalName).qualified
         if kind == "collections.OrderedDict" and not arguments:
-            self.stack.append({})  # SETITEMS fills it
-        elif kind in {"builtins.set", "__builtin__.set"}:
-            items = require_type(arguments[0], list)[: MAX_SET_SIZE + 1]
-            if len(items) > MAX_SET_SIZE:
-                raise ValueError(f"a set has more than {MAX_SET_SIZE} elements")
-            self.stack.append(set(map(_scalar, items)))
+            self.push({})  # SETITEMS fills it
         else:
-            self.stack.append(PickleRecord(kind, arguments))
+            self.push(PickleRecord(kind, arguments))
 
-    def build(self, _: object) -> None:
+    def build(self) -> None:
         state = self.stack.pop()
         if isinstance(self.stack[-1], dict):
             return  # drops attributes of an OrderedDict, such as the metadata of a state dict
         require_type(self.stack[-1], PickleRecord).state = state
+
+
+STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+    **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"), _Machine.push),
+    **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), _Machine.push),
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"), _Machine.push),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "MARK": lambda machine, _: machine.mark(),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.since_mark())),
+    "TUPLE1": lambda machine, _: machine.push(machine.pop_tuple(1)),
+    "TUPLE2": lambda machine, _: machine.push(machine.pop_tuple(2)),
+    "TUPLE3": lambda machine, _: machine.push(machine.pop_tuple(3)),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.memoize),
+    "MEMOIZE": lambda machine, _: machine.memoize(len(machine.memo)),
+    **dict.fromkeys(
+        ("BINGET", "LONG_BINGET"), lambda machine, key: machine.push(machine.memo[key])
+    ),
+    "SETITEM": lambda machine, _: machine.set_items(machine.pop_tuple(2)),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
+    "APPEND": lambda machine, _: machine.extend([machine.stack.pop()]),
+    "APPENDS": lambda machine, _: machine.extend(machine.since_mark()),
+    "GLOBAL": lambda machine, names: machine.push_name(*names),
+    "STACK_GLOBAL": lambda machine, _: machine.push_name(*machine.pop_tuple(2)),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda machine, _: machine.call()),
+    "BUILD": lambda machine, _: machine.build(),
+    "BINPERSID": lambda machine, _: machine.push(PickleRecord("storage", machine.stack.pop())),
+}
 
 
 def require_type(value: object, kind: type[T]) -> T:
@@ -173,7 +167,7 @@ def _scalar(key: object) -> Scalar:
     raise TypeError(f"a dictionary key is a {type(key).__name__}")
 
 
-def read_records(pickled: bytes, check_name: Callable[[str], None]) -> object:
+def read_records(pickled: bytes, is_allowed: Callable[[str], bool], origin: Path) -> object:
     """Parse a pickle into plain containers, scalars, `GlobalName`s and `PickleRecord`s.
 
     Time and memory are linear in the length of the pickle. The result may contain cycles and shared
@@ -181,64 +175,60 @@ def read_records(pickled: bytes, check_name: Callable[[str], None]) -> object:
 
     Args:
         pickled: the pickle.
-        check_name: raises a UserError for a dotted name that the pickle may not reference.
+        is_allowed: whether the pickle may reference a dotted name.
+        origin: the file, for messages.
 
     Raises:
-        UserError: a name or an opcode is refused, or the pickle is damaged. The message has no
-            subject; the caller puts the file name before it.
+        UserError: a name or an opcode is refused, or the pickle is damaged.
     """
     if len(pickled) > MAX_PICKLE_BYTES:
         raise UserError(
-            f"has a pickle of {len(pickled)} bytes, more than the limit of {MAX_PICKLE_BYTES}; "
-            "use another checkpoint."
+            f"{origin} has a pickle of {len(pickled)} bytes, more than the limit of "
+            f"{MAX_PICKLE_BYTES}; use another checkpoint."
         )
-    machine = _Machine(check_name)
+    machine = _Machine(is_allowed)
     try:
-        for opcode, argument in _opcodes(pickled, machine.opcodes):
+        for opcode, argument in _opcodes(pickled):
             if opcode == STOP:
                 return machine.stack.pop()
-            machine.step(opcode, argument)
+            STEPS[opcode](machine, argument)
+    except UserError as error:
+        raise UserError(f"{origin} {error}") from error
     except DAMAGE_ERRORS as error:
         raise UserError(
-            f"is damaged (its pickle cannot be parsed: {str(error)[:100]}); use another checkpoint."
+            f"{origin} is damaged (its pickle cannot be parsed: {str(error)[:100]}); "
+            "use another checkpoint."
         ) from error
-    raise UserError("is damaged (its pickle has no end); use another checkpoint.")
-
-
-def forbidden_name_error(name: str) -> UserError:
-    """Return the error for a class or function that a checkpoint may not reference."""
-    shown = ascii(name)[1:-1][:MAX_NAME_LENGTH]  # a hostile name may hold control characters
-    return UserError(
-        f"references {shown}, which no checkpoint needs and which may run code; "
-        "use a checkpoint from a source that you trust."
-    )
+    raise UserError(f"{origin} is damaged (its pickle has no end); use another checkpoint.")
 
 
 def imported_names(pickled: bytes) -> Iterator[str]:
     """Yield the dotted names in a torch.save pickle (protocol 2) up to any damage, unchecked."""
-    known = _Machine(lambda _: None).opcodes
     with contextlib.suppress(ValueError, UserError):
-        for opcode, argument in _opcodes(pickled[:MAX_PICKLE_BYTES], known):
-            if opcode == GLOBAL:
+        for opcode, argument in _opcodes(pickled[:MAX_PICKLE_BYTES]):
+            if opcode == "GLOBAL":
                 yield ".".join(argument)
             elif opcode == STOP:
                 return
 
 
-def _opcodes(pickled: bytes, known: frozenset[str]) -> Iterator[tuple[str, Any]]:
-    """Yield opcodes and their arguments; refuse an unsupported opcode before decoding it."""
+def _opcodes(pickled: bytes) -> Iterator[tuple[str, Any]]:
+    """Yield opcodes and their arguments; refuse an unsupported opcode before decoding it.
+
+    `pickletools.genops` decodes first, which may import the module of a codec.
+    """
     stream = io.BytesIO(pickled)
     for _ in range(MAX_OPCODES):
         code = stream.read(1)
         if code not in OPCODES:
             raise ValueError(f"unknown opcode {code!r}" if code else "unexpected end of data")
         name, argument = OPCODES[code].name, OPCODES[code].arg
-        if name not in known:
+        if name not in STEPS and name != STOP:
             raise UserError(
                 f"uses the pickle opcode {name}, which no checkpoint needs; "
                 "use a checkpoint from a source that you trust."
             )
-        if name == GLOBAL:  # pickletools would decode escape sequences in the names
+        if name == "GLOBAL":  # pickletools would decode escape sequences in the names
             yield name, (_line(stream), _line(stream))
         else:
             yield name, None if argument is None else argument.reader(stream)

@@ -20,25 +20,12 @@ from utils.checkpoint.format import (
     Checkpoint,
     validate_checkpoint,
 )
-from utils.checkpoint.pickle_records import DAMAGE_ERRORS, MAX_OPCODES, forbidden_name_error
-from utils.checkpoint.plain_data import PlainData
-from utils.checkpoint.torch_archive import (
-    REBUILD_PARAMETER,
-    REBUILD_TENSOR,
-    STORAGE_TYPES,
-    TorchArchive,
-)
+from utils.checkpoint.pickle_records import DAMAGE_ERRORS
+from utils.checkpoint.torch_archive import TENSOR_NAMES, TorchArchive
 from utils.errors import UserError
 from utils.files.atomic_write import atomic_link, atomic_write
 
 log = logging.getLogger("yolo")
-
-ALLOWED_NAMES = STORAGE_TYPES.keys() | {
-    REBUILD_TENSOR,
-    REBUILD_PARAMETER,
-    "collections.OrderedDict",
-}
-"""Names that a checkpoint of tensors and plain data may reference."""
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, *, keep_previous: bool = False) -> None:
@@ -127,16 +114,10 @@ def _content(path: Path) -> object:
     Raises:
         UserError: the file is missing, damaged or foreign, or holds other objects.
     """
-    archive = TorchArchive(path)
-    records = archive.records(_check_name)
+    archive = TorchArchive(path, TENSOR_NAMES.__contains__)
     try:
-        return PlainData(archive, max_nodes=MAX_OPCODES, tuples=tuple)(records)
+        return archive.plain(archive.content)
     except DAMAGE_ERRORS as error:
         raise UserError(
             f"{path} is damaged ({str(error)[:100]}); use another checkpoint."
         ) from error
-
-
-def _check_name(name: str) -> None:
-    if name not in ALLOWED_NAMES:
-        raise forbidden_name_error(name)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from models.spec import ModelSpec
 from utils.checkpoint.format import (
     BEST,
     FORMAT,
@@ -55,7 +56,6 @@ from utils.upstream.state import (
     ema_counter,
     fp32_state,
     last_rate,
-    spec_from_upstream,
     stripped_parts,
 )
 
@@ -243,7 +243,7 @@ def _checkpoint(
     parts: _RunParts, options: TrainOptions, raw: Mapping[str, object]
 ) -> TrainingCheckpoint:
     content, completed = parts.content, parts.progress.completed
-    spec, plan = spec_from_upstream(content), _plan(parts, options).to_dict()
+    spec, plan = ModelSpec.from_dict(content.spec), _plan(parts, options).to_dict()
     weights = fp32_state(content.model_state, spec, parts.path)
     recorded = {
         name: value for name, value in options.to_dict().items() if name != UNRECORDED_OPTION
@@ -336,7 +336,7 @@ def _found(parts: _RunParts) -> tuple[str, ...]:
     ]
     buffers = buffers_by_name(parts.groups)
     if buffers:
-        total = len(content.parameter_names)
+        total = len(content.parameter_kinds)
         found.append(f"optimizer buffers of {len(buffers)} of {total} parameters")
     if ema_counter(content) is not None:
         found.append(f"EMA counter {content.ema_updates}")

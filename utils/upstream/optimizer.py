@@ -55,7 +55,8 @@ def name_optimizer_state(checkpoint: UpstreamCheckpoint) -> tuple[NamedGroup, ..
         raise UserError(
             "the checkpoint was stripped of its optimizer; use an unstripped checkpoint."
         )
-    members = _members_by_kind(checkpoint)
+    kinds = checkpoint.parameter_kinds
+    members = {kind: [name for name in kinds if kinds[name] == kind] for kind in GROUP_ORDERS[0]}
     try:
         for order in GROUP_ORDERS:
             named = _name_groups(optimizer, members, order)
@@ -92,16 +93,6 @@ def _name_groups(
         )
         for kind, group in zip(order, groups, strict=True)
     )
-
-
-def _members_by_kind(checkpoint: UpstreamCheckpoint) -> dict[str, list[str]]:
-    members: dict[str, list[str]] = {"bias": [], "weight": [], "norm": []}
-    for name in checkpoint.parameter_names:
-        if name.endswith(".bias"):
-            members["bias"].append(name)
-        else:
-            members["norm" if name in checkpoint.norm_parameters else "weight"].append(name)
-    return members
 
 
 def _fits(groups: tuple[NamedGroup, ...], checkpoint: UpstreamCheckpoint) -> bool:

@@ -6,37 +6,31 @@ record of its parameters, buffers and children, from which the state dict is bui
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from utils.checkpoint.pickle_records import (
     DAMAGE_ERRORS,
     MAX_NAME_LENGTH,
     PickleRecord,
-    forbidden_name_error,
     imported_names,
     require_type,
 )
-from utils.checkpoint.plain_data import DATA_KINDS, PlainData
-from utils.checkpoint.torch_archive import STORAGE_TYPES, TorchArchive
+from utils.checkpoint.torch_archive import DATA_NAMES, TorchArchive
 from utils.checkpoint.zip_members import PICKLE_MEMBER, read_members
 from utils.errors import UserError
 
 DETECTOR_CLASSES = frozenset({"models.yolo.Model", "models.yolo.DetectionModel"})
-MODULE_PREFIXES = ("models.common.", "torch.nn.modules.")
-CONTAINER_KINDS = {"collections.OrderedDict", "__builtin__.set", "builtins.set"}
-ALLOWED_NAMES = (
-    DATA_KINDS | CONTAINER_KINDS | DETECTOR_CLASSES | STORAGE_TYPES.keys() | {"models.yolo.Detect"}
-)
+MODULE_PREFIXES = ("models.", "torch.nn.modules.", "ultralytics.")
+"""Packages of the classes that upstream pickles; such a class is a name here and never imported."""
 T = TypeVar("T")
 MAX_DEPTH = 32  # nesting levels of modules; a YOLOv5 has fewer than 10
 MAX_ENTRIES = 20_000  # modules and tensors; a YOLOv5x6 has fewer than 2,000
-MAX_LEVELS = 16
+ANCHOR_DIMENSIONS = 3  # levels, anchors, and width and height in units of the level's stride
 
 
 @dataclass(frozen=True)
@@ -56,34 +50,19 @@ class UpstreamCheckpoint:
     optimizer: dict[str, object] | None
     """`state` by parameter number, and `param_groups`; see `utils.upstream.optimizer` for names."""
     spec: dict[str, object]
-    """The model file: nc, depth_multiple, width_multiple, original anchors, backbone, head."""
+    """The model file: nc, depth_multiple, width_multiple, backbone, head, and the anchors in use.
+
+    AutoAnchor changes the anchors of the model, not those of the model file in the checkpoint."""
     names: tuple[str, ...]
-    strides: tuple[int, ...]
-    anchors: Tensor | None
-    """Anchors in use, fp32 [levels, anchors, 2], in units of the level's stride."""
     options: dict[str, object] | None
     """Training options, since v6.2; paths are strings."""
     date: str | None
     version: str
     """Estimated version: v5.0, v6.0, v6.1, v6.2 or v7.0 (and later)."""
-    parameter_names: tuple[str, ...]
-    """In the order of `named_parameters()`."""
-    norm_parameters: frozenset[str]
-    """Names of the parameters of normalization layers."""
+    parameter_kinds: dict[str, str]
+    """`bias`, `norm` (of a normalization layer) or `weight` by name, as `named_parameters()`."""
     training_results: str | None
     """Text of results.txt, v5.0 only."""
-
-    def anchors_in_pixels(self) -> list[list[float]] | None:
-        """Return the anchors in use, one row w, h, w, h, … per level; None if the file has none.
-
-        AutoAnchor changes these anchors, not those of the model file in the checkpoint.
-        """
-        if self.anchors is None:
-            return None
-        rows: list[list[float]] = (
-            (self.anchors * torch.tensor(self.strides).view(-1, 1, 1)).flatten(1).tolist()
-        )
-        return rows
 
 
 def is_upstream_file(path: Path) -> bool:
@@ -95,8 +74,7 @@ def is_upstream_file(path: Path) -> bool:
         pickled = read_members(path, only=(PICKLE_MEMBER,))[PICKLE_MEMBER]
     except UserError:
         return False
-    foreign = ("models.", "torch.nn.modules.", "ultralytics.")
-    return any(name.startswith(foreign) for name in imported_names(pickled))
+    return any(name.startswith(MODULE_PREFIXES) for name in imported_names(pickled))
 
 
 def read_upstream(path: Path) -> UpstreamCheckpoint:
@@ -107,10 +85,9 @@ def read_upstream(path: Path) -> UpstreamCheckpoint:
             for inference, or references anything that no checkpoint needs. The message names the
             file and the reason.
     """
-    archive = TorchArchive(path)
-    content = archive.records(_check_name)
+    archive = TorchArchive(path, _is_allowed)
     try:
-        return _interpret(archive, content)
+        return _interpret(path, archive)
     except DAMAGE_ERRORS as error:
         raise UserError(
             f"{path} is damaged or not a YOLOv5 checkpoint ({str(error)[:100]}); "
@@ -118,30 +95,23 @@ def read_upstream(path: Path) -> UpstreamCheckpoint:
         ) from error
 
 
-def _check_name(name: str) -> None:
-    known = name in ALLOWED_NAMES or name.startswith(MODULE_PREFIXES)
-    if known and len(name) <= MAX_NAME_LENGTH:
-        return
-    if name.startswith(("models.", "ultralytics.")):
-        shown = ascii(name)[1:-1][:MAX_NAME_LENGTH]
-        raise UserError(f"holds a {shown}; use the checkpoint of a YOLOv5 detection model.")
-    raise forbidden_name_error(name)
+def _is_allowed(name: str) -> bool:
+    return name in DATA_NAMES or (name.startswith(MODULE_PREFIXES) and name.isprintable())
 
 
-def _interpret(archive: TorchArchive, content: object) -> UpstreamCheckpoint:
-    if not isinstance(content, dict) or not isinstance(content.get("model"), PickleRecord):
-        raise UserError(f"{archive.path} holds no YOLOv5 model; use a training checkpoint.")
-    model, ema = content["model"], content.get("ema")
-    if model.kind not in DETECTOR_CLASSES:
-        raise UserError(
-            f"{archive.path} holds a {model.kind}; use the checkpoint of a YOLOv5 detection model."
-        )
-    tree = list(_walk(model))
+def _interpret(path: Path, archive: TorchArchive) -> UpstreamCheckpoint:
+    plain = archive.plain
+    content = archive.content if isinstance(archive.content, dict) else {}
+    model = content.get("model")
+    if not isinstance(model, PickleRecord) or model.kind not in DETECTOR_CLASSES:
+        held = f"a {model.kind}" if isinstance(model, PickleRecord) else "no YOLOv5 model"
+        raise UserError(f"{path} holds {held}; use the checkpoint of a YOLOv5 detection model.")
+    tree = list(_walk(archive, model))
     if any(part.kind == "models.common.Conv" and "bn" not in part.children for part in tree):
-        raise UserError(f"{archive.path} was fused for inference; use the training checkpoint.")
-    plain = PlainData(archive)
-    model_state = _state_dict(archive, tree)
-    ema_state = _state_dict(archive, list(_walk(ema))) if isinstance(ema, PickleRecord) else None
+        raise UserError(f"{path} was fused for inference; use the training checkpoint.")
+    model_state, ema_state = _state_dict(archive, tree), None
+    if isinstance(content.get("ema"), PickleRecord):
+        ema_state = _state_dict(archive, _walk(archive, content["ema"]))
     weights = {
         name: value.float() if value.is_floating_point() else value
         for name, value in (ema_state or model_state).items()
@@ -157,20 +127,17 @@ def _interpret(archive: TorchArchive, content: object) -> UpstreamCheckpoint:
         epoch=require_type(plain(content["epoch"]), int),
         best_fitness=_fitness(plain(content.get("best_fitness"))),
         optimizer=_optional(dict, plain(content.get("optimizer"))),
-        spec=require_type(plain(attributes["yaml"]), dict),
+        spec=require_type(plain(attributes["yaml"]), dict)
+        | _anchors_in_pixels(weights, archive.tensor(attributes["stride"])),
         names=tuple(require_type(name, str) for name in names),
-        strides=_strides(archive.tensor(attributes["stride"])),
-        anchors=next((weights[name] for name in weights if name.endswith(".anchors")), None),
         options=_optional(dict, plain(content.get("opt"))),
         date=_optional(str, plain(content.get("date"))),
         version=_version(content, tree),
-        parameter_names=tuple(part.prefix + name for part in tree for name in part.parameters),
-        norm_parameters=frozenset(
-            part.prefix + name
+        parameter_kinds={
+            part.prefix + name: _parameter_kind(name, part)
             for part in tree
-            if ".batchnorm." in part.kind
             for name in part.parameters
-        ),
+        },
         training_results=_optional(str, plain(content.get("training_results"))),
     )
 
@@ -183,14 +150,15 @@ class _Module(NamedTuple):
     children: dict[str, PickleRecord]
 
 
-def _walk(root: PickleRecord) -> Iterator[_Module]:
+def _walk(archive: TorchArchive, root: PickleRecord) -> Iterator[_Module]:
     """Yield the modules of a model in the order of `nn.Module.named_modules()`."""
     pending = [("", root, 0)]
     entries_left = MAX_ENTRIES
     while pending:
         prefix, module, depth = pending.pop()
         state = require_type(module.state, dict)
-        volatile = require_type(state.get("_non_persistent_buffers_set", set()), set)
+        volatile = archive.plain(state.get("_non_persistent_buffers_set", []))
+        volatile = {require_type(name, str) for name in require_type(volatile, list)}
         buffers = require_type(state["_buffers"], dict)
         part = _Module(
             prefix=prefix,
@@ -217,7 +185,7 @@ def _records(entries: object) -> dict[str, PickleRecord]:
     return {name: require_type(entry, PickleRecord) for name, entry in present.items()}
 
 
-def _state_dict(archive: TorchArchive, tree: list[_Module]) -> dict[str, Tensor]:
+def _state_dict(archive: TorchArchive, tree: Iterable[_Module]) -> dict[str, Tensor]:
     return {
         part.prefix + name: archive.tensor(record)
         for part in tree
@@ -225,10 +193,20 @@ def _state_dict(archive: TorchArchive, tree: list[_Module]) -> dict[str, Tensor]
     }
 
 
-def _strides(values: Tensor) -> tuple[int, ...]:
-    if values.dim() != 1 or len(values) > MAX_LEVELS:
-        raise ValueError("its strides are not those of a model")
-    return tuple(int(stride) for stride in values.tolist())
+def _parameter_kind(name: str, module: _Module) -> str:
+    if name == "bias":
+        return "bias"
+    return "norm" if ".batchnorm." in module.kind else "weight"
+
+
+def _anchors_in_pixels(weights: dict[str, Tensor], strides: Tensor) -> dict[str, list[list[float]]]:
+    """Return the anchors in use, one row w, h, w, h, … per level; {} if the model has none."""
+    anchors = next((weights[name] for name in weights if name.endswith(".anchors")), None)
+    if anchors is None:
+        return {}
+    if anchors.dim() != ANCHOR_DIMENSIONS or strides.shape != anchors.shape[:1]:
+        raise ValueError("its strides do not match its anchors")
+    return {"anchors": (anchors * strides.view(-1, 1, 1)).flatten(1).tolist()}
 
 
 def _optional(kind: type[T], value: object) -> T | None:

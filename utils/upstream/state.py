@@ -32,12 +32,6 @@ def ema_counter(content: UpstreamCheckpoint) -> int | None:
     return content.ema_updates if content.ema_state is not None else None
 
 
-def spec_from_upstream(content: UpstreamCheckpoint) -> ModelSpec:
-    """Return the model specification in the checkpoint, with the anchors in use."""
-    spec, anchors = ModelSpec.from_dict(content.spec), content.anchors_in_pixels()
-    return spec if anchors is None else spec.with_anchors(anchors)
-
-
 def fp32_state(state: dict[str, Tensor], spec: ModelSpec, path: Path) -> dict[str, Tensor]:
     """Return the tensors of our model, in its order and dtypes; drop all others.
 

@@ -376,7 +376,7 @@ class TestVariants:
 
     def test_adam(self, altered: Callable[..., None]) -> None:
         content = read_upstream(self.PATH)
-        numbers = range(len(content.parameter_names))
+        numbers = range(len(content.parameter_kinds))
         assert content.optimizer is not None
         names = [n for group in name_optimizer_state(content) for n in group.state]
         state = {
