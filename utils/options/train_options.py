@@ -200,7 +200,7 @@ class Continuation:
         choices=LAWS,
     )
     completed_epochs: int | None = option(
-        None, "completed epochs of a stripped YOLOv5 checkpoint", metavar="N"
+        None, "completed epochs of a stripped YOLOv5 checkpoint", metavar="N", minimum=1
     )
     allow_partial_state: bool = option(False, "resume a stripped YOLOv5 checkpoint anyway")
 

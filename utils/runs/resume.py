@@ -26,7 +26,7 @@ from utils.solver.continuation import Extension, extend_plan
 from utils.solver.guard import check_planned_rates, check_recorded_rates
 from utils.solver.plan_forensics import describe_plan
 from utils.solver.schedule import Plan
-from utils.upstream.import_run import ImportOptions, import_run
+from utils.upstream.import_run import import_run
 from utils.upstream.reader import is_upstream_file
 
 log = logging.getLogger("yolo")
@@ -148,15 +148,9 @@ def _restart_changed_epoch(
 
 
 def _load_upstream(path: Path, request: TrainRequest) -> _Source:
-    how = request.continuation
-    options = ImportOptions(
-        data=request.options.data if "data" in request.given else None,
-        schedule=how.schedule,
-        completed_epochs=how.completed_epochs,
-        allow_partial_state=how.allow_partial_state,
-    )
-    imported = import_run(path, options)
-    found = "; ".join(imported.report.found)
+    data = request.options.data if "data" in request.given else None
+    imported = import_run(path, request.continuation, data)
+    found = "; ".join(imported.found)
     log.info("%s was written by YOLOv5. Imported: %s.", path, found)
     return _Source(path, None, imported.checkpoint, imported.best)
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from models.spec import ModelSpec
-from utils.checkpoint.format import FORMAT, VERSION, DeployCheckpoint, TrainingCheckpoint
+from utils.checkpoint.format import BEST, FORMAT, VERSION, DeployCheckpoint, TrainingCheckpoint
 from utils.errors import UserError
 from utils.history import METRIC_COLUMNS, fitness
 from utils.upstream.history import best_recorded_epoch
@@ -20,20 +20,23 @@ log = logging.getLogger("yolo")
 FITNESS_TOLERANCE = 1e-3  # relative; results.txt has four digits, results.csv has five
 
 
-def convert_best(path: Path, checkpoint: TrainingCheckpoint) -> DeployCheckpoint | None:
+def import_best(folder: Path, checkpoint: TrainingCheckpoint) -> DeployCheckpoint | None:
     """Convert upstream's best.pt if it holds the best epoch of an imported run.
 
     A stripped file has no epoch and, since v6.1, no fitness. Its epoch is then that of the best row
     of all results, and must be one of the epochs that the imported run has completed.
 
     Args:
-        path: the best.pt.
+        folder: the folder of the best.pt.
         checkpoint: the imported run.
 
     Returns:
-        A deploy checkpoint; None if the file cannot be read, or holds another epoch, another model
-        or other classes.
+        A deploy checkpoint; None if there is no best.pt, or it cannot be read, or holds another
+        epoch, another model or other classes.
     """
+    path = folder / BEST
+    if not path.is_file():
+        return None
     config = checkpoint["config"]
     try:
         content = read_upstream(path)

@@ -25,15 +25,16 @@ TEXT_COLUMNS = (
 """Columns of results.txt, separated by whitespace."""
 
 
-class TextResults(NamedTuple):
-    """Content of a results.txt."""
+class ResultsFile(NamedTuple):
+    """Content of a results file."""
 
     rows: list[Row]
-    planned: int | None
-    """Planned number of epochs; None if the file is empty."""
+    """Rows as written; an epoch may have two."""
+    planned: int | None = None
+    """Planned number of epochs; only results.txt has it, unless it is empty."""
 
 
-def parse_text_results(text: str, origin: str) -> TextResults:
+def parse_text_results(text: str, origin: str) -> ResultsFile:
     """Parse the text of a results.txt, which has no learning rates.
 
     Args:
@@ -56,7 +57,7 @@ def parse_text_results(text: str, origin: str) -> TextResults:
                 f"{origin} is damaged ({line.strip()[:60]!r} is not a line of YOLOv5 v5.0's "
                 "results.txt); correct or remove the file."
             ) from error
-    return TextResults(rows, planned)
+    return ResultsFile(rows, planned)
 
 
 def read_csv_results(path: Path, *, biases_last: bool) -> list[Row]:
@@ -92,16 +93,8 @@ def _complete_row(row: Row) -> Row:
     return whole
 
 
-class History(NamedTuple):
-    """One row for each completed epoch, from epoch 0."""
-
-    rows: list[Row]
-    missing: int
-    """Number of epochs without a row in the file; their values are NaN."""
-
-
-def build_history(rows: Iterable[Row], completed: int) -> History:
-    """Return exactly one row per completed epoch.
+def build_history(rows: Iterable[Row], completed: int) -> list[Row]:
+    """Return exactly one row per completed epoch, with NaN for an epoch without a row.
 
     A run that was killed after it wrote a row and before it wrote the checkpoint repeats that epoch
     when it is resumed; the later row then belongs to the weights that were kept. A repeated row
@@ -114,8 +107,7 @@ def build_history(rows: Iterable[Row], completed: int) -> History:
         if before is None or any(row[name] != before[name] for name in TRAIN_LOSSES):
             by_epoch[int(row["epoch"])] = row
     empty = dict.fromkeys(COLUMNS, math.nan)
-    history = [by_epoch.get(epoch, {**empty, "epoch": float(epoch)}) for epoch in range(completed)]
-    return History(history, sum(epoch not in by_epoch for epoch in range(completed)))
+    return [by_epoch.get(epoch, {**empty, "epoch": float(epoch)}) for epoch in range(completed)]
 
 
 class BestEpoch(NamedTuple):
@@ -128,7 +120,7 @@ class BestEpoch(NamedTuple):
 def best_recorded_epoch(rows: Sequence[Row]) -> BestEpoch | None:
     """Return the best of all recorded epochs, with one row per epoch; see `build_history`."""
     epochs = 1 + max((int(row["epoch"]) for row in rows), default=-1)
-    return best_epoch(build_history(rows, epochs).rows)
+    return best_epoch(build_history(rows, epochs))
 
 
 def best_epoch(rows: Sequence[Row]) -> BestEpoch | None:

@@ -1,6 +1,6 @@
 """Imports a run of YOLOv5: converts its checkpoint to one of this project, which can be resumed.
 
-    imported = import_run(Path("runs/train/exp/weights/last.pt"), ImportOptions())
+    imported = import_run(Path("runs/train/exp/weights/last.pt"), Continuation())
 
 Upstream does not store the iteration. During the warm-up it can be computed from the file. After
 the warm-up it follows from the number of batches per epoch, which is known once the data set is
@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,12 +29,11 @@ from utils.checkpoint.format import (
 )
 from utils.errors import UserError
 from utils.hyp import Hyp
-from utils.options.train_options import TrainOptions
+from utils.options.train_options import Continuation, TrainOptions
 from utils.solver.optimizers import optimizer_from_buffers
-from utils.solver.schedule import LAWS, Plan, WarmUp, accumulation, base_segment
-from utils.upstream.best import convert_best
+from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment
+from utils.upstream.best import import_best
 from utils.upstream.history import best_epoch
-from utils.upstream.optimizer import NamedGroup, name_optimizer_state
 from utils.upstream.options import (
     UNSUPPORTED_OPTIONS,
     find_hyp,
@@ -51,13 +49,7 @@ from utils.upstream.schedule import (
     warmup_length,
     warmup_progress,
 )
-from utils.upstream.state import (
-    buffers_by_name,
-    ema_counter,
-    fp32_state,
-    last_rate,
-    stripped_parts,
-)
+from utils.upstream.state import OptimizerState, fp32_state, optimizer_state
 
 NEVER_SAVED = {
     "full precision": "YOLOv5 saves weights and EMA in fp16; relative rounding error about 0.05 %",
@@ -70,35 +62,6 @@ UNRECORDED_OPTION = "amp"
 """Option that YOLOv5 does not have. It is not recorded, so that a resume may set any value."""
 
 
-@dataclass(frozen=True)
-class ImportOptions:
-    """Our command-line options for importing an upstream run; None or False if not given."""
-
-    data: str | None = None
-    """Data-set file to continue with, instead of the run's."""
-    schedule: str | None = None
-    """Schedule of the run (one of `LAWS`), instead of that derived from version and options."""
-    completed_epochs: int | None = None
-    """Number of completed epochs, for a stripped file without a results file."""
-    allow_partial_state: bool = False
-    """Continue from a file that was stripped of its state."""
-
-    def __post_init__(self) -> None:
-        if self.schedule is not None and self.schedule not in LAWS:
-            raise UserError(f"--schedule {self.schedule}: choose one of {', '.join(LAWS)}.")
-        if self.completed_epochs is not None and self.completed_epochs < 1:
-            raise UserError(f"--completed-epochs {self.completed_epochs}: must be at least 1.")
-
-
-class ImportReport(NamedTuple):
-    """What was found in the files of a run."""
-
-    found: tuple[str, ...]
-    """Imported parts."""
-    missing: dict[str, str]
-    """Parts that are missing or ignored, each with an explanation."""
-
-
 class ImportedRun(NamedTuple):
     """A run of YOLOv5, converted to our formats."""
 
@@ -107,53 +70,63 @@ class ImportedRun(NamedTuple):
     known; see `with_batches_per_epoch`."""
     best: DeployCheckpoint | None
     """Weights of the best.pt in the same folder, if they are from the run's best epoch."""
-    report: ImportReport
+    found: tuple[str, ...]
+    """Descriptions of the imported parts."""
 
 
-def import_run(path: Path, import_options: ImportOptions) -> ImportedRun:
+def import_run(path: Path, how: Continuation, data: str | None = None) -> ImportedRun:
     """Convert a checkpoint of YOLOv5 (v5.0 and later) to one of this project; write nothing.
 
     Args:
         path: the checkpoint.
-        import_options: command-line options for the import.
+        how: command-line options of the continuation, some of which are for the import.
+        data: data-set file to continue with, instead of the run's.
 
     Raises:
-        UserError: the file cannot be read; it was stripped and `import_options` does not allow
-            partial state; planned epochs, completed epochs or data set are unknown; or the learning
-            rate does not match the run's law.
+        UserError: the file cannot be read; it was stripped and `how` does not allow partial state;
+            planned epochs, completed epochs or data set are unknown; or the learning rate does not
+            match the run's law.
     """
     content = read_upstream(path)
-    _refuse_stripped(path, content, import_options)
-    groups = () if content.optimizer is None else name_optimizer_state(content)
-    raw = raw_options(path, content)
-    progress = find_progress(path, content, raw, import_options.completed_epochs)
-    rate = last_rate(groups)
-    found_hyp = find_hyp(path, content, raw, rate.initial_lr if rate else None)
-    law = import_options.schedule or base_law(content.version, raw)
-    if rate and import_options.schedule is None:
+    stripped = _stripped_parts(content)
+    if stripped and not how.allow_partial_state:
+        raise UserError(
+            f"{path} was stripped of {', '.join(stripped)}, as YOLOv5 does at the end of a run; "
+            "resume from an epochN.pt of the run, or add --allow-partial-state to "
+            "continue from the weights with momentum reset to zero."
+        )
+    optimizer, raw = optimizer_state(content), raw_options(path, content)
+    progress = find_progress(path, content, raw, how.completed_epochs)
+    lr, initial_lr = optimizer.number("lr"), optimizer.number("initial_lr")
+    hyp, hyp_notes = find_hyp(path, content, raw, initial_lr)
+    law = how.schedule or base_law(content.version, raw)
+    if how.schedule is None and lr is not None and initial_lr:
         completed, total = progress.completed, progress.planned
-        check_law(law, rate, completed=completed, total=total, lrf=found_hyp.hyp.lrf)
-    parts = _RunParts(path, content, groups, progress, found_hyp.hyp, law)
-    checkpoint = _checkpoint(parts, _options(parts, raw, import_options), raw)
-    missing = _missing_parts(content) | progress.notes | found_hyp.notes | _unsupported(raw)
+        check_law(law, lr / initial_lr, completed=completed, total=total, lrf=hyp.lrf)
+    parts = _RunParts(path, content, optimizer, raw, progress, hyp, law)
+    checkpoint = _checkpoint(parts, _options(parts, data))
+    missing = _missing_parts(stripped) | progress.notes | hyp_notes | _unsupported(raw)
     if checkpoint["config"]["precision"] == UNKNOWN:
         missing |= {"AMP scaler": "never saved by YOLOv5", "precision": "not recorded by YOLOv5"}
     checkpoint["missing"] = missing
-    momentum = groups[0].number("momentum") if groups else None
     warmup = warmup_progress(
-        content.version, found_hyp.hyp, progress.completed, momentum, progress.history[-1]
+        content.version,
+        hyp,
+        progress.completed,
+        optimizer.number("momentum"),
+        progress.history[-1],
     )
     checkpoint["unresolved_position"] = UnresolvedPosition(
         min_warmup=warmup.min_length,
         warmup_over=warmup.is_over,
-        count_updates=ema_counter(content) is None,
+        count_updates=content.ema_updates is None,
     )
     if warmup.batches_per_epoch is not None:
         checkpoint = with_batches_per_epoch(checkpoint, warmup.batches_per_epoch)
-    best = _import_best(path, checkpoint)
+    best = None if path.name == BEST else import_best(path.parent, checkpoint)
     if best is not None:
         checkpoint["best"] = Best(fitness=best["fitness"], epoch=best["epoch"])
-    return ImportedRun(checkpoint, best, ImportReport(_found(parts), missing))
+    return ImportedRun(checkpoint, best, _found(parts))
 
 
 def with_batches_per_epoch(
@@ -188,41 +161,32 @@ def with_batches_per_epoch(
     return complete
 
 
-def _import_best(path: Path, checkpoint: TrainingCheckpoint) -> DeployCheckpoint | None:
-    """Convert the best.pt beside a checkpoint; None if missing, unreadable or of another run."""
-    best = path.with_name(BEST)
-    if path.name == BEST or not best.is_file():
-        return None
-    return convert_best(best, checkpoint)
-
-
 class _RunParts(NamedTuple):
     """Parts of a run from which the checkpoint is built."""
 
     path: Path
     content: UpstreamCheckpoint
-    groups: tuple[NamedGroup, ...]
+    optimizer: OptimizerState
+    raw: dict[str, object]
+    """Upstream's options; see `raw_options`."""
     progress: RunProgress
     hyp: Hyp
     law: str
 
 
-def _refuse_stripped(
-    path: Path, content: UpstreamCheckpoint, import_options: ImportOptions
-) -> None:
-    stripped = stripped_parts(content)
-    if stripped and not import_options.allow_partial_state:
-        raise UserError(
-            f"{path} was stripped of {', '.join(stripped)}, as YOLOv5 does at the end of a run; "
-            "resume from an epochN.pt of the run, or add --allow-partial-state to "
-            "continue from the weights with momentum reset to zero."
-        )
+def _stripped_parts(content: UpstreamCheckpoint) -> list[str]:
+    """Return the names of the parts of the state that the file was stripped of."""
+    parts = {
+        "optimizer": content.optimizer is None,
+        "non-EMA weights": content.ema_state is None,
+        "EMA counter": content.ema_updates is None,
+        "epoch": content.epoch < 0,
+    }
+    return [name for name, gone in parts.items() if gone]
 
 
-def _options(
-    parts: _RunParts, raw: Mapping[str, object], import_options: ImportOptions
-) -> TrainOptions:
-    data = import_options.data or raw.get("data")
+def _options(parts: _RunParts, given_data: str | None) -> TrainOptions:
+    data = given_data or parts.raw.get("data")
     if not isinstance(data, str):
         raise UserError(
             f"neither {parts.path} nor an opt.yaml in its run folder names the data set; "
@@ -233,16 +197,14 @@ def _options(
         "epochs": parts.progress.planned,
         "cos_lr": parts.law == "cosine",
     }
-    buffers = {name for group in parts.groups for state in group.state.values() for name in state}
-    if optimizer := optimizer_from_buffers(buffers, raw.get("optimizer")):
+    buffers = {name for state in parts.optimizer.buffers.values() for name in state}
+    if optimizer := optimizer_from_buffers(buffers, parts.raw.get("optimizer")):
         decided["optimizer"] = optimizer
-    return train_options(raw, parts.path, **decided)
+    return train_options(parts.raw, parts.path, **decided)
 
 
-def _checkpoint(
-    parts: _RunParts, options: TrainOptions, raw: Mapping[str, object]
-) -> TrainingCheckpoint:
-    content, completed = parts.content, parts.progress.completed
+def _checkpoint(parts: _RunParts, options: TrainOptions) -> TrainingCheckpoint:
+    content, completed, raw = parts.content, parts.progress.completed, parts.raw
     spec, plan = ModelSpec.from_dict(content.spec), _plan(parts, options).to_dict()
     weights = fp32_state(content.model_state, spec, parts.path)
     recorded = {
@@ -255,8 +217,8 @@ def _checkpoint(
         kind="training",
         model=weights,
         # The iteration, and a counter that is not recorded, are set by `with_batches_per_epoch`.
-        ema={"weights": ema_weights, "updates": ema_counter(content) or completed},
-        optimizer={"name": options.optimizer, "buffers": buffers_by_name(parts.groups)},
+        ema={"weights": ema_weights, "updates": content.ema_updates or completed},
+        optimizer={"name": options.optimizer, "buffers": parts.optimizer.buffers},
         scaler={},
         plan=plan,
         plan_digest=plan_digest(plan),
@@ -310,14 +272,13 @@ def _processes(raw: Mapping[str, object]) -> int:
     return recorded if isinstance(recorded, int) else str(raw.get("device", "")).count(",") + 1
 
 
-def _missing_parts(content: UpstreamCheckpoint) -> dict[str, str]:
+def _missing_parts(stripped: list[str]) -> dict[str, str]:
     substitutes = {
         "optimizer": ("optimizer", "stripped; momentum is reset"),
         "non-EMA weights": ("weights", "stripped; replaced by the EMA weights"),
         "EMA counter": ("EMA", "counter stripped; computed from the completed epochs"),
     }
-    gone = stripped_parts(content)
-    return dict(substitutes[part] for part in substitutes if part in gone) | NEVER_SAVED
+    return dict(substitutes[part] for part in substitutes if part in stripped) | NEVER_SAVED
 
 
 def _unsupported(raw: Mapping[str, object]) -> dict[str, str]:
@@ -334,11 +295,10 @@ def _found(parts: _RunParts) -> tuple[str, ...]:
         f"YOLOv5 {content.version} checkpoint, {len(content.model_state)} tensors",
         f"{progress.completed} of {progress.planned} epochs completed, {parts.law} schedule",
     ]
-    buffers = buffers_by_name(parts.groups)
-    if buffers:
-        total = len(content.parameter_kinds)
-        found.append(f"optimizer buffers of {len(buffers)} of {total} parameters")
-    if ema_counter(content) is not None:
+    if parts.optimizer.buffers:
+        with_buffers, total = len(parts.optimizer.buffers), len(content.parameter_kinds)
+        found.append(f"optimizer buffers of {with_buffers} of {total} parameters")
+    if content.ema_updates is not None:
         found.append(f"EMA counter {content.ema_updates}")
     if progress.rows_found:
         found.append(f"history of {progress.rows_found} epochs")

@@ -10,6 +10,7 @@ from utils.checkpoint.format import BEST
 from utils.errors import UserError
 from utils.history import Row
 from utils.upstream.history import (
+    ResultsFile,
     best_recorded_epoch,
     build_history,
     parse_text_results,
@@ -34,15 +35,6 @@ class RunProgress(NamedTuple):
     stopped_early: bool
     notes: dict[str, str]
     """Missing values, and the replacement for each."""
-
-
-class ResultsFile(NamedTuple):
-    """Content of a results file."""
-
-    rows: list[Row]
-    """Rows as written; an epoch may have two."""
-    planned: int | None
-    """Planned number of epochs, from results.txt only."""
 
 
 def find_progress(
@@ -91,14 +83,14 @@ def find_progress(
             f"{path}: {completed} epochs are completed, but the options plan only {planned}; "
             "correct --completed-epochs or `epochs` in opt.yaml."
         )
-    history = build_history(record.rows, completed)
-    if history.missing:
+    found = len({int(row["epoch"]) for row in record.rows} & set(range(completed)))
+    if found < completed:
         notes["history"] = (
-            f"{history.missing} of {completed} epochs are missing from the results file"
+            f"{completed - found} of {completed} epochs are missing from the results file"
         )
     early = stripped and path.name != BEST and completed < planned
-    found = completed - history.missing
-    return RunProgress(completed, planned, history.rows, found, early, notes)
+    history = build_history(record.rows, completed)
+    return RunProgress(completed, planned, history, found, early, notes)
 
 
 def read_results_file(path: Path, content: UpstreamCheckpoint) -> ResultsFile:
@@ -113,15 +105,15 @@ def read_results_file(path: Path, content: UpstreamCheckpoint) -> ResultsFile:
     table = find_run_file(path, "results.csv")
     if table is not None:
         biases_last = content.version in BIASES_LAST
-        return ResultsFile(read_csv_results(table, biases_last=biases_last), None)
+        return ResultsFile(read_csv_results(table, biases_last=biases_last))
     file = find_run_file(path, "results.txt")
     if content.training_results is not None:
         text, origin = content.training_results, path
     elif file is not None:
         text, origin = file.read_text(encoding="utf-8", errors="replace"), file
     else:
-        return ResultsFile([], None)
-    return ResultsFile(*parse_text_results(text, str(origin)))
+        return ResultsFile([])
+    return parse_text_results(text, str(origin))
 
 
 def _stripped_epochs(path: Path, rows: list[Row], completed_option: int | None) -> int:

@@ -44,11 +44,12 @@ class UpstreamCheckpoint:
     ema_state: dict[str, Tensor] | None
     """State dict of the EMA, in the file's precision (fp16)."""
     ema_updates: int | None
+    """Number of EMA updates; None without EMA weights."""
     epoch: int
     """Last completed epoch, 0-based; -1 in a stripped file."""
     best_fitness: float | None
     optimizer: dict[str, object] | None
-    """`state` by parameter number, and `param_groups`; see `utils.upstream.optimizer` for names."""
+    """`state` by parameter number, and `param_groups`; see `utils.upstream.state` for names."""
     spec: dict[str, object]
     """The model file: nc, depth_multiple, width_multiple, backbone, head, and the anchors in use.
 
@@ -123,7 +124,7 @@ def _interpret(path: Path, archive: TorchArchive) -> UpstreamCheckpoint:
         weights=weights,
         model_state=model_state,
         ema_state=ema_state,
-        ema_updates=_optional(int, plain(content.get("updates"))),
+        ema_updates=_optional(int, plain(content.get("updates"))) if ema_state else None,
         epoch=require_type(plain(content["epoch"]), int),
         best_fitness=_fitness(plain(content.get("best_fitness"))),
         optimizer=_optional(dict, plain(content.get("optimizer"))),

@@ -43,20 +43,20 @@ def base_law(version: str, options: Mapping[str, object]) -> str:
     return "cosine" if version in COSINE_BY_DEFAULT else "linear"
 
 
-class LastRate(NamedTuple):
-    """Learning rate in the file's optimizer: `lr0 * f(completed - 1)`, without warm-up."""
-
-    lr: float
-    initial_lr: float
-
-
-def check_law(law: str, rate: LastRate, *, completed: int, total: int, lrf: float) -> None:
+def check_law(law: str, found: float, *, completed: int, total: int, lrf: float) -> None:
     """Check that a law gives the learning rate in the file's optimizer.
+
+    Args:
+        law: the law.
+        found: that learning rate as a fraction of the initial one, `f(completed - 1)` without
+            warm-up.
+        completed: completed epochs.
+        total: planned epochs.
+        lrf: final learning rate as a fraction of the initial one.
 
     Raises:
         UserError: the rates differ; the message names a law that matches, if there is one.
     """
-    found = rate.lr / rate.initial_lr
 
     def fits(candidate: str) -> bool:
         return abs(law_factor(candidate, completed - 1, total, lrf) - found) <= FACTOR_TOLERANCE

@@ -1,35 +1,27 @@
-"""Converts weights, EMA counter and optimizer state of an upstream file to our format."""
+"""Converts weights and optimizer state of an upstream file to our format.
+
+Upstream's optimizer has three groups, filled in the order of the modules: biases, weights of other
+layers (the only ones with weight decay) and weights of normalization layers. v6.2 and later use
+this order; v5.0 to v6.1 use norm weights, weights, biases. torch numbers the parameters
+consecutively across the groups.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.detector import Detector
 from models.spec import ModelSpec
+from utils.checkpoint.pickle_records import DAMAGE_ERRORS, require_type
 from utils.errors import UserError
-from utils.upstream.optimizer import NamedGroup
 from utils.upstream.reader import UpstreamCheckpoint
-from utils.upstream.schedule import LastRate
 
-
-def stripped_parts(content: UpstreamCheckpoint) -> list[str]:
-    """Return the names of the parts of the state that the file was stripped of."""
-    parts = {
-        "optimizer": content.optimizer is None,
-        "non-EMA weights": content.ema_state is None,
-        "EMA counter": content.ema_updates is None,
-        "epoch": content.epoch < 0,
-    }
-    return [name for name, gone in parts.items() if gone]
-
-
-def ema_counter(content: UpstreamCheckpoint) -> int | None:
-    """Return the number of EMA updates; None if the file has no EMA weights."""
-    return content.ema_updates if content.ema_state is not None else None
+GROUP_ORDERS = (("bias", "weight", "norm"), ("norm", "weight", "bias"))
 
 
 def fp32_state(state: dict[str, Tensor], spec: ModelSpec, path: Path) -> dict[str, Tensor]:
@@ -48,23 +40,80 @@ def fp32_state(state: dict[str, Tensor], spec: ModelSpec, path: Path) -> dict[st
     return {name: state[name].to(own[name].dtype) for name in own}
 
 
-def buffers_by_name(groups: Sequence[NamedGroup]) -> dict[str, dict[str, Tensor]]:
-    """Return the optimizer buffers in fp32, by parameter name; frozen parameters have none."""
-    return {
-        name: {
-            key: torch.as_tensor(value, dtype=torch.float32)
-            for key, value in state.items()
+class OptimizerState(NamedTuple):
+    """State of an upstream optimizer; both parts are empty if the file was stripped of it."""
+
+    settings: dict[str, object]
+    """lr, initial_lr, momentum and so on, of the first parameter group."""
+    buffers: dict[str, dict[str, Tensor]]
+    """Buffers such as `momentum_buffer`, fp32, by parameter name; frozen parameters have none."""
+
+    def number(self, setting: str) -> float | None:
+        """Return a setting as a number; None if the optimizer does not have it.
+
+        Raises:
+            UserError: it is not a number.
+        """
+        value = self.settings.get(setting)
+        if value is None or isinstance(value, int | float):
+            return value
+        raise UserError(
+            f"the checkpoint is damaged (optimizer setting {setting} is {value!r}, not a number); "
+            "use another checkpoint."
+        )
+
+
+def optimizer_state(content: UpstreamCheckpoint) -> OptimizerState:
+    """Return the optimizer's settings, and its buffers by parameter name.
+
+    Raises:
+        UserError: the groups of the optimizer do not match the model.
+    """
+    if content.optimizer is None:
+        return OptimizerState({}, {})
+    try:
+        for order in GROUP_ORDERS:
+            buffers = _buffers_by_name(content, content.optimizer, order)
+            if buffers is not None and _fit(buffers, content.model_state):
+                first, *_ = require_type(content.optimizer["param_groups"], list)
+                return OptimizerState(require_type(first, dict), buffers)
+    except DAMAGE_ERRORS as error:
+        raise UserError(
+            f"the checkpoint is damaged (unreadable optimizer state: {error}); "
+            "use another checkpoint."
+        ) from error
+    raise UserError(
+        "the checkpoint is damaged (its optimizer does not match its model); "
+        "use another checkpoint."
+    )
+
+
+def _buffers_by_name(
+    content: UpstreamCheckpoint, optimizer: dict[str, Any], order: tuple[str, ...]
+) -> dict[str, dict[str, Tensor]] | None:
+    """Return the buffers for an assumed order of the groups; None if their sizes do not match."""
+    kinds, states = content.parameter_kinds, require_type(optimizer["state"], dict)
+    members = [[name for name in kinds if kinds[name] == kind] for kind in order]
+    numbers = [require_type(group["params"], list) for group in optimizer["param_groups"]]
+    if list(map(len, members)) != list(map(len, numbers)):
+        return None
+    found = {}
+    for name, number in zip(chain(*members), chain(*numbers), strict=True):
+        buffers = {
+            key: value.float() if isinstance(value, Tensor) else torch.tensor(float(value))
+            for key, value in require_type(states.get(number, {}), dict).items()
             if value is not None
         }
-        for group in groups
-        for name, state in group.state.items()
-        if any(value is not None for value in state.values())
-    }
+        if buffers:
+            found[name] = buffers
+    return found
 
 
-def last_rate(groups: Sequence[NamedGroup]) -> LastRate | None:
-    """Return the learning rate in the optimizer; None if there is no optimizer."""
-    if not groups:
-        return None
-    lr, initial_lr = groups[0].number("lr"), groups[0].number("initial_lr")
-    return LastRate(lr, initial_lr) if lr is not None and initial_lr else None
+def _fit(buffers: dict[str, dict[str, Tensor]], weights: dict[str, Tensor]) -> bool:
+    """Return whether every buffer, except scalar counters, has the shape of its parameter."""
+    return all(
+        buffer.shape == weights[name].shape
+        for name, state in buffers.items()
+        for buffer in state.values()
+        if buffer.dim() > 0
+    )

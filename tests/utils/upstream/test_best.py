@@ -9,8 +9,9 @@ import torch
 
 from tests.paths import SHARED, requires_shared
 from utils.checkpoint.format import DeployCheckpoint, TrainingCheckpoint, validate_checkpoint
+from utils.options.train_options import Continuation
 from utils.upstream import best
-from utils.upstream.import_run import ImportOptions, import_run
+from utils.upstream.import_run import import_run
 from utils.upstream.reader import read_upstream
 
 LEGACY = SHARED / "legacy" / "v7"
@@ -22,11 +23,11 @@ pytestmark = requires_shared
 @pytest.fixture(scope="module")
 def imported() -> dict[str, Any]:
     """A run of two epochs; the second is the best."""
-    return dict(import_run(LEGACY / "epoch1.pt", ImportOptions()).checkpoint)
+    return dict(import_run(LEGACY / "epoch1.pt", Continuation()).checkpoint)
 
 
-def convert_best(path: Path, checkpoint: dict[str, Any]) -> DeployCheckpoint | None:
-    return best.convert_best(path, cast("TrainingCheckpoint", checkpoint))
+def import_best(path: Path, checkpoint: dict[str, Any]) -> DeployCheckpoint | None:
+    return best.import_best(path.parent, cast("TrainingCheckpoint", checkpoint))
 
 
 def best_of(folder: Path, source: str, *beside: str) -> Path:
@@ -39,7 +40,7 @@ def test_unstripped_file_needs_no_history(tmp_path: Path, imported: dict[str, An
     """The file has its own epoch and fitness; the history may be empty."""
     path = best_of(tmp_path, "epoch1.pt")
     no_record = [{**row, "metrics/mAP_0.5:0.95": float("nan")} for row in imported["history"]]
-    found = convert_best(path, imported | {"history": no_record})
+    found = import_best(path, imported | {"history": no_record})
     assert found is not None
     assert validate_checkpoint(found, "it")["kind"] == "deploy"
     assert (found["epoch"], found["fitness"]) == (1, FITNESS)
@@ -54,14 +55,14 @@ def test_epoch_of_a_stripped_file_is_that_of_the_best_row(
 ) -> None:
     path = best_of(tmp_path, "last_stripped.pt", "results.csv")
     # the best row is epoch 3, which a run that is resumed from epoch 1 has not trained
-    assert convert_best(path, imported) is None
+    assert import_best(path, imported) is None
     lines = (tmp_path / "results.csv").read_text().splitlines()
     (tmp_path / "results.csv").write_text("\n".join(lines[:3]))
-    found = convert_best(path, imported)
+    found = import_best(path, imported)
     assert found is not None
     assert (found["epoch"], found["fitness"]) == (1, FITNESS)
     (tmp_path / "results.csv").unlink()
-    assert convert_best(path, imported) is None
+    assert import_best(path, imported) is None
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_epoch_of_a_stripped_file_is_that_of_the_best_row(
 def test_file_of_another_epoch_is_not_imported(
     tmp_path: Path, imported: dict[str, Any], run: dict[str, Any]
 ) -> None:
-    assert convert_best(best_of(tmp_path, "epoch1.pt"), imported | run) is None
+    assert import_best(best_of(tmp_path, "epoch1.pt"), imported | run) is None
 
 
 def test_file_of_other_classes_or_another_model_is_not_imported(
@@ -84,9 +85,9 @@ def test_file_of_other_classes_or_another_model_is_not_imported(
     path = best_of(tmp_path, "epoch1.pt")
     config = imported["config"]
     renamed = config | {"names": ["x", *config["names"][1:]]}
-    assert convert_best(path, imported | {"config": renamed}) is None
+    assert import_best(path, imported | {"config": renamed}) is None
     wider = config | {"spec": config["spec"] | {"width_multiple": 0.5}}
-    assert convert_best(path, imported | {"config": wider}) is None
+    assert import_best(path, imported | {"config": wider}) is None
     assert "lacks" in caplog.messages[-1]
 
 
@@ -95,5 +96,5 @@ def test_damaged_file_is_reported(
 ) -> None:
     path = tmp_path / "best.pt"
     path.write_bytes(b"PK not a zip file")
-    assert convert_best(path, imported) is None
+    assert import_best(path, imported) is None
     assert str(path) in caplog.messages[-1]

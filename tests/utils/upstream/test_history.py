@@ -88,23 +88,21 @@ class TestCsv:
 class TestHistory:
     def test_epochs_after_the_checkpoint_are_dropped(self) -> None:
         found = build_history([row(0), row(1), row(2)], 2)
-        assert [line["epoch"] for line in found.rows] == [0, 1]
-        assert found.missing == 0
+        assert [line["epoch"] for line in found] == [0, 1]
 
     def test_last_row_of_an_epoch_trained_twice_counts(self) -> None:
         found = build_history([row(0), row(1, loss=0.3), row(1, loss=0.2, score=0.6)], 2)
-        assert found.rows[1]["train/box_loss"] == 0.2
-        assert found.rows[1]["metrics/mAP_0.5"] == 0.6
+        assert found[1]["train/box_loss"] == 0.2
+        assert found[1]["metrics/mAP_0.5"] == 0.6
 
     def test_second_validation_of_the_last_epoch_is_dropped(self) -> None:
         found = build_history([row(0), row(1, score=0.4), row(1, score=0.6)], 2)
-        assert found.rows[1]["metrics/mAP_0.5"] == 0.4
+        assert found[1]["metrics/mAP_0.5"] == 0.4
 
     def test_epochs_without_a_row(self) -> None:
         found = build_history([row(1)], 3)
-        assert [line["epoch"] for line in found.rows] == [0, 1, 2]
-        assert found.missing == 2
-        assert all(math.isnan(found.rows[0][name]) for name in COLUMNS[1:])
+        assert [line["epoch"] for line in found] == [0, 1, 2]
+        assert all(math.isnan(found[0][name]) for name in COLUMNS[1:])
 
 
 def test_best_epoch_is_the_last_of_equal_epochs() -> None:

@@ -22,7 +22,7 @@ from utils.checkpoint.pickle_records import require_type
 from utils.errors import UserError
 from utils.history import COLUMNS, write_results
 from utils.hyp import Hyp
-from utils.options.train_options import TrainOptions
+from utils.options.train_options import Continuation, TrainOptions
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.ema import ModelEma
 from utils.solver.modes import JUMPING_MODES
@@ -31,16 +31,15 @@ from utils.solver.schedule import MODES, Plan
 from utils.training.state import TrainingState
 from utils.upstream.import_run import (
     ImportedRun,
-    ImportOptions,
     import_run,
     with_batches_per_epoch,
 )
-from utils.upstream.optimizer import name_optimizer_state
 from utils.upstream.reader import UpstreamCheckpoint, read_upstream
+from utils.upstream.state import optimizer_state
 
 LEGACY = SHARED / "legacy"
 VERSIONS = ("v5.0", "v7")
-PARTIAL = ImportOptions(allow_partial_state=True)
+PARTIAL = Continuation(allow_partial_state=True)
 
 pytestmark = requires_shared
 
@@ -52,7 +51,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def imported(version: str) -> ImportedRun:
-    return import_run(LEGACY / version / "epoch1.pt", ImportOptions())
+    return import_run(LEGACY / version / "epoch1.pt", Continuation())
 
 
 @pytest.fixture(scope="module")
@@ -195,13 +194,13 @@ class TestUnstripped:
     def test_nothing_is_written(self, tmp_path: Path) -> None:
         path = copy_run(tmp_path, "v7", "epoch1.pt", "opt.yaml", "results.csv")
         before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
-        import_run(path, ImportOptions())
+        import_run(path, Continuation())
         assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
 
 
 class TestHistory:
     def test_history_of_v7(self) -> None:
-        checkpoint = import_run(LEGACY / "v7" / "epoch1.pt", ImportOptions()).checkpoint
+        checkpoint = import_run(LEGACY / "v7" / "epoch1.pt", Continuation()).checkpoint
         first, second = checkpoint["history"]
         assert list(first) == list(COLUMNS)
         assert (first["epoch"], first["metrics/mAP_0.5:0.95"], first["x/lr0"]) == (
@@ -213,29 +212,32 @@ class TestHistory:
     def test_history_of_v5(self, tmp_path: Path) -> None:
         """The history is in the checkpoint; its epochs were not validated, so there is no best."""
         path = copy_run(tmp_path, "v5.0", "epoch1.pt", "opt.yaml")
-        checkpoint = import_run(path, ImportOptions()).checkpoint
+        checkpoint = import_run(path, Continuation()).checkpoint
         assert [row["train/obj_loss"] for row in checkpoint["history"]] == [0.02135, 0.02429]
         assert math.isnan(checkpoint["history"][1]["metrics/mAP_0.5"])
         assert checkpoint["best"] == {"fitness": -math.inf, "epoch": -1}
 
     def test_no_history(self, tmp_path: Path) -> None:
         path = copy_run(tmp_path, "v7", "epoch1.pt")
-        found = import_run(path, ImportOptions())
+        found = import_run(path, Continuation())
         assert [row["epoch"] for row in found.checkpoint["history"]] == [0, 1]
         assert math.isnan(found.checkpoint["history"][0]["train/box_loss"])
         assert found.checkpoint["best"] == {"fitness": 0.07723735035398523, "epoch": 1}
-        assert found.report.missing["history"] == "2 of 2 epochs are missing from the results file"
+        assert (
+            found.checkpoint["missing"]["history"]
+            == "2 of 2 epochs are missing from the results file"
+        )
 
     def test_report_of_found_and_missing_parts(self) -> None:
-        found = import_run(LEGACY / "v7" / "epoch1.pt", ImportOptions())
-        assert found.report.found == (
+        found = import_run(LEGACY / "v7" / "epoch1.pt", Continuation())
+        assert found.found == (
             "YOLOv5 v7.0 checkpoint, 349 tensors",
             "2 of 4 epochs completed, linear schedule",
             "optimizer buffers of 177 of 177 parameters",
             "EMA counter 16",
             "history of 2 epochs",
         )
-        assert found.report.missing == {
+        assert found.checkpoint["missing"] == {
             "full precision": "YOLOv5 saves weights and EMA in fp16; relative rounding error about "
             "0.05 %",
             "data order": "never saved by YOLOv5; derived from the seed and the epoch",
@@ -244,8 +246,8 @@ class TestHistory:
         }
 
     def test_run_on_a_cpu_lacks_no_scaler(self) -> None:
-        found = import_run(LEGACY / "v5.0" / "epoch1.pt", ImportOptions())
-        assert list(found.report.missing) == ["full precision", "data order"]
+        found = import_run(LEGACY / "v5.0" / "epoch1.pt", Continuation())
+        assert list(found.checkpoint["missing"]) == ["full precision", "data order"]
         assert found.checkpoint["config"]["precision"] == "fp32"
 
 
@@ -254,7 +256,7 @@ class TestStripped:
         with pytest.raises(
             UserError, match=r"stripped of optimizer, .*, EMA counter, epoch, .* --allow-partial-st"
         ):
-            import_run(LEGACY / version / "last_stripped.pt", ImportOptions())
+            import_run(LEGACY / version / "last_stripped.pt", Continuation())
 
     def test_weights_only(self, version: str) -> None:
         found = import_run(LEGACY / version / "last_stripped.pt", PARTIAL)
@@ -268,8 +270,8 @@ class TestStripped:
         assert len(checkpoint["history"]) == total
         assert plan_of(found).total_epochs == total
         assert not checkpoint["stopped_early"]
-        assert found.report.missing["optimizer"] == "stripped; momentum is reset"
-        assert {"weights", "EMA", "epoch"} <= set(found.report.missing)
+        assert found.checkpoint["missing"]["optimizer"] == "stripped; momentum is reset"
+        assert {"weights", "EMA", "epoch"} <= set(found.checkpoint["missing"])
 
     def test_ema_counter(self, version: str) -> None:
         """Batches per step: `round(1 + 3 i / length)`, and 4 after the warm-up."""
@@ -288,13 +290,14 @@ class TestStripped:
         path = copy_run(tmp_path, "v7", "last_stripped.pt")
         with pytest.raises(UserError, match="--completed-epochs N"):
             import_run(path, PARTIAL)
-        options = ImportOptions(completed_epochs=3, allow_partial_state=True)
+        options = Continuation(completed_epochs=3, allow_partial_state=True)
         found = import_run(path, options)
         assert found.checkpoint["position"]["epoch"] == 3
         assert found.checkpoint["stopped_early"]  # 4 were planned
         assert found.checkpoint["best"] == {"fitness": -math.inf, "epoch": -1}
         assert (
-            found.report.missing["epoch"] == "stripped; 3 completed according to --completed-epochs"
+            found.checkpoint["missing"]["epoch"]
+            == "stripped; 3 completed according to --completed-epochs"
         )
         with pytest.raises(UserError, match="5 epochs are completed, but the options plan only 4"):
             import_run(path, dataclasses.replace(options, completed_epochs=5))
@@ -302,9 +305,11 @@ class TestStripped:
     def test_unknown_planned_epochs(self, tmp_path: Path) -> None:
         """A stripped run has ended."""
         path = copy_run(tmp_path, "v5.0", "last_stripped.pt")
-        found = import_run(path, ImportOptions("coco.yaml", None, 300, True))
+        found = import_run(
+            path, Continuation(completed_epochs=300, allow_partial_state=True), "coco.yaml"
+        )
         assert plan_of(found).total_epochs == 300
-        assert found.report.missing["planned total"].startswith(
+        assert found.checkpoint["missing"]["planned total"].startswith(
             "not recorded; a stripped run has ended, so it is 300"
         )
 
@@ -356,7 +361,7 @@ class TestVariants:
         options = {"epochs": 200, "data": "a.yaml", "cos_lr": False}
         optimizer = optimizer_with(momentum=0.937, lr=0.01 * (1 - 99 / 200 * 0.99))
         altered(epoch=99, options=options, optimizer=optimizer)
-        found = import_run(self.PATH, ImportOptions())
+        found = import_run(self.PATH, Continuation())
         assert found.checkpoint["unresolved_position"] == {
             "min_warmup": 100,
             "warmup_over": True,
@@ -378,7 +383,7 @@ class TestVariants:
         content = read_upstream(self.PATH)
         numbers = range(len(content.parameter_kinds))
         assert content.optimizer is not None
-        names = [n for group in name_optimizer_state(content) for n in group.state]
+        names = list(optimizer_state(content).buffers)
         state = {
             number: {
                 "step": 16,  # an int in torch before 1.12
@@ -392,7 +397,7 @@ class TestVariants:
             for group in require_type(content.optimizer["param_groups"], list)
         ]
         altered(optimizer={"state": state, "param_groups": groups}, options=None)
-        found = import_run(self.PATH, ImportOptions())
+        found = import_run(self.PATH, Continuation())
         optimizer = found.checkpoint["optimizer"]
         assert optimizer["name"] == "Adam"
         assert found.checkpoint["config"]["options"]["optimizer"] == "Adam"
@@ -411,9 +416,9 @@ class TestVariants:
         }
         del state[2]
         altered(optimizer=optimizer | {"state": state})
-        found = import_run(self.PATH, ImportOptions())
+        found = import_run(self.PATH, Continuation())
         assert len(found.checkpoint["optimizer"]["buffers"]) == 174
-        assert "optimizer buffers of 174 of 177 parameters" in found.report.found
+        assert "optimizer buffers of 174 of 177 parameters" in found.found
 
     def test_missing_planned_epochs_are_refused(
         self, altered: Callable[..., None], tmp_path: Path
@@ -423,14 +428,14 @@ class TestVariants:
         with pytest.raises(
             UserError, match=r"has the planned number of epochs; put the run's opt\.yaml"
         ):
-            import_run(path, ImportOptions(data="a.yaml"))
+            import_run(path, Continuation(), "a.yaml")
 
     def test_rates_of_v6_are_reordered(self, altered: Callable[..., None], tmp_path: Path) -> None:
         altered(version="v6.1")
         path = copy_run(tmp_path, "v7", "epoch1.pt", "opt.yaml")
         row = dict.fromkeys(COLUMNS, 0.5) | {"x/lr0": 0.001, "x/lr1": 0.001, "x/lr2": 0.09}
         write_results([row | {"epoch": 0.0}, row | {"epoch": 1.0}], tmp_path / "results.csv")
-        history = import_run(path, ImportOptions()).checkpoint["history"]
+        history = import_run(path, Continuation()).checkpoint["history"]
         assert [history[1][f"x/lr{group}"] for group in range(3)] == [0.09, 0.001, 0.001]
 
     def test_missing_tensor_is_refused(self, altered: Callable[..., None]) -> None:
@@ -438,11 +443,11 @@ class TestVariants:
         assert state is not None
         altered(ema_state={n: v for n, v in state.items() if n != "model.0.bn.bias"})
         with pytest.raises(UserError, match=r"lacks 1 tensors of its model \(model\.0\.bn\.bias"):
-            import_run(self.PATH, ImportOptions())
+            import_run(self.PATH, Continuation())
 
     def test_completed_epochs_must_match_the_file(self) -> None:
         with pytest.raises(UserError, match=r"--completed-epochs 7: .* records 2 completed epochs"):
-            import_run(self.PATH, ImportOptions(completed_epochs=7))
+            import_run(self.PATH, Continuation(completed_epochs=7))
 
 
 @pytest.mark.parametrize(
@@ -454,4 +459,4 @@ class TestVariants:
 )
 def test_invalid_import_options_are_refused(option: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        ImportOptions(**option)
+        Continuation(**option)

@@ -14,18 +14,15 @@ from tests.utils.upstream.test_import_run import (
     plan_of,
 )
 from utils.errors import UserError
-from utils.options.train_options import TrainOptions
-from utils.upstream.import_run import (
-    ImportOptions,
-    import_run,
-)
+from utils.options.train_options import Continuation, TrainOptions
+from utils.upstream.import_run import import_run
 
 pytestmark = requires_shared
 
 
 class TestConfiguration:
     def test_options_of_v5(self) -> None:
-        checkpoint = import_run(LEGACY / "v5.0" / "epoch1.pt", ImportOptions()).checkpoint
+        checkpoint = import_run(LEGACY / "v5.0" / "epoch1.pt", Continuation()).checkpoint
         options = checkpoint["config"]["options"]
         known = {f.name for f in dataclasses.fields(TrainOptions)}
         assert set(options) == known - {"amp"}  # YOLOv5 does not have it, so any value may be given
@@ -42,17 +39,17 @@ class TestConfiguration:
         assert checkpoint["config"]["names"][:2] == ["person", "bicycle"]
 
     def test_data_and_schedule_from_import_options(self) -> None:
-        options = ImportOptions(data="other.yaml", schedule="cosine")
-        found = import_run(LEGACY / "v7" / "epoch1.pt", options)
+        path = LEGACY / "v7" / "epoch1.pt"
+        found = import_run(path, Continuation(schedule="cosine"), "other.yaml")
         assert found.checkpoint["config"]["options"]["data"] == "other.yaml"
         assert found.checkpoint["config"]["options"]["cos_lr"]
         assert plan_of(found).factor(1) == pytest.approx(0.8550178567, abs=1e-9)
 
     def test_defaults_of_v5_replace_a_missing_hyp(self, tmp_path: Path) -> None:
         path = copy_run(tmp_path, "v5.0", "epoch1.pt", "opt.yaml")
-        found = import_run(path, ImportOptions())
+        found = import_run(path, Continuation())
         assert found.checkpoint["config"]["hyp"]["lrf"] == 0.2
-        assert found.report.missing["hyper-parameters"].startswith(
+        assert found.checkpoint["missing"]["hyper-parameters"].startswith(
             "neither in the checkpoint nor in a hyp.yaml"
         )
 
@@ -60,7 +57,7 @@ class TestConfiguration:
         path = copy_run(tmp_path, "v5.0", "epoch1.pt", "opt.yaml", "hyp.yaml")
         with (tmp_path / "hyp.yaml").open("a") as stream:
             stream.write("\nlabel_smoothing: 0.1\n")
-        missing = import_run(path, ImportOptions()).report.missing
+        missing = import_run(path, Continuation()).checkpoint["missing"]
         assert missing["unknown hyper-parameters"] == "label_smoothing; ignored"
 
     def test_hyp_file_of_another_run_is_refused(self, tmp_path: Path) -> None:
@@ -71,15 +68,15 @@ class TestConfiguration:
         with pytest.raises(
             UserError, match=r"is 0\.8 of the .* lrf 0\.1 gives 0\.775; no schedule matches"
         ):
-            import_run(path, ImportOptions())
-        found = import_run(path, ImportOptions(schedule="cosine"))
+            import_run(path, Continuation())
+        found = import_run(path, Continuation(schedule="cosine"))
         assert plan_of(found).factor(1) == pytest.approx(0.775)
 
     def test_planned_epochs_from_the_results_txt_of_v5(self, tmp_path: Path) -> None:
         path = copy_run(tmp_path, "v5.0", "epoch1.pt")
         with pytest.raises(UserError, match=r"names the data set; add --data FILE"):
-            import_run(path, ImportOptions())
-        found = import_run(path, ImportOptions(data="coco128.yaml"))
+            import_run(path, Continuation())
+        found = import_run(path, Continuation(), "coco128.yaml")
         assert plan_of(found).total_epochs == 3
 
     def edited(self, folder: Path, **changes: Any) -> Path:
@@ -108,7 +105,7 @@ class TestConfiguration:
         self, tmp_path: Path, changes: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(UserError, match=message):
-            import_run(self.edited(tmp_path, **changes), ImportOptions())
+            import_run(self.edited(tmp_path, **changes), Continuation())
 
     def test_options_with_older_names(self, tmp_path: Path) -> None:
         path = self.edited(
@@ -117,11 +114,14 @@ class TestConfiguration:
             **{"device": "0,1", "batch_size": 8, "total_batch_size": 32, "freeze": 10},
             world_size=None,
         )
-        found = import_run(path, ImportOptions())
+        found = import_run(path, Continuation())
         options = TrainOptions(**found.checkpoint["config"]["options"])
         assert (options.imgsz, options.cache, options.device) == (320, "ram", "")
         assert (options.batch_size, options.freeze) == (32, [10])
         assert plan_of(found).accumulate == 2
-        assert found.report.missing["--image-weights"] == "not supported by this program; ignored"
+        assert (
+            found.checkpoint["missing"]["--image-weights"]
+            == "not supported by this program; ignored"
+        )
         assert found.checkpoint["config"]["processes"] == 2
         assert found.checkpoint["config"]["precision"] == "unknown"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.paths import SHARED, requires_shared
 from tests.utils.checkpoint.pickle_text import (
@@ -23,8 +22,8 @@ from tests.utils.checkpoint.pickle_text import (
 from tests.utils.checkpoint.tiny_files import STORAGES, module, tensor, tiny_content, tiny_model
 from utils.checkpoint.pickle_records import require_type
 from utils.errors import UserError
-from utils.upstream.optimizer import name_optimizer_state
 from utils.upstream.reader import is_upstream_file, read_upstream
+from utils.upstream.state import optimizer_state
 
 LEGACY = SHARED / "legacy"
 OFFICIAL = SHARED / "weights" / "yolov5n.pt"
@@ -74,19 +73,17 @@ class TestRealFiles:
                 assert value.dtype == torch.float32
             assert torch.equal(value, found.ema_state[name].to(value.dtype))
 
-    def test_optimizer_buffers_by_name_and_group(self, version: str) -> None:
+    def test_optimizer_buffers_by_name(self, version: str) -> None:
         expected = json.loads((LEGACY / version / "epoch1_expected.json").read_text())
-        groups = name_optimizer_state(read_upstream(LEGACY / version / "epoch1.pt"))
-        kinds = {"v5.0": ["norm", "weight", "bias"], "v7": ["bias", "weight", "norm"]}[version]
-        assert [group.kind for group in groups] == kinds
+        content = read_upstream(LEGACY / version / "epoch1.pt")
+        assert content.optimizer is not None
+        groups = require_type(content.optimizer["param_groups"], list)
         for group, row in zip(groups, expected["groups"], strict=True):
-            assert len(group.state) == row.pop("n")
-            assert {key: group.settings[key] for key in row} == row
-        buffers = {
-            name: require_type(state["momentum_buffer"], Tensor)
-            for group in groups
-            for name, state in group.state.items()
-        }
+            assert len(group["params"]) == row.pop("n")
+            assert {key: group[key] for key in row} == row
+        state = optimizer_state(content)
+        assert state.settings == groups[0]
+        buffers = {name: kept["momentum_buffer"] for name, kept in state.buffers.items()}
         assert list(buffers) == list(expected["momentum_buffer_norm_sum"])
         for name, (norm, total) in expected["momentum_buffer_norm_sum"].items():
             assert buffers[name].double().norm().item() == pytest.approx(norm, rel=1e-12)
@@ -99,8 +96,7 @@ class TestRealFiles:
         assert found.ema_updates is None
         assert found.optimizer is None
         assert set(found.weights) == set(found.model_state)
-        with pytest.raises(UserError, match="stripped of its optimizer"):
-            name_optimizer_state(found)
+        assert optimizer_state(found) == ({}, {})
 
     def test_values_of_one_version_only(self) -> None:
         old = read_upstream(LEGACY / "v5.0" / "epoch1.pt")

@@ -11,7 +11,6 @@ from utils.history import COLUMNS
 from utils.hyp import Hyp
 from utils.solver.schedule import Plan, WarmUp, base_segment
 from utils.upstream.schedule import (
-    LastRate,
     base_law,
     check_law,
     optimizer_steps,
@@ -42,17 +41,17 @@ def test_law(version: str, options: dict[str, Any], law: str) -> None:
 
 class TestCheckLaw:
     def test_matching_law(self) -> None:
-        check_law("linear", LastRate(0.007525, 0.01), completed=2, total=4, lrf=0.01)
-        check_law("cosine", LastRate(0.008, 0.01), completed=2, total=3, lrf=0.2)
-        check_law("linear-v5.0", LastRate(0.006, 0.01), completed=2, total=3, lrf=0.2)
+        check_law("linear", 0.7525, completed=2, total=4, lrf=0.01)
+        check_law("cosine", 0.8, completed=2, total=3, lrf=0.2)
+        check_law("linear-v5.0", 0.6, completed=2, total=3, lrf=0.2)
 
     def test_another_law_matches(self) -> None:
         with pytest.raises(UserError, match="add --schedule cosine, which matches"):
-            check_law("linear", LastRate(0.008, 0.01), completed=2, total=3, lrf=0.2)
+            check_law("linear", 0.8, completed=2, total=3, lrf=0.2)
 
     def test_no_law_matches(self) -> None:
         with pytest.raises(UserError, match=r"is 0\.99 of .* gives 0\.7525; no schedule matches"):
-            check_law("linear", LastRate(0.0099, 0.01), completed=2, total=4, lrf=0.01)
+            check_law("linear", 0.99, completed=2, total=4, lrf=0.01)
 
 
 class TestWarmupProgress:
