@@ -77,20 +77,17 @@ def read_weights(path: Path) -> Weights:
     """
     if is_upstream_file(path):
         upstream = read_upstream(path)
-        spec = spec_from_checkpoint(upstream.spec, upstream.weights, path)
-        return Weights(upstream.weights, spec, upstream.names, str(path))
-    data = read_checkpoint(path)
-    if data["kind"] == "deploy":
-        state, described, names = data["weights"], data["spec"], data["names"]
+        state, described, names = upstream.weights, upstream.spec, list(upstream.names)
     else:
-        config = data["config"]
-        state, described, names = data["ema"]["weights"], config["spec"], config["names"]
-    return Weights(
-        {name: t.float() if t.is_floating_point() else t for name, t in state.items()},
-        spec_from_checkpoint(described, state, path),
-        tuple(names),
-        str(path),
-    )
+        data = read_checkpoint(path)
+        if data["kind"] == "deploy":
+            state, described, names = data["weights"], data["spec"], data["names"]
+        else:
+            config = data["config"]
+            state, described, names = data["ema"]["weights"], config["spec"], config["names"]
+    spec = spec_from_checkpoint(described, state, path)
+    fp32 = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
+    return Weights(fp32, spec, tuple(names), str(path))
 
 
 def spec_from_checkpoint(

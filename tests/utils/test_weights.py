@@ -10,8 +10,10 @@ import torch
 from models.detector import Detector
 from models.spec import ModelSpec, load_spec
 from tests.checkpoints import save_checkpoint
+from tests.paths import SHARED, requires_shared
 from tests.utils.checkpoint.tiny_files import tiny_deploy
 from utils.errors import UserError
+from utils.upstream.reader import read_upstream
 from utils.weights import find_weights, load_model, read_weights
 
 
@@ -34,6 +36,20 @@ def test_saved_model_is_loaded(tmp_path: Path, spec: ModelSpec) -> None:
     assert loaded.model.spec == spec
     weights = read_weights(path).state
     assert all(torch.equal(t, weights[name]) for name, t in loaded.model.state_dict().items())
+
+
+@requires_shared
+@pytest.mark.parametrize("version", ["v5.0", "v7"])
+def test_weights_of_upstream_are_those_of_the_ema_in_fp32(version: str) -> None:
+    path = SHARED / "legacy" / version / "epoch1.pt"
+    ema = read_upstream(path).ema_state
+    assert ema is not None
+    weights = read_weights(path)
+    assert list(weights.state) == list(ema)
+    for name, value in weights.state.items():
+        assert value.dtype == (torch.float32 if value.is_floating_point() else torch.int64)
+        assert torch.equal(value, ema[name].to(value.dtype))
+    assert [list(row) for row in weights.spec.anchors] == read_upstream(path).spec["anchors"]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class UnwritableError(UserError, OSError):
         )
 
 
-def atomic_write(target: Path, write: Callable[[Path], None]) -> None:
+def atomic_write(target: Path, write: Callable[[Path], object]) -> None:
     """Write a file atomically: write a temporary file beside it, flush it and rename it.
 
     Args:
@@ -72,11 +72,7 @@ def atomic_write_text(target: Path, text: str) -> None:
     Raises:
         UnwritableError: as for `atomic_write`.
     """
-    atomic_write(target, lambda part: _write_text(part, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    atomic_write(target, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def remove_temporary_files(folder: Path) -> None:
@@ -92,11 +88,7 @@ def atomic_copy(source: Path, target: Path) -> None:
     Raises:
         UnwritableError: as for `atomic_write`.
     """
-    atomic_write(target, lambda part: _copy(source, part))
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
+    atomic_write(target, lambda part: shutil.copyfile(source, part))
 
 
 def atomic_link(source: Path, target: Path) -> None:
@@ -143,10 +135,9 @@ def _unwritable_reported(target: Path) -> Iterator[None]:
 def _sync_folder(folder: Path) -> None:
     """Make a rename durable by flushing the folder, as POSIX requires.
 
-    Errors are ignored: the rename is already done, and some network drives cannot flush folders.
+    Errors are ignored: the rename is already done, and Windows and some network drives cannot flush
+    folders.
     """
-    if os.name != "posix":
-        return
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

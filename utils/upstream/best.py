@@ -10,8 +10,7 @@ from models.spec import ModelSpec
 from utils.checkpoint.format import BEST, FORMAT, VERSION, DeployCheckpoint, TrainingCheckpoint
 from utils.errors import UserError
 from utils.history import METRIC_COLUMNS, fitness
-from utils.upstream.history import best_recorded_epoch
-from utils.upstream.progress import read_results_file
+from utils.upstream.history import best_recorded_epoch, read_results_file
 from utils.upstream.reader import UpstreamCheckpoint, read_upstream
 from utils.upstream.state import fp32_state
 

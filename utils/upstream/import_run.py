@@ -30,17 +30,15 @@ from utils.checkpoint.format import (
 from utils.errors import UserError
 from utils.hyp import Hyp
 from utils.options.train_options import Continuation, TrainOptions
-from utils.solver.optimizers import optimizer_from_buffers
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment
 from utils.upstream.best import import_best
-from utils.upstream.history import best_epoch
+from utils.upstream.history import RunProgress, best_epoch, find_progress
 from utils.upstream.options import (
     UNSUPPORTED_OPTIONS,
     find_hyp,
     raw_options,
     train_options,
 )
-from utils.upstream.progress import RunProgress, find_progress
 from utils.upstream.reader import UpstreamCheckpoint, read_upstream
 from utils.upstream.schedule import (
     base_law,
@@ -97,24 +95,28 @@ def import_run(path: Path, how: Continuation, data: str | None = None) -> Import
         )
     optimizer, raw = optimizer_state(content), raw_options(path, content)
     progress = find_progress(path, content, raw, how.completed_epochs)
-    lr, initial_lr = optimizer.number("lr"), optimizer.number("initial_lr")
-    hyp, hyp_notes = find_hyp(path, content, raw, initial_lr)
+    hyp, hyp_notes = find_hyp(path, content, raw, optimizer.initial_lr)
     law = how.schedule or base_law(content.version, raw)
-    if how.schedule is None and lr is not None and initial_lr:
+    if how.schedule is None and optimizer.lr is not None and optimizer.initial_lr:
+        factor = optimizer.lr / optimizer.initial_lr
         completed, total = progress.completed, progress.planned
-        check_law(law, lr / initial_lr, completed=completed, total=total, lrf=hyp.lrf)
+        check_law(law, factor, completed=completed, total=total, lrf=hyp.lrf)
+    options = train_options(
+        raw,
+        path,
+        data=data or raw.get("data"),
+        epochs=progress.planned,
+        law=law,
+        buffers={name for state in optimizer.buffers.values() for name in state},
+    )
     parts = _RunParts(path, content, optimizer, raw, progress, hyp, law)
-    checkpoint = _checkpoint(parts, _options(parts, data))
+    checkpoint = _checkpoint(parts, options)
     missing = _missing_parts(stripped) | progress.notes | hyp_notes | _unsupported(raw)
     if checkpoint["config"]["precision"] == UNKNOWN:
         missing |= {"AMP scaler": "never saved by YOLOv5", "precision": "not recorded by YOLOv5"}
     checkpoint["missing"] = missing
     warmup = warmup_progress(
-        content.version,
-        hyp,
-        progress.completed,
-        optimizer.number("momentum"),
-        progress.history[-1],
+        content.version, hyp, progress.completed, optimizer.momentum, progress.history[-1]
     )
     checkpoint["unresolved_position"] = UnresolvedPosition(
         min_warmup=warmup.min_length,
@@ -185,24 +187,6 @@ def _stripped_parts(content: UpstreamCheckpoint) -> list[str]:
     return [name for name, gone in parts.items() if gone]
 
 
-def _options(parts: _RunParts, given_data: str | None) -> TrainOptions:
-    data = given_data or parts.raw.get("data")
-    if not isinstance(data, str):
-        raise UserError(
-            f"neither {parts.path} nor an opt.yaml in its run folder names the data set; "
-            "add --data FILE."
-        )
-    decided: dict[str, object] = {
-        "data": data,
-        "epochs": parts.progress.planned,
-        "cos_lr": parts.law == "cosine",
-    }
-    buffers = {name for state in parts.optimizer.buffers.values() for name in state}
-    if optimizer := optimizer_from_buffers(buffers, parts.raw.get("optimizer")):
-        decided["optimizer"] = optimizer
-    return train_options(parts.raw, parts.path, **decided)
-
-
 def _checkpoint(parts: _RunParts, options: TrainOptions) -> TrainingCheckpoint:
     content, completed, raw = parts.content, parts.progress.completed, parts.raw
     spec, plan = ModelSpec.from_dict(content.spec), _plan(parts, options).to_dict()
@@ -210,7 +194,7 @@ def _checkpoint(parts: _RunParts, options: TrainOptions) -> TrainingCheckpoint:
     recorded = {
         name: value for name, value in options.to_dict().items() if name != UNRECORDED_OPTION
     }
-    ema_weights = fp32_state(content.ema_state or content.model_state, spec, parts.path)
+    ema_weights = fp32_state(content.weights, spec, parts.path)
     return TrainingCheckpoint(
         format=FORMAT,
         version=VERSION,

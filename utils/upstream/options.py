@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,12 @@ from utils.errors import UserError
 from utils.files.yaml_file import read_yaml
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
-from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS, optimizer_from_flags
+from utils.solver.optimizers import (
+    DEFAULT_OPTIMIZER,
+    OPTIMIZERS,
+    optimizer_from_buffers,
+    optimizer_from_flags,
+)
 from utils.upstream.reader import UpstreamCheckpoint
 
 RENAMED_OPTIONS = {
@@ -101,28 +106,44 @@ def _mapping(file: Path | None) -> dict[str, object]:
     return {str(name): value for name, value in content.items()}
 
 
-def train_options(raw: Mapping[str, object], checkpoint: Path, **overrides: object) -> TrainOptions:
+def train_options(
+    raw: Mapping[str, object],
+    checkpoint: Path,
+    *,
+    data: object,
+    epochs: int,
+    law: str,
+    buffers: Collection[str],
+) -> TrainOptions:
     """Convert upstream's options to ours; ignore those that this program does not have.
 
     Args:
         raw: result of `raw_options`.
         checkpoint: the checkpoint file, for messages.
-        overrides: options that take precedence.
+        data: the data-set file; None if it is unknown.
+        epochs: planned epochs.
+        law: law of the learning rate.
+        buffers: names of the optimizer's buffers, which take precedence over `optimizer`.
 
     Raises:
-        UserError: an option is of the wrong type or has an invalid value.
+        UserError: an option is of the wrong type or has an invalid value, or `data` is unknown.
     """
-    values = {name: value for name, value in raw.items() if name not in RENAMED_OPTIONS}
-    values |= {
-        RENAMED_OPTIONS[name]: value for name, value in raw.items() if name in RENAMED_OPTIONS
-    }
+    if not isinstance(data, str):
+        raise UserError(
+            f"neither {checkpoint} nor an opt.yaml in its run folder names the data set; "
+            "add --data FILE."
+        )
+    values = dict(raw)
+    values |= {new: raw[old] for old, new in RENAMED_OPTIONS.items() if old in raw}
+    values |= {"data": data, "epochs": epochs, "cos_lr": law == "cosine"}
     if values.get("batch_size") == -1:
         raise UserError(
             f"{checkpoint} was trained with AutoBatch and the chosen batch size is not recorded; "
             "write it (see the console output of the run) as `batch_size: N` into opt.yaml."
         )
-    if flagged := optimizer_from_flags(raw):
-        values["optimizer"] = flagged
+    known = optimizer_from_buffers(buffers, raw.get("optimizer")) or optimizer_from_flags(raw)
+    if known:
+        values["optimizer"] = known
     values["hyp"] = str(find_run_file(checkpoint, "hyp.yaml") or checkpoint)
     sizes = values.get("imgsz")
     if isinstance(sizes, list | tuple) and sizes:
@@ -132,7 +153,6 @@ def train_options(raw: Mapping[str, object], checkpoint: Path, **overrides: obje
     values["cache"] = CACHE_MODES.get(values.get("cache") or "")
     if "," in str(values.get("device", "")):
         values["device"] = ""  # several GPUs
-    values |= overrides
     if values.get("optimizer", DEFAULT_OPTIMIZER) not in OPTIMIZERS:
         raise UserError(
             f"{checkpoint} was trained with optimizer {values['optimizer']}; "

@@ -37,8 +37,6 @@ ANCHOR_DIMENSIONS = 3  # levels, anchors, and width and height in units of the l
 class UpstreamCheckpoint:
     """Content of an upstream file; a field is None if the file does not have it or was stripped."""
 
-    weights: dict[str, Tensor]
-    """State dict in fp32: that of the EMA if there is one, else that of the model."""
     model_state: dict[str, Tensor]
     """State dict of the non-EMA model, in the file's precision (fp16)."""
     ema_state: dict[str, Tensor] | None
@@ -48,7 +46,7 @@ class UpstreamCheckpoint:
     epoch: int
     """Last completed epoch, 0-based; -1 in a stripped file."""
     best_fitness: float | None
-    optimizer: dict[str, object] | None
+    optimizer: dict[str, Any] | None
     """`state` by parameter number, and `param_groups`; see `utils.upstream.state` for names."""
     spec: dict[str, object]
     """The model file: nc, depth_multiple, width_multiple, backbone, head, and the anchors in use.
@@ -64,6 +62,11 @@ class UpstreamCheckpoint:
     """`bias`, `norm` (of a normalization layer) or `weight` by name, as `named_parameters()`."""
     training_results: str | None
     """Text of results.txt, v5.0 only."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """State dict of the EMA if there is one, else that of the model."""
+        return self.ema_state or self.model_state
 
 
 def is_upstream_file(path: Path) -> bool:
@@ -113,23 +116,18 @@ def _interpret(path: Path, archive: TorchArchive) -> UpstreamCheckpoint:
     model_state, ema_state = _state_dict(archive, tree), None
     if isinstance(content.get("ema"), PickleRecord):
         ema_state = _state_dict(archive, _walk(archive, content["ema"]))
-    weights = {
-        name: value.float() if value.is_floating_point() else value
-        for name, value in (ema_state or model_state).items()
-    }
     attributes = model.state
     names = plain(attributes["names"])  # a list up to v6.1, later a dict by class index
     names = list(names.values()) if isinstance(names, dict) else require_type(names, list)
     return UpstreamCheckpoint(
-        weights=weights,
         model_state=model_state,
         ema_state=ema_state,
-        ema_updates=_optional(int, plain(content.get("updates"))) if ema_state else None,
+        ema_updates=_optional(int, plain(content.get("updates") if ema_state else None)),
         epoch=require_type(plain(content["epoch"]), int),
         best_fitness=_fitness(plain(content.get("best_fitness"))),
         optimizer=_optional(dict, plain(content.get("optimizer"))),
         spec=require_type(plain(attributes["yaml"]), dict)
-        | _anchors_in_pixels(weights, archive.tensor(attributes["stride"])),
+        | _anchors_in_pixels(ema_state or model_state, archive.tensor(attributes["stride"])),
         names=tuple(require_type(name, str) for name in names),
         options=_optional(dict, plain(content.get("opt"))),
         date=_optional(str, plain(content.get("date"))),
@@ -200,14 +198,14 @@ def _parameter_kind(name: str, module: _Module) -> str:
     return "norm" if ".batchnorm." in module.kind else "weight"
 
 
-def _anchors_in_pixels(weights: dict[str, Tensor], strides: Tensor) -> dict[str, list[list[float]]]:
+def _anchors_in_pixels(state: dict[str, Tensor], strides: Tensor) -> dict[str, list[list[float]]]:
     """Return the anchors in use, one row w, h, w, h, … per level; {} if the model has none."""
-    anchors = next((weights[name] for name in weights if name.endswith(".anchors")), None)
+    anchors = next((state[name] for name in state if name.endswith(".anchors")), None)
     if anchors is None:
         return {}
     if anchors.dim() != ANCHOR_DIMENSIONS or strides.shape != anchors.shape[:1]:
         raise ValueError("its strides do not match its anchors")
-    return {"anchors": (anchors * strides.view(-1, 1, 1)).flatten(1).tolist()}
+    return {"anchors": (anchors.float() * strides.view(-1, 1, 1)).flatten(1).tolist()}
 
 
 def _optional(kind: type[T], value: object) -> T | None:
@@ -218,9 +216,18 @@ def _fitness(value: object) -> float | None:
     """Return a fitness as a number; v6.0 and later store an array of one element."""
     if isinstance(value, list):
         (value,) = value
+    return optional_number(value)
+
+
+def optional_number(value: object) -> float | None:
+    """Return a number that may be absent.
+
+    Raises:
+        TypeError: it is anything else.
+    """
     if value is None or isinstance(value, int | float):
         return None if value is None else float(value)
-    raise TypeError(f"the fitness is a {type(value).__name__}, not a number")
+    raise TypeError(f"found {type(value).__name__}, expected a number")
 
 
 def _version(content: Mapping[Any, Any], tree: list[_Module]) -> str:

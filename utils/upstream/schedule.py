@@ -46,13 +46,7 @@ def base_law(version: str, options: Mapping[str, object]) -> str:
 def check_law(law: str, found: float, *, completed: int, total: int, lrf: float) -> None:
     """Check that a law gives the learning rate in the file's optimizer.
 
-    Args:
-        law: the law.
-        found: that learning rate as a fraction of the initial one, `f(completed - 1)` without
-            warm-up.
-        completed: completed epochs.
-        total: planned epochs.
-        lrf: final learning rate as a fraction of the initial one.
+    `found` is that rate as a fraction of the initial one: `f(completed - 1)`, without warm-up.
 
     Raises:
         UserError: the rates differ; the message names a law that matches, if there is one.
@@ -116,18 +110,12 @@ def warmup_progress(
     fraction = (momentum - hyp.warmup_momentum) / (hyp.momentum - hyp.warmup_momentum)
     if fraction >= 1 - FACTOR_TOLERANCE:
         return found._replace(is_over=True)
-    matching = {
-        batches
-        for batches in _candidate_batches(fraction, completed, hyp.warmup_epochs, min_length)
-        if abs(_warmup_fraction(hyp.warmup_epochs, min_length, completed, batches) - fraction)
-        <= PROGRESS_TOLERANCE
-    }
+    matching = set()
+    for batches in _candidate_batches(fraction, completed, hyp.warmup_epochs, min_length):
+        length = warmup_length(hyp.warmup_epochs, batches, min_length)
+        if abs((completed * batches - 1) / length - fraction) <= PROGRESS_TOLERANCE:
+            matching.add(batches)
     return found._replace(batches_per_epoch=matching.pop()) if len(matching) == 1 else found
-
-
-def _warmup_fraction(warmup_epochs: float, min_length: int, completed: int, batches: int) -> float:
-    """Return the fraction of the warm-up done at the last iteration, `completed * batches - 1`."""
-    return (completed * batches - 1) / warmup_length(warmup_epochs, batches, min_length)
 
 
 def _candidate_batches(

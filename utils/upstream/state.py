@@ -19,7 +19,7 @@ from models.detector import Detector
 from models.spec import ModelSpec
 from utils.checkpoint.pickle_records import DAMAGE_ERRORS, require_type
 from utils.errors import UserError
-from utils.upstream.reader import UpstreamCheckpoint
+from utils.upstream.reader import UpstreamCheckpoint, optional_number
 
 GROUP_ORDERS = (("bias", "weight", "norm"), ("norm", "weight", "bias"))
 
@@ -41,42 +41,36 @@ def fp32_state(state: dict[str, Tensor], spec: ModelSpec, path: Path) -> dict[st
 
 
 class OptimizerState(NamedTuple):
-    """State of an upstream optimizer; both parts are empty if the file was stripped of it."""
+    """State of an upstream optimizer; None and {} if the file was stripped of it."""
 
-    settings: dict[str, object]
-    """lr, initial_lr, momentum and so on, of the first parameter group."""
+    lr: float | None
+    """Learning rate of the last epoch, without warm-up."""
+    initial_lr: float | None
+    momentum: float | None
+    """None for Adam, too."""
     buffers: dict[str, dict[str, Tensor]]
     """Buffers such as `momentum_buffer`, fp32, by parameter name; frozen parameters have none."""
 
-    def number(self, setting: str) -> float | None:
-        """Return a setting as a number; None if the optimizer does not have it.
-
-        Raises:
-            UserError: it is not a number.
-        """
-        value = self.settings.get(setting)
-        if value is None or isinstance(value, int | float):
-            return value
-        raise UserError(
-            f"the checkpoint is damaged (optimizer setting {setting} is {value!r}, not a number); "
-            "use another checkpoint."
-        )
-
 
 def optimizer_state(content: UpstreamCheckpoint) -> OptimizerState:
-    """Return the optimizer's settings, and its buffers by parameter name.
+    """Return the settings of the optimizer's groups, and its buffers by parameter name.
 
     Raises:
-        UserError: the groups of the optimizer do not match the model.
+        UserError: it is damaged, or its groups do not match the model.
     """
     if content.optimizer is None:
-        return OptimizerState({}, {})
+        return OptimizerState(None, None, None, {})
     try:
         for order in GROUP_ORDERS:
             buffers = _buffers_by_name(content, content.optimizer, order)
             if buffers is not None and _fit(buffers, content.model_state):
-                first, *_ = require_type(content.optimizer["param_groups"], list)
-                return OptimizerState(require_type(first, dict), buffers)
+                first = content.optimizer["param_groups"][0]
+                return OptimizerState(
+                    lr=optional_number(first.get("lr")),
+                    initial_lr=optional_number(first.get("initial_lr")),
+                    momentum=optional_number(first.get("momentum")),
+                    buffers=buffers,
+                )
     except DAMAGE_ERRORS as error:
         raise UserError(
             f"the checkpoint is damaged (unreadable optimizer state: {error}); "
