@@ -56,9 +56,10 @@ class SavedProgress(TypedDict):
 
 
 class Best(TypedDict):
-    """The best epoch so far."""
+    """An epoch, such as the best one so far, and the fitness of its weights."""
 
     fitness: float
+    """-inf or NaN if the epoch was not evaluated."""
     epoch: int
     """0-based; -1 if no epoch was evaluated yet."""
 
@@ -226,21 +227,13 @@ def no_progress() -> SavedProgress:
     )
 
 
-class DeployInfo(TypedDict):
-    """Epoch of the weights in a file, and their fitness."""
-
-    epoch: int
-    fitness: float
-    """NaN if the epoch was not evaluated."""
-
-
-def deploy_info(checkpoint: TrainingCheckpoint) -> DeployInfo:
+def deploy_info(checkpoint: TrainingCheckpoint) -> Best:
     """Epoch and fitness of a training checkpoint's own weights, which need not be the best ones."""
     epoch, best = checkpoint["position"]["epoch"] - 1, checkpoint["best"]
     if best["epoch"] == epoch:
-        return DeployInfo(epoch=epoch, fitness=best["fitness"])
+        return Best(epoch=epoch, fitness=best["fitness"])
     row = checkpoint["history"][-1]
-    return DeployInfo(epoch=epoch, fitness=fitness(row[METRIC_COLUMNS[2]], row[METRIC_COLUMNS[3]]))
+    return Best(epoch=epoch, fitness=fitness(row[METRIC_COLUMNS[2]], row[METRIC_COLUMNS[3]]))
 
 
 def validate_checkpoint(data: object, origin: str) -> Checkpoint:

@@ -50,17 +50,10 @@ def number_column(rows: Sequence[JsonObject], key: str, origin: str, width: int 
     Raises:
         UserError: a row has no such field, or it is not finite numbers; names the first such row.
     """
-    shape = (len(rows), width) if width else (len(rows),)
-    if not rows:
-        return np.empty(shape)
-    try:
-        values = np.array([row[key] for row in rows])
-        numeric = values.shape == shape and values.dtype.kind in "iufb"
-        if numeric and (np.abs(values.astype(np.float64)) < MAX_INTEGER).all():
-            return values.astype(np.float64)
-    except (KeyError, TypeError, ValueError):
-        pass  # find the row below
-    bad = next(i for i, row in enumerate(rows) if not _fits(row, key, width))
+    values = _finite_numbers(rows, key, width)
+    if values is not None:
+        return values
+    bad = next(i for i, row in enumerate(rows) if _finite_numbers([row], key, width) is None)
     if not isinstance(rows[bad], dict) or key not in rows[bad]:
         raise UserError(f"{origin}[{bad}] has no {key!r}; every entry must have it.")
     kind = f"a list of {width} finite numbers" if width else "a finite number"
@@ -68,12 +61,16 @@ def number_column(rows: Sequence[JsonObject], key: str, origin: str, width: int 
     raise UserError(f"{origin}[{bad}] has {key!r} {found}; it must be {kind}.")
 
 
-def _fits(row: object, key: str, width: int) -> bool:
-    value = row.get(key) if isinstance(row, dict) else None
-    if not width:
-        return _is_number(value)
-    return isinstance(value, list) and len(value) == width and all(map(_is_number, value))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) < MAX_INTEGER
+def _finite_numbers(rows: Sequence[JsonObject], key: str, width: int) -> np.ndarray | None:
+    """Return one field of all rows; None if a row does not have it as finite numbers."""
+    shape = (len(rows), width) if width else (len(rows),)
+    if not rows:
+        return np.empty(shape)
+    try:
+        values = np.array([row[key] for row in rows])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if values.shape != shape or values.dtype.kind not in "iufb":
+        return None
+    values = values.astype(np.float64)
+    return values if (np.abs(values) < MAX_INTEGER).all() else None

@@ -42,11 +42,7 @@ class ResultsFile(NamedTuple):
 
 
 def parse_text_results(text: str, origin: str) -> ResultsFile:
-    """Parse the text of a results.txt, which has no learning rates.
-
-    Args:
-        text: the text.
-        origin: name of the file, for messages.
+    """Parse the text of a results.txt, which has no learning rates; `origin` names the file.
 
     Raises:
         UserError: a line does not have the format of v5.0.
@@ -161,13 +157,9 @@ def find_progress(
     options: Mapping[str, object],
     completed_option: int | None,
 ) -> RunProgress:
-    """Find completed epochs, planned epochs and history of a run.
+    """Find completed epochs, planned epochs and history of a run, from its files and options.
 
-    Args:
-        path: the checkpoint; results.csv or results.txt is searched for in its run folder.
-        content: content of the checkpoint.
-        options: result of `raw_options`.
-        completed_option: value of `--completed-epochs`; None if not given.
+    `options` are those of `raw_options`, `completed_option` is `--completed-epochs`, if given.
 
     Raises:
         UserError: a value is not recorded anywhere, or two sources contradict each other.
@@ -198,7 +190,7 @@ def find_progress(
             f"{path}: {completed} epochs are completed, but the options plan only {planned}; "
             "correct --completed-epochs or `epochs` in opt.yaml."
         )
-    found = len({int(row["epoch"]) for row in record.rows} & set(range(completed)))
+    found = len({row["epoch"] for row in record.rows if row["epoch"] in range(completed)})
     if found < completed:
         notes["history"] = (
             f"{completed - found} of {completed} epochs are missing from the results file"

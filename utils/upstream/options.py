@@ -52,8 +52,7 @@ def find_run_file(checkpoint: Path, name: str) -> Path | None:
 def raw_options(checkpoint: Path, content: UpstreamCheckpoint) -> dict[str, object]:
     """Return upstream's options: those of opt.yaml, overridden by those in the checkpoint.
 
-    Returns:
-        Values by upstream's names; {} if there are none.
+    They have upstream's names; {} if there are none.
 
     Raises:
         UserError: opt.yaml cannot be read.
@@ -70,11 +69,8 @@ def find_hyp(
 ) -> ImportedHyp:
     """Return the hyper-parameters from the options (v6.2 and later), hyp.yaml or the defaults.
 
-    Args:
-        checkpoint: the checkpoint file; hyp.yaml is searched for in its run folder.
-        content: content of the checkpoint.
-        options: result of `raw_options`.
-        lr0: initial learning rate of the checkpoint's optimizer; None if it has none.
+    `options` are those of `raw_options`; `lr0` is the initial learning rate of the checkpoint's
+    optimizer, the default instead of ours.
 
     Raises:
         UserError: a value is invalid, or hyp.yaml cannot be read.
@@ -117,13 +113,8 @@ def train_options(
 ) -> TrainOptions:
     """Convert upstream's options to ours; ignore those that this program does not have.
 
-    Args:
-        raw: result of `raw_options`.
-        checkpoint: the checkpoint file, for messages.
-        data: the data-set file; None if it is unknown.
-        epochs: planned epochs.
-        law: law of the learning rate.
-        buffers: names of the optimizer's buffers, which take precedence over `optimizer`.
+    `data`, `epochs`, `law` and the optimizer to which the names in `buffers` belong take precedence
+    over `raw`, the options of `raw_options`.
 
     Raises:
         UserError: an option is of the wrong type or has an invalid value, or `data` is unknown.
