@@ -267,9 +267,7 @@ def validate_checkpoint(data: object, origin: str) -> Checkpoint:
                 f"{origin} is damaged (key `{name}` is missing or of the wrong type); "
                 "use another checkpoint."
             )
-        absent = set(_REQUIRED_KEYS.get(name, ())) - set(
-            data[name] if name in _REQUIRED_KEYS else ()
-        )
+        absent = _REQUIRED_KEYS[name].difference(data[name]) if name in _REQUIRED_KEYS else ()
         if absent:
             raise UserError(
                 f"{origin} is damaged (key `{name}` lacks {', '.join(sorted(absent))}); "

@@ -14,19 +14,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.checkpoint.pickle_records import DAMAGE_ERRORS
 from utils.errors import UserError
 
 ZIP_START = b"PK"
-ZIP_DAMAGE_ERRORS = (
-    zipfile.BadZipFile,
-    OSError,
-    EOFError,
-    RuntimeError,  # includes NotImplementedError, for flags and versions unknown to zipfile
-    ValueError,
-    LookupError,
-    OverflowError,
-    struct.error,
-)
+# RuntimeError includes NotImplementedError, for flags and versions unknown to zipfile.
+ZIP_ERRORS = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, struct.error, *DAMAGE_ERRORS)
 BAD_CHECKSUM = "Bad CRC-32"
 PICKLE_MEMBER = "data.pkl"
 CHUNK_BYTES = 1 << 20
@@ -112,7 +105,7 @@ def _open_archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfi
             except zipfile.BadZipFile as error:
                 raise UserError(f"{path} {_describe(start)}.") from error
             yield archive, _entries(archive, path)
-    except ZIP_DAMAGE_ERRORS as error:
+    except ZIP_ERRORS as error:
         raise UserError(
             f"{path} is damaged ({str(error)[:100]}); use another checkpoint."
         ) from error
