@@ -29,7 +29,6 @@ STAGES = {
     "resize": "resize",
     "resize_into": "stretch",
     "warp_image": "warp",
-    "letterbox_with_labels": "letterbox",
     "apply_mixup": "mixup",
     "apply_hsv_gains": "HSV",
     "apply_flips": "flip",

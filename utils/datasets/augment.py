@@ -9,9 +9,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from utils.datasets.labels import to_pixels
-from utils.datasets.letterbox import border_offset, letterbox, scaled_size
-
 LEVELS = 256
 HUES = 180  # OpenCV stores half of the hue's degrees, to fit it into a byte
 ROUND_DOWN = 0.499
@@ -35,23 +32,6 @@ class LabeledImage(NamedTuple):
     """[k]: class of each box; IGNORE_CLASS for an ignore region."""
     boxes: np.ndarray
     """float64 [k, 4]: corners x1, y1, x2, y2, px."""
-
-
-def letterbox_with_labels(
-    image: np.ndarray, labels: np.ndarray, shape: tuple[int, int], *, scale_up: bool
-) -> LabeledImage:
-    """Letterbox an image together with its labels.
-
-    Args:
-        image: uint8 [height, width, 3].
-        labels: [k, 5]: class or IGNORE_CLASS, cx, cy, w, h, normalised.
-        shape: (height, width) of the result, px.
-        scale_up: also enlarge images that are smaller than `shape`.
-    """
-    boxed = letterbox(image, shape, scale_up=scale_up)
-    inner = scaled_size(image.shape[:2], boxed.ratio[0])
-    boxes = to_pixels(labels, inner, border_offset(boxed.pad))
-    return LabeledImage(boxed.image, labels[:, 0], boxes)
 
 
 def apply_mixup(first: LabeledImage, second: LabeledImage, weight: float) -> LabeledImage:

@@ -17,20 +17,15 @@ from utils.datasets.augment import (
     apply_flips,
     apply_hsv_gains,
     apply_mixup,
-    letterbox_with_labels,
 )
-from utils.datasets.augment_params import (
-    AugmentParams,
-    AugmentRanges,
-    MosaicSpec,
-    sample_augment_params,
-)
+from utils.datasets.augment_params import AugmentParams, MosaicSpec, sample_augment_params
 from utils.datasets.image_cache import CHANNELS, ImageStore
 from utils.datasets.index import Index
 from utils.datasets.labels import BOX_COLUMNS, from_pixels, to_pixels
 from utils.datasets.letterbox import letterbox, scaled_size
 from utils.datasets.mosaic import Tile, compose, letterbox_layout, mosaic_layout
 from utils.errors import UserError
+from utils.hyp import Hyp
 
 NO_IGNORE_REGIONS = torch.empty(0, BOX_COLUMNS)
 """`Batch.ignored` of images without ignore regions."""
@@ -94,39 +89,25 @@ class BatchRequest(NamedTuple):
     """Data-set indices of the images."""
     neighbours: np.ndarray
     """int64: data-set indices from which mosaics sample their other images."""
+    is_placeholder: bool = False
+    """Whether the batch gets no targets, because this process has no image of it."""
 
 
+@dataclass(frozen=True, eq=False)
 class TrainDataset(Dataset["Batch | LoadFailure"]):
     """Training samples, augmented. A batch depends only on the seed and the request.
 
     The `Frame` of a sample names its image. Its ratio is 1 and its pad 0, because augmented boxes
     cannot be mapped back to the original image.
-
-    Args:
-        index: index of the data set.
-        images: the images of the data set.
-        shapes: [n, 2], height and width of each image's sample; square if mosaics are used.
-        seed: random seed of the run.
-        ranges: ranges of the augmentation; None for letterboxed images without augmentation.
     """
 
-    def __init__(
-        self,
-        index: Index,
-        images: ImageStore,
-        shapes: np.ndarray,
-        *,
-        seed: int,
-        ranges: AugmentRanges | None,
-    ) -> None:
-        self._index = index
-        self._images = images
-        self._shapes = shapes
-        self._seed = seed
-        self._ranges = ranges
-
-    def __len__(self) -> int:
-        return len(self._index)
+    index: Index
+    images: ImageStore
+    shapes: np.ndarray
+    """[n, 2]: height and width of each image's sample; square if mosaics are used."""
+    seed: int
+    hyp: Hyp
+    """Hyper-parameters with the ranges of the augmentation."""
 
     def __getitem__(self, request: BatchRequest) -> Batch | LoadFailure:
         """Return the requested batch; all its images must have the same shape."""
@@ -134,25 +115,18 @@ class TrainDataset(Dataset["Batch | LoadFailure"]):
         def sample(i: int, out: np.ndarray) -> Sample:
             return self.sample(request.epoch, i, request.neighbours, out)
 
-        return make_batch(request.indices, _pair(self._shapes[request.indices[0]]), sample)
+        batch = make_batch(request.indices, _pair(self.shapes[request.indices[0]]), sample)
+        if request.is_placeholder and isinstance(batch, Batch):
+            return Batch(batch.images, batch.targets[:0], batch.indices[:0], batch.frames)
+        return batch
 
     def sample(self, epoch: int, i: int, neighbours: np.ndarray, out: np.ndarray) -> Sample:
         """Return the sample of image `i`. Its pixels are written to `out`, uint8 [H, W, 3]."""
-        if self._ranges is None:
-            boxed = letterbox_with_labels(
-                self._images.load(i), self._rows(i), out.shape[:2], scale_up=False
-            )
-            out[:] = boxed.image
-            labelled = boxed._replace(image=out)
-        else:
-            rng = np.random.default_rng(np.random.SeedSequence([self._seed, epoch, i]))
-            side = max(out.shape[:2])
-            params = sample_augment_params(
-                rng, self._ranges, index=i, neighbours=neighbours, side=side
-            )
-            labelled = self._augment(params, out)
-        frame = Frame(self._index.paths[i], _pair(self._index.sizes[i]), (1.0, 1.0), (0.0, 0.0))
-        return _sample(labelled, frame)
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, i]))
+        side = max(out.shape[:2])
+        params = sample_augment_params(rng, self.hyp, index=i, neighbours=neighbours, side=side)
+        frame = Frame(self.index.paths[i], _pair(self.index.sizes[i]), (1.0, 1.0), (0.0, 0.0))
+        return _sample(self._augment(params, out), frame)
 
     def _augment(self, params: AugmentParams, out: np.ndarray) -> LabeledImage:
         first, *others = params.mosaics
@@ -163,49 +137,40 @@ class TrainDataset(Dataset["Batch | LoadFailure"]):
         return apply_flips(labelled, up_down=params.flip_up_down, left_right=params.flip_left_right)
 
     def _compose(self, spec: MosaicSpec, out: np.ndarray) -> LabeledImage:
-        tiles = [Tile(i, self._images.size(i), self._rows(i)) for i in spec.tiles]
+        tiles = [
+            Tile(i, self.images.size(i), _labels_and_regions(self.index, i)) for i in spec.tiles
+        ]
         if len(tiles) == 1:
             layout = letterbox_layout(tiles[0], out.shape[:2])
         else:
             layout = mosaic_layout(tiles, spec.centre, max(out.shape[:2]))
-        return compose(layout, spec.warp, self._images.load, out)
-
-    def _rows(self, i: int) -> np.ndarray:
-        return _labels_and_regions(self._index, i)
+        return compose(layout, spec.warp, self.images.load, out)
 
 
+@dataclass(frozen=True, eq=False)
 class EvalDataset(Dataset["Batch | LoadFailure"]):
-    """Letterboxed images, with the values needed to map boxes back to the original images.
+    """Letterboxed images, with the values needed to map boxes back to the original images."""
 
-    Args:
-        index: index of the data set.
-        images: the images of the data set.
-        shapes: [n, 2], height and width to which each image is letterboxed.
-    """
-
-    def __init__(self, index: Index, images: ImageStore, shapes: np.ndarray) -> None:
-        self._index = index
-        self._images = images
-        self._shapes = shapes
-
-    def __len__(self) -> int:
-        return len(self._index)
+    index: Index
+    images: ImageStore
+    shapes: np.ndarray
+    """[n, 2]: height and width to which each image is letterboxed."""
 
     def __getitem__(self, indices: Sequence[int]) -> Batch | LoadFailure:
         """Return the batch of these data-set indices; all its images must have the same shape."""
-        return make_batch(indices, _pair(self._shapes[indices[0]]), self.sample)
+        return make_batch(indices, _pair(self.shapes[indices[0]]), self.sample)
 
     def sample(self, i: int, out: np.ndarray) -> Sample:
         """Return the sample of image `i`. Its pixels are written to `out`, uint8 [H, W, 3]."""
-        original = _pair(self._index.sizes[i])
-        image = self._images.load(i)
+        original = _pair(self.index.sizes[i])
+        image = self.images.load(i)
         boxed = letterbox(image, out.shape[:2], scale_up=False)
         out[:] = boxed.image
         inner = scaled_size(image.shape[:2], boxed.ratio[0])
-        rows = _labels_and_regions(self._index, i)
+        rows = _labels_and_regions(self.index, i)
         labelled = LabeledImage(out, rows[:, 0], to_pixels(rows, inner, boxed.pad))
         ratio = inner[0] / original[0], inner[1] / original[1]
-        frame = Frame(self._index.paths[i], original, ratio, boxed.pad)
+        frame = Frame(self.index.paths[i], original, ratio, boxed.pad)
         return _sample(labelled, frame)
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from utils.datasets.augment_params import MOSAIC_TILES, AugmentRanges
+from utils.datasets.augment_params import MOSAIC_TILES
 from utils.datasets.dataset import Batch, BatchRequest, EvalDataset, LoadFailure, TrainDataset
 from utils.datasets.image_cache import (
     CHANNELS,
@@ -25,7 +24,7 @@ from utils.datasets.image_cache import (
     open_image_store,
 )
 from utils.datasets.index import Index
-from utils.datasets.rect_batches import rectangular_batches, square_batches
+from utils.datasets.rect_batches import plan_batches
 from utils.datasets.workers import signals_blocked, start_worker, usable_workers
 from utils.errors import UserError
 from utils.hyp import Hyp
@@ -73,8 +72,7 @@ class EpochSampler(Sampler[BatchRequest]):
         shuffle_batches: shuffle whole batches instead of images, because batches differ in shape.
         neighbourhood: size of a neighbourhood, a multiple of the batch size; 0 without mosaics.
         shard: this process's shard of every batch. If a batch has fewer images than there are
-            processes, each process without an image gets the batch's first image as a placeholder;
-            see `has_own_images`.
+            processes, each process without an image gets the batch's first image as a placeholder.
     """
 
     def __init__(
@@ -103,19 +101,14 @@ class EpochSampler(Sampler[BatchRequest]):
         self._start = start
 
     def __iter__(self) -> Iterator[BatchRequest]:
-        batches = self.epoch_batches()
+        batches = self._epoch_batches()
         images = np.concatenate(batches)
         for number, batch in enumerate(batches[self._start :], self._start):
-            own = batch[self._shard.rank :: self._shard.num_shards]
-            indices = own if len(own) else batch[:1]
+            own = batch[self._shard.rank :: self._shard.num_shards].tolist()
             neighbours = self._neighbours(images, number * len(batches[0]))
-            yield BatchRequest(self._epoch, indices.tolist(), neighbours)
+            yield BatchRequest(self._epoch, own or [int(batch[0])], neighbours, not own)
 
-    def has_own_images(self) -> list[bool]:
-        """Return, for each batch of the next iteration, whether it has images of this process."""
-        return [len(batch) > self._shard.rank for batch in self.epoch_batches()[self._start :]]
-
-    def epoch_batches(self) -> list[np.ndarray]:
+    def _epoch_batches(self) -> list[np.ndarray]:
         """Return the data-set indices of the epoch's batches, of all processes together."""
         rng = np.random.default_rng(np.random.SeedSequence([self._seed, self._epoch, ORDER_STREAM]))
         batches = self._batches
@@ -151,7 +144,6 @@ class TrainLoader:
     """Yields the batches of any epoch, from any batch on; its workers persist between epochs."""
 
     def __init__(self, dataset: TrainDataset, sampler: EpochSampler, *, workers: int) -> None:
-        self.dataset = dataset
         self._sampler = sampler
         niceness = 0 if torch.cuda.is_available() else WORKER_NICENESS
         self._loader = _batch_loader(dataset, sampler, workers, niceness)
@@ -167,15 +159,7 @@ class TrainLoader:
         invalidates it.
         """
         self._sampler.seek(epoch, start)
-        for batch, has_images in zip(self._loader, self._sampler.has_own_images(), strict=True):
-            if has_images:
-                yield batch
-            else:
-                yield batch._replace(
-                    targets=batch.targets[:0],
-                    indices=batch.indices[:0],
-                    ignored=batch.ignored[:0],
-                )
+        return iter(self._loader)
 
 
 def build_train_loader(  # noqa: PLR0913 -- one argument per option of the command line
@@ -187,7 +171,6 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     seed: int,
     workers: int,
     cache: CacheKind | None,
-    augment: bool = True,
     rect: bool = False,
     stride: int = 32,
     shard: Shard = WHOLE_SHARD,
@@ -204,7 +187,6 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
             in the main process.
         cache: decode and resize all images now, into memory (`ram`) or a file (`disk`); None: each
             image when it is needed.
-        augment: False gives letterboxed images without augmentation.
         rect: rectangular batches of images with similar aspect ratios, without mosaics.
         stride: stride of the network, px, for rectangular shapes.
         shard: this process's shard of every batch.
@@ -212,24 +194,19 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     if hyp.copy_paste > 0:
         log.warning("copy_paste has no effect: it needs segment labels, but only boxes are read.")
     if rect:
-        plan = rectangular_batches(index.sizes, batch_size, image_size, stride=stride, pad=0.0)
-    else:
-        plan = square_batches(len(index), batch_size, image_size)
-    ranges = augment_ranges(hyp) if augment else None
-    if ranges is not None and rect:
-        ranges = dataclasses.replace(ranges, mosaic=0.0)
-    shrink_interpolation = cv2.INTER_LINEAR if augment else cv2.INTER_AREA
+        hyp = dataclasses.replace(hyp, mosaic=0.0)
+    plan = plan_batches(index.sizes, batch_size, image_size, rect=rect, stride=stride)
     workers = usable_workers(workers, len(plan.batches))
     images = open_image_store(
-        index, image_size, shrink_interpolation=shrink_interpolation, cache=cache, threads=workers
+        index, image_size, shrink_interpolation=cv2.INTER_LINEAR, cache=cache, threads=workers
     )
     neighbourhood = 0
-    if ranges is not None and ranges.mosaic > 0:
+    if hyp.mosaic > 0:
         neighbourhood = math.ceil(MIN_NEIGHBOURHOOD / batch_size) * batch_size
         if isinstance(images, FileImages):
             room = MAX_RECENT_BYTES // (CHANNELS * image_size**2)
             images = RecentImages(images, min(neighbourhood, max(room, MOSAIC_TILES)))
-    dataset = TrainDataset(index, images, plan.shapes, seed=seed, ranges=ranges)
+    dataset = TrainDataset(index, images, plan.shapes, seed, hyp)
     sampler = EpochSampler(
         plan.batches, seed=seed, shuffle_batches=rect, neighbourhood=neighbourhood, shard=shard
     )
@@ -249,35 +226,25 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
 ) -> BatchLoader:
     """Build the loader for evaluation; it yields every image once.
 
+    The other arguments are those of `build_train_loader`.
+
     Args:
         index: index of the data set.
         image_size: longer side of the images, px.
         batch_size: images per batch.
-        workers: number of worker processes, capped at the number of CPUs and of batches; 0 loads
-            in the main process.
+        workers: number of worker processes.
         rect: sort by aspect ratio and letterbox to the smallest common shape; otherwise to squares.
         pad: number of strides to add to rectangular shapes before rounding up.
         stride: stride of the network, px.
-        cache: decode and resize all images now, into memory (`ram`) or a file (`disk`); None: each
-            image when it is needed.
+        cache: where to keep the resized images.
     """
-    if rect:
-        plan = rectangular_batches(index.sizes, batch_size, image_size, stride=stride, pad=pad)
-    else:
-        plan = square_batches(len(index), batch_size, image_size)
+    plan = plan_batches(index.sizes, batch_size, image_size, rect=rect, stride=stride, pad=pad)
     workers = usable_workers(workers, len(plan.batches))
     images = open_image_store(
         index, image_size, shrink_interpolation=cv2.INTER_AREA, cache=cache, threads=workers
     )
     batches = [batch.tolist() for batch in plan.batches]
     return _batch_loader(EvalDataset(index, images, plan.shapes), batches, workers)
-
-
-def augment_ranges(hyp: Hyp) -> AugmentRanges:
-    """Return the ranges of the augmentation from hyper-parameters."""
-    return AugmentRanges(
-        **{field.name: getattr(hyp, field.name) for field in fields(AugmentRanges)}
-    )
 
 
 def _batch_loader(

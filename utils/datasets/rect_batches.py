@@ -1,4 +1,4 @@
-"""Rectangular batches: images of similar aspect ratios, in the smallest shape that fits them."""
+"""Batches of a data set: square, or rectangles for images of similar aspect ratios."""
 
 from __future__ import annotations
 
@@ -22,33 +22,30 @@ class BatchPlan(NamedTuple):
     """int64 [n, 2]: height and width by data-set index, px."""
 
 
-def square_batches(count: int, batch_size: int, side: int) -> BatchPlan:
-    """Batch images in the order of the data set, all with squares of `side` px."""
-    return BatchPlan(
-        _split(np.arange(count), batch_size), np.full((count, 2), side, dtype=np.int64)
-    )
-
-
-def rectangular_batches(
-    sizes: np.ndarray, batch_size: int, side: int, *, stride: int, pad: float
+def plan_batches(
+    sizes: np.ndarray, batch_size: int, side: int, *, rect: bool, stride: int = 32, pad: float = 0.0
 ) -> BatchPlan:
-    """Batch images sorted by height over width; each batch has the shape that fits its extremes.
+    """Divide the images into batches, and choose the shape of each batch.
 
     Args:
         sizes: [n, 2], height and width of the images.
         batch_size: images per batch.
         side: longer side of the shapes, px.
-        stride: stride of the network, px; sides are rounded up to multiples of it.
-        pad: number of strides to add before rounding up.
+        rect: sort the images by height over width, and give each batch the shape that fits its
+            extremes; otherwise keep the order of the data set, with squares.
+        stride: stride of the network, px; sides of rectangles are rounded up to multiples of it.
+        pad: number of strides to add to rectangles before rounding up.
     """
     aspects = sizes[:, 0] / sizes[:, 1]
     # Many images have exactly the same aspect ratio, and their order decides the shapes of the
     # batches. The published results were measured with the order of numpy's default sort.
-    batches = _split(np.argsort(aspects), batch_size)
-    shapes = np.empty((len(sizes), 2), np.int64)
-    for batch in batches:
-        shape = _shape_for(aspects[batch].min(), aspects[batch].max())
-        shapes[batch] = [math.ceil(length * side / stride + pad) * stride for length in shape]
+    order = np.argsort(aspects) if rect else np.arange(len(sizes))
+    batches = tuple(order[start : start + batch_size] for start in range(0, len(sizes), batch_size))
+    shapes = np.full((len(sizes), 2), side, np.int64)
+    if rect:
+        for batch in batches:
+            shape = _shape_for(aspects[batch].min(), aspects[batch].max())
+            shapes[batch] = [math.ceil(length * side / stride + pad) * stride for length in shape]
     return BatchPlan(batches, shapes)
 
 
@@ -59,7 +56,3 @@ def _shape_for(least: float, greatest: float) -> tuple[float, float]:
     if least > 1:  # all are high
         return 1.0, 1 / least
     return 1.0, 1.0
-
-
-def _split(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
-    return tuple(order[start : start + batch_size] for start in range(0, len(order), batch_size))

@@ -1,13 +1,19 @@
 """Small data sets: black images with white rectangles, and labels of the rectangles."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from utils.datasets.index import Index, build_index
+from utils.hyp import Hyp
 
+NO_AUGMENTATION = Hyp(
+    **{"hsv_h": 0, "hsv_s": 0, "hsv_v": 0, "degrees": 0, "translate": 0, "scale": 0, "shear": 0},
+    **{"perspective": 0, "flipud": 0, "fliplr": 0, "mosaic": 0, "mixup": 0},
+)
 Rectangle = tuple[int, int, int, int]
 """x1, y1, x2, y2 in whole pixels; x2 and y2 are exclusive."""
 
@@ -19,6 +25,11 @@ def label_rows(height: int, width: int, rectangles: Sequence[Rectangle], label: 
         f"{(x2 - x1) / width:.9f} {(y2 - y1) / height:.9f}\n"
         for x1, y1, x2, y2 in rectangles
     )
+
+
+def augmentation(**ranges: float) -> Hyp:
+    """Return hyper-parameters with these ranges of the augmentation, and no others."""
+    return replace(NO_AUGMENTATION, **ranges)
 
 
 def draw(

@@ -7,25 +7,11 @@ from utils.datasets.augment import (
     apply_flips,
     apply_hsv_gains,
     apply_mixup,
-    letterbox_with_labels,
 )
 
 
 def plain(height: int, width: int, level: int) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
-
-
-def test_letterbox_with_labels() -> None:
-    image = plain(20, 40, 9)
-    image[5:15, 10:30] = 255
-    labelled = letterbox_with_labels(
-        image, np.array([[7, 0.5, 0.5, 0.5, 0.5]]), (41, 40), scale_up=True
-    )
-    assert labelled.image.shape == (41, 40, 3)
-    assert labelled.classes.tolist() == [7]
-    assert labelled.boxes.tolist() == [[10, 15, 30, 25]]
-    assert (labelled.image[15:25, 10:30] == 255).all()
-    assert (labelled.image == 255).all(axis=2).sum() == 200
 
 
 def test_mixup_blends_images_and_concatenates_labels() -> None:

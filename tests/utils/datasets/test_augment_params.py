@@ -1,9 +1,11 @@
 import numpy as np
 
+from tests.utils.datasets.drawn import augmentation
 from utils.datasets.affine import Warp
-from utils.datasets.augment_params import AugmentParams, AugmentRanges, sample_augment_params
+from utils.datasets.augment_params import AugmentParams, sample_augment_params
+from utils.hyp import Hyp
 
-FULL = AugmentRanges(
+FULL = augmentation(
     degrees=10,
     translate=0.1,
     scale=0.5,
@@ -21,11 +23,11 @@ FULL = AugmentRanges(
 NEIGHBOURS = np.array([3, 11, 12, 20, 30, 31, 40, 41, 42, 50])
 
 
-def sampled(ranges: AugmentRanges, epochs: int = 200) -> list[AugmentParams]:
+def sampled(hyp: Hyp, epochs: int = 200) -> list[AugmentParams]:
     return [
         sample_augment_params(
             np.random.default_rng(np.random.SeedSequence([0, epoch, 3])),
-            ranges,
+            hyp,
             index=3,
             neighbours=NEIGHBOURS,
             side=64,
@@ -35,7 +37,7 @@ def sampled(ranges: AugmentRanges, epochs: int = 200) -> list[AugmentParams]:
 
 
 def test_empty_ranges_give_no_augmentation() -> None:
-    for sample in sampled(AugmentRanges(), 20):
+    for sample in sampled(augmentation(), 20):
         (mosaic,) = sample.mosaics
         assert mosaic.tiles == (3,)
         assert mosaic.warp == Warp()
@@ -84,7 +86,7 @@ def test_samples_fill_their_ranges() -> None:
 
 
 def test_probabilities() -> None:
-    quarter = AugmentRanges(mosaic=0.25, mixup=0.5, flipud=0.75, fliplr=0.1)
+    quarter = augmentation(mosaic=0.25, mixup=0.5, flipud=0.75, fliplr=0.1)
     samples = sampled(quarter, 2000)
     mosaics = [sample for sample in samples if len(sample.mosaics[0].tiles) == 4]
     assert abs(len(mosaics) / 2000 - 0.25) < 0.03
@@ -102,5 +104,5 @@ def test_mixup_weights_are_near_one_half() -> None:
 
 
 def test_scale_has_a_minimum() -> None:
-    wide = AugmentRanges(scale=3)
+    wide = augmentation(scale=3)
     assert min(sample.mosaics[0].warp.scale for sample in sampled(wide)) == 0.05

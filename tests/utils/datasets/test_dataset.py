@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.utils.datasets.drawn import drawn_index
-from utils.datasets.augment_params import AugmentRanges
+from tests.utils.datasets.drawn import augmentation, drawn_index
 from utils.datasets.dataset import (
     Batch,
     BatchRequest,
@@ -23,20 +22,21 @@ from utils.datasets.image_cache import FileImages
 from utils.datasets.index import Index
 from utils.datasets.labels import to_pixels
 from utils.datasets.letterbox import boxes_to_original
+from utils.hyp import Hyp
 
 SIDE = 96
 SIZES = [(96, 96), (64, 96), (96, 48), (80, 96), (96, 72), (96, 60)]
 
 
-def train_set(index: Index, ranges: AugmentRanges | None, seed: int = 0) -> TrainDataset:
+def train_set(index: Index, hyp: Hyp, seed: int = 0) -> TrainDataset:
     images = FileImages(index, SIDE, cv2.INTER_LINEAR)
-    return TrainDataset(index, images, np.full((len(index), 2), SIDE), seed=seed, ranges=ranges)
+    return TrainDataset(index, images, np.full((len(index), 2), SIDE), seed, hyp)
 
 
 def train_sample(dataset: TrainDataset, epoch: int, i: int) -> Sample:
     """Return the training sample of an image; all images are its neighbours."""
     out = np.zeros((SIDE, SIDE, 3), np.uint8)
-    return dataset.sample(epoch, i, np.arange(len(dataset)), out)
+    return dataset.sample(epoch, i, np.arange(len(dataset.index)), out)
 
 
 def eval_sample(index: Index, shape: tuple[int, int]) -> Sample:
@@ -75,7 +75,7 @@ def assert_boxes_are_on_rectangles(sample: Sample, tolerance: float) -> None:
 
 
 def test_samples_without_augmentation_are_letterboxed(index: Index) -> None:
-    sample = train_sample(train_set(index, None), 0, 1)
+    sample = train_sample(train_set(index, augmentation()), 0, 1)
     # 64 x 96 in a square of 96: 16 rows above; the rectangle is drawn at (12, 17, 71, 48)
     assert sample.image.shape == (96, 96, 3)
     assert sample.labels[:, 0].tolist() == [1]
@@ -85,7 +85,7 @@ def test_samples_without_augmentation_are_letterboxed(index: Index) -> None:
 
 
 def test_mosaics_without_a_warp_are_exact(index: Index) -> None:
-    dataset = train_set(index, AugmentRanges(mosaic=1))
+    dataset = train_set(index, augmentation(mosaic=1))
     found = 0
     for epoch in range(5):
         for i in range(len(index)):
@@ -96,17 +96,17 @@ def test_mosaics_without_a_warp_are_exact(index: Index) -> None:
 
 
 @pytest.mark.parametrize(
-    "ranges",
+    "hyp",
     [
-        AugmentRanges(translate=0.2),
-        AugmentRanges(scale=0.5, mosaic=1),
-        AugmentRanges(degrees=30, mosaic=1),
-        AugmentRanges(shear=15, mosaic=0.5, flipud=0.5),
-        AugmentRanges(perspective=0.0007, mosaic=0.5, fliplr=0.5),
+        augmentation(translate=0.2),
+        augmentation(scale=0.5, mosaic=1),
+        augmentation(degrees=30, mosaic=1),
+        augmentation(shear=15, mosaic=0.5, flipud=0.5),
+        augmentation(perspective=0.0007, mosaic=0.5, fliplr=0.5),
     ],
 )
-def test_augmented_boxes_match_their_pixels(index: Index, ranges: AugmentRanges) -> None:
-    dataset = train_set(index, ranges)
+def test_augmented_boxes_match_their_pixels(index: Index, hyp: Hyp) -> None:
+    dataset = train_set(index, hyp)
     found = 0
     for i in range(len(index)):
         for epoch in range(4):
@@ -124,7 +124,7 @@ def test_augmented_boxes_match_their_pixels(index: Index, ranges: AugmentRanges)
 
 
 def test_labels_stay_in_the_image(index: Index) -> None:
-    dataset = train_set(index, AugmentRanges(degrees=20, translate=0.3, scale=0.9, mosaic=0.7))
+    dataset = train_set(index, augmentation(degrees=20, translate=0.3, scale=0.9, mosaic=0.7))
     for epoch in range(10):
         sample = train_sample(dataset, epoch, 0)
         boxes = labelled_boxes(sample)
@@ -134,27 +134,27 @@ def test_labels_stay_in_the_image(index: Index) -> None:
 
 
 def test_mixup_has_the_labels_of_both_images(index: Index) -> None:
-    alone = train_sample(train_set(index, AugmentRanges(mosaic=1)), 0, 2)
-    mixed = train_sample(train_set(index, AugmentRanges(mosaic=1, mixup=1)), 0, 2)
+    alone = train_sample(train_set(index, augmentation(mosaic=1)), 0, 2)
+    mixed = train_sample(train_set(index, augmentation(mosaic=1, mixup=1)), 0, 2)
     assert mixed.labels[: len(alone.labels)].tolist() == alone.labels.tolist()
     assert len(mixed.labels) > len(alone.labels)
 
 
 def test_samples_depend_only_on_seed_epoch_and_index(index: Index) -> None:
-    ranges = AugmentRanges(translate=0.1, scale=0.5, hsv_h=0.1, hsv_s=0.5, hsv_v=0.5, mosaic=1)
-    first, again = train_set(index, ranges), train_set(index, ranges)
+    hyp = augmentation(translate=0.1, scale=0.5, hsv_h=0.1, hsv_s=0.5, hsv_v=0.5, mosaic=1)
+    first, again = train_set(index, hyp), train_set(index, hyp)
     train_sample(again, 3, 4)  # earlier requests do not matter
     one, other = train_sample(first, 1, 2), train_sample(again, 1, 2)
     assert np.array_equal(one.image, other.image)
     assert np.array_equal(one.labels, other.labels)
-    different = train_set(index, ranges, seed=1)
+    different = train_set(index, hyp, seed=1)
     for dataset, epoch, i in ((first, 2, 2), (first, 1, 3), (different, 1, 2)):
         assert not np.array_equal(one.image, train_sample(dataset, epoch, i).image)
 
 
 def test_mosaics_sample_from_neighbours(tmp_path: Path) -> None:
     index = drawn_index(tmp_path, [(96, 96)] * 6)  # classes 0, 1, 2, 0, 1, 2
-    dataset = train_set(index, AugmentRanges(mosaic=1, mixup=0.5))
+    dataset = train_set(index, augmentation(mosaic=1, mixup=0.5))
     for neighbours, classes in (([1, 4], {1}), ([1, 3, 4], {0, 1}), ([4, 5], {1, 2})):
         labels = [
             dataset.sample(
@@ -171,20 +171,17 @@ def with_regions(index: Index) -> Index:
 
 
 @pytest.mark.parametrize(
-    "ranges",
+    "hyp",
     [
-        None,
-        AugmentRanges(),
-        AugmentRanges(mosaic=1),
-        AugmentRanges(mosaic=1, mixup=1, flipud=0.5, fliplr=0.5),
-        AugmentRanges(translate=0.4, scale=0.9, flipud=0.5, fliplr=0.5),
-        AugmentRanges(degrees=40, shear=15, perspective=0.0007, scale=0.5, mosaic=0.5),
+        augmentation(),
+        augmentation(mosaic=1),
+        augmentation(mosaic=1, mixup=1, flipud=0.5, fliplr=0.5),
+        augmentation(translate=0.4, scale=0.9, flipud=0.5, fliplr=0.5),
+        augmentation(degrees=40, shear=15, perspective=0.0007, scale=0.5, mosaic=0.5),
     ],
 )
-def test_ignore_regions_are_transformed_like_boxes(
-    index: Index, ranges: AugmentRanges | None
-) -> None:
-    plain, marked = train_set(index, ranges), train_set(with_regions(index), ranges)
+def test_ignore_regions_are_transformed_like_boxes(index: Index, hyp: Hyp) -> None:
+    plain, marked = train_set(index, hyp), train_set(with_regions(index), hyp)
     found = 0
     for i in range(len(index)):
         for epoch in range(6):
@@ -276,7 +273,7 @@ def test_batch_without_boxes_has_empty_targets() -> None:
 def test_changed_image_returns_a_load_failure(index: Index) -> None:
     path = Path(str(index.paths[0]))
     cv2.imwrite(str(path), np.zeros((50, 50, 3), np.uint8))
-    failure = train_set(index, None)[BatchRequest(0, [1, 0], np.empty(0, np.int64))]
+    failure = train_set(index, augmentation())[BatchRequest(0, [1, 0], np.empty(0, np.int64))]
     assert failure == LoadFailure(
         f"{path} changed during the run (its size is different); restore the file and restart."
     )

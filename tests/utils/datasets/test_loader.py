@@ -23,7 +23,7 @@ from utils.datasets.loader import (
     build_train_loader,
 )
 from utils.datasets.packed_strings import PackedStrings
-from utils.datasets.rect_batches import square_batches
+from utils.datasets.rect_batches import plan_batches
 from utils.errors import UserError
 from utils.hyp import Hyp
 
@@ -151,21 +151,6 @@ def test_batches_contain_ignore_regions(index: Index, rect: bool) -> None:
         assert torch.equal(batch.ignored, batch.targets[:, [0, 2, 3, 4, 5]])
 
 
-def test_without_augmentation_images_are_letterboxed(index: Index) -> None:
-    loader = train_loader(index, augment=False)
-    for first, second in zip(loader.batches(0), loader.batches(1), strict=True):
-        assert first.targets[:, 0].tolist() == list(range(len(first.images)))
-        assert not torch.equal(first.indices, second.indices)
-    by_index = {
-        int(i): image
-        for epoch in (0, 1)
-        for batch in loader.batches(epoch)
-        for i, image in zip(batch.indices, batch.images, strict=True)
-    }
-    assert by_index[0].unique().tolist() == [0, 255]
-    assert by_index[1].unique().tolist() == [0, 114, 255]
-
-
 def test_rectangular_training_shuffles_whole_batches(index: Index) -> None:
     hyp = Hyp(hsv_h=0, hsv_s=0, hsv_v=0, mosaic=1)
     loader = train_loader(index, rect=True, batch_size=3, hyp=hyp)
@@ -192,7 +177,7 @@ def test_rectangular_training_uses_no_mosaics(tmp_path: Path) -> None:
 def requests(
     count: int, batch_size: int, neighbourhood: int, **changes: Shard
 ) -> list[BatchRequest]:
-    batches = square_batches(count, batch_size, 64).batches
+    batches = plan_batches(np.ones((count, 2)), batch_size, 64, rect=False).batches
     sampler = EpochSampler(
         batches, seed=0, shuffle_batches=False, neighbourhood=neighbourhood, **changes
     )
@@ -232,9 +217,8 @@ def test_neighbourhoods_do_not_depend_on_shard_or_start() -> None:
     whole = [request.neighbours.tolist() for request in requests(21, 3, 9)]
     for shard in (Shard(0, 2), Shard(1, 2), Shard(3, 4)):
         assert [r.neighbours.tolist() for r in requests(21, 3, 9, shard=shard)] == whole
-    sampler = EpochSampler(
-        square_batches(21, 3, 64).batches, seed=0, shuffle_batches=False, neighbourhood=9
-    )
+    batches = plan_batches(np.ones((21, 2)), 3, 64, rect=False).batches
+    sampler = EpochSampler(batches, seed=0, shuffle_batches=False, neighbourhood=9)
     sampler.seek(2, 4)
     assert [request.neighbours.tolist() for request in sampler] == whole[4:]
 
