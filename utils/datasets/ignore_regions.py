@@ -7,13 +7,13 @@ The folder `ignore` is beside `labels` and has the same structure. A file has on
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from utils.datasets.labels import LABEL_FOLDER, label_path
+from utils.datasets.labels import LABEL_FOLDER, label_path, rename_last_folder
 from utils.errors import UserError
 from utils.files.regular_file import open_regular_file
 
@@ -36,21 +36,20 @@ class IgnoreRegions:
         return self.boxes[self.offsets[i] : self.offsets[i + 1]]
 
 
-def ignore_path(image: str | Path) -> Path | None:
+def ignore_path(image: str) -> str | None:
     """Return the regions file of an image; None if its labels are not below a folder `labels`."""
-    label = label_path(image)
-    folders = list(label.parent.parts)
-    if LABEL_FOLDER not in folders:
-        return None
-    folders[len(folders) - 1 - folders[::-1].index(LABEL_FOLDER)] = IGNORE_FOLDER
-    return Path(*folders, label.name)
+    return rename_last_folder(label_path(image), LABEL_FOLDER, IGNORE_FOLDER)
+
+
+def list_ignore_files(images: Iterable[str]) -> list[str]:
+    """List all regions files in the folders that can hold those of these images, sorted."""
+    folders = {image.rpartition(os.sep)[0] for image in images}
+    paths = {ignore_path(f"{folder}{os.sep}any") for folder in folders} - {None}
+    return sorted(str(file) for path in paths for file in Path(str(path)).parent.glob("*.txt"))
 
 
 def load_ignore_regions(images: Sequence[str]) -> IgnoreRegions | None:
     """Read the regions of images, in the same order; None if no image has a regions file.
-
-    Each folder is listed once, so images without a file, in most data sets all of them, cost
-    nothing.
 
     Args:
         images: normalised paths, as in an `Index`.
@@ -58,16 +57,9 @@ def load_ignore_regions(images: Sequence[str]) -> IgnoreRegions | None:
     Raises:
         UserError: a file cannot be read or contains something other than regions.
     """
-    listed: dict[str, frozenset[str]] = {}  # folder of images -> stems of the regions files
-    parts: dict[int, np.ndarray] = {}
-    for i, image in enumerate(images):
-        folder, _, name = image.rpartition(os.sep)
-        if folder not in listed:
-            listed[folder] = _stems_beside(image)
-        if listed[folder] and (name.rpartition(".")[0] or name) in listed[folder]:
-            path = ignore_path(image)
-            if path is not None:
-                parts[i] = _read(path)
+    present = set(list_ignore_files(images))
+    paths = map(ignore_path, images) if present else ()  # most data sets have no regions
+    parts = {i: _read(Path(path)) for i, path in enumerate(paths) if path in present}
     if not parts:
         return None
     counts = [len(parts.get(i, ())) for i in range(len(images))]
@@ -75,13 +67,6 @@ def load_ignore_regions(images: Sequence[str]) -> IgnoreRegions | None:
         boxes=np.concatenate(list(parts.values())),
         offsets=np.cumsum([0, *counts], dtype=np.int64),
     )
-
-
-def _stems_beside(image: str) -> frozenset[str]:
-    path = ignore_path(image)
-    if path is None or not path.parent.is_dir():
-        return frozenset()
-    return frozenset(file.stem for file in path.parent.glob("*.txt"))
 
 
 def _read(path: Path) -> np.ndarray:

@@ -24,14 +24,13 @@ from utils.datasets.cache_files import (
 from utils.datasets.ignore_regions import (
     NO_REGIONS,
     IgnoreRegions,
-    ignore_path,
+    list_ignore_files,
     load_ignore_regions,
 )
 from utils.datasets.image_files import ImageError, list_images, probe_size
 from utils.datasets.labels import (
     BOX_COLUMNS,
     LabelError,
-    ParsedLabels,
     find_labels,
     label_path,
     read_labels,
@@ -113,7 +112,7 @@ def build_index(
     images = list_images(sources)
     labels = find_labels(images)
     key = source_key(sources)
-    digest = files_digest(itertools.chain(images, labels, _ignore_files(images)), FORMAT)
+    digest = files_digest(itertools.chain(images, labels, list_ignore_files(images)), FORMAT)
     places = cache_paths(Path(labels[0]).parent, f"yolo-index-{key}.npz")
 
     index = next(filter(None, (_read_cache(place, digest) for place in places)), None)
@@ -130,13 +129,6 @@ def build_index(
         return replace(index, boxes=boxes)
     _require_known_classes(index, names)
     return index
-
-
-def _ignore_files(images: Sequence[str]) -> list[str]:
-    """List all files in the folders that can hold the ignore regions of these images."""
-    folders = {image.rpartition(os.sep)[0] for image in images}
-    beside = {path.parent for f in folders if (path := ignore_path(f"{f}{os.sep}any")) is not None}
-    return sorted(str(file) for folder in beside if folder.is_dir() for file in folder.iterdir())
 
 
 def _check_all(images: Sequence[str], labels: Sequence[str], threads: int) -> list[_CheckedImage]:
@@ -160,31 +152,15 @@ def _check_all(images: Sequence[str], labels: Sequence[str], threads: int) -> li
 def _check_image(image: str, label: str) -> _CheckedImage:
     try:
         size = probe_size(image)
-        rows, notes = _read_labels(label)
+        rows, notes = read_labels(label)
     except ImageError as error:
         return _CheckedImage(image, None, NO_BOXES, (f"{_printable(image)} is skipped: {error}.",))
     except LabelError as error:
         return _CheckedImage(image, None, NO_BOXES, (f"{image} is skipped: {label}: {error}.",))
     expected = label_path(image)
-    if label != str(expected):
-        notes = (f"used for {image}, because {expected.name} does not exist", *notes)
+    if label != expected:
+        notes = (f"used for {image}, because {Path(expected).name} does not exist", *notes)
     return _CheckedImage(image, size, rows, tuple(f"{label}: {note}." for note in notes))
-
-
-def _read_labels(label: str) -> ParsedLabels:
-    """Return the rows of a label file; none if it does not exist, for a background image.
-
-    Raises:
-        LabelError: the file is damaged or cannot be read.
-    """
-    try:
-        return read_labels(label)
-    except FileNotFoundError as error:
-        if Path(label).is_symlink():
-            raise LabelError("it is a link to a file that does not exist") from error
-        return ParsedLabels(NO_BOXES, ())
-    except OSError as error:
-        raise LabelError(f"it cannot be read ({error.strerror})") from error
 
 
 def _printable(path: str) -> str:
@@ -200,9 +176,7 @@ def _pack(records: Sequence[_CheckedImage]) -> Index:
         sizes=np.array([record.size for record in kept], np.int32).reshape(-1, 2),
         boxes=np.concatenate([NO_BOXES, *(record.rows for record in kept)]),
         offsets=np.cumsum([0, *counts], dtype=np.int64),
-        messages=PackedStrings.of(
-            itertools.chain.from_iterable(record.messages for record in records)
-        ),
+        messages=PackedStrings.of(message for record in records for message in record.messages),
     )
 
 
@@ -253,17 +227,14 @@ def _write_cache(places: Sequence[Path], index: Index, digest: str) -> None:
 
 
 def _log_summary(index: Index, sources: Sequence[Path]) -> None:
-    for message in index.messages[:MAX_MESSAGES_LOGGED]:
+    for message in itertools.islice(index.messages, MAX_MESSAGES_LOGGED):
         log.warning("%s", message)
     if len(index.messages) > MAX_MESSAGES_LOGGED:
         log.warning("… and %d more messages.", len(index.messages) - MAX_MESSAGES_LOGGED)
     background = int((np.diff(index.offsets) == 0).sum())
     log.info(
         "%s: %d images, %d of them background, %d boxes%s",
-        ", ".join(map(str, sources)),
-        len(index),
-        background,
-        len(index.boxes),
+        *(", ".join(map(str, sources)), len(index), background, len(index.boxes)),
         f", {len(index.ignored.boxes)} ignore regions" if index.ignored is not None else "",
     )
 

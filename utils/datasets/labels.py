@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,10 +49,21 @@ class _Box(NamedTuple):
     height: float
 
 
-def label_path(image: str | Path) -> Path:
-    """Return an image's label file: the last folder `images` becomes `labels`, the suffix .txt."""
-    image = Path(image)
-    return Path(_label_folder(str(image.parent)), f"{image.stem}.txt")
+def label_path(image: str) -> str:
+    """Return an image's label file: the last folder `images` becomes `labels`, the suffix .txt.
+
+    Args:
+        image: an absolute path. It is handled as text, because a `Path` per file costs seconds.
+    """
+    renamed = rename_last_folder(image, IMAGE_FOLDER, LABEL_FOLDER) or image
+    folder, _, name = renamed.rpartition(os.sep)
+    return f"{folder}{os.sep}{name.rpartition('.')[0] or name}.txt"
+
+
+def rename_last_folder(file: str, old: str, new: str) -> str | None:
+    """Return an absolute path with its last folder `old` renamed; None if it has no such folder."""
+    before, found, after = file.rpartition(f"{os.sep}{old}{os.sep}")
+    return f"{before}{os.sep}{new}{os.sep}{after}" if found else None
 
 
 def find_labels(images: Sequence[str]) -> list[str]:
@@ -63,28 +73,12 @@ def find_labels(images: Sequence[str]) -> list[str]:
     lower case is used, unless it belongs to another image. File systems that ignore case do the
     same, and a data set must give the same training on all file systems.
     """
-    wanted = [_label_file(image) for image in images]
+    wanted = [label_path(image) for image in images]
     folders = {path.rpartition(os.sep)[0] for path in wanted}
     present = {f"{folder}{os.sep}{name}" for folder in folders for name in _names_in(folder)}
     unclaimed = sorted(present.difference(wanted), reverse=True)  # keeps the first of several
     by_any_case = {_case_folded(path): path for path in unclaimed}
     return [p if p in present else by_any_case.get(_case_folded(p), p) for p in wanted]
-
-
-@lru_cache(maxsize=1024)
-def _label_folder(folder: str) -> str:
-    folders = list(Path(folder).parts)
-    if IMAGE_FOLDER in folders:
-        last = len(folders) - 1 - folders[::-1].index(IMAGE_FOLDER)
-        folders[last] = LABEL_FOLDER
-    return str(Path(*folders))
-
-
-def _label_file(image: str) -> str:
-    """Return `label_path` of a normalised path; fast, because it does not split the whole path."""
-    folder, _, name = image.rpartition(os.sep)
-    stem = name.rpartition(".")[0] or name
-    return f"{_label_folder(folder)}{os.sep}{stem}.txt"
 
 
 def _names_in(folder: str) -> list[str]:
@@ -99,15 +93,21 @@ def _case_folded(path: str) -> tuple[str, str]:
     return folder, name.casefold()
 
 
-def read_labels(path: str | Path) -> ParsedLabels:
-    """Read a label file; see `parse_labels`.
+def read_labels(path: str) -> ParsedLabels:
+    """Read a label file; see `parse_labels`. Without a file, of a background image, no rows.
 
     Raises:
-        OSError: the file does not exist or cannot be read.
-        LabelError: the file is too large, is not UTF-8, or has an invalid row.
+        LabelError: the file cannot be read, is too large, is not UTF-8, or has an invalid row.
     """
-    with open_regular_file(path) as stream:
-        content = stream.read(MAX_BYTES + 1)
+    try:
+        with open_regular_file(path) as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        if Path(path).is_symlink():
+            raise LabelError("it is a link to a file that does not exist") from error
+        return parse_labels("")
+    except OSError as error:
+        raise LabelError(f"it cannot be read ({error.strerror})") from error
     if len(content) > MAX_BYTES:
         raise LabelError(f"it is larger than {MAX_BYTES >> 20} MiB")
     try:

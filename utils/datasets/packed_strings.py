@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -38,17 +37,6 @@ class PackedStrings(Sequence[str]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @overload
-    def __getitem__(self, i: int) -> str: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[str]: ...
-    def __getitem__(self, i: int | slice) -> str | list[str]:
-        """Return string `i`, or a list of the strings of a slice."""
-        numbers = range(len(self))[i]  # checks the bounds and resolves negative indices
-        return [self._at(k) for k in numbers] if isinstance(numbers, range) else self._at(numbers)
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self._at, range(len(self)))
-
-    def _at(self, i: int) -> str:
+    def __getitem__(self, i: int) -> str:  # type: ignore[override] # no slices
+        i = range(len(self))[i]  # checks the bounds and resolves negative indices
         return self.content[self.offsets[i] : self.offsets[i + 1]].tobytes().decode()

@@ -30,7 +30,7 @@ from utils.datasets.labels import (
     ],
 )
 def test_label_path(image: str, label: str) -> None:
-    assert label_path(image) == Path(label)
+    assert label_path(image) == label
     assert find_labels([image]) == [label]
 
 
@@ -52,20 +52,27 @@ def test_labels_are_found_ignoring_case_unless_they_belong_to_another_image(tmp_
     ]
 
 
-def test_read_labels_limits_the_file_size(tmp_path: Path) -> None:
+def test_read_labels_of_any_file(tmp_path: Path) -> None:
     label = tmp_path / "a.txt"
     label.write_bytes(b"\xef\xbb\xbf0 .5 .5 .5 .5\r\n1 .5 .5 .5 .5 \t\r\n")
-    assert read_labels(label).rows[:, 0].tolist() == [0, 1]
+    assert read_labels(str(label)).rows[:, 0].tolist() == [0, 1]
     label.write_bytes(b"0 .5 \xff .5 .5")
     with pytest.raises(LabelError, match=r"not UTF-8 text \(invalid start byte at byte 5\)"):
-        read_labels(label)
+        read_labels(str(label))
     label.write_bytes(b" " * MAX_BYTES)
-    assert len(read_labels(label).rows) == 0
+    assert len(read_labels(str(label)).rows) == 0
     label.write_bytes(b" " * (MAX_BYTES + 1))
     with pytest.raises(LabelError, match="it is larger than 8 MiB"):
-        read_labels(label)
-    with pytest.raises(FileNotFoundError):
-        read_labels(tmp_path / "absent.txt")
+        read_labels(str(label))
+    label.unlink()
+    assert len(read_labels(str(label)).rows) == 0
+    label.symlink_to(tmp_path / "absent.txt")
+    with pytest.raises(LabelError, match="it is a link to a file that does not exist"):
+        read_labels(str(label))
+    label.unlink()
+    label.mkdir()
+    with pytest.raises(LabelError, match=r"it cannot be read \(Is a directory\)"):
+        read_labels(str(label))
 
 
 def test_number_of_rows_is_limited() -> None:
