@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -41,16 +40,7 @@ MAX_RECENT_BYTES = 256_000_000
 the images of one mosaic are kept."""
 WORKER_NICENESS = 5
 """Niceness of the workers when training runs on the same CPUs, so that training has priority."""
-
-
-class Shard(NamedTuple):
-    """The images of every batch that belong to this process: `batch[rank::num_shards]`."""
-
-    rank: int = 0
-    num_shards: int = 1
-
-
-WHOLE_SHARD = Shard()
+WHOLE_BATCH = slice(None)
 
 
 class EpochSampler(Sampler[BatchRequest]):
@@ -71,8 +61,9 @@ class EpochSampler(Sampler[BatchRequest]):
         seed: random seed of the run.
         shuffle_batches: shuffle whole batches instead of images, because batches differ in shape.
         neighbourhood: size of a neighbourhood, a multiple of the batch size; 0 without mosaics.
-        shard: this process's shard of every batch. If a batch has fewer images than there are
-            processes, each process without an image gets the batch's first image as a placeholder.
+        shard: the images of every batch that belong to this process: `slice(rank, None, processes)`
+            of several. If a batch has fewer images than there are processes, each process without
+            an image gets the batch's first image as a placeholder.
     """
 
     def __init__(
@@ -82,7 +73,7 @@ class EpochSampler(Sampler[BatchRequest]):
         seed: int,
         shuffle_batches: bool,
         neighbourhood: int = 0,
-        shard: Shard = WHOLE_SHARD,
+        shard: slice = WHOLE_BATCH,
     ) -> None:
         self._batches = batches
         self._seed = seed
@@ -104,7 +95,7 @@ class EpochSampler(Sampler[BatchRequest]):
         batches = self._epoch_batches()
         images = np.concatenate(batches)
         for number, batch in enumerate(batches[self._start :], self._start):
-            own = batch[self._shard.rank :: self._shard.num_shards].tolist()
+            own = batch[self._shard].tolist()
             neighbours = self._neighbours(images, number * len(batches[0]))
             yield BatchRequest(self._epoch, own or [int(batch[0])], neighbours, not own)
 
@@ -173,7 +164,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     cache: CacheKind | None,
     rect: bool = False,
     stride: int = 32,
-    shard: Shard = WHOLE_SHARD,
+    shard: slice = WHOLE_BATCH,
 ) -> TrainLoader:
     """Build the loader for training.
 
@@ -189,7 +180,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
             image when it is needed.
         rect: rectangular batches of images with similar aspect ratios, without mosaics.
         stride: stride of the network, px, for rectangular shapes.
-        shard: this process's shard of every batch.
+        shard: the images of every batch that belong to this process.
     """
     if hyp.copy_paste > 0:
         log.warning("copy_paste has no effect: it needs segment labels, but only boxes are read.")

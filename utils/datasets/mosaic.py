@@ -33,7 +33,7 @@ LoadImage = Callable[[int], np.ndarray]
 
 
 class Tile(NamedTuple):
-    """An image on the canvas, before it is loaded."""
+    """An image on the canvas, before it is loaded; it may extend beyond the canvas."""
 
     image_index: int
     """Index in the data set."""
@@ -41,23 +41,16 @@ class Tile(NamedTuple):
     """(height, width) of the image, px."""
     rows: np.ndarray
     """[k, 5]: class or IGNORE_CLASS, cx, cy, w, h, normalised to the image."""
-
-
-class Place(NamedTuple):
-    """Position of a tile, px of the canvas; it may extend beyond the canvas."""
-
-    x: tuple[int, int]
-    """Left and right edge."""
-    y: tuple[int, int]
-    """Top and bottom edge."""
+    x: tuple[int, int] = (0, 0)
+    """Left and right edge, px of the canvas."""
+    y: tuple[int, int] = (0, 0)
+    """Top and bottom edge, px of the canvas."""
 
 
 class Layout(NamedTuple):
     """Images on a canvas, without overlap."""
 
     tiles: Sequence[Tile]
-    places: Sequence[Place]
-    """Position of each tile."""
     canvas: tuple[int, int]
     """(height, width), px."""
 
@@ -84,21 +77,21 @@ def mosaic_layout(tiles: Sequence[Tile], centre: tuple[int, int], side: int) -> 
         centre: (x, y) where their inner corners meet, px.
         side: side of the output image, px.
     """
-    places = []
+    placed = []
     for position, tile in enumerate(tiles):
         height, width = tile.size
         row, column = divmod(position, 2)
         left = centre[0] if column else centre[0] - width
         top = centre[1] if row else centre[1] - height
-        places.append(Place((left, left + width), (top, top + height)))
-    return Layout(tiles, places, (2 * side, 2 * side))
+        placed.append(tile._replace(x=(left, left + width), y=(top, top + height)))
+    return Layout(placed, (2 * side, 2 * side))
 
 
 def letterbox_layout(tile: Tile, shape: tuple[int, int]) -> Layout:
     """Lay out one image, scaled to fit, in the middle of a canvas of `shape` (height, width)."""
     height, width = scaled_size(tile.size, resize_ratio(tile.size, shape, scale_up=True))
     left, top = border_offset(((shape[1] - width) / 2, (shape[0] - height) / 2))
-    return Layout([tile], [Place((left, left + width), (top, top + height))], shape)
+    return Layout([tile._replace(x=(left, left + width), y=(top, top + height))], shape)
 
 
 def compose(layout: Layout, warp: Warp, load: LoadImage, out: np.ndarray) -> LabeledImage:
@@ -129,39 +122,35 @@ def _compose_by_resizing(
     layout: Layout, warp: Warp, load: LoadImage, out: np.ndarray
 ) -> list[_Objects]:
     """Resize each tile into its rectangle of the output, and map its boxes the same way."""
-    seen: list[tuple[int, AxisResize, AxisResize]] = []
-    for index in range(len(layout.tiles)):
-        across, down = (_axis_resize(axis, layout, index, warp, out) for axis in (0, 1))
+    seen: list[tuple[Tile, AxisResize, AxisResize]] = []
+    for tile in layout.tiles:
+        across, down = (_axis_resize(axis, tile, layout.canvas, warp, out) for axis in (0, 1))
         if across and down:
-            seen.append((index, across, down))
+            seen.append((tile, across, down))
     covered = sum((x.stop - x.start) * (y.stop - y.start) for _, x, y in seen)
     if covered < out.shape[0] * out.shape[1]:
         out[:] = PADDING_GREY
     objects = []
-    for index, across, down in seen:
-        tile = layout.tiles[index]
+    for tile, across, down in seen:
         resize_into(load(tile.image_index), across, down, out)
         if len(tile.rows):
-            before = _on_canvas(layout, index)
+            before = _on_canvas(tile, layout.canvas)
             after = before * ((across.scale, down.scale) * 2) + (across.shift, down.shift) * 2
             objects.append(_Objects(tile.rows[:, 0], before, after))
     return objects
 
 
 def _axis_resize(
-    axis: int, layout: Layout, index: int, warp: Warp, out: np.ndarray
+    axis: int, tile: Tile, canvas: tuple[int, int], warp: Warp, out: np.ndarray
 ) -> AxisResize | None:
-    """Return how a tile is resized into the output along an axis (0 is x, 1 is y).
-
-    None if it is not visible.
-    """
-    output, canvas = out.shape[1 - axis], layout.canvas[1 - axis]
+    """Return how a tile is resized along x (axis 0) or y (axis 1); None if it is not visible."""
+    output, side = out.shape[1 - axis], canvas[1 - axis]
     return resize_along_axis(
-        layout.places[index][axis],
-        layout.tiles[index].size[1 - axis],
-        canvas,
+        (tile.x, tile.y)[axis],
+        tile.size[1 - axis],
+        side,
         scale=warp.scale,
-        shift=warp.centre[axis] * output - warp.scale * canvas / 2,
+        shift=warp.centre[axis] * output - warp.scale * side / 2,
         output=output,
     )
 
@@ -177,9 +166,8 @@ def _compose_by_warping(
         return []
     window = np.full((bottom - top, right - left, 3), PADDING_GREY, np.uint8)
     objects = []
-    for index, (tile, ((x1, x2), (y1, y2))) in enumerate(
-        zip(layout.tiles, layout.places, strict=True)
-    ):
+    for tile in layout.tiles:
+        (x1, x2), (y1, y2) = tile.x, tile.y
         region = window[max(y1 - top, 0) : max(y2 - top, 0), max(x1 - left, 0) : max(x2 - left, 0)]
         if region.size == 0:
             continue
@@ -189,15 +177,14 @@ def _compose_by_warping(
         skipped_y, skipped_x = max(top - y1, 0), max(left - x1, 0)
         height, width = region.shape[:2]
         region[:] = image[skipped_y : skipped_y + height, skipped_x : skipped_x + width]
-        before = _on_canvas(layout, index)
+        before = _on_canvas(tile, layout.canvas)
         objects.append(_Objects(tile.rows[:, 0], before, warp_boxes(before, matrix)))
     from_window = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
     warp_image(window, matrix @ from_window, out)
     return objects
 
 
-def _on_canvas(layout: Layout, index: int) -> np.ndarray:
+def _on_canvas(tile: Tile, canvas: tuple[int, int]) -> np.ndarray:
     """Return the boxes of a tile: [k, 4], corners, px of the canvas, clipped to it."""
-    (x1, x2), (y1, y2) = layout.places[index]
-    boxes = to_pixels(layout.tiles[index].rows, (y2 - y1, x2 - x1), (x1, y1))
-    return boxes.clip(0, layout.canvas[::-1] * 2)
+    (x1, x2), (y1, y2) = tile.x, tile.y
+    return to_pixels(tile.rows, (y2 - y1, x2 - x1), (x1, y1)).clip(0, canvas[::-1] * 2)

@@ -20,7 +20,7 @@ from utils.datasets.description import (
     load_description,
 )
 from utils.datasets.index import Index, build_index
-from utils.datasets.loader import Shard, TrainLoader, build_eval_loader, build_train_loader
+from utils.datasets.loader import TrainLoader, build_eval_loader, build_train_loader
 from utils.datasets.rect_batches import round_up_to_stride
 from utils.evaluation.evaluate import evaluated_names
 from utils.runs.run import Run
@@ -82,7 +82,7 @@ class TrainingData:
             cache=options.cache,
             rect=options.rect,
             stride=stride,
-            shard=Shard(distributed.rank, distributed.world_size),
+            shard=slice(distributed.rank, None, distributed.world_size),
         )
         val = build_eval_loader(
             self.val,

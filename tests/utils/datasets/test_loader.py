@@ -17,7 +17,6 @@ from utils.datasets.image_files import read_image
 from utils.datasets.index import Index, build_index
 from utils.datasets.loader import (
     EpochSampler,
-    Shard,
     TrainLoader,
     build_eval_loader,
     build_train_loader,
@@ -175,7 +174,7 @@ def test_rectangular_training_uses_no_mosaics(tmp_path: Path) -> None:
 
 
 def requests(
-    count: int, batch_size: int, neighbourhood: int, **changes: Shard
+    count: int, batch_size: int, neighbourhood: int, **changes: slice
 ) -> list[BatchRequest]:
     batches = plan_batches(np.ones((count, 2)), batch_size, 64, rect=False).batches
     sampler = EpochSampler(
@@ -215,7 +214,7 @@ def test_small_data_sets_have_one_neighbourhood() -> None:
 
 def test_neighbourhoods_do_not_depend_on_shard_or_start() -> None:
     whole = [request.neighbours.tolist() for request in requests(21, 3, 9)]
-    for shard in (Shard(0, 2), Shard(1, 2), Shard(3, 4)):
+    for shard in (slice(0, None, 2), slice(1, None, 2), slice(3, None, 4)):
         assert [r.neighbours.tolist() for r in requests(21, 3, 9, shard=shard)] == whole
     batches = plan_batches(np.ones((21, 2)), 3, 64, rect=False).batches
     sampler = EpochSampler(batches, seed=0, shuffle_batches=False, neighbourhood=9)
@@ -308,7 +307,7 @@ def test_shards_of_all_processes_form_the_whole_batches(
 ) -> None:
     whole = orders(train_loader(index, rect=rect).batches(1))
     parts = [
-        list(train_loader(index, rect=rect, shard=Shard(rank, processes)).batches(1))
+        list(train_loader(index, rect=rect, shard=slice(rank, None, processes)).batches(1))
         for rank in range(processes)
     ]
     for number, order in enumerate(whole):

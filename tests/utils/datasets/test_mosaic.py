@@ -3,7 +3,7 @@ import pytest
 
 from utils.datasets.affine import Warp
 from utils.datasets.augment import IGNORE_CLASS, LabeledImage
-from utils.datasets.mosaic import Layout, Place, Tile, compose, letterbox_layout, mosaic_layout
+from utils.datasets.mosaic import Layout, Tile, compose, letterbox_layout, mosaic_layout
 
 TURNED = 1e-7
 """Degrees; invisible, but such a warp is not axis-aligned."""
@@ -70,7 +70,7 @@ def test_single_image_is_letterboxed(warp: Warp) -> None:
     image = plain(20, 40, 9)
     tile = Tile(0, (20, 40), np.array([[7, 0.5, 0.5, 0.5, 0.5]]))
     layout = letterbox_layout(tile, (51, 60))  # 30 x 60, with 10 rows above and 11 below
-    assert layout.places == [Place((0, 60), (10, 40))]
+    assert (layout.tiles[0].x, layout.tiles[0].y) == ((0, 60), (10, 40))
     labelled = canvas_of(layout, [image], warp)
     assert (labelled.image[10:40] == 9).all()
     assert (labelled.image[[*range(10), *range(40, 51)]] == 114).all()
@@ -83,7 +83,7 @@ def one_tile(size: tuple[int, int], corners: np.ndarray, classes: np.ndarray) ->
     scale = np.array([width, height])
     centres, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     rows = np.column_stack([classes, centres / scale, sizes / scale])
-    return Layout([Tile(0, size, rows)], [Place((0, width), (0, height))], size)
+    return Layout([Tile(0, size, rows, (0, width), (0, height))], size)
 
 
 @pytest.mark.parametrize("warp", [Warp(), Warp(angle=TURNED)])
