@@ -25,14 +25,20 @@ def cache_home() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / APPLICATION
 
 
+def existing_parent(folder: Path) -> Path:
+    """Return `folder` if it exists, else its nearest existing parent."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def is_writable(folder: Path) -> bool:
     """Whether files can be created in `folder`, or in its nearest existing parent.
 
     A folder without any write bit was made read-only on purpose. It counts as not writable even for
     the superuser, who passes every access check.
     """
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = existing_parent(folder)
     return bool(folder.stat().st_mode & ANY_WRITE_BIT) and os.access(folder, os.W_OK)
 
 

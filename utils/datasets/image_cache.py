@@ -18,7 +18,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils.datasets.cache_files import cache_paths, files_digest, write_to_first_writable
+from utils.datasets.cache_files import (
+    cache_paths,
+    existing_parent,
+    files_digest,
+    write_to_first_writable,
+)
 from utils.datasets.image_files import ImageError, read_image
 from utils.datasets.index import Index
 from utils.errors import UserError
@@ -77,16 +82,13 @@ class FileImages:
         path = self.index.paths[i]
         try:
             image = read_image(path)
+            before, size = image.shape[:2], self.size(i)
+            if before != tuple(self.index.sizes[i]):
+                raise ImageError("its size is different")
         except ImageError as error:
             raise UserError(
                 f"{path} changed during the run ({error}); restore the file and restart."
             ) from error
-        before, size = image.shape[:2], self.size(i)
-        if before != tuple(self.index.sizes[i]):
-            raise UserError(
-                f"{path} changed during the run (its size is different); "
-                "restore the file and restart."
-            )
         if before == size:
             return image
         interpolation = self.shrink_interpolation if max(size) < max(before) else cv2.INTER_LINEAR
@@ -200,19 +202,19 @@ def _holds(place: Path, size: int, digest: np.ndarray) -> bool:
 def _fill(pixels: np.ndarray, files: FileImages, offsets: np.ndarray, threads: int) -> None:
     """Decode every image into its slice of `pixels`, with several threads and a progress bar."""
 
-    def decode(chunk: range) -> int:
+    def decode(start: int) -> int:
+        chunk = range(count)[start : start + CHUNK]
         for i in chunk:
             pixels[offsets[i] : offsets[i + 1]] = files.load(i).reshape(-1)
         return len(chunk)
 
-    everything = range(len(offsets) - 1)
-    chunks = [everything[start : start + CHUNK] for start in everything[::CHUNK]]
+    count = len(offsets) - 1
     with (
         ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(everything), desc="Caching images", unit="img", disable=None) as progress,
+        tqdm(total=count, desc="Caching images", unit="img", disable=None) as progress,
     ):
-        for count in pool.map(decode, chunks):
-            progress.update(count)
+        for done in pool.map(decode, range(0, count, CHUNK)):
+            progress.update(done)
 
 
 def _warn_no_room(size: int, reason: str) -> None:
@@ -258,17 +260,17 @@ class RecentImages:
 def available_memory() -> int:
     """Return the bytes of memory available without swapping, within a container's limit."""
     free = _from_meminfo()
-    limit, used = (_number(CONTROL_GROUP / f"memory.{name}") for name in ("max", "current"))
-    if limit is None or used is None:
+    files = [CONTROL_GROUP / f"memory.{name}" for name in ("max", "current")]
+    try:
+        limit, used = (int(file.read_text()) for file in files)
+    except (OSError, ValueError):  # no container, or one without a limit, whose maximum is a word
         return free
     return max(min(free, limit - used), 0)
 
 
 def free_disk(folder: Path) -> int:
     """Return the free bytes of the disk of `folder`, which may not exist yet."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(existing_parent(folder)).free
 
 
 def _from_meminfo() -> int:
@@ -278,11 +280,3 @@ def _from_meminfo() -> int:
     if not hasattr(os, "sysconf"):  # Windows, which reports it only with another package
         return sys.maxsize
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _number(file: Path) -> int | None:
-    """Return the number in a file; None if there is no file, or if it holds a word such as max."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):
-        return None
