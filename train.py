@@ -158,9 +158,9 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             on_epoch=(recorder.save_on_epoch, loggers.epoch),  # write logs after the checkpoint
         )
         try:
-            audit = verify_resume(run, state, config, validator.evaluate_resumed)
+            verify_resume(run, state, config, validator.evaluate_resumed)
             recorder.save_on_begin(state, run)
-            loggers.begin(state, audit)
+            loggers.begin(state)
             write_config(config, plan, folder, distributed)
             fit(state, context, loaders.train, observers, patience=options.patience)
             labels(state)  # in case there was no step left to train

@@ -94,7 +94,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     recorder = RunRecorder(run_folder, plan, training.config, options, SINGLE_PROCESS, background)
     loggers = build_loggers(run_folder, plan, SINGLE_PROCESS, background)
     recorder.save_on_begin(state, training.run)
-    loggers.begin(state, None)
+    loggers.begin(state)
     validator = Validator(training.evaluator, plan, options, SINGLE_PROCESS, SignalHandler())
     observers = Observers(
         validate=validator.evaluate_epoch,

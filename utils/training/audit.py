@@ -49,57 +49,41 @@ class SeamCheck(NamedTuple):
         return abs(self.saved_ema - self.ema) <= TOLERANCE
 
 
-class Audit(NamedTuple):
-    """The audit of a restored state and the seam check, before the first step."""
-
-    items: list[AuditItem]
-    check: SeamCheck
-
-
 def verify_resume(
     run: Run,
     state: TrainingState,
     config: Config,
     measure: Callable[[TrainingState], ValidationResult],
-) -> Audit | None:
-    """Audit and validate a restored state before its first step; add the result to it.
+) -> None:
+    """Audit and validate a restored state before its first step; log the result and add it to it.
 
     At a seam, the metrics are added to the row of the last epoch, as the baseline for the epochs
-    after the seam.
+    after the seam. Does nothing if the run is new or no epoch is left to train.
 
     Args:
         run: the resumed run.
         state: the restored state.
         config: configuration that the next checkpoints of the run contain.
         measure: validates the state.
-
-    Returns:
-        The audit; None if the run is new or no epoch is left to train.
     """
-    if run.resume_point is None or run.resume_point.ended:
-        return None
-    items = audit_state(run, run.resume_point, state, config)
+    resume_point = run.resume_point
+    if resume_point is None or resume_point.ended:
+        return
+    items = audit_state(run, resume_point, state, config)
     check = compare_metrics(state, measure(state))
-    seams = run.resume_point.plan.seams
+    seams = resume_point.plan.seams
     if seams and seams[-1].start == state.epoch and not state.progress.batches:
         state.record_seam_check(check.ema, check.raw)
-    audit = Audit(items, check)
-    state.record_continuation(
-        _continuation(run, run.resume_point, audit), replaces=run.resume_point.replaces
-    )
-    return audit
-
-
-def _continuation(run: Run, resume_point: ResumePoint, audit: Audit) -> ContinuationRecord:
-    """The record of this resume or extension, as plain data for the checkpoint."""
     extended = resume_point.extended
-    return ContinuationRecord(
+    record = ContinuationRecord(
         epoch=resume_point.next_seam if extended else resume_point.completed,
         kind="extended" if extended else "resumed",
         allowed_changes=sorted(run.allowed),
-        audit=[item._asdict() for item in audit.items],
-        check=audit.check._asdict() | {"reproduced": audit.check.reproduced},
+        audit=[item._asdict() for item in items],
+        check=check._asdict() | {"reproduced": check.reproduced},
     )
+    state.record_continuation(record, replaces=resume_point.replaces)
+    log_audit(items, check)
 
 
 def audit_state(
@@ -116,6 +100,7 @@ def audit_state(
     saved, options = resume_point.checkpoint, run.options
     old, old_options = saved["config"], saved["config"]["options"]
     tensors = f"{len(saved['model'])} tensors"
+    hyp = run.hyp.to_dict()
     items = [
         AuditItem("weights", RESTORED, tensors),
         AuditItem("EMA", RESTORED, f"{tensors}, counter {state.ema.updates}"),
@@ -129,32 +114,34 @@ def audit_state(
         _comparison_item("precision", old["precision"], config["precision"]),
         *_compiled_items(old_options.get("compile", False), options.compile),
         _comparison_item("processes", old.get("processes", 1), config.get("processes", 1)),
-        _hyp_item(old["hyp"], run.hyp.to_dict()),
+        _values_item("hyper-parameters", old["hyp"], hyp, f"{len(hyp)} values"),
         _data_item(old.get("data"), config["data"]),
+        *_progress_items(state),
     ]
-    under_way = state.progress
-    if under_way.batches:
-        detail = (
-            f"{under_way.batches} batches done, gradients of {under_way.pending} accumulated for "
-            "the next step"
-        )
-        items.append(AuditItem("epoch under way", RESTORED, detail))
     missing = dict(saved.get("missing", {}))
-    known = [_with_missing(item, missing.pop(item.part, None)) for item in items]
-    return [*known, *(AuditItem(part, MISSING, reason) for part, reason in missing.items())]
-
-
-def _with_missing(item: AuditItem, reason: str | None) -> AuditItem:
-    """The item, marked as missing if there is a reason; the detail then says what replaces it."""
-    if reason is None:
-        return item
-    return AuditItem(item.part, MISSING, f"{item.detail}; {reason}")
+    for number, item in enumerate(items):
+        if item.part in missing:  # the detail says what replaces it
+            detail = f"{item.detail}; {missing.pop(item.part)}"
+            items[number] = AuditItem(item.part, MISSING, detail)
+    return [*items, *(AuditItem(part, MISSING, reason) for part, reason in missing.items())]
 
 
 def _comparison_item(part: str, old: object, new: object, prefix: str = "") -> AuditItem:
     if old == new:
         return AuditItem(part, RESTORED, f"{prefix}{new}")
     return AuditItem(part, CHANGED, f"{prefix}{old} → {new}")
+
+
+def _values_item(
+    part: str, old: Mapping[str, object], new: Mapping[str, object], unchanged: str
+) -> AuditItem:
+    """Compare values by name; the detail lists those that changed, or is `unchanged`."""
+    changed = [
+        f"{name} {old.get(name)} → {new[name]}" for name in new if old.get(name) != new[name]
+    ]
+    if changed:
+        return AuditItem(part, CHANGED, ", ".join(changed))
+    return AuditItem(part, RESTORED, unchanged)
 
 
 def _optimizer_item(saved: TrainingCheckpoint, state: TrainingState, new: str) -> AuditItem:
@@ -212,18 +199,12 @@ def _patience_item(resume_point: ResumePoint, patience: int) -> AuditItem:
 
 def _option_items(run: Run, old: Mapping[str, object]) -> list[AuditItem]:
     new = run.options.to_dict()
-    always = [
-        _comparison_item("batch size", old["batch_size"], new["batch_size"]),
-        _comparison_item("image size", old["imgsz"], new["imgsz"]),
-    ]
     listed = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data"}
-    others = sorted(set(run.allowed) - listed)
+    parts = {"batch_size": "batch size", "imgsz": "image size"}
+    parts |= {name: name.replace("_", " ") for name in sorted(set(run.allowed) - listed)}
     return [
-        *always,
-        *(
-            _comparison_item(name.replace("_", " "), old.get(name, "not recorded"), new[name])
-            for name in others
-        ),
+        _comparison_item(part, old.get(name, "not recorded"), new[name])
+        for name, part in parts.items()
     ]
 
 
@@ -233,28 +214,19 @@ def _compiled_items(old: bool, new: bool) -> list[AuditItem]:
     return [_comparison_item("forward pass", words[old], words[new])] if old or new else []
 
 
-def _hyp_item(old: Mapping[str, float], new: Mapping[str, float]) -> AuditItem:
-    changed = [
-        f"{name} {old.get(name)} → {new[name]}" for name in new if old.get(name) != new[name]
-    ]
-    if changed:
-        return AuditItem("hyper-parameters", CHANGED, ", ".join(changed))
-    return AuditItem("hyper-parameters", RESTORED, f"{len(new)} values")
-
-
 def _data_item(old: Mapping[str, str | int] | None, new: Mapping[str, str | int]) -> AuditItem:
     """Compare the fingerprints of the data; skips keys that an older checkpoint lacks."""
     images = f"{new['file']}, {new['train images']} + {new['val images']} images"
     if old is None:
         return AuditItem("data set", MISSING, f"{images}; the earlier data are not recorded")
-    changed = [
-        f"{name} {old[name]} → {new[name]}"
-        for name in new
-        if name in old and old[name] != new[name]
-    ]
-    if changed:
-        return AuditItem("data set", CHANGED, ", ".join(changed))
-    return AuditItem("data set", RESTORED, images)
+    return _values_item("data set", old, {name: new[name] for name in new if name in old}, images)
+
+
+def _progress_items(state: TrainingState) -> list[AuditItem]:
+    """The epoch under way; empty between epochs."""
+    batches, pending = state.progress.batches, state.progress.pending
+    detail = f"{batches} batches done, gradients of {pending} accumulated for the next step"
+    return [AuditItem("epoch under way", RESTORED, detail)] if batches else []
 
 
 def compare_metrics(state: TrainingState, measured: ValidationResult) -> SeamCheck:

@@ -286,6 +286,7 @@ def finish_epoch(
         row[MISS_RATE_PREFIX + subset] = float("nan") if percent is None else percent
     if state.progress.skipped:
         row[SKIPPED_COLUMN] = float(state.progress.skipped)
+        log.warning("Epoch %d: skipped %d batches.", state.epoch, state.progress.skipped)
     state.history.append(row)
     check_applied_rates(plan, state.epoch, state.iteration, rates)
     state.epoch += 1
@@ -293,19 +294,20 @@ def finish_epoch(
     if evaluation is not None and state.epoch < plan.total_epochs:
         last_seam = plan.segment_at(state.epoch - 1).start
         state.stopped_early = should_stop(state.epoch - 1, state.best_epoch, last_seam, patience)
+        if state.stopped_early:
+            log.info(
+                "No improvement since epoch %d: stopping early after %d epochs.",
+                *(state.best_epoch, state.epoch),
+            )
 
 
-def epochs_without_improvement(epoch: int, best_epoch: int, last_seam: int) -> int:
-    """Epochs since the best one; the count restarts at a seam.
+def should_stop(epoch: int, best_epoch: int, last_seam: int, patience: int) -> bool:
+    """Whether the fitness did not improve for `patience` epochs; the count restarts at a seam.
 
     Args:
         epoch: the epoch just completed, 0-based.
         best_epoch: epoch with the highest fitness so far; -1 if none was measured.
         last_seam: first epoch of the last extension, 0 if there is none.
+        patience: 0 disables the early stop.
     """
-    return epoch - max(best_epoch, last_seam - 1)
-
-
-def should_stop(epoch: int, best_epoch: int, last_seam: int, patience: int) -> bool:
-    """Whether the fitness did not improve for `patience` epochs; 0 disables the early stop."""
-    return patience > 0 and epochs_without_improvement(epoch, best_epoch, last_seam) >= patience
+    return patience > 0 and epoch - max(best_epoch, last_seam - 1) >= patience

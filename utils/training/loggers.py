@@ -1,4 +1,4 @@
-"""Loggers of a run: console, results.csv, seams.json and TensorBoard."""
+"""Loggers of a run: results.csv, seams.json and TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from utils.checkpoint.format import ContinuationRecord
 from utils.files.atomic_write import atomic_write_text
@@ -25,11 +25,7 @@ from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.solver.seam import SeamMetrics, seam_metrics
-from utils.training.audit import Audit, log_audit
 from utils.training.state import TrainingState
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger("yolo")
 
@@ -42,19 +38,12 @@ class RunLog(NamedTuple):
     history: list[Row]
     """One row per completed epoch."""
     continuations: list[ContinuationRecord]
-    best_epoch: int
-    stopped_early: bool
 
     @staticmethod
     def from_state(state: TrainingState) -> RunLog:
         """Copy the logged data of a state."""
-        return RunLog(
-            epoch=state.epoch,
-            history=[dict(row) for row in state.history],
-            continuations=list(state.continuations),
-            best_epoch=state.best_epoch,
-            stopped_early=state.stopped_early,
-        )
+        rows = [dict(row) for row in state.history]
+        return RunLog(state.epoch, rows, list(state.continuations))
 
 
 class Logger:
@@ -64,23 +53,15 @@ class Logger:
         name: name of the destination, for the message if the logger fails.
     """
 
-    before_checkpoint: ClassVar[bool] = False
-    """Whether to log before the checkpoint of the same epoch is written, instead of after it."""
-    caught_errors: ClassVar[tuple[type[Exception], ...]] = (OSError,)
-    """Errors after which the run continues."""
-    retry_after_failure: ClassVar[bool] = True
-    """Whether to call the logger again after it failed."""
+    third_party: ClassVar[bool] = False
+    """Whether another package writes. It can raise anything, and is not called again after that.
+    Otherwise only an OSError is caught, and the next event is logged again."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
-        """Called before the first step of this process.
-
-        Args:
-            run: the restored or new run.
-            audit: audit of the restored state; None for a new run.
-        """
+    def begin(self, run: RunLog) -> None:
+        """Called before the first step of this process, with the restored or new run."""
 
     def epoch(self, run: RunLog) -> None:
         """Called after each epoch."""
@@ -92,40 +73,15 @@ class Logger:
         """Called after the last epoch."""
 
 
-class ConsoleLogger(Logger):
-    """Prints the audit of a restored state, skipped batches and an early stop."""
-
-    before_checkpoint = True
-
-    def __init__(self) -> None:
-        super().__init__("console")
-
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
-        """Print the audit of a restored state."""
-        if audit is not None:
-            log_audit(audit.items, audit.check)
-
-    def epoch(self, run: RunLog) -> None:
-        """Print the number of skipped batches, and whether the run stops early."""
-        row = run.history[-1]
-        if SKIPPED_COLUMN in row:
-            log.warning("Epoch %d: skipped %d batches.", row["epoch"], row[SKIPPED_COLUMN])
-        if run.stopped_early:
-            log.info(
-                "No improvement since epoch %d: stopping early after %d epochs.",
-                *(run.best_epoch, run.epoch),
-            )
-
-
 class ResultsLogger(Logger):
-    """Writes results.csv; rewrites all rows each time."""
+    """Writes results.csv; rewrites all rows each time, which restores rows that were lost."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "results.csv"
         super().__init__(str(self._path))
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
-        """Write the epochs so far, which restores rows that were lost."""
+    def begin(self, run: RunLog) -> None:
+        """Write the epochs so far."""
         write_results(run.history, self._path)
 
     def epoch(self, run: RunLog) -> None:
@@ -141,7 +97,7 @@ class SeamsLogger(Logger):
         self._plan = plan
         super().__init__(str(self._path))
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
+    def begin(self, run: RunLog) -> None:
         """Write the file if the run has a seam or was resumed."""
         self.epoch(run)
 
@@ -158,16 +114,14 @@ class SeamsLogger(Logger):
 class TensorBoardLogger(Logger):
     """Writes a TensorBoard event file: a scalar per metric and epoch, a text per seam."""
 
-    caught_errors = (Exception,)  # a third-party package can raise anything
-    retry_after_failure = False
+    third_party = True
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         super().__init__("the TensorBoard event file")
         self._folder = folder
         self._plan = plan
-        self._writer: SummaryWriter | None = None
 
-    def begin(self, run: RunLog, audit: Audit | None) -> None:
+    def begin(self, run: RunLog) -> None:
         """Open an event file; epochs that are trained again are purged."""
         from torch.utils.tensorboard import SummaryWriter
 
@@ -177,24 +131,18 @@ class TensorBoardLogger(Logger):
         """Write the results of the last epoch."""
         row = run.history[-1]
         for tag, value in scalars(row).items():
-            self._open_writer.add_scalar(tag, value, int(row["epoch"]))
-        self._open_writer.flush()
+            self._writer.add_scalar(tag, value, int(row["epoch"]))
+        self._writer.flush()
 
     def seam(self, seam: SeamMetrics) -> None:
         """Write the change of the learning rate, and the metrics before the seam."""
         total = self._plan.segment_at(seam.epoch).stop
-        self._open_writer.add_text("seam", describe_seam(seam, total), seam.epoch)
-        self._open_writer.flush()
+        self._writer.add_text("seam", describe_seam(seam, total), seam.epoch)
+        self._writer.flush()
 
     def end(self) -> None:
         """Close the event file."""
-        self._open_writer.close()
-
-    @property
-    def _open_writer(self) -> SummaryWriter:
-        if self._writer is None:
-            raise ValueError("begin was not called")
-        return self._writer
+        self._writer.close()
 
 
 def scalars(row: Row) -> dict[str, float]:
@@ -226,9 +174,8 @@ def describe_seam(seam: SeamMetrics, total: int) -> str:
 class Loggers:
     """All loggers of a run.
 
-    The console logger is called at once. Loggers that write files are called in the background,
-    after the pending checkpoint is written, so that no file is ahead of the checkpoint. A failing
-    logger is reported once and does not end the run.
+    They are called in the background, after the pending checkpoint is written, so that no file is
+    ahead of the checkpoint. A failing logger is reported once and does not end the run.
 
     Args:
         loggers: called in this order; empty except in the main process.
@@ -237,16 +184,15 @@ class Loggers:
     """
 
     def __init__(self, loggers: Sequence[Logger], plan: Plan, background: BackgroundWorker) -> None:
-        self._before_checkpoint = [logger for logger in loggers if logger.before_checkpoint]
-        self._after_checkpoint = [logger for logger in loggers if not logger.before_checkpoint]
+        self._loggers = loggers
         self._plan = plan
         self._background = background
         self._failed: set[Logger] = set()
 
-    def begin(self, state: TrainingState, audit: Audit | None) -> None:
+    def begin(self, state: TrainingState) -> None:
         """Log the start of the run in this process."""
         run = RunLog.from_state(state)
-        self._log(lambda logger: logger.begin(run, audit))
+        self._log(lambda logger: logger.begin(run))
         self._log_seam(run)
 
     def epoch(self, state: TrainingState) -> None:
@@ -267,20 +213,18 @@ class Loggers:
 
     def _log(self, event: Callable[[Logger], None]) -> None:
         def log_later() -> None:
-            for logger in self._after_checkpoint:
-                self._call(logger, event)
+            for logger in self._loggers:
+                if not (logger.third_party and logger in self._failed):
+                    self._call(logger, event)
 
-        for logger in self._before_checkpoint:
-            self._call(logger, event)
-        if self._after_checkpoint:
+        if self._loggers:
             self._background.enqueue(log_later)
 
     def _call(self, logger: Logger, event: Callable[[Logger], None]) -> None:
-        if logger in self._failed and not logger.retry_after_failure:
-            return
+        caught: type[Exception] = Exception if logger.third_party else OSError
         try:
             event(logger)
-        except logger.caught_errors as error:
+        except caught as error:
             if logger not in self._failed:
                 self._failed.add(logger)
                 _report_failure(logger, error)
@@ -291,11 +235,8 @@ def _report_failure(logger: Logger, error: Exception) -> None:
         reason = error.strerror
     else:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-    then = " and retries after the next epoch" if logger.retry_after_failure else " without it"
-    log.warning(
-        "Cannot write %s: %s; the run continues%s.",
-        *(logger.name, reason, then),
-    )
+    then = " without it" if logger.third_party else " and retries after the next epoch"
+    log.warning("Cannot write %s: %s; the run continues%s.", logger.name, reason, then)
 
 
 def build_loggers(
@@ -307,7 +248,7 @@ def build_loggers(
     """
     loggers: list[Logger] = []
     if distributed.is_main:
-        loggers += [ConsoleLogger(), ResultsLogger(folder), SeamsLogger(folder, plan)]
+        loggers += [ResultsLogger(folder), SeamsLogger(folder, plan)]
         if find_spec("tensorboard") is not None:
             loggers.append(TensorBoardLogger(folder, plan))
     return Loggers(loggers, plan, background)

@@ -272,7 +272,10 @@ def test_non_finite_checkpoint_is_not_saved() -> None:
         require_finite(checkpoint)
 
 
-def test_history_contains_the_number_of_skipped_batches() -> None:
+def test_skipped_batches_and_an_early_stop_are_recorded_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "yolo")
     state = toy_state()
     plan = plan_of(base_segment(5, "linear", 0.1))
     state.iteration = 1000
@@ -281,6 +284,15 @@ def test_history_contains_the_number_of_skipped_batches() -> None:
     finish_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(None, None), patience=2)
     assert state.history[0]["skipped"] == 2
     assert state.progress.skipped == state.progress.batches == 0
+    assert caplog.messages == ["Epoch 0: skipped 2 batches."]
+    caplog.clear()
+    state.best_fitness, state.best_epoch = 1.0, 0
+    apply_settings(state.optimizer, plan.settings(1, 999))
+    result = evaluate(state.model, [toy_batch()], names=("a", "b"), device=CPU)
+    finish_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(result, None), patience=1)
+    assert "skipped" not in state.history[1]
+    assert state.stopped_early
+    assert caplog.messages == ["No improvement since epoch 0: stopping early after 2 epochs."]
 
 
 @pytest.mark.parametrize(

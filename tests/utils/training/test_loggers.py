@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
@@ -31,7 +30,6 @@ from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import base_segment
 from utils.solver.seam import EMA_MAP_COLUMN
-from utils.training.audit import Audit, AuditItem, SeamCheck
 from utils.training.loggers import Logger, Loggers, RunLog, build_loggers
 from utils.training.state import TrainingState
 
@@ -95,7 +93,7 @@ def test_tensorboard_logs_all_metrics_of_an_epoch(
 ) -> None:
     loggers = loggers_of(tmp_path, background)
     more = {RAW_MAP_COLUMN: 0.25, SKIPPED_COLUMN: 2.0, MISS_RATE_COLUMN: 31.5, EMA_AT_SEAM: 0.5}
-    loggers.begin(state_after(), None)
+    loggers.begin(state_after())
     loggers.epoch(state_after(row_of(0)))
     loggers.epoch(state_after(row_of(0), row_of(1), row_of(2, **more)))
     loggers.end()
@@ -126,7 +124,7 @@ def test_tensorboard_logs_all_metrics_of_an_epoch(
 def test_tensorboard_logs_a_seam_at_the_start(
     board: list[Call], tmp_path: Path, background: BackgroundWorker, measured: Row, expected: str
 ) -> None:
-    loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1, **measured)), None)
+    loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1, **measured)))
     background.wait()
     text = (
         "Extended from epoch 2 to a total of 5 epochs with `hold`: the learning rate changes from "
@@ -139,7 +137,7 @@ def test_tensorboard_logs_a_later_seam_when_it_is_reached(
     board: list[Call], tmp_path: Path, background: BackgroundWorker
 ) -> None:
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(row_of(0)), None)
+    loggers.begin(state_after(row_of(0)))
     loggers.epoch(state_after(row_of(0), row_of(1)))
     loggers.epoch(state_after(row_of(0), row_of(1), row_of(2)))
     background.wait()
@@ -156,7 +154,7 @@ def test_missing_tensorboard_is_not_reported(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(), None)
+    loggers.begin(state_after())
     background.wait()
     assert caplog.messages == []
 
@@ -169,7 +167,7 @@ def test_tensorboard_import_error_is_reported_once(
 ) -> None:
     install_tensorboard(monkeypatch)
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(), None)
+    loggers.begin(state_after())
     loggers.epoch(state_after(row_of(0)))
     loggers.end()
     background.wait()
@@ -199,7 +197,7 @@ def test_failing_tensorboard_is_not_called_again(
 
     install_tensorboard(monkeypatch, SummaryWriter)
     loggers = loggers_of(tmp_path, background)
-    loggers.begin(state_after(), None)
+    loggers.begin(state_after())
     loggers.epoch(state_after(row_of(0)))
     loggers.epoch(state_after(row_of(0), row_of(1)))
     loggers.end()
@@ -218,7 +216,7 @@ def test_unwritable_results_file_is_retried(
     results.mkdir()
     loggers = loggers_of(tmp_path, background)
     rows = [row_of(epoch) for epoch in range(3)]
-    loggers.begin(state_after(), None)
+    loggers.begin(state_after())
     loggers.epoch(state_after(*rows[:1]))
     loggers.epoch(state_after(*rows[:2]))
     background.wait()
@@ -268,19 +266,18 @@ def test_other_exceptions_of_a_logger_are_raised() -> None:
         Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).epoch(state_after(row_of(0)))
 
 
-def test_files_follow_the_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_follow_the_checkpoint(tmp_path: Path) -> None:
     def fail() -> None:
         raise UnwritableError(Path("last.pt"), FULL)
 
     def train_an_epoch() -> None:
         with BackgroundWorker() as background:
             background.submit(fail)
-            loggers_of(tmp_path, background).epoch(state_after(row_of(0, skipped=2.0)))
+            loggers_of(tmp_path, background).epoch(state_after(row_of(0)))
 
     with pytest.raises(UnwritableError, match=r"last\.pt"):
         train_an_epoch()
     assert list(tmp_path.iterdir()) == []
-    assert caplog.messages == ["Epoch 0: skipped 2 batches."]  # the console logs at once
 
 
 def test_run_log_is_a_copy_of_the_state(tmp_path: Path) -> None:
@@ -288,27 +285,7 @@ def test_run_log_is_a_copy_of_the_state(tmp_path: Path) -> None:
     run = RunLog.from_state(state)
     state.record_continuation(RESUMED, replaces=False)
     state.record_seam_check(0.5, 0.25)
-    assert run == (1, [row_of(0)], [], -1, False)
-
-
-def test_console_logs_audit_and_early_stop(
-    tmp_path: Path, background: BackgroundWorker, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "yolo")
-    state = state_after(row_of(0))
-    loggers = loggers_of(tmp_path, background)
-    check = SeamCheck(None, None, None, None)
-    loggers.begin(state, Audit([AuditItem("EMA", "restored", "9 tensors")], check))
-    assert caplog.messages == [
-        "\nState audit",
-        "  EMA  restored  9 tensors",
-        "Seam check: skipped (--noval).",
-    ]
-    caplog.clear()
-    loggers.epoch(state)
-    state.stopped_early, state.best_epoch = True, 0
-    loggers.epoch(state)
-    assert caplog.messages == ["No improvement since epoch 0: stopping early after 1 epochs."]
+    assert run == (1, [row_of(0)], [])
 
 
 def test_seams_file_is_written_after_a_seam_or_resume(
@@ -317,7 +294,7 @@ def test_seams_file_is_written_after_a_seam_or_resume(
     plan = plan_of(base_segment(2, "linear", 0.1))
     state = state_after(row_of(0))
     loggers = build_loggers(tmp_path, plan, SINGLE_PROCESS, background)
-    loggers.begin(state, None)
+    loggers.begin(state)
     background.wait()
     assert not (tmp_path / "seams.json").exists()
     state.record_continuation(RESUMED, replaces=False)
@@ -325,7 +302,7 @@ def test_seams_file_is_written_after_a_seam_or_resume(
     background.wait()
     content = json.loads((tmp_path / "seams.json").read_text())
     assert content == {"seams": [], "continuations": [RESUMED]}
-    loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1)), None)
+    loggers_of(tmp_path, background).begin(state_after(row_of(0), row_of(1)))
     background.wait()
     (seam,) = json.loads((tmp_path / "seams.json").read_text())["seams"]
     assert (seam["epoch"], seam["mode"], seam["ema_before"]) == (
@@ -335,14 +312,11 @@ def test_seams_file_is_written_after_a_seam_or_resume(
     )
 
 
-def test_only_the_main_process_logs(
-    tmp_path: Path, background: BackgroundWorker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_only_the_main_process_logs(tmp_path: Path, background: BackgroundWorker) -> None:
     other = Distributed(rank=1, local_rank=1, world_size=2, local_world_size=2)
     loggers = build_loggers(tmp_path, PLAN, other, background)
-    loggers.begin(state_after(), None)
-    loggers.epoch(state_after(row_of(0, skipped=2.0)))
+    loggers.begin(state_after())
+    loggers.epoch(state_after(row_of(0)))
     loggers.end()
     background.wait()
-    assert caplog.messages == []
     assert list(tmp_path.iterdir()) == []
