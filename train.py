@@ -150,7 +150,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     with interrupts, BackgroundWorker() as background:
         recorder = RunRecorder(folder, plan, config, options, distributed, background)
         loggers = build_loggers(folder, plan, distributed, background)
-        labels = LabelsPlot(folder, data.train.boxes, data.names, background, enabled=plots)
+        labels = LabelsPlot(folder, data.train.boxes, data.names, background, pending=plots)
         observers = Observers(
             validate=validator.evaluate_epoch,
             on_batch=FirstBatchPlots(folder, data.names, enabled=plots),

@@ -19,7 +19,6 @@ from utils.checkpoint.format import (
     SavedProgress,
     TrainingCheckpoint,
     deploy_info,
-    no_progress,
     plan_digest,
 )
 from utils.errors import UserError
@@ -118,12 +117,6 @@ class TrainingState:
 
     def _progress_to_plain(self, distributed: Distributed) -> SavedProgress:
         done = self.progress
-        if done.batches == 0:
-            return {
-                **no_progress(),
-                "bad_losses": self.bad_losses,
-                "bad_gradients": self.bad_gradients,
-            }
         gradients = {}
         for name in self.parameter_names if done.pending else ():
             parameter = self.model.get_parameter(name)
@@ -133,7 +126,7 @@ class TrainingState:
         return SavedProgress(
             batches=done.batches,
             counted=done.counted,
-            losses=done.losses.cpu(),
+            losses=done.losses.cpu() if done.batches else None,
             pending=done.pending,
             skipped=done.skipped,
             bad_losses=self.bad_losses,
@@ -144,9 +137,8 @@ class TrainingState:
     def _restore_progress(self, saved: SavedProgress, distributed: Distributed) -> None:
         self.bad_losses = saved["bad_losses"]
         self.bad_gradients = saved["bad_gradients"]
-        if saved["batches"] == 0:
+        if saved["losses"] is None:  # between epochs
             return
-        assert saved["losses"] is not None  # it is None only between epochs
         self.progress = EpochProgress(
             batches=saved["batches"],
             counted=saved["counted"],

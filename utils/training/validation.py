@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from utils.plots.images import save_batch_grid
 from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import Distributed
 from utils.runtime.signals import SignalHandler
-from utils.solver.schedule import BASE, Plan
+from utils.solver.schedule import Plan
 from utils.training.state import TrainingState
 
 log = logging.getLogger("yolo")
@@ -41,6 +41,9 @@ class ValidationResult(NamedTuple):
     """Results of the non-EMA weights, which react to the learning rate before the EMA does."""
     miss_rates: tuple[MissRate, ...] = ()
     """Miss rates of the EMA weights; empty if the data set has no ground truth for them."""
+
+
+NOT_VALIDATED = ValidationResult(None, None)
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,28 @@ class Validator:
         Raises:
             RunInterruptedError: if a signal arrives; a resumed run repeats the validation.
         """
-        return self._run_on_main(self._evaluate_epoch, state)
+        if self.options.noval and state.epoch + 1 < self.plan.total_epochs:
+            return NOT_VALIDATED
+        return self._evaluate_on_main(state, raw=self._is_near_seam(state.epoch), tables=True)
 
-    def _run_on_main(
-        self, measure: Callable[[TrainingState], ValidationResult], state: TrainingState
+    def evaluate_resumed(self, state: TrainingState) -> ValidationResult:
+        """Validate a restored state, to compare it with the saved metrics.
+
+        Raises:
+            RunInterruptedError: if a signal arrives.
+        """
+        if self.options.noval:
+            return NOT_VALIDATED
+        return self._evaluate_on_main(state, raw=True, tables=False)
+
+    def _evaluate_on_main(
+        self, state: TrainingState, *, raw: bool, tables: bool
     ) -> ValidationResult:
         """Validate in the main process; broadcasts its result or interruption to all processes."""
         found: ValidationResult | RunInterruptedError | None = None
         if self.distributed.is_main:
             try:
-                found = measure(state)
+                found = self._evaluate(state, raw=raw, tables=tables)
             except RunInterruptedError as stop:
                 found = stop
         found = self.distributed.broadcast(found)
@@ -81,18 +96,18 @@ class Validator:
             return found
         raise found or AssertionError("the main process sent no result")
 
-    def _evaluate_epoch(self, state: TrainingState) -> ValidationResult:
-        if self.options.noval and state.epoch + 1 < self.plan.total_epochs:
-            return ValidationResult(None, None)
+    def _evaluate(self, state: TrainingState, *, raw: bool, tables: bool) -> ValidationResult:
         ema, miss_rates = self.evaluate_model(state.ema.model)
-        log_table(ema)
-        if miss_rates:
-            log_miss_rates(miss_rates)
-        if not self._is_near_seam(state.epoch):
+        if tables:
+            log_table(ema)
+            if miss_rates:
+                log_miss_rates(miss_rates)
+        if not raw:
             return ValidationResult(ema, None, miss_rates)
-        raw = self.evaluate_model(state.model).evaluation
-        log_table(raw, label="non-EMA weights")
-        return ValidationResult(ema, raw, miss_rates)
+        evaluation = self.evaluate_model(state.model).evaluation
+        if tables:
+            log_table(evaluation, label="non-EMA weights")
+        return ValidationResult(ema, evaluation, miss_rates)
 
     def evaluate_model(self, model: Detector, observers: Sequence[Observer] = ()) -> EvalResult:
         """Evaluate a model in this process.
@@ -104,26 +119,7 @@ class Validator:
 
     def _is_near_seam(self, epoch: int) -> bool:
         """Whether an epoch is the last before a seam or one of `seam_epochs` after it."""
-        return any(
-            -1 <= epoch - segment.start < self.options.seam_epochs
-            for segment in self.plan.segments
-            if segment.mode != BASE
-        )
-
-    def evaluate_resumed(self, state: TrainingState) -> ValidationResult:
-        """Validate a restored state, to compare it with the saved metrics.
-
-        Raises:
-            RunInterruptedError: if a signal arrives.
-        """
-        return self._run_on_main(self._evaluate_both, state)
-
-    def _evaluate_both(self, state: TrainingState) -> ValidationResult:
-        if self.options.noval:
-            return ValidationResult(None, None)
-        ema, miss_rates = self.evaluate_model(state.ema.model)
-        raw = self.evaluate_model(state.model).evaluation
-        return ValidationResult(ema, raw, miss_rates)
+        return any(-1 <= epoch - seam.start < self.options.seam_epochs for seam in self.plan.seams)
 
 
 @dataclass(frozen=True)
@@ -140,37 +136,23 @@ class FirstBatchPlots:
             save_batch_grid(batch, self.folder / f"train_batch{iteration}.jpg", self.names)
 
 
+@dataclass
 class LabelsPlot:
-    """Plots the labels of the training data in the background, after the first step.
+    """Plots the labels of the training data once, in the background, after the first step."""
 
-    Args:
-        folder: receives labels.jpg and labels_correlogram.jpg.
-        boxes: [n, 5] class, centre x, centre y, width, height; normalized by the image size.
-        names: class names by index.
-        background: runs the job.
-        enabled: whether to save the plot.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        boxes: np.ndarray,
-        names: Sequence[str],
-        background: BackgroundWorker,
-        *,
-        enabled: bool,
-    ) -> None:
-        self._folder = folder
-        self._boxes = boxes
-        self._names = names
-        self._background = background
-        self._pending = enabled
+    folder: Path
+    boxes: np.ndarray
+    """[n, 5] class, centre x, centre y, width, height; normalized by the image size."""
+    names: Sequence[str]
+    background: BackgroundWorker
+    pending: bool
+    """Whether labels.jpg and labels_correlogram.jpg are still to be saved."""
 
     def __call__(self, _: TrainingState) -> None:
         """Start the job at the first call."""
-        if self._pending:
-            self._pending = False
-            self._background.submit(self._save)
+        if self.pending:
+            self.pending = False
+            self.background.submit(self._save)
 
     def _save(self) -> None:
         from utils.plots.label_statistics import (  # imports seaborn
@@ -179,10 +161,10 @@ class LabelsPlot:
         )
 
         try:
-            save_labels_plot(self._boxes, self._names, self._folder / "labels.jpg")
-            save_labels_correlogram(self._boxes, self._folder / "labels_correlogram.jpg")
+            save_labels_plot(self.boxes, self.names, self.folder / "labels.jpg")
+            save_labels_correlogram(self.boxes, self.folder / "labels_correlogram.jpg")
         except OSError as error:  # raised to the next job otherwise, which writes a checkpoint
-            log.warning("Cannot write labels.jpg: %s; the run continues without it.", error)
+            log.warning("Cannot write the plots of the labels: %s; the run continues without it.", error)
 
 
 class EvalResult(NamedTuple):
