@@ -18,6 +18,8 @@ from utils.training.validation import ValidationResult
 log = logging.getLogger("yolo")
 
 RESTORED, CHANGED, MISSING = "restored", "changed", "missing"
+Finding = tuple[str, str]
+"""Status and detail of an `AuditItem`."""
 TOLERANCE = 1e-6  # of mAP, for other machines; on the same machine the result is identical
 
 
@@ -99,134 +101,121 @@ def audit_state(
     """
     saved, options = resume_point.checkpoint, run.options
     old, old_options = saved["config"], saved["config"]["options"]
-    tensors = f"{len(saved['model'])} tensors"
-    hyp = run.hyp.to_dict()
-    items = [
-        AuditItem("weights", RESTORED, tensors),
-        AuditItem("EMA", RESTORED, f"{tensors}, counter {state.ema.updates}"),
-        _optimizer_item(saved, state, options.optimizer),
-        _plan_item(resume_point),
-        _scaler_item(saved, state, config["precision"]),
-        _best_item(state),
-        _patience_item(resume_point, options.patience),
-        _comparison_item("data order", old_options["seed"], options.seed, "seed "),
-        *_option_items(run, old_options),
-        _comparison_item("precision", old["precision"], config["precision"]),
-        *_compiled_items(old_options.get("compile", False), options.compile),
-        _comparison_item("processes", old.get("processes", 1), config.get("processes", 1)),
-        _values_item("hyper-parameters", old["hyp"], hyp, f"{len(hyp)} values"),
-        _data_item(old.get("data"), config["data"]),
-        *_progress_items(state),
-    ]
-    missing = dict(saved.get("missing", {}))
-    for number, item in enumerate(items):
-        if item.part in missing:  # the detail says what replaces it
-            detail = f"{item.detail}; {missing.pop(item.part)}"
-            items[number] = AuditItem(item.part, MISSING, detail)
-    return [*items, *(AuditItem(part, MISSING, reason) for part, reason in missing.items())]
+    tensors, hyp = f"{len(saved['model'])} tensors", run.hyp.to_dict()
+    parts: dict[str, Finding] = {
+        "weights": (RESTORED, tensors),
+        "EMA": (RESTORED, f"{tensors}, counter {state.ema.updates}"),
+        "optimizer": _optimizer(saved, state, options.optimizer),
+        "learning-rate plan": _plan(resume_point),
+        "AMP scaler": _scaler(saved, state, config["precision"]),
+        "best fitness": _best(state),
+        "patience": _patience(resume_point, options.patience),
+        "data order": _compared(old_options["seed"], options.seed, "seed "),
+        **_options(run, old_options),
+        "precision": _compared(old["precision"], config["precision"]),
+        **_compilation(old_options.get("compile", False), options.compile),
+        "processes": _compared(old.get("processes", 1), config.get("processes", 1)),
+        "hyper-parameters": _values(old["hyp"], hyp, f"{len(hyp)} values"),
+        "data set": _data(old.get("data"), config["data"]),
+        **_epoch_under_way(state),
+    }
+    for part, reason in saved.get("missing", {}).items():
+        replaced_by = f"{parts[part][1]}; " if part in parts else ""
+        parts[part] = MISSING, replaced_by + reason
+    return [AuditItem(part, *found) for part, found in parts.items()]
 
 
-def _comparison_item(part: str, old: object, new: object, prefix: str = "") -> AuditItem:
-    if old == new:
-        return AuditItem(part, RESTORED, f"{prefix}{new}")
-    return AuditItem(part, CHANGED, f"{prefix}{old} → {new}")
+def _compared(old: object, new: object, unit: str = "") -> Finding:
+    return (RESTORED, f"{unit}{new}") if old == new else (CHANGED, f"{unit}{old} → {new}")
 
 
-def _values_item(
-    part: str, old: Mapping[str, object], new: Mapping[str, object], unchanged: str
-) -> AuditItem:
+def _values(old: Mapping[str, object], new: Mapping[str, object], unchanged: str) -> Finding:
     """Compare values by name; the detail lists those that changed, or is `unchanged`."""
     changed = [
         f"{name} {old.get(name)} → {new[name]}" for name in new if old.get(name) != new[name]
     ]
-    if changed:
-        return AuditItem(part, CHANGED, ", ".join(changed))
-    return AuditItem(part, RESTORED, unchanged)
+    return (CHANGED, ", ".join(changed)) if changed else (RESTORED, unchanged)
 
 
-def _optimizer_item(saved: TrainingCheckpoint, state: TrainingState, new: str) -> AuditItem:
+def _optimizer(saved: TrainingCheckpoint, state: TrainingState, new: str) -> Finding:
     if state.ema.updates == 0:
-        return AuditItem("optimizer", RESTORED, "no step yet")
+        return RESTORED, "no step yet"
     old = saved["optimizer"]["name"]
     if old != new:
-        return AuditItem("optimizer", CHANGED, f"{old} → {new}, buffers reset")
+        return CHANGED, f"{old} → {new}, buffers reset"
     parameters = len(state.parameter_names)
     buffers = len(set(saved["optimizer"]["buffers"]) & set(state.parameter_names))
     status = RESTORED if buffers >= parameters else MISSING
-    return AuditItem("optimizer", status, f"{new}, buffers of {buffers} of {parameters} parameters")
+    return status, f"{new}, buffers of {buffers} of {parameters} parameters"
 
 
-def _plan_item(resume_point: ResumePoint) -> AuditItem:
+def _plan(resume_point: ResumePoint) -> Finding:
     total = resume_point.plan.total_epochs
     if not resume_point.extended:
-        return AuditItem("learning-rate plan", RESTORED, f"{total} epochs")
+        return RESTORED, f"{total} epochs"
     segment = resume_point.plan.segments[-1]
     before = resume_point.saved.total_epochs
-    detail = f"{before} → {total} epochs, {segment.mode} from epoch {segment.start}"
-    return AuditItem("learning-rate plan", CHANGED, detail)
+    return CHANGED, f"{before} → {total} epochs, {segment.mode} from epoch {segment.start}"
 
 
-def _scaler_item(saved: TrainingCheckpoint, state: TrainingState, precision: str) -> AuditItem:
+def _scaler(saved: TrainingCheckpoint, state: TrainingState, precision: str) -> Finding:
     """Loss scaling, which only fp16 needs; restored also if neither old nor new run uses it."""
-    old, needed = saved["scaler"], state.scaler.is_enabled()
-    if old and not needed:
-        detail = f"scale {old['scale']:g} → none, {precision} needs none"
-        return AuditItem("AMP scaler", CHANGED, detail)
-    if not needed:
-        return AuditItem("AMP scaler", RESTORED, f"none, {precision} needs none")
+    old = saved["scaler"]
+    if not state.scaler.is_enabled():
+        none = f"none, {precision} needs none"
+        return (CHANGED, f"scale {old['scale']:g} → {none}") if old else (RESTORED, none)
     scale = f"scale {state.scaler.get_scale():g}"
     if old:
-        return AuditItem("AMP scaler", RESTORED, scale)
+        return RESTORED, scale
     if saved["config"]["precision"] == precision:
-        return AuditItem("AMP scaler", MISSING, f"{scale}, the initial value")
-    return AuditItem("AMP scaler", CHANGED, f"none → {scale}")
+        return MISSING, f"{scale}, the initial value"
+    return CHANGED, f"none → {scale}"
 
 
-def _best_item(state: TrainingState) -> AuditItem:
+def _best(state: TrainingState) -> Finding:
     if state.best_epoch < 0:
-        return AuditItem("best fitness", MISSING, "no epoch was validated, or best.pt is missing")
-    detail = f"{state.best_fitness:.5g} in epoch {state.best_epoch}"
-    return AuditItem("best fitness", RESTORED, detail)
+        return MISSING, "no epoch was validated, or best.pt is missing"
+    return RESTORED, f"{state.best_fitness:.5g} in epoch {state.best_epoch}"
 
 
-def _patience_item(resume_point: ResumePoint, patience: int) -> AuditItem:
+def _patience(resume_point: ResumePoint, patience: int) -> Finding:
     old = resume_point.checkpoint["config"]["options"]["patience"]
     if resume_point.extended:
         detail = f"{patience} epochs" if patience == old else f"{old} → {patience} epochs"
-        return AuditItem("patience", CHANGED, f"{detail}, restarts at the seam")
-    return _comparison_item("patience", old, patience)
+        return CHANGED, f"{detail}, restarts at the seam"
+    return _compared(old, patience)
 
 
-def _option_items(run: Run, old: Mapping[str, object]) -> list[AuditItem]:
+def _options(run: Run, old: Mapping[str, object]) -> dict[str, Finding]:
+    """Batch size and image size, and all options that were allowed to change."""
     new = run.options.to_dict()
     listed = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data"}
     parts = {"batch_size": "batch size", "imgsz": "image size"}
-    parts |= {name: name.replace("_", " ") for name in sorted(set(run.allowed) - listed)}
-    return [
-        _comparison_item(part, old.get(name, "not recorded"), new[name])
-        for name, part in parts.items()
-    ]
+    parts |= {name: name.replace("_", " ") for name in sorted(run.allowed - listed)}
+    return {
+        part: _compared(old.get(name, "not recorded"), new[name]) for name, part in parts.items()
+    }
 
 
-def _compiled_items(old: bool, new: bool) -> list[AuditItem]:
+def _compilation(old: bool, new: bool) -> dict[str, Finding]:
     """Whether the forward pass is compiled, which changes rounding; empty if it never was."""
     words = {False: "not compiled", True: "compiled"}
-    return [_comparison_item("forward pass", words[old], words[new])] if old or new else []
+    return {"forward pass": _compared(words[old], words[new])} if old or new else {}
 
 
-def _data_item(old: Mapping[str, str | int] | None, new: Mapping[str, str | int]) -> AuditItem:
+def _data(old: Mapping[str, str | int] | None, new: Mapping[str, str | int]) -> Finding:
     """Compare the fingerprints of the data; skips keys that an older checkpoint lacks."""
     images = f"{new['file']}, {new['train images']} + {new['val images']} images"
     if old is None:
-        return AuditItem("data set", MISSING, f"{images}; the earlier data are not recorded")
-    return _values_item("data set", old, {name: new[name] for name in new if name in old}, images)
+        return MISSING, f"{images}; the earlier data are not recorded"
+    return _values(old, {name: new[name] for name in new if name in old}, images)
 
 
-def _progress_items(state: TrainingState) -> list[AuditItem]:
-    """The epoch under way; empty between epochs."""
+def _epoch_under_way(state: TrainingState) -> dict[str, Finding]:
+    """The progress within an epoch; empty between epochs."""
     batches, pending = state.progress.batches, state.progress.pending
     detail = f"{batches} batches done, gradients of {pending} accumulated for the next step"
-    return [AuditItem("epoch under way", RESTORED, detail)] if batches else []
+    return {"epoch under way": (RESTORED, detail)} if batches else {}
 
 
 def compare_metrics(state: TrainingState, measured: ValidationResult) -> SeamCheck:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from models.cost import gflops
-from models.detector import Detector, Transfer, count_parameters, transfer_weights
+from models.detector import Detector, count_parameters, transfer_weights
 from models.loss import DetectionLoss
 from models.spec import ModelSpec, load_spec
 from utils.autoanchor import box_sizes, with_fitting_anchors
@@ -81,7 +81,11 @@ def build_model(
             the model cannot be compiled.
     """
     model = Detector(source.spec) if run.resume_point else _new_model(run, source, data)
-    log.info("%s", describe(model, round_up_to_stride(run.options.imgsz, model.max_stride)))
+    image_size = round_up_to_stride(run.options.imgsz, model.max_stride)
+    log.info(
+        f"Model: {count_parameters(model):,} parameters, {gflops(model, image_size):.3g} GFLOPs "
+        f"at {image_size} pixels, {model.classes} classes, strides {model.strides}"
+    )
     _freeze(model, run)
     if run.options.sync_bn and distributed.world_size > 1:
         model = convert_sync_batchnorm(model, device)
@@ -105,50 +109,36 @@ def _new_model(run: Run, source: ModelSource, data: TrainingData) -> Detector:
     if source.weights is not None:
         # The anchors are in the spec: from the weights file, from --cfg, or fitted to the data.
         transfer = transfer_weights(model, source.weights.state, exclude=("anchors",))
-        _check_transfer(transfer, source.weights, run)
+        origin = source.weights.origin
+        if transfer.matched == 0:
+            raise UserError(
+                f"--weights {origin} has no tensor that fits --cfg {run.options.cfg}; use matching "
+                "files."
+            )
+        log.info("Transferred %d/%d tensors from %s", transfer.matched, transfer.total, origin)
     return model
 
 
-def _check_transfer(transfer: Transfer, weights: Weights, run: Run) -> None:
-    if transfer.matched == 0:
-        raise UserError(
-            f"--weights {weights.origin} has no tensor that fits --cfg {run.options.cfg}; use "
-            "matching files."
-        )
-    log.info("Transferred %d/%d tensors from %s", transfer.matched, transfer.total, weights.origin)
-
-
-def describe(model: Detector, image_size: int) -> str:
-    """One line with the parameters, GFLOPs, classes and strides of a model."""
-    return (
-        f"Model: {count_parameters(model):,} parameters, {gflops(model, image_size):.3g} GFLOPs "
-        f"at {image_size} pixels, {model.classes} classes, strides {model.strides}"
-    )
-
-
 def _freeze(model: Detector, run: Run) -> None:
-    layers = len(model.model)
-    if any(layer >= layers for layer in run.options.frozen_layers()):
+    layers, frozen = len(model.model), list(run.options.frozen_layers())
+    if any(layer >= layers for layer in frozen):
         given = " ".join(map(str, run.options.freeze))
         raise UserError(
             f"--freeze {given}: the model has {layers} layers, 0 to {layers - 1}; choose other "
             "layers."
         )
-    prefixes = tuple(f"model.{layer}." for layer in run.options.frozen_layers())
-    frozen = [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
-    for name in frozen:
-        model.get_parameter(name).requires_grad_(False)
-    if frozen:
-        log.info(
-            "Froze %d tensors of the layers %s", len(frozen), list(run.options.frozen_layers())
-        )
+    parameters = [p for layer in frozen for p in model.model[layer].parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    if parameters:
+        log.info("Froze %d tensors of the layers %s", len(parameters), frozen)
 
 
 def build_state(
     run: Run, model: Detector, plan: Plan, precision: Precision, distributed: Distributed
 ) -> TrainingState:
     """Create the optimizer, EMA and gradient scaler of a model; restores them for a resumed run."""
-    options, hyp = run.options, run.hyp
+    options = run.options
     groups = parameter_groups(model)
     effective_batch = options.batch_size * plan.accumulate
     optimizer = build_optimizer(
@@ -156,7 +146,7 @@ def build_state(
         options.optimizer,
         lr=plan.lr0,
         momentum=plan.momentum,
-        weight_decay=hyp.weight_decay * effective_batch / options.nominal_batch_size,
+        weight_decay=run.hyp.weight_decay * effective_batch / options.nominal_batch_size,
     )
     state = TrainingState(
         model=model,
@@ -188,11 +178,11 @@ def build_context(
             f"--batch-size {options.batch_size}: must be at least {distributed.world_size}, one "
             "image per process."
         )
+    if distributed.world_size > 1:
+        loss = loss.for_partial_batches(distributed.all_reduce_sum)
     return TrainContext(
         plan=plan,
-        loss=loss
-        if distributed.world_size == 1
-        else loss.for_partial_batches(distributed.all_reduce_sum),
+        loss=loss,
         precision=precision,
         device=next(model.parameters()).device,
         distributed=distributed,

@@ -48,11 +48,7 @@ class TrainingData:
     val: Index
 
     def fingerprint(self, file: str) -> dict[str, str | int]:
-        """Counts and a digest of the data, saved in checkpoints to detect a later change.
-
-        Args:
-            file: the data-set file.
-        """
+        """Counts and a digest of the data, saved in checkpoints to detect a later change."""
         return {
             "file": file,
             "train images": len(self.train),
@@ -63,14 +59,7 @@ class TrainingData:
         }
 
     def loaders(self, run: Run, image_size: int, stride: int, distributed: Distributed) -> Loaders:
-        """Build the loaders of a run.
-
-        Args:
-            run: the run.
-            image_size: pixels, a multiple of the stride.
-            stride: maximum stride of the model.
-            distributed: the processes that train the run.
-        """
+        """Build the loaders of a run; `image_size` is a multiple of the model's `stride`, px."""
         options = run.options
         train = build_train_loader(
             self.train,
