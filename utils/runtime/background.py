@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 
 class BackgroundWorker:
@@ -18,36 +17,24 @@ class BackgroundWorker:
         """Return the object itself; the thread starts with the first job."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         """Wait for the last job; raise its error only if the context itself raised none."""
         self._thread.shutdown(wait=True)
-        if error is None:
+        if kind is None:
             self.wait()
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Wait for the previous job, then start this one.
+        """Wait for the previous job and raise its error, if any; then start this one.
 
-        Args:
-            job: the function to call; it must not read anything that changes in the meantime.
-
-        Raises:
-            Exception: the error of the previous job.
+        The job must not read anything that changes in the meantime.
         """
         self.wait()
-        self._running = self._thread.submit(job)
+        self.enqueue(job)
 
     def enqueue(self, job: Callable[[], None]) -> None:
         """Queue a job behind the previous one, without waiting.
 
         If the previous job raises, this job does not run, and `submit` or `wait` raises the error.
-
-        Args:
-            job: the function to call; it must not read anything that changes in the meantime.
         """
         before = self._running
 
@@ -59,11 +46,7 @@ class BackgroundWorker:
         self._running = self._thread.submit(after_it)
 
     def wait(self) -> None:
-        """Wait for the last job.
-
-        Raises:
-            Exception: the error of the last job, or of a job before it.
-        """
+        """Wait for the last job; raise its error, or that of a job before it."""
         running, self._running = self._running, None
         if running is not None:
             running.result()

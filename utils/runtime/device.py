@@ -17,7 +17,7 @@ from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 GIGABYTE = 1e9
 PIXEL_MAX = 255.0
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, KiB on Linux
-BF16_CUDA_CAPABILITY = 8  # Ampere, the first architecture with bf16 tensor cores
+BF16_CUDA_CAPABILITY = (8, 0)  # Ampere, the first architecture with bf16 tensor cores
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt(3), from malloc.h
 NEVER, NONE = -1, 0
 
@@ -41,7 +41,7 @@ def select_device(text: str = "", distributed: Distributed = SINGLE_PROCESS) -> 
             )
         name = numbers[distributed.local_rank]
     if name == "":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        name = "0" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
         return torch.device("cpu")
     if name == "mps":
@@ -100,20 +100,14 @@ def choose_precision(amp: str, device: torch.device) -> Precision:
     Raises:
         UserError: `--amp fp16` on a CPU.
     """
-    if amp == "auto":
-        amp = _native_precision(device)
+    if amp == "auto" and device.type == "cuda":
+        ampere = torch.cuda.get_device_capability(device) >= BF16_CUDA_CAPABILITY
+        amp = "bf16" if ampere else "fp16"
+    elif amp == "auto":
+        amp = "bf16" if device.type == "cpu" and _cpu_multiplies_bf16() else "off"
     if amp == "fp16" and device.type == "cpu":
         raise UserError("--amp fp16 needs a GPU; on a CPU use --amp bf16 or --amp off.")
     return Precision("fp32" if amp == "off" else amp, device.type)
-
-
-def _native_precision(device: torch.device) -> str:
-    if device.type == "cuda":
-        major, _ = torch.cuda.get_device_capability(device)
-        return "bf16" if major >= BF16_CUDA_CAPABILITY else "fp16"
-    if device.type == "cpu" and _cpu_multiplies_bf16():
-        return "bf16"
-    return "off"
 
 
 def _cpu_multiplies_bf16() -> bool:
@@ -127,12 +121,7 @@ def images_to_device(
 
     Every dtype represents 0 … 255 exactly, so the values are rounded once, as autocast would round
     float32. The channels_last memory format makes convolutions faster, those of yolov5n on a CPU
-    1.7 times.
-
-    Args:
-        images: uint8 [B, 3, H, W].
-        device: target device.
-        dtype: target dtype.
+    1.7 times. The images are [B, 3, H, W].
     """
     moved = images.to(device, non_blocking=True)
     return moved.to(dtype, memory_format=torch.channels_last).div_(PIXEL_MAX)
@@ -157,10 +146,7 @@ def keep_freed_memory(device: torch.device) -> bool:
 
     glibc returns large blocks to the system as soon as they are freed. The layers of a training
     step allocate gigabytes in such blocks in every step, and the system zeroes every page on first
-    use. On a CPU this took a quarter of a training epoch.
-
-    Args:
-        device: the device of the run; on a GPU torch has its own caching allocator.
+    use. On a CPU this took a quarter of a training epoch. On a GPU torch has its own allocator.
 
     Returns:
         Whether the setting was changed; it is not on a GPU or without glibc.
@@ -186,13 +172,7 @@ def compile_forward(model: nn.Module, device: torch.device, *, dynamic: bool) ->
     Raises:
         UserError: torch cannot compile on this machine.
     """
-    _try_to_compile(device)
-    model.compile(dynamic=dynamic)
-
-
-def _try_to_compile(device: torch.device) -> None:
-    """Compile and call a minimal function, to fail before anything is trained or written."""
-    try:
+    try:  # to fail now, before anything is trained or written
         torch.compile(lambda x: x + 1, dynamic=False)(torch.zeros(2, device=device))
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
@@ -200,3 +180,4 @@ def _try_to_compile(device: torch.device) -> None:
             f"--compile: torch.compile does not work on this machine ({reason}); install a C++ "
             "compiler such as g++ and, for a GPU, triton, or remove --compile."
         ) from error
+    model.compile(dynamic=dynamic)

@@ -28,7 +28,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Distributed:
-    """Rank and world size of this process. Every method is collective: all processes call it."""
+    """Rank and world size of this process.
+
+    Every method is collective: all processes call it. It raises `UserError` if one has ended.
+    """
 
     rank: int = 0
     """Index of this process."""
@@ -45,24 +48,11 @@ class Distributed:
         return self.rank == 0
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
-        """Return the sum of the tensors of all processes, not differentiable.
-
-        Raises:
-            UserError: another process has ended.
-        """
-        if self.world_size == 1:
-            return tensor
-        summed = tensor.detach().clone()
-        with peer_failures_as_user_errors():
-            dist.all_reduce(summed)
-        return summed
+        """Return the sum of the tensors of all processes, not differentiable."""
+        return tensor if self.world_size == 1 else all_reduce_sum(tensor.detach())
 
     def all_reduce_gradients(self, model: torch.nn.Module) -> None:
-        """Replace every gradient by its sum over the processes, in one collective.
-
-        Raises:
-            UserError: another process has ended.
-        """
+        """Replace every gradient by its sum over the processes, in one collective."""
         if self.world_size == 1:
             return
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -70,35 +60,27 @@ class Distributed:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         gradients = [p.grad for p in parameters if p.grad is not None]
         message = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        with peer_failures_as_user_errors():
+        with _peer_failures_as_user_errors():
             dist.all_reduce(message)
         parts = message.split([gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def all_reduce_max(self, number: int) -> int:
-        """Return the maximum of the numbers of all processes.
-
-        Raises:
-            UserError: another process has ended.
-        """
+        """Return the maximum of the numbers of all processes."""
         if self.world_size == 1:
             return number
         shared = torch.tensor(number)
-        with peer_failures_as_user_errors():
+        with _peer_failures_as_user_errors():
             dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=_gloo_group())
         return int(shared.item())
 
     def broadcast(self, value: Value) -> Value:
-        """Return the value of the main process in every process.
-
-        Raises:
-            UserError: another process has ended.
-        """
+        """Return the value of the main process in every process."""
         if self.world_size == 1:
             return value
         shared = [value]
-        with peer_failures_as_user_errors():
+        with _peer_failures_as_user_errors():
             dist.broadcast_object_list(shared, src=0, group=_gloo_group())
         return shared[0]
 
@@ -113,6 +95,18 @@ class Distributed:
 
 
 SINGLE_PROCESS = Distributed()
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Return the sum of the tensors of all processes, of which there are several.
+
+    Raises:
+        UserError: another process has ended.
+    """
+    total = tensor.clone()
+    with _peer_failures_as_user_errors():
+        dist.all_reduce(total)
+    return total
 
 
 def distributed_from_environment() -> Distributed:
@@ -137,10 +131,6 @@ def distributed_from_environment() -> Distributed:
 @contextmanager
 def process_group(distributed: Distributed, device: torch.device) -> Iterator[None]:
     """Initialize the process groups: NCCL for tensors on GPUs, gloo for everything else.
-
-    Args:
-        distributed: rank and world size.
-        device: device of this process.
 
     Raises:
         UserError: the device does not support distributed training.
@@ -177,12 +167,8 @@ def _gloo_group() -> dist.ProcessGroup | None:
 
 
 @contextmanager
-def peer_failures_as_user_errors() -> Iterator[None]:
-    """Convert errors of collectives to `UserError`.
-
-    Raises:
-        UserError: another process has ended, or the connection is lost.
-    """
+def _peer_failures_as_user_errors() -> Iterator[None]:
+    """Convert errors of collectives to `UserError`."""
     try:
         yield
     except RuntimeError as error:

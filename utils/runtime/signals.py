@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 
 from utils.errors import RunInterruptedError
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
@@ -48,12 +48,7 @@ class SignalHandler:
                 self._before[number] = signal.signal(number, self._record)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # as signal.signal returned it
@@ -73,11 +68,10 @@ class SignalHandler:
         Raises:
             RunInterruptedError: a process received a signal.
         """
-        names = list(EXIT_CODES)
-        own = 0 if self._received is None else names.index(self._received) + 1
-        agreed = self._distributed.all_reduce_max(own)
-        if agreed:
-            raise _interruption(names[agreed - 1])
+        names = [None, *EXIT_CODES]
+        agreed = names[self._distributed.all_reduce_max(names.index(self._received))]
+        if agreed is not None:
+            raise RunInterruptedError(agreed, EXIT_CODES[agreed])
 
     def check_own(self, *_: object) -> None:
         """Stop if this process received a signal, while the other processes wait for it.
@@ -86,8 +80,4 @@ class SignalHandler:
             RunInterruptedError: this process received a signal.
         """
         if self._received is not None:
-            raise _interruption(self._received)
-
-
-def _interruption(name: str) -> RunInterruptedError:
-    return RunInterruptedError(name, EXIT_CODES[name])
+            raise RunInterruptedError(self._received, EXIT_CODES[self._received])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from utils.runtime.distributed import Distributed, peer_failures_as_user_errors
+from utils.runtime.distributed import Distributed, all_reduce_sum
 from utils.solver.param_groups import NORM_LAYERS
 
 
@@ -65,18 +64,11 @@ class _AllReduceSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        return _all_reduce_sum(x)
+        return all_reduce_sum(x)
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
-        return _all_reduce_sum(gradient)
-
-
-def _all_reduce_sum(x: Tensor) -> Tensor:
-    total = x.clone()
-    with peer_failures_as_user_errors():
-        dist.all_reduce(total)
-    return total
+        return all_reduce_sum(gradient)
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):

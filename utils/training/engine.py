@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,6 @@ log = logging.getLogger("yolo")
 DISPLAY_EVERY = 10  # batches; showing the losses synchronizes with the GPU
 BAR_FORMAT = "{l_bar}{bar:10}{r_bar}"
 SIZE_STREAM = 2  # rng stream of image sizes, separate from those of order and augmentation
-NOT_VALIDATED = (float("nan"),) * 4, (float("nan"),) * 3
 MIN_SCALE = 1.0  # an overflow at a larger loss scale is due to the scale, not to the batch
 
 
@@ -86,9 +86,9 @@ def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, las
     neither gradients nor batch-norm statistics.
 
     Args:
-        state: weights, optimizer, EMA and position; changed in place.
+        state: changed in place.
         context: settings of the step.
-        batch: images and targets; with several processes, the shard of this one.
+        batch: with several processes, the images of this one.
         last: whether this is the last batch of the epoch. Accumulated gradients are always applied
             there, so that no gradients have to be saved between epochs.
 
@@ -158,10 +158,8 @@ def _report_skipped_step(
     Raises:
         UserError: after too many consecutive ones.
     """
-    log.warning(
-        "Skipped batch %d of epoch %d: its %s is not finite.",
-        *(state.progress.batches, state.epoch, what),
-    )
+    number, epoch = state.progress.batches, state.epoch
+    log.warning("Skipped batch %d of epoch %d: its %s is not finite.", number, epoch, what)
     if consecutive >= context.max_bad_steps:
         files = ", ".join(frame.path for frame in batch.frames)
         raise UserError(
@@ -241,12 +239,7 @@ def fit(
 ) -> None:
     """Train from the position of the state to the end of the plan, or to an early stop.
 
-    Args:
-        state: changed in place.
-        context: settings of the steps, with the plan.
-        loader: training batches.
-        observers: callbacks.
-        patience: epochs without improvement before an early stop, 0 to disable it.
+    That is after `patience` epochs without improvement, or never if it is 0.
     """
     while state.epoch < context.plan.total_epochs and not state.stopped_early:
         losses = train_epoch(state, context, loader, observers)
@@ -264,7 +257,7 @@ def finish_epoch(
 ) -> None:
     """Update the state after an epoch: history, best epoch, position, early stop."""
     evaluation = result.ema
-    metrics, val_losses = NOT_VALIDATED
+    metrics, val_losses = (math.nan,) * 4, (math.nan,) * 3
     if evaluation is not None:
         metrics = (evaluation.precision, evaluation.recall, evaluation.map50, evaluation.map50_95)
         val_losses = evaluation.losses
@@ -283,7 +276,7 @@ def finish_epoch(
     if result.raw is not None:
         row[RAW_MAP_COLUMN] = result.raw.map50_95
     for subset, percent in percentages(result.miss_rates).items():
-        row[MISS_RATE_PREFIX + subset] = float("nan") if percent is None else percent
+        row[MISS_RATE_PREFIX + subset] = math.nan if percent is None else percent
     if state.progress.skipped:
         row[SKIPPED_COLUMN] = float(state.progress.skipped)
         log.warning("Epoch %d: skipped %d batches.", state.epoch, state.progress.skipped)

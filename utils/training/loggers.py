@@ -137,7 +137,16 @@ class TensorBoardLogger(Logger):
     def seam(self, seam: SeamMetrics) -> None:
         """Write the change of the learning rate, and the metrics before the seam."""
         total = self._plan.segment_at(seam.epoch).stop
-        self._writer.add_text("seam", describe_seam(seam, total), seam.epoch)
+        ema, raw = (
+            "not measured" if value is None else f"{value:.5f}"
+            for value in (seam.ema_before, seam.raw_before)
+        )
+        text = (
+            f"Extended from epoch {seam.epoch} to a total of {total} epochs with `{seam.mode}`: "
+            f"the learning rate changes from {seam.rate_before:.6g} to {seam.rate_after:.6g}. "
+            f"mAP50-95 before the seam: EMA weights {ema}, non-EMA weights {raw}."
+        )
+        self._writer.add_text("seam", text, seam.epoch)
         self._writer.flush()
 
     def end(self) -> None:
@@ -151,24 +160,6 @@ def scalars(row: Row) -> dict[str, float]:
     return {name: row[name] for name in (*COLUMNS[1:], *extra)} | {
         SKIPPED_COLUMN: row.get(SKIPPED_COLUMN, 0.0)
     }
-
-
-def describe_seam(seam: SeamMetrics, total: int) -> str:
-    """Describe a seam in two sentences, before its first step.
-
-    Args:
-        seam: metrics of the seam; only those before it are used.
-        total: planned epochs of the extended run.
-    """
-    ema, raw = (
-        "not measured" if value is None else f"{value:.5f}"
-        for value in (seam.ema_before, seam.raw_before)
-    )
-    return (
-        f"Extended from epoch {seam.epoch} to a total of {total} epochs with `{seam.mode}`: the "
-        f"learning rate changes from {seam.rate_before:.6g} to {seam.rate_after:.6g}. mAP50-95 "
-        f"before the seam: EMA weights {ema}, non-EMA weights {raw}."
-    )
 
 
 class Loggers:
