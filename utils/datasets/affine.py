@@ -1,7 +1,9 @@
 """Affine and perspective transforms of images and their boxes, by one 3x3 matrix.
 
 A transform that only scales and translates needs no matrix: it resizes along each axis.
-Coordinates are those of boxes: the left edge of the first pixel is at 0, its centre at 0.5.
+Coordinates are those of boxes: the left edge of the first pixel is at 0, its centre at 0.5. Sizes
+are (height, width), px, and boxes [k, 4] are corners x1, y1, x2, y2, px. Images are uint8
+[height, width, 3].
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ def resize_along_axis(
 def resize_into(
     image: np.ndarray, across: AxisResize, down: AxisResize, output: np.ndarray
 ) -> None:
-    """Resize the visible part of `image` into `output`; both are uint8 [height, width, 3]."""
+    """Resize the visible part of `image` into `output`."""
     part = image[down.first : down.last, across.first : across.last]
     target = output[down.start : down.stop, across.start : across.stop]
     size = target.shape[1], target.shape[0]
@@ -106,13 +108,7 @@ def resize_into(
 
 
 def warp_matrix(warp: Warp, source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
-    """Return the homogeneous matrix, float64 [3, 3], from source to target coordinates.
-
-    Args:
-        warp: the transform.
-        source: (height, width), px.
-        target: (height, width), px.
-    """
+    """Return the homogeneous matrix, float64 [3, 3], from source to target coordinates."""
     angle = math.radians(warp.angle)
     cosine, sine = warp.scale * math.cos(angle), warp.scale * math.sin(angle)
     shear_x, shear_y = (math.tan(math.radians(degrees)) for degrees in warp.shear)
@@ -130,18 +126,10 @@ def warp_matrix(warp: Warp, source: tuple[int, int], target: tuple[int, int]) ->
 def visible_window(
     matrix: np.ndarray, source: tuple[int, int], target: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Return the part of the source that is visible in the target.
+    """Return the corners x1, y1, x2, y2 of the part of the source that is visible in the target.
 
-    It includes a margin of one pixel for the interpolation.
-
-    Args:
-        matrix: from `warp_matrix`.
-        source: (height, width), px.
-        target: (height, width), px.
-
-    Returns:
-        Corners x1, y1, x2, y2, px, clipped to the source. x2 <= x1 or y2 <= y1 if nothing is
-        visible.
+    It includes a margin of one pixel for the interpolation, and is clipped to the source. If
+    nothing is visible, x2 <= x1 or y2 <= y1.
     """
     corners = np.array([[0, 0, 1], [target[1], 0, 1], [*target[::-1], 1], [0, target[0], 1]])
     points = corners @ np.linalg.inv(matrix).T  # [4, 3]
@@ -154,13 +142,7 @@ def visible_window(
 
 
 def warp_image(image: np.ndarray, matrix: np.ndarray, output: np.ndarray) -> None:
-    """Warp an image by `matrix` into `output`; fill the rest with the padding grey.
-
-    Args:
-        image: uint8 [height, width, 3].
-        matrix: [3, 3], from image coordinates to output coordinates.
-        output: uint8 [height, width, 3], overwritten.
-    """
+    """Warp an image by `matrix` into `output`; fill the rest with the padding grey."""
     # In OpenCV, integer coordinates are pixel centres.
     to_edges = np.array([[1, 0, PIXEL_CENTRE], [0, 1, PIXEL_CENTRE], [0, 0, 1]])
     from_edges = np.array([[1, 0, -PIXEL_CENTRE], [0, 1, -PIXEL_CENTRE], [0, 0, 1]])
@@ -173,15 +155,7 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, output: np.ndarray) -> Non
 
 
 def warp_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return the axis-aligned bounding boxes of the warped boxes.
-
-    Args:
-        boxes: [k, 4], corners x1, y1, x2, y2, px of the source.
-        matrix: from `warp_matrix`.
-
-    Returns:
-        float64 [k, 4], corners x1, y1, x2, y2, px of the target, not clipped.
-    """
+    """Return the axis-aligned bounding boxes of the warped boxes, float64, not clipped."""
     points = np.ones((len(boxes), len(CORNERS), 3))
     points[..., :2] = boxes[:, CORNERS]
     points = points @ matrix.T  # [k, 4, 3]
@@ -190,16 +164,10 @@ def warp_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def still_visible(before: np.ndarray, after: np.ndarray, scale: float) -> np.ndarray:
-    """Return which boxes remain usable as labels after a warp.
+    """Return which boxes remain usable as labels after a warp by `scale` and clipping, bool [k].
 
-    Args:
-        before: [k, 4], corners x1, y1, x2, y2 before the warp.
-        after: [k, 4], corners of the same boxes after the warp, clipped.
-        scale: scale factor of the warp.
-
-    Returns:
-        bool [k]: more than 2 px wide and high, more than a tenth of the area left, and an aspect
-        ratio below 100.
+    They are more than 2 px wide and high, have more than a tenth of their area left, and an aspect
+    ratio below 100.
     """
     width, height = (after[:, 2:] - after[:, :2]).T
     full_area = (before[:, 2:] - before[:, :2]).prod(axis=1) * scale**2

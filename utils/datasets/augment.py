@@ -35,12 +35,9 @@ class LabeledImage(NamedTuple):
 
 
 def apply_mixup(first: LabeledImage, second: LabeledImage, weight: float) -> LabeledImage:
-    """Blend two images and concatenate their labels (mixup, Zhang 2018).
+    """Blend two images of one shape and concatenate their labels (mixup, Zhang 2018).
 
-    Args:
-        first: labelled image; its pixels are overwritten with the result.
-        second: labelled image of the same shape.
-        weight: weight of the first image; the second has 1 - `weight`.
+    The second has the weight 1 - `weight`. The pixels of the first are overwritten.
     """
     image = first.image
     cv2.addWeighted(image, weight, second.image, 1 - weight, 0, dst=image)
@@ -52,13 +49,9 @@ def apply_mixup(first: LabeledImage, second: LabeledImage, weight: float) -> Lab
 
 
 def apply_hsv_gains(image: np.ndarray, gains: tuple[float, float, float]) -> None:
-    """Multiply hue, saturation and value by `gains`, rounded down, in place.
+    """Multiply hue, saturation and value of an RGB image by `gains`, rounded down, in place.
 
     The image is processed in strips that fit into the processor's cache.
-
-    Args:
-        image: uint8 [height, width, 3], RGB, overwritten.
-        gains: factors for hue, saturation and value.
     """
     if gains == (1.0, 1.0, 1.0):
         return

@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,7 +15,6 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from utils.datasets.cache_files import (
     cache_paths,
@@ -25,7 +23,7 @@ from utils.datasets.cache_files import (
     write_to_first_writable,
 )
 from utils.datasets.image_files import ImageError, read_image
-from utils.datasets.index import Index
+from utils.datasets.index import Index, map_in_threads
 from utils.errors import UserError
 
 log = logging.getLogger("yolo")
@@ -33,8 +31,6 @@ log = logging.getLogger("yolo")
 CacheKind = Literal["ram", "disk"]
 
 CHANNELS = 3
-CHUNK = 16
-"""Images per task of the thread pool; more than one keeps the overhead of a task small."""
 GIB = 1 << 30
 MAX_USED_FRACTION = 0.8
 """Of the free memory or disk; the rest is for the model, the loaders and the checkpoints."""
@@ -142,7 +138,7 @@ def open_image_store(
     sizes = np.array([files.size(i) for i in range(len(index))], np.int64)
     offsets = np.cumsum([0, *(sizes.prod(axis=1) * CHANNELS)], dtype=np.int64)
     pack = _pack_in_memory if cache == "ram" else _pack_in_file
-    pixels = pack(files, offsets, max(threads, 1))
+    pixels = pack(files, offsets, threads)
     return files if pixels is None else PackedImages(pixels, sizes, offsets)
 
 
@@ -202,19 +198,11 @@ def _holds(place: Path, size: int, digest: np.ndarray) -> bool:
 def _fill(pixels: np.ndarray, files: FileImages, offsets: np.ndarray, threads: int) -> None:
     """Decode every image into its slice of `pixels`, with several threads and a progress bar."""
 
-    def decode(start: int) -> int:
-        chunk = range(count)[start : start + CHUNK]
-        for i in chunk:
-            pixels[offsets[i] : offsets[i + 1]] = files.load(i).reshape(-1)
-        return len(chunk)
+    def decode(i: int) -> None:
+        pixels[offsets[i] : offsets[i + 1]] = files.load(i).reshape(-1)
 
-    count = len(offsets) - 1
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=count, desc="Caching images", unit="img", disable=None) as progress,
-    ):
-        for done in pool.map(decode, range(0, count, CHUNK)):
-            progress.update(done)
+    for _ in map_in_threads(decode, len(offsets) - 1, threads, "Caching images"):
+        pass
 
 
 def _warn_no_room(size: int, reason: str) -> None:

@@ -6,11 +6,11 @@ import itertools
 import logging
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -42,9 +42,10 @@ log = logging.getLogger("yolo")
 
 FORMAT = "index 3"
 """Part of every cache's digest; increase the number when the content of the arrays changes."""
-CHUNK = 64
-"""Images per task of the thread pool; a task takes milliseconds, far more than its overhead."""
+CHUNK = 32
+"""Images per task of a thread pool; a task takes milliseconds, far more than its overhead."""
 MAX_MESSAGES_LOGGED = 20
+Result = TypeVar("Result")
 NO_BOXES = np.empty((0, BOX_COLUMNS), np.float32)
 # Exceptions that np.load raises for truncated files and for other file formats or versions.
 CACHE_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -117,7 +118,10 @@ def build_index(
 
     index = next(filter(None, (_read_cache(place, digest) for place in places)), None)
     if index is None:
-        index = _pack(_check_all(images, labels, max(workers, 1)))
+        checked = map_in_threads(
+            lambda i: _check_image(images[i], labels[i]), len(images), workers, "Checking images"
+        )
+        index = _pack(list(checked))
         index = replace(index, ignored=load_ignore_regions(index.paths))
         _write_cache(places, index, digest)
     index = replace(index, key=key)
@@ -131,22 +135,24 @@ def build_index(
     return index
 
 
-def _check_all(images: Sequence[str], labels: Sequence[str], threads: int) -> list[_CheckedImage]:
-    """Check every image and its labels, in order, with a progress bar."""
+def map_in_threads(
+    work: Callable[[int], Result], count: int, threads: int, title: str
+) -> Iterator[Result]:
+    """Yield `work(i)` of the images 0 to `count - 1`, in order, with a progress bar.
 
-    def check_chunk(start: int) -> list[_CheckedImage]:
-        chosen = slice(start, start + CHUNK)
-        return list(map(_check_image, images[chosen], labels[chosen]))
+    At least one thread is used.
+    """
 
-    records: list[_CheckedImage] = []
+    def work_on_chunk(start: int) -> list[Result]:
+        return [work(i) for i in range(count)[start : start + CHUNK]]
+
     with (
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(images), desc="Checking images", unit="img", disable=None) as progress,
+        ThreadPoolExecutor(max(threads, 1)) as pool,
+        tqdm(total=count, desc=title, unit="img", disable=None) as progress,
     ):
-        for chunk in pool.map(check_chunk, range(0, len(images), CHUNK)):
-            records += chunk
-            progress.update(len(chunk))
-    return records
+        for results in pool.map(work_on_chunk, range(0, count, CHUNK)):
+            progress.update(len(results))
+            yield from results
 
 
 def _check_image(image: str, label: str) -> _CheckedImage:

@@ -169,15 +169,12 @@ def _bounding_box(points: list[float]) -> list[float]:
 def to_pixels(
     labels: np.ndarray, size: tuple[float, float], offset: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
-    """Convert normalised boxes to pixel coordinates.
+    """Convert labels to boxes on a canvas: float64 [k, 4], corners x1, y1, x2, y2, px.
 
     Args:
         labels: [k, 5], class and cx, cy, w, h, normalised to the image.
         size: (height, width) of the image on the canvas, px.
         offset: (left, top) of the image on the canvas, px.
-
-    Returns:
-        float64 [k, 4], corners x1, y1, x2, y2, px of the canvas.
     """
     scale = np.array([size[1], size[0]])
     centres = labels[:, 1:3] * scale + offset  # [k, 2]
@@ -186,7 +183,7 @@ def to_pixels(
 
 
 def from_pixels(classes: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Convert boxes from pixels to normalised labels; the inverse of `to_pixels`.
+    """Convert boxes to labels, the inverse of `to_pixels`.
 
     Args:
         classes: [k].

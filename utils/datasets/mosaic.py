@@ -70,12 +70,10 @@ _NOTHING = _Objects(np.empty(0, np.float32), np.empty((0, 4)), np.empty((0, 4)))
 
 
 def mosaic_layout(tiles: Sequence[Tile], centre: tuple[int, int], side: int) -> Layout:
-    """Lay out four images around `centre` on a square canvas, `2 * side` px per side.
+    """Lay out four images on a square canvas, with twice the `side` of the output, px.
 
-    Args:
-        tiles: top left, top right, bottom left, bottom right.
-        centre: (x, y) where their inner corners meet, px.
-        side: side of the output image, px.
+    The tiles are top left, top right, bottom left and bottom right. Their inner corners meet at
+    `centre`, (x, y), px.
     """
     placed = []
     for position, tile in enumerate(tiles):
