@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -208,40 +208,35 @@ def _fill(pixels: np.ndarray, files: FileImages, offsets: np.ndarray, threads: i
 def _warn_no_room(size: int, reason: str) -> None:
     log.warning(
         "Images are not cached but decoded in every epoch: the cache needs %.1f GiB, but %s",
-        size / GIB,
-        reason,
+        *(size / GIB, reason),
     )
 
 
+@dataclass(frozen=True, eq=False)
 class RecentImages:
     """Least-recently-used cache in front of another image store.
 
     Each loading process has its own. It holds `capacity` images of at most side x side x 3 bytes:
     79 MB for 64 images of 640 px.
-
-    Args:
-        images: the store to load from.
-        capacity: maximum number of cached images.
     """
 
-    def __init__(self, images: ImageStore, capacity: int) -> None:
-        self._images = images
-        self._capacity = capacity
-        self._recent: OrderedDict[int, np.ndarray] = OrderedDict()  # most recently used last
+    images: ImageStore
+    capacity: int
+    recent: OrderedDict[int, np.ndarray] = field(default_factory=OrderedDict)
+    """The cached images, the most recently used one last."""
 
     def size(self, i: int) -> tuple[int, int]:
         """See `ImageStore.size`."""
-        return self._images.size(i)
+        return self.images.size(i)
 
     def load(self, i: int) -> np.ndarray:
         """See `ImageStore.load`."""
-        image = self._recent.get(i)
+        image = self.recent.pop(i, None)
         if image is None:
-            if len(self._recent) >= self._capacity:
-                self._recent.popitem(last=False)
-            image = self._recent[i] = self._images.load(i)
-        else:
-            self._recent.move_to_end(i)
+            if len(self.recent) >= self.capacity:
+                self.recent.popitem(last=False)
+            image = self.images.load(i)
+        self.recent[i] = image
         return image
 
 

@@ -40,12 +40,9 @@ def scaled_size(size: tuple[int, int], ratio: float) -> tuple[int, int]:
 
 
 def resize_ratio(size: tuple[int, int], target: tuple[int, int], *, scale_up: bool) -> float:
-    """Return the scale factor that fits an image into a target shape.
+    """Return the scale factor that fits an image into a target; both are (height, width), px.
 
-    Args:
-        size: (height, width) of the image, px.
-        target: (height, width) of the target, px.
-        scale_up: also enlarge images that are smaller than the target.
+    Images that are smaller than the target are enlarged only with `scale_up`.
     """
     ratio = min(target[0] / size[0], target[1] / size[1])
     return ratio if scale_up else min(ratio, 1.0)

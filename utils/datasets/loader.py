@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
@@ -43,6 +43,7 @@ WORKER_NICENESS = 5
 WHOLE_BATCH = slice(None)
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[BatchRequest]):
     """Yields the batches of an epoch, shuffled differently in every epoch.
 
@@ -55,62 +56,45 @@ class EpochSampler(Sampler[BatchRequest]):
     neighbourhood. Sampling from the whole data set would decode 3.6. The trade-off: such a batch
     contains parts of 39 different images instead of 56, and the mosaics of a neighbourhood combine
     the same images.
-
-    Args:
-        batches: data-set indices of each batch, before shuffling; all but the last of equal size.
-        seed: random seed of the run.
-        shuffle_batches: shuffle whole batches instead of images, because batches differ in shape.
-        neighbourhood: size of a neighbourhood, a multiple of the batch size; 0 without mosaics.
-        shard: the images of every batch that belong to this process: `slice(rank, None, processes)`
-            of several. If a batch has fewer images than there are processes, each process without
-            an image gets the batch's first image as a placeholder.
     """
 
-    def __init__(
-        self,
-        batches: Sequence[np.ndarray],
-        *,
-        seed: int,
-        shuffle_batches: bool,
-        neighbourhood: int = 0,
-        shard: slice = WHOLE_BATCH,
-    ) -> None:
-        self._batches = batches
-        self._seed = seed
-        self._keep_together = shuffle_batches
-        self._neighbourhood = neighbourhood
-        self._shard = shard
-        self._epoch = 0
-        self._start = 0
+    batches: Sequence[np.ndarray]
+    """Data-set indices of each batch, before shuffling; all but the last of equal size."""
+    seed: int
+    shuffle_batches: bool
+    """Shuffle whole batches instead of images, because batches differ in shape."""
+    neighbourhood: int
+    """Size of a neighbourhood, a multiple of the batch size; 0 without mosaics."""
+    shard: slice
+    """The images of every batch that belong to this process: `slice(rank, None, processes)` of
+    several. If a batch has fewer images than there are processes, each process without an image
+    gets the batch's first image as a placeholder."""
+    epoch: int = 0
+    start: int = 0
+    """First batch of the next iteration."""
 
     def __len__(self) -> int:
-        return len(self._batches)
-
-    def seek(self, epoch: int, start: int) -> None:
-        """Set the next iteration to yield the batches of `epoch`, starting with batch `start`."""
-        self._epoch = epoch
-        self._start = start
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[BatchRequest]:
         batches = self._epoch_batches()
         images = np.concatenate(batches)
-        for number, batch in enumerate(batches[self._start :], self._start):
-            own = batch[self._shard].tolist()
+        for number, batch in enumerate(batches[self.start :], self.start):
+            own = batch[self.shard].tolist()
             neighbours = self._neighbours(images, number * len(batches[0]))
-            yield BatchRequest(self._epoch, own or [int(batch[0])], neighbours, not own)
+            yield BatchRequest(self.epoch, own or [int(batch[0])], neighbours, not own)
 
     def _epoch_batches(self) -> list[np.ndarray]:
         """Return the data-set indices of the epoch's batches, of all processes together."""
-        rng = np.random.default_rng(np.random.SeedSequence([self._seed, self._epoch, ORDER_STREAM]))
-        batches = self._batches
-        if self._keep_together:
-            return [batches[i] for i in rng.permutation(len(batches))]
-        ends = np.cumsum([len(batch) for batch in batches])[:-1]
-        return np.split(rng.permutation(np.concatenate(batches)), ends)
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch, ORDER_STREAM]))
+        if self.shuffle_batches:
+            return [self.batches[i] for i in rng.permutation(len(self.batches))]
+        ends = np.cumsum([len(batch) for batch in self.batches])[:-1]
+        return np.split(rng.permutation(np.concatenate(self.batches)), ends)
 
     def _neighbours(self, images: np.ndarray, position: int) -> np.ndarray:
         """Return the neighbourhood of a position in the epoch's order of images."""
-        size = self._neighbourhood
+        size = self.neighbourhood
         first = min(position // size * size, max(len(images) - size, 0)) if size else 0
         return images[first : first + size]
 
@@ -149,7 +133,7 @@ class TrainLoader:
         A batch is the same for any `start`. Only one iteration can be active: starting another one
         invalidates it.
         """
-        self._sampler.seek(epoch, start)
+        self._sampler.epoch, self._sampler.start = epoch, start
         return iter(self._loader)
 
 
@@ -185,7 +169,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     if hyp.copy_paste > 0:
         log.warning("copy_paste has no effect: it needs segment labels, but only boxes are read.")
     if rect:
-        hyp = dataclasses.replace(hyp, mosaic=0.0)
+        hyp = replace(hyp, mosaic=0.0)
     plan = plan_batches(index.sizes, batch_size, image_size, rect=rect, stride=stride)
     workers = usable_workers(workers, len(plan.batches))
     images = open_image_store(
@@ -198,9 +182,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
             room = MAX_RECENT_BYTES // (CHANNELS * image_size**2)
             images = RecentImages(images, min(neighbourhood, max(room, MOSAIC_TILES)))
     dataset = TrainDataset(index, images, plan.shapes, seed, hyp)
-    sampler = EpochSampler(
-        plan.batches, seed=seed, shuffle_batches=rect, neighbourhood=neighbourhood, shard=shard
-    )
+    sampler = EpochSampler(plan.batches, seed, rect, neighbourhood, shard)
     return TrainLoader(dataset, sampler, workers=workers)
 
 
@@ -217,17 +199,9 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
 ) -> BatchLoader:
     """Build the loader for evaluation; it yields every image once.
 
-    The other arguments are those of `build_train_loader`.
-
-    Args:
-        index: index of the data set.
-        image_size: longer side of the images, px.
-        batch_size: images per batch.
-        workers: number of worker processes.
-        rect: sort by aspect ratio and letterbox to the smallest common shape; otherwise to squares.
-        pad: number of strides to add to rectangular shapes before rounding up.
-        stride: stride of the network, px.
-        cache: where to keep the resized images.
+    The longer side of the images becomes `image_size`, px. With `rect`, images are sorted by aspect
+    ratio, and a batch is letterboxed to the smallest common shape, after adding `pad` strides;
+    otherwise to squares. The other arguments are those of `build_train_loader`.
     """
     plan = plan_batches(index.sizes, batch_size, image_size, rect=rect, stride=stride, pad=pad)
     workers = usable_workers(workers, len(plan.batches))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from operator import methodcaller
 from pathlib import Path
@@ -162,23 +163,20 @@ def scalars(row: Row) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True)
 class Loggers:
     """All loggers of a run.
 
     They are called in the background, after the pending checkpoint is written, so that no file is
     ahead of the checkpoint. A failing logger is reported once and does not end the run.
-
-    Args:
-        loggers: called in this order; empty except in the main process.
-        plan: plan of the run, with its seams.
-        background: also writes the checkpoints.
     """
 
-    def __init__(self, loggers: Sequence[Logger], plan: Plan, background: BackgroundWorker) -> None:
-        self._loggers = loggers
-        self._plan = plan
-        self._background = background
-        self._failed: set[Logger] = set()
+    loggers: Sequence[Logger]
+    """Called in this order; empty except in the main process."""
+    plan: Plan
+    background: BackgroundWorker
+    """Also writes the checkpoints."""
+    failed: set[Logger] = field(default_factory=set)
 
     def begin(self, state: TrainingState) -> None:
         """Log the start of the run in this process."""
@@ -198,26 +196,26 @@ class Loggers:
 
     def _log_seam(self, run: RunLog) -> None:
         """Log the seam at the current position, if there is one; again after a resume there."""
-        for seam in seam_metrics(self._plan, run.history):
+        for seam in seam_metrics(self.plan, run.history):
             if seam.epoch == run.epoch:
                 self._log(methodcaller("seam", seam))
 
     def _log(self, event: Callable[[Logger], None]) -> None:
         def log_later() -> None:
-            for logger in self._loggers:
-                if not (logger.third_party and logger in self._failed):
+            for logger in self.loggers:
+                if not (logger.third_party and logger in self.failed):
                     self._call(logger, event)
 
-        if self._loggers:
-            self._background.enqueue(log_later)
+        if self.loggers:
+            self.background.enqueue(log_later)
 
     def _call(self, logger: Logger, event: Callable[[Logger], None]) -> None:
         caught: type[Exception] = Exception if logger.third_party else OSError
         try:
             event(logger)
         except caught as error:
-            if logger not in self._failed:
-                self._failed.add(logger)
+            if logger not in self.failed:
+                self.failed.add(logger)
                 _report_failure(logger, error)
 
 

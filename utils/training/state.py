@@ -163,11 +163,11 @@ class TrainingState:
         """Restore a state saved by `to_checkpoint`.
 
         Model, EMA and parameter groups must have the saved configuration. Buffers of another
-        optimizer are not restored.
+        optimizer are not restored. All processes must call this together.
 
         Args:
             checkpoint: a training checkpoint.
-            distributed: the processes that train the run; all of them must call this.
+            distributed: the processes that train the run.
             ended: True if all epochs are trained. If False, an early stop is cleared, because the
                 run now has more epochs or more patience.
 
@@ -202,10 +202,7 @@ class TrainingState:
 
         The epochs after the seam may use other validation images or another image size. The saved
         weights are therefore validated again with the new ones, so that the metrics are comparable.
-
-        Args:
-            ema: mAP50-95 of the EMA weights; None if it was not measured.
-            raw: mAP50-95 of the non-EMA weights; None if it was not measured.
+        `ema` and `raw` are those of the EMA and the non-EMA weights, None if not measured.
         """
         if not self.history:
             return
@@ -218,10 +215,7 @@ class TrainingState:
     def record_continuation(self, continuation: ContinuationRecord, *, replaces: bool) -> None:
         """Add the record of a resume or an extension.
 
-        Args:
-            continuation: the record.
-            replaces: whether it replaces earlier extensions at this epoch, of which no epoch was
-                trained.
+        It replaces earlier extensions at this epoch, of which no epoch was trained, if `replaces`.
         """
         if replaces:
             self.continuations = [

@@ -173,15 +173,15 @@ def test_rectangular_training_uses_no_mosaics(tmp_path: Path) -> None:
         assert batch.targets[:, 0].tolist() == [0, 1]
 
 
-def requests(
-    count: int, batch_size: int, neighbourhood: int, **changes: slice
-) -> list[BatchRequest]:
+def sampler_of(
+    count: int, batch_size: int, neighbourhood: int, shard: slice = slice(None)
+) -> EpochSampler:
     batches = plan_batches(np.ones((count, 2)), batch_size, 64, rect=False).batches
-    sampler = EpochSampler(
-        batches, seed=0, shuffle_batches=False, neighbourhood=neighbourhood, **changes
-    )
-    sampler.seek(2, 0)
-    return list(sampler)
+    return EpochSampler(batches, 0, False, neighbourhood, shard, epoch=2)
+
+
+def requests(*arguments: Any, **changes: slice) -> list[BatchRequest]:
+    return list(sampler_of(*arguments, **changes))
 
 
 @pytest.mark.parametrize(("gpu", "niceness"), [(True, 0), (False, 5)])
@@ -216,9 +216,8 @@ def test_neighbourhoods_do_not_depend_on_shard_or_start() -> None:
     whole = [request.neighbours.tolist() for request in requests(21, 3, 9)]
     for shard in (slice(0, None, 2), slice(1, None, 2), slice(3, None, 4)):
         assert [r.neighbours.tolist() for r in requests(21, 3, 9, shard=shard)] == whole
-    batches = plan_batches(np.ones((21, 2)), 3, 64, rect=False).batches
-    sampler = EpochSampler(batches, seed=0, shuffle_batches=False, neighbourhood=9)
-    sampler.seek(2, 4)
+    sampler = sampler_of(21, 3, 9)
+    sampler.start = 4
     assert [request.neighbours.tolist() for request in sampler] == whole[4:]
 
 
@@ -230,7 +229,6 @@ def test_neighbourhood_is_a_multiple_of_the_batch_size(
 ) -> None:
     many = replace(index, **repeated(index, 200))
     loader = train_loader(many, batch_size=batch_size)
-    loader._sampler.seek(0, 0)
     assert {len(request.neighbours) for request in loader._sampler} == {expected}
 
 
