@@ -180,7 +180,7 @@ def sampler_of(
     return EpochSampler(batches, 0, False, neighbourhood, shard, epoch=2)
 
 
-def requests(*arguments: Any, **changes: slice) -> list[BatchRequest]:
+def requests(*arguments: Any, **changes: Any) -> list[BatchRequest]:
     return list(sampler_of(*arguments, **changes))
 
 
