@@ -36,13 +36,7 @@ __all__ = ["build_parser", "train"]
 
 
 def train(request: TrainRequest) -> Path:
-    """Train, resume or extend a run; with torchrun, every process calls this.
-
-    Args:
-        request: the parsed command line.
-
-    Returns:
-        The run folder.
+    """Train, resume or extend a run; returns its folder. With torchrun, every process calls this.
 
     Raises:
         UserError: if the options, a file or the data set are invalid.
@@ -119,16 +113,7 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
 
 
 def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
-    """Train a run from its current position to its end, and report it.
-
-    Args:
-        run: the run to train.
-        distributed: the processes that train the run; all of them call this.
-        device: device of this process.
-
-    Returns:
-        The run folder.
-    """
+    """Train a run from its current position to its end, report it, and return its folder."""
     from utils.runs.run import clear_and_set_up_folder, log_start
     from utils.runtime.background import BackgroundWorker
     from utils.runtime.signals import SignalHandler
@@ -137,7 +122,13 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     from utils.training.engine import Observers, fit
     from utils.training.loggers import build_loggers
     from utils.training.recorder import RunRecorder
-    from utils.training.summary import log_next_steps, log_resume_command, report_run
+    from utils.training.summary import (
+        evaluate_best,
+        log_next_steps,
+        log_resume_command,
+        log_seams,
+        plot_run,
+    )
     from utils.training.validation import FirstBatchPlots, LabelsPlot, Validator
 
     run, plan, state, context, data, loaders, evaluator, config = build(run, distributed, device)
@@ -168,7 +159,10 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             if distributed.is_main:
                 loggers.end()
                 recorder.strip_best()
-                report_run(state.history, plan, validator, context.device, folder, plots=plots)
+                evaluate_best(folder, validator, device, plots=plots)
+                log_seams(state.history, plan)
+                if plots:
+                    plot_run(state.history, plan, folder)
                 recorder.finalize(state)
         except RunInterruptedError as stop:
             recorder.save(state)
@@ -183,8 +177,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
 def show_plan(request: TrainRequest) -> Path:
     """Print and plot the learning rate of each way to extend a run; does not train.
 
-    Returns:
-        The folder with lr_plan.png and lr_plan.json.
+    Returns the folder with lr_plan.png and lr_plan.json.
 
     Raises:
         UserError: if no run or no extension is given, or the run cannot be extended.

@@ -16,11 +16,8 @@ from torch import Tensor
 
 from utils.errors import UserError
 
-GLOO_TIMEOUT = timedelta(days=7)
-"""Timeout of gloo collectives; it is long because the other processes wait while the main process
-evaluates."""
-NCCL_TIMEOUT = timedelta(minutes=10)
-"""Timeout of NCCL collectives, which wait for the other GPUs within a step."""
+GLOO_TIMEOUT = timedelta(days=7)  # the other processes wait while the main process evaluates
+NCCL_TIMEOUT = timedelta(minutes=10)  # for the other GPUs, within a step
 TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 Value = TypeVar("Value")
@@ -34,9 +31,7 @@ class Distributed:
     """
 
     rank: int = 0
-    """Index of this process."""
     world_size: int = 1
-    """Number of processes."""
     local_rank: int = 0
     """Index of this process on its machine, and of its GPU."""
     local_world_size: int = 1

@@ -165,11 +165,8 @@ class TrainingState:
         Model, EMA and parameter groups must have the saved configuration. Buffers of another
         optimizer are not restored. All processes must call this together.
 
-        Args:
-            checkpoint: a training checkpoint.
-            distributed: the processes that train the run.
-            ended: True if all epochs are trained. If False, an early stop is cleared, because the
-                run now has more epochs or more patience.
+        Unless all epochs are trained (`ended`), an early stop is cleared, because the run now has
+        more epochs or more patience.
 
         Raises:
             UserError: if the tensors do not fit the model that the checkpoint describes.

@@ -22,22 +22,6 @@ from utils.weights import load_model
 log = logging.getLogger("yolo")
 
 
-def report_run(
-    history: list[Row],
-    plan: Plan,
-    validator: Validator,
-    device: torch.device,
-    folder: Path,
-    *,
-    plots: bool,
-) -> None:
-    """Evaluate the best weights, log the metrics of the seams, and plot the run."""
-    evaluate_best(folder, validator, device, plots=plots)
-    log_seams(history, plan)
-    if plots:
-        plot_run(history, plan, folder)
-
-
 def evaluate_best(folder: Path, validator: Validator, device: torch.device, *, plots: bool) -> None:
     """Validate best.pt, and save the metrics and plots."""
     best = folder / "weights" / BEST
@@ -127,13 +111,9 @@ def log_next_steps(folder: Path, plan: Plan, completed: int) -> None:
 def log_resume_command(
     folder: Path, options: TrainOptions, distributed: Distributed, signal: str
 ) -> None:
-    """Log the command that resumes an interrupted run exactly where it stopped.
+    """Log the command that resumes a run exactly where a signal stopped it.
 
-    Args:
-        folder: the run folder.
-        options: options of the run; the command repeats those that a resumed run does not inherit.
-        distributed: the processes that trained the run.
-        signal: name of the signal that stopped the run.
+    It repeats the options that a resumed run does not inherit.
     """
     program = "python"
     if distributed.world_size > 1:
