@@ -182,15 +182,12 @@ def make_batch(
     """Build a batch; every sample is written directly into the batch's image tensor.
 
     In a loader worker the tensor is in shared memory, so the main process receives it without a
-    copy.
+    copy. If a sample raises `UserError`, the result is a `LoadFailure`.
 
     Args:
         indices: data-set indices of the samples.
         shape: (height, width) of the images, px.
         sample: takes a data-set index and the array to write the image to, and returns the sample.
-
-    Returns:
-        The batch, or a `LoadFailure` if a sample raises `UserError`.
     """
     images = torch.empty((len(indices), *shape, CHANNELS), dtype=torch.uint8)
     if get_worker_info() is not None:

@@ -124,13 +124,8 @@ def open_image_store(
 ) -> ImageStore:
     """Return the image store of a data set, with the longer side of the images resized to `side`.
 
-    Args:
-        index: index of the data set.
-        side: length of the longer side, px.
-        shrink_interpolation: OpenCV interpolation for downscaling.
-        cache: `ram` or `disk` to decode all images now, if there is enough space; None to decode
-            on every load.
-        threads: number of threads that fill the cache.
+    `cache` is `ram` or `disk` to decode all images now, with several threads, if there is enough
+    space; None to decode on every load. `shrink_interpolation` is OpenCV's, for downscaling.
     """
     files = FileImages(index, side, shrink_interpolation)
     if cache is None:
@@ -144,8 +139,7 @@ def open_image_store(
 
 def _pack_in_memory(files: FileImages, offsets: np.ndarray, threads: int) -> torch.Tensor | None:
     """Decode all images into shared memory; None, with a warning, if there is too little."""
-    size = int(offsets[-1])
-    room = available_memory()
+    size, room = int(offsets[-1]), available_memory()
     if SHARED_MEMORY.is_dir():
         room = min(room, free_disk(SHARED_MEMORY))
     if size > MAX_USED_FRACTION * room:

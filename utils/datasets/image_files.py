@@ -97,25 +97,17 @@ def _images_in_list(file: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is damaged ({error}); save it as UTF-8 text.") from error
     entries = [line.strip() for line in lines if line.strip()]
-    wrong = next(
-        (entry for entry in entries if "\0" in entry or len(entry) > MAX_ENTRY_LENGTH), None
-    )
-    if wrong is not None:
-        raise UserError(
-            f"{file} is not a list of images (it has the line {wrong[:MAX_QUOTED]!r}); "
-            "write one path per line."
-        )
+    for entry in entries:
+        if "\0" in entry or len(entry) > MAX_ENTRY_LENGTH:
+            raise UserError(
+                f"{file} is not a list of images (it has the line {entry[:MAX_QUOTED]!r}); "
+                "write one path per line."
+            )
     for folder in file.parents:
-        if any(_exists(folder / entry) for entry in entries[:MAX_ENTRIES_TRIED]):
+        tried = (folder / entry for entry in entries[:MAX_ENTRIES_TRIED])
+        if any(map(os.path.isfile, tried)):  # a Path raises for a name that is too long
             return [str(folder / entry) for entry in entries]
     return [str(file.parent / entry) for entry in entries]
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # for example a name that is too long for the file system
-        return False
 
 
 def read_image(path: str | Path) -> np.ndarray:

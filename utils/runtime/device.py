@@ -128,13 +128,10 @@ def images_to_device(
 
 
 def memory_in_use(device: torch.device) -> float:
-    """Return the gigabytes reserved on the GPU, or on other devices the peak RSS of this process.
-
-    On Windows without a GPU the result is 0, because reading it needs another package.
-    """
+    """Return the gigabytes reserved on the GPU, on other devices the peak RSS of this process."""
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device) / GIGABYTE
-    if sys.platform == "win32":
+    if sys.platform == "win32":  # reading it needs another package
         return 0.0
     import resource
 
