@@ -93,10 +93,13 @@ class RunRecorder:
             self.background.submit(lambda: self._write(kept, copies))
 
     def _write(self, checkpoint: TrainingCheckpoint, copies: Sequence[Path]) -> None:
-        require_finite(checkpoint)
-        save_checkpoint(checkpoint, self.last, keep_previous=True)
+        self._write_last(checkpoint)
         for target in copies:
             atomic_copy(self.last, target)
+
+    def _write_last(self, checkpoint: TrainingCheckpoint) -> None:
+        require_finite(checkpoint)
+        save_checkpoint(checkpoint, self.last, keep_previous=True)
 
     def strip_best(self) -> None:
         """Strip best.pt for inference; last.pt stays complete, so that the run can be extended."""
