@@ -5,26 +5,25 @@ import tempfile
 from pathlib import Path
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
-from data.street_scenes.scene import HEIGHT, WIDTH, Painting, paint_scene
+from data.street_scenes.camera import HEIGHT, WIDTH
+from data.street_scenes.scene import Painting, paint_scene
 from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
 SPLITS = {"train": 160, "val": 48}  # images
 SEED = 20  # seed of the whole data set
-# zlib level of the PNG files; higher levels save little and take ten times as long.
-COMPRESSION = 6
+COMPRESSION = 6  # zlib level; higher ones save little and take ten times as long
 
 
 def make_streets(root: Path) -> None:
     """Generate the data set at `root`: images/{train,val}/*.png and labels/{train,val}/*.txt.
 
-    Everything is written to a temporary folder beside `root` and moved when it is complete. So a
-    killed process leaves nothing that looks like a data set, and of several processes the first to
-    finish wins. An existing complete data set is kept.
+    It is written beside `root` and moved when it is complete. So a killed process leaves nothing
+    that looks like a data set, and of several processes the first to finish wins. An existing
+    complete data set is kept.
 
     Raises:
         UserError: `root` contains something else or cannot be written.
@@ -62,9 +61,11 @@ def _write(root: Path) -> None:
             images.mkdir(parents=True)
             labels.mkdir(parents=True)
             for i in range(count):
-                painting = paint_scene(SEED, number, i)
-                name = f"street_{i:03d}"
-                _write_png(images / f"{name}.png", painting.image)
+                painting, name = paint_scene(SEED, number, i), f"street_{i:03d}"
+                bgr = cv2.cvtColor(painting.image, cv2.COLOR_RGB2BGR)
+                # PNG, because JPEG decoders give slightly different pixels.
+                png = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, COMPRESSION])[1]
+                (images / f"{name}.png").write_bytes(png.tobytes())
                 (labels / f"{name}.txt").write_text(label_text(painting))
                 progress.update()
 
@@ -72,15 +73,8 @@ def _write(root: Path) -> None:
 def label_text(painting: Painting) -> str:
     """Return the text of a label file: a row `class cx cy w h` per box, normalised."""
     lines = []
-    for box in painting.labels:
-        centre = ((box.left + box.right) / 2 / WIDTH, (box.top + box.bottom) / 2 / HEIGHT)
-        size = ((box.right - box.left) / WIDTH, (box.bottom - box.top) / HEIGHT)
-        lines.append(" ".join((str(box.label), *(f"{value:.6f}" for value in (*centre, *size)))))
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    """Write an RGB image as PNG, because JPEG decoders give slightly different pixels."""
-    bgr = np.ascontiguousarray(image[..., ::-1])
-    encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, COMPRESSION])[1]
-    path.write_bytes(encoded.tobytes())
+    for label, left, top, right, bottom in painting.labels:
+        x, y = (left + right) / 2 / WIDTH, (top + bottom) / 2 / HEIGHT
+        width, height = (right - left) / WIDTH, (bottom - top) / HEIGHT
+        lines.append(f"{label} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n")
+    return "".join(lines)
