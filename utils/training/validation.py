@@ -164,7 +164,9 @@ class LabelsPlot:
             save_labels_plot(self.boxes, self.names, self.folder / "labels.jpg")
             save_labels_correlogram(self.boxes, self.folder / "labels_correlogram.jpg")
         except OSError as error:  # raised to the next job otherwise, which writes a checkpoint
-            log.warning("Cannot write the plots of the labels: %s; the run continues without it.", error)
+            log.warning(
+                "Cannot write the plots of the labels: %s; the run continues without them.", error
+            )
 
 
 class EvalResult(NamedTuple):
