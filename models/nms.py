@@ -10,9 +10,9 @@ from models.torchvision_operators import nms
 from utils.boxes import xywh_to_xyxy
 
 MAX_CANDIDATES = 30_000
-"""Maximum number of boxes of an image that enter NMS, best first; the cost is quadratic."""
-MAX_BATCHED_ON_CPU, MAX_BATCHED_ON_GPU = 1_000, 25_000
-"""With more boxes, NMS per class is faster than one NMS for all; limits as in torchvision."""
+"""Maximum number of boxes of an image that enter suppression, best first."""
+FIRST_BLOCK = 1_000
+"""Boxes that are suppressed first; nearly always they yield all detections that are wanted."""
 
 
 def non_max_suppression(
@@ -27,6 +27,10 @@ def non_max_suppression(
 ) -> list[Tensor]:
     """Return the detections of a batch; a score is objectness times class score.
 
+    The result is that of torchvision's `nms`, called for each class with the boxes as they are, on
+    the 30,000 best candidates of an image. Where scores are equal, the earlier box is the better
+    one, and of one box the lower class.
+
     Args:
         prediction: for each image ``[N, 5 + nc]``: centre and size in pixels, objectness, class
             scores.
@@ -39,55 +43,79 @@ def non_max_suppression(
         max_det: keep at most this many per image, best first.
 
     Returns:
-        For each image ``[n, 6]``: left, top, right, bottom in pixels, score, class; best first.
+        For each image ``[n, 6]``: left, top, right, bottom in pixels, score, class; best first, on
+        the device of the prediction.
     """
     detections = []
     for boxes in prediction:
-        found = _candidates(boxes[boxes[:, BOX_FIELDS - 1] > conf_thres], conf_thres, multi_label)
-        if classes is not None:
-            found = found[torch.isin(found[:, 5], found.new_tensor(classes))]
-        kept = _suppress(found, iou_thres, agnostic)
-        detections.append(found[kept[:max_det]])
+        confident = boxes[boxes[:, BOX_FIELDS - 1] > conf_thres]
+        found = _candidates(confident, conf_thres, classes, multi_label=multi_label)
+        detections.append(_suppress(found, iou_thres, max_det, agnostic=agnostic))
     return detections
 
 
-def _candidates(boxes: Tensor, conf_thres: float, multi_label: bool) -> Tensor:
-    """Convert boxes ``[n, 5 + nc]`` of an image to candidates ``[m, 6]``: corners, score, class."""
-    corners = xywh_to_xyxy(boxes[:, :4])
+def _candidates(
+    boxes: Tensor, conf_thres: float, classes: Sequence[int] | None, *, multi_label: bool
+) -> Tensor:
+    """Return the best candidates ``[m, 6]`` of boxes ``[n, 5 + nc]``, best first.
+
+    Columns are corners, score and class.
+    """
     scores = boxes[:, BOX_FIELDS:] * boxes[:, BOX_FIELDS - 1, None]  # [n, nc]
     if multi_label:
         box, label = (scores > conf_thres).nonzero(as_tuple=True)
-        found = torch.cat((corners[box], scores[box, label, None], label[:, None]), 1)
+        score = scores[box, label]
     else:
-        best, label = scores.max(1, keepdim=True)
-        found = torch.cat((corners, best, label), 1)[best[:, 0] > conf_thres]
-    if len(found) > MAX_CANDIDATES:
-        found = found[found[:, 4].topk(MAX_CANDIDATES).indices]
-    return found
+        best, labels = scores.max(1)
+        (box,) = (best > conf_thres).nonzero(as_tuple=True)
+        score, label = best[box], labels[box]
+    if classes is not None:
+        (wanted,) = torch.isin(label, label.new_tensor(classes)).nonzero(as_tuple=True)
+        box, label, score = box[wanted], label[wanted], score[wanted]
+    order = _best_first(score, MAX_CANDIDATES)
+    box, label, score = box[order], label[order], score[order]
+    return torch.cat((xywh_to_xyxy(boxes[box, :4]), score[:, None], label[:, None]), 1)
 
 
-def _suppress(found: Tensor, iou_thres: float, agnostic: bool) -> Tensor:
-    """Return the indices into ``[m, 6]`` of the kept boxes, best first.
+def _best_first(scores: Tensor, count: int) -> Tensor:
+    """Return the indices of the `count` highest scores ``[n]``; ties keep their order."""
+    if len(scores) <= count:
+        return scores.argsort(descending=True, stable=True)
+    (candidates,) = (scores >= scores.topk(count).values[-1]).nonzero(as_tuple=True)
+    order = scores[candidates].argsort(descending=True, stable=True)
+    return candidates[order[:count]]
 
-    Classes are separated as in torchvision's `batched_nms`: many boxes are processed class by
-    class; a smaller number in one call, with an offset that separates the classes.
+
+def _suppress(found: Tensor, iou_thres: float, max_det: int, *, agnostic: bool) -> Tensor:
+    """Return at most `max_det` survivors of the candidates ``[m, 6]``, which are best first.
+
+    Whether a box survives depends only on better boxes. So blocks of candidates are taken until
+    enough boxes have survived: the survivors so far, which do not suppress each other, come before
+    each new block.
+
+    Suppression runs on the CPU: on a GPU, each class would be a call that waits for the device.
     """
-    corners, scores, labels = found[:, :4], found[:, 4], found[:, 5]
-    if agnostic or not len(found):
-        return nms(corners, scores, iou_thres)
-    corners = corners - corners.min()  # the offsets separate classes if no coordinate is negative
-    if len(found) > (MAX_BATCHED_ON_CPU if found.device.type == "cpu" else MAX_BATCHED_ON_GPU):
-        return _suppress_by_class(corners, scores, labels, iou_thres)
-    offsets = labels * (corners.max() + 1)
-    return nms(corners + offsets[:, None], scores, iou_thres)
+    on_cpu = found.cpu()
+    corners, scores = on_cpu[:, :4].contiguous(), on_cpu[:, 4].contiguous()
+    labels = torch.zeros_like(scores) if agnostic else on_cpu[:, 5]
+    kept = torch.empty(0, dtype=torch.int64)
+    start, size = 0, FIRST_BLOCK
+    while start < len(found) and len(kept) < max_det:
+        rows = torch.cat((kept, torch.arange(start, min(start + size, len(found)))))
+        kept = rows[_survivors(corners[rows], scores[rows], labels[rows], iou_thres)]
+        start, size = start + size, size * 2
+    return found[kept[:max_det].to(found.device)]
 
 
-def _suppress_by_class(corners: Tensor, scores: Tensor, labels: Tensor, iou_thres: float) -> Tensor:
-    """Return the indices of the kept boxes ``[m, 4]``, best first; runs NMS class by class."""
+def _survivors(corners: Tensor, scores: Tensor, labels: Tensor, iou_thres: float) -> Tensor:
+    """Return the indices of the survivors among boxes ``[n, 4]`` that are best first, ascending."""
     by_class = labels.argsort(stable=True)
     counts = labels[by_class].unique_consecutive(return_counts=True)[1].tolist()
-    sorted_by_class = by_class, corners[by_class], scores[by_class]
-    groups = zip(*(values.split(counts) for values in sorted_by_class), strict=True)
-    kept = torch.cat([own[nms(boxes, ranks, iou_thres)] for own, boxes, ranks in groups])
-    kept = kept.sort().values  # with equal scores, the earlier box comes first
-    return kept[scores[kept].sort(descending=True).indices]
+    groups = zip(
+        by_class.split(counts),
+        corners[by_class].split(counts),
+        scores[by_class].split(counts),
+        strict=True,
+    )
+    kept = [own[nms(boxes, ranks, iou_thres)] for own, boxes, ranks in groups]
+    return torch.cat(kept).sort().values

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision import ops
 
+from models import torchvision_operators
 from models.nms import non_max_suppression
 from tests.paths import GOLDENS, requires_shared
 from utils.boxes import xywh_to_xyxy
 
+CONF, IOU, LIMIT = 0.001, 0.6, 5_000
 CASES = ["detect", "val", "agnostic", "classes", "maxdet"]
 
 
@@ -78,20 +81,92 @@ def test_image_without_detections_gives_an_empty_tensor() -> None:
     assert non_max_suppression(torch.zeros(2, 0, 7))[1].shape == (0, 6)
 
 
-@pytest.mark.parametrize("count", [1_000, 1_001], ids=["one call", "class by class"])
-def test_result_equals_torchvisions_batched_nms(count: int) -> None:
-    from torchvision import ops
+def reference(rows: Tensor, *, multi_label: bool, agnostic: bool, max_det: int) -> Tensor:
+    """Return the detections of one image by torchvision's nms, one call for each class."""
+    scores = rows[:, 5:] * rows[:, 4, None]
+    if multi_label:
+        score, label = scores.flatten(), torch.arange(scores.shape[1]).repeat(len(rows))
+        corners = xywh_to_xyxy(rows[:, :4]).repeat_interleave(scores.shape[1], 0)
+    else:
+        score, label = scores.max(1)
+        corners = xywh_to_xyxy(rows[:, :4])
+    order = score.argsort(descending=True, stable=True)[:LIMIT]
+    order = order[score[order] > CONF]
+    corners, score, label = corners[order], score[order], label[order]
+    groups = torch.zeros_like(label) if agnostic else label
+    kept = [
+        own[ops.nms(corners[own], score[own], IOU)]
+        for own in ((groups == group).nonzero()[:, 0] for group in groups.unique())
+    ]
+    best = torch.cat([*kept, label[:0]]).sort().values[:max_det]
+    return torch.cat((corners, score[:, None], label[:, None]), 1)[best]
 
-    rows = torch.rand(count, 7, generator=torch.Generator().manual_seed(count))
-    rows[:, :4] *= 100
-    rows[:, 4] = 1
-    found = non_max_suppression(rows[None], conf_thres=0.0, multi_label=False, max_det=count)[0]
-    scores, labels = rows[:, 5:].max(1)
-    corners = xywh_to_xyxy(rows[:, :4])
-    kept = ops.batched_nms(corners - corners.min(), scores, labels, 0.45)
-    assert (
-        found.tolist() == torch.cat((corners, scores[:, None], labels[:, None]), 1)[kept].tolist()
-    )
+
+def crowd(count: int, classes: int, *, side: float = 600, seed: int = 0) -> Tensor:
+    """Return random boxes of an image of 640 px; centres lie in a square of this side."""
+    random = torch.Generator().manual_seed(seed)
+    rows = torch.rand(count, 5 + classes, generator=random)
+    rows[:, :2] = rows[:, :2] * side + 20
+    rows[:, 2:4] = rows[:, 2:4] * 90 + 10
+    return rows
+
+
+def with_equal_scores(rows: Tensor) -> Tensor:
+    rows[:, 4:] = (rows[:, 4:] * 4).round() / 4
+    return rows
+
+
+def with_copies_of_the_best(rows: Tensor) -> Tensor:
+    """Add 5,000 boxes that the best one suppresses, so that the first block yields one box."""
+    copies = torch.tensor([320, 320, 200, 200, 1, 0.99]).repeat(5_000, 1)
+    copies[:, :2] += crowd(5_000, 1, side=1)[:, :2]
+    copies[0, 5] = 1
+    return torch.cat((rows * torch.tensor([1, 1, 1, 1, 0.9, 1]), copies))
+
+
+CROWDS = {
+    "one class": lambda: crowd(4_000, 1),
+    "equal scores": lambda: with_equal_scores(crowd(1_500, 3)),
+    "equal scores beyond the limit": lambda: with_equal_scores(crowd(6_000, 2)),
+    "copies of the best": lambda: with_copies_of_the_best(crowd(3_000, 1)),
+    "80 classes in one place": lambda: crowd(1_000, 80, side=20),
+    "few survivors": lambda: crowd(4_000, 1, side=1),
+    "few boxes": lambda: crowd(50, 3),
+}
+
+
+@pytest.mark.parametrize("name", CROWDS)
+@pytest.mark.parametrize("agnostic", [False, True], ids=["by class", "agnostic"])
+@pytest.mark.parametrize("multi_label", [False, True], ids=["best label", "multi-label"])
+def test_result_equals_suppression_of_all_candidates(
+    monkeypatch: pytest.MonkeyPatch, name: str, agnostic: bool, multi_label: bool
+) -> None:
+    monkeypatch.setattr("models.nms.MAX_CANDIDATES", LIMIT)
+    rows = CROWDS[name]()
+    for max_det in (300, 1_100):
+        found = non_max_suppression(
+            rows[None],
+            conf_thres=CONF,
+            iou_thres=IOU,
+            agnostic=agnostic,
+            multi_label=multi_label,
+            max_det=max_det,
+        )[0]
+        expected = reference(rows, multi_label=multi_label, agnostic=agnostic, max_det=max_det)
+        assert torch.equal(found, expected)
+
+
+def test_suppression_stops_when_enough_boxes_have_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    suppressed: list[int] = []
+
+    def spy(boxes: Tensor, scores: Tensor, iou_thres: float) -> Tensor:
+        suppressed.append(len(boxes))
+        return torchvision_operators.nms(boxes, scores, iou_thres)
+
+    monkeypatch.setattr("models.nms.nms", spy)
+    found = non_max_suppression(crowd(25_200, 1)[None], conf_thres=CONF, max_det=100)[0]
+    assert len(found) == 100
+    assert suppressed == [1_000]
 
 
 @requires_shared
