@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from utils.errors import RunInterruptedError, UserError
+from utils.options.output import set_up_streams
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
@@ -56,6 +57,7 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 def run_script(main: Callable[[], None]) -> None:
     """Run the main function of a script; a `UserError` prints one sentence, exit code 2."""
+    set_up_streams()
     set_up_logging()
     # At exit the interpreter searches all objects of torch for cyclic garbage, which takes 0.6 s.
     atexit.register(gc.freeze)

@@ -15,6 +15,7 @@ EXIT_CODES = {
     for name, code in (
         ("SIGINT", 130),  # 128 + the signal's number, the shell's convention
         ("SIGTERM", 143),
+        ("SIGHUP", 129),  # the terminal was closed
         ("SIGUSR1", 85),  # schedulers can be configured to requeue a job on this exit code
     )
     if hasattr(signal, name)
@@ -24,7 +25,7 @@ SIGINT_DEBOUNCE_S = 1.0
 
 
 class SignalHandler:
-    """Context in which SIGTERM, SIGINT and SIGUSR1 are recorded instead of ending the process.
+    """Context in which SIGTERM, SIGINT, SIGHUP and SIGUSR1 are recorded instead of ending the run.
 
     A SIGINT after another signal raises KeyboardInterrupt immediately. Outside the main thread
     nothing is recorded, because Python handles signals only in the main thread.
@@ -45,6 +46,8 @@ class SignalHandler:
         if threading.current_thread() is threading.main_thread():
             for name in EXIT_CODES:
                 number = signal.Signals[name]
+                if name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup wants the run to survive its terminal
                 self._before[number] = signal.signal(number, self._record)
         return self
 

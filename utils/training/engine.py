@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -200,6 +201,7 @@ def train_epoch(
     count = len(loader)
     log.info("%11s" * 7, "Epoch", "Memory", *LOSS_NAMES, "Instances", "Size")
     batches = loader.batches(state.epoch, progress.batches)
+    line = ""
     with tqdm(
         batches,
         total=count,
@@ -212,9 +214,12 @@ def train_epoch(
             train_step(state, context, batch, last=progress.batches == count - 1)
             number = progress.batches
             if number % DISPLAY_EVERY == 0 or number == count or context.device.type == "cpu":
-                bar.set_description(_progress_line(state, context, batch))
+                line = _progress_line(state, context, batch)
+                bar.set_description(line)
             for observer in observers.on_step:
                 observer(state)
+    if line and not sys.stdout.isatty():
+        log.info("%s", line)  # the bar is on standard error, which a log file may lack
     return progress.mean_losses()
 
 

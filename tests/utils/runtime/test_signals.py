@@ -6,8 +6,10 @@ import pytest
 from utils.errors import RunInterruptedError
 from utils.runtime.signals import SignalHandler
 
+SIGNALS = [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 85)]
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 85)])
+
+@pytest.mark.parametrize(("name", "code"), SIGNALS)
 def test_signal_raises_at_the_next_check(name: str, code: int) -> None:
     with SignalHandler() as interrupts:
         interrupts.check()
@@ -37,6 +39,16 @@ def test_previous_handlers_are_restored() -> None:
     with SignalHandler():
         assert signal.getsignal(signal.SIGINT) is not before[0]
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_run_started_with_nohup_survives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with SignalHandler() as interrupts:
+            signal.raise_signal(signal.SIGHUP)
+            interrupts.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_other_threads_install_no_handlers() -> None:
