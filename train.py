@@ -12,6 +12,7 @@ run in `utils.solver.continuation`.
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -101,23 +102,25 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
     loss = build_loss(
         model, run.hyp, image_size=image_size, label_smoothing=options.label_smoothing
     )
-    run = run.with_batches_per_epoch(len(loaders.train))
+    fingerprint = data.fingerprint(options.data)
+    run = run.with_data(fingerprint, len(loaders.train))
     plan = plan_of(run, len(loaders.train))
     state = build_state(run, model, plan, precision, distributed)
     context = build_context(options, model, plan, loss, precision, distributed)
     evaluator = Evaluator(
         loaders.val, data.names, loss, precision.eval_precision, data.val.ignored, pedestrians
     )
-    config = resolved_config(run, model, data, precision, distributed)
+    config = resolved_config(run, model, data.names, fingerprint, precision, distributed)
     return Training(run, plan, state, context, data, loaders, evaluator, config)
 
 
 def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     """Train a run from its current position to its end, report it, and return its folder."""
-    from utils.runs.run import clear_and_set_up_folder, log_start
+    from utils.runs.run import locked_folder, log_start, open_folder
     from utils.runtime.background import BackgroundWorker
     from utils.runtime.signals import SignalHandler
     from utils.training.audit import verify_resume
+    from utils.training.best import measure_best_again
     from utils.training.build import write_config
     from utils.training.engine import Observers, fit
     from utils.training.loggers import build_loggers
@@ -134,11 +137,12 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     run, plan, state, context, data, loaders, evaluator, config = build(run, distributed, device)
     options = run.options
     plots = distributed.is_main and not options.noplots
-    folder = distributed.broadcast(clear_and_set_up_folder(run) if distributed.is_main else Path())
+    folder = distributed.broadcast(open_folder(run) if distributed.is_main else Path())
     interrupts = SignalHandler(distributed)
     validator = Validator(evaluator, plan, options, distributed, interrupts)
-    log_start(run, plan, folder)
-    with interrupts, BackgroundWorker() as background:
+    prepared = locked_folder(run, folder) if distributed.is_main else nullcontext()
+    with prepared, interrupts, BackgroundWorker() as background:
+        log_start(run, plan, folder)
         recorder = RunRecorder(folder, plan, config, options, distributed, background)
         loggers = build_loggers(folder, plan, distributed, background)
         labels = LabelsPlot(folder, data.train.boxes, data.names, background, pending=plots)
@@ -149,6 +153,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             on_epoch=(recorder.save_on_epoch, loggers.epoch),  # write logs after the checkpoint
         )
         try:
+            measure_best_again(run, state, config, recorder.best, validator)
             verify_resume(run, state, config, validator.evaluate_resumed)
             recorder.save_on_begin(state, run)
             loggers.begin(state)

@@ -19,6 +19,7 @@ from utils.options.parser import parse_request
 from utils.options.script import run_script
 
 OUTPUTS = {
+    ".lock",
     "opt.yaml",
     "hyp.yaml",
     "results.csv",
@@ -75,6 +76,18 @@ def test_noval_and_nosave_apply_to_all_but_the_last_epoch(tmp_path: Path) -> Non
     assert math.isnan(first)
     assert last >= 0
     assert not (folder / "weights" / "epoch0.pt").exists()
+
+
+def test_nosave_replaces_the_best_weights_of_before_an_extension(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.1, 0.3, 0.2])
+    monkeypatch.setattr("utils.training.engine.fitness", lambda _, __: next(scores))
+    folder = script.train(parse_request(toy_arguments(tmp_path, "--epochs 1")))
+    extend = ["--resume", str(folder), "--extend-epochs", "2", "--nosave", "--noplots"]
+    script.train(parse_request(extend))
+    # the best epoch, 1, was not saved
+    assert read_checkpoint(folder / "weights" / "best.pt")["epoch"] == 2
 
 
 def test_run_without_improvement_stops_early_and_can_be_extended(

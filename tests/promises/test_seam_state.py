@@ -161,18 +161,6 @@ def test_run_stopped_within_an_epoch_is_extended_after_that_epoch(
     )
 
 
-def test_edited_labels_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed_after(1, monkeypatch, toy_arguments(tmp_path, "--epochs 2 --name a"))
-    label = tmp_path / "data" / "labels" / "train" / "0.txt"
-    kind, box = label.read_text().split(maxsplit=1)
-    label.write_text(f"{1 - int(kind)} {box}")
-    run = resumed(tmp_path / "runs" / "a")
-    (continuation,) = seams_report(run)["continuations"]
-    (item,) = [item for item in continuation["audit"] if item["part"] == "data set"]
-    assert item["status"] == "changed"
-    assert item["detail"].startswith("content ")
-
-
 def test_run_resumes_from_its_previous_checkpoint(tmp_path: Path) -> None:
     whole = train(parse_request(toy_arguments(tmp_path, "--epochs 2 --name whole")))
     left = train(parse_request(toy_arguments(tmp_path, "--epochs 2 --name left")))

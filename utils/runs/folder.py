@@ -26,17 +26,26 @@ def create_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
         UserError: if the folder cannot be created.
     """
     folder = Path(project) / name
-    number = 2
-    while folder.exists() and not exist_ok:
-        folder = Path(project) / f"{name}{number}"
-        number += 1
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot create the folder {folder}: {error.strerror}; choose another --project."
-        ) from error
-    return folder
+    number = 1
+    while True:
+        try:
+            # Creating the folder decides: another process may start at the same time.
+            folder.mkdir(parents=True, exist_ok=exist_ok)
+        except FileExistsError as error:
+            if exist_ok:
+                raise _creation_error(folder, error) from error
+            number += 1
+            folder = Path(project) / f"{name}{number}"
+        except OSError as error:
+            raise _creation_error(folder, error) from error
+        else:
+            return folder
+
+
+def _creation_error(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot create the folder {folder}: {error.strerror}; choose another --project."
+    )
 
 
 def delete_run_files(folder: Path) -> None:

@@ -43,6 +43,8 @@ class ResumePoint:
     """The file that was read: `last_prev.pt` if `last.pt` is damaged."""
     folder: Path | None
     """The run folder; None for a run of YOLOv5, whose folder is only read."""
+    written: int
+    """Time at which the file was written, in nanoseconds."""
     checkpoint: TrainingCheckpoint
     saved: Plan
     """The saved plan, without an extension that is replaced, see `replaces`."""
@@ -69,6 +71,15 @@ class ResumePoint:
         """Epochs trained so far."""
         return self.checkpoint["position"]["epoch"]
 
+    def with_restarted_epoch(self) -> ResumePoint:
+        """A copy in which the epoch under way begins again, because the data set has changed."""
+        if self.checkpoint["progress"]["batches"] == 0:
+            return self
+        log.warning(
+            "The data set has changed, so epoch %d, which was under way, restarts.", self.completed
+        )
+        return replace(self, checkpoint=_restarted(self.checkpoint))
+
 
 class _Source(NamedTuple):
     """A checkpoint to continue from, in the format of this project, and its origin."""
@@ -86,6 +97,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
         UserError: if the file is invalid, its recorded rates do not match its plan, no epoch is
             left to train, or the extension is impossible.
     """
+    written = last_written(path)
     source = _load_upstream(path, request) if is_upstream_file(path) else _load_own(path, request)
     found = _saved_plan(source.checkpoint, path)
     checkpoint = _restart_changed_epoch(source.checkpoint, request)
@@ -106,6 +118,9 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     if extension is not None:
         plan = extend_plan(found, next_seam, extension)
         saved = replace(found, segments=plan.segments[:-1])
+        if saved != found:
+            seam = source.path.with_name(f"seam_{next_seam}.pt")
+            checkpoint = _before_extension(seam, checkpoint)
     check_planned_rates(plan, completed)
     checkpoint = checkpoint.copy()
     checkpoint["plan"] = saved.to_dict()
@@ -115,6 +130,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     return ResumePoint(
         path=source.path,
         folder=source.folder,
+        written=written,
         checkpoint=checkpoint,
         saved=saved,
         plan=plan,
@@ -142,9 +158,36 @@ def _restart_changed_epoch(
         "restarts.",
         *(changed[0].replace("_", "-"), checkpoint["position"]["epoch"]),
     )
+    return _restarted(checkpoint)
+
+
+def _restarted(checkpoint: TrainingCheckpoint) -> TrainingCheckpoint:
     whole = checkpoint.copy()
     whole["progress"] = no_progress()
     return whole
+
+
+def _before_extension(seam: Path, checkpoint: TrainingCheckpoint) -> TrainingCheckpoint:
+    """The checkpoint from before an untrained extension, so that nothing of its options is left.
+
+    Args:
+        seam: the file that the extension saved first.
+        checkpoint: saved at the start of the extension; returned if the file is not there.
+    """
+    before = read_checkpoint(seam) if seam.is_file() else checkpoint
+    if before["kind"] == "training" and position(before) == position(checkpoint):
+        return before
+    return checkpoint
+
+
+def last_written(path: Path) -> int:
+    """Time at which a file was last written, in nanoseconds."""
+    return path.stat().st_mtime_ns
+
+
+def position(checkpoint: TrainingCheckpoint) -> tuple[int, int]:
+    """Completed epochs, and batches of the epoch under way."""
+    return checkpoint["position"]["epoch"], checkpoint["progress"]["batches"]
 
 
 def _load_upstream(path: Path, request: TrainRequest) -> _Source:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.checkpoint.format import BEST, LAST, PREVIOUS
-from utils.checkpoint.store import save_checkpoint
+from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files.atomic_write import atomic_copy
 from utils.hyp import Hyp, load_hyp
@@ -20,7 +21,8 @@ from utils.runs.folder import (
     resolve_checkpoint,
     run_folder_of,
 )
-from utils.runs.resume import ResumePoint, load_resume_point
+from utils.runs.lock import run_lock
+from utils.runs.resume import ResumePoint, last_written, load_resume_point, position
 from utils.solver.preview import modifier_warnings, preview_extension
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warmup_iterations
 from utils.upstream.import_run import with_batches_per_epoch
@@ -45,15 +47,39 @@ class Run:
     """Parent of a new folder."""
     allowed: frozenset[str] = frozenset()
     """Names of the options that --allow-change let differ from those of the run so far."""
+    may_change_data: bool = False
+    """Whether --allow-change names the data set."""
 
-    def with_batches_per_epoch(self, batches: int) -> Run:
-        """A copy with the position and warm-up of an imported run, which depend on this number."""
+    def with_data(self, data: Mapping[str, str | int], batches_per_epoch: int) -> Run:
+        """A copy that continues on these data.
+
+        It has the position and warm-up of an imported run, which depend on the number of batches.
+        If the data changed, an epoch under way begins again, since its batches are others.
+
+        Args:
+            data: fingerprint of the data set, see `TrainingData.fingerprint`.
+            batches_per_epoch: batches per epoch of the training loader.
+
+        Raises:
+            UserError: if the data set was edited since the run saved it, and this is not allowed.
+        """
         point = self.resume_point
         if point is None:
             return self
-        checkpoint = with_batches_per_epoch(point.checkpoint, batches)
+        checkpoint = with_batches_per_epoch(point.checkpoint, batches_per_epoch)
         plan = replace(point.plan, warmup=Plan.from_dict(checkpoint["plan"]).warmup)
-        return replace(self, resume_point=replace(point, checkpoint=checkpoint, plan=plan))
+        point = replace(point, checkpoint=checkpoint, plan=plan)
+        changed = _data_changes(checkpoint["config"].get("data", {}), data)
+        if not changed:
+            return replace(self, resume_point=point)
+        if not self.may_change_data:
+            raise UserError(
+                f"{data['file']} is not the data set that the run was trained on: "
+                f"{', '.join(changed)}; restore it, or allow the change with --allow-change data."
+            )
+        return replace(
+            self, resume_point=point.with_restarted_epoch(), allowed=self.allowed | {"data"}
+        )
 
     def require_names(self, names: Sequence[str]) -> None:
         """Check that the data set has the classes that the run was trained on.
@@ -72,6 +98,18 @@ class Run:
             f"{self.options.data} has {len(names)} classes that differ from the {len(trained)} of "
             f"the run{first}; use a data set with the same classes."
         )
+
+
+def _data_changes(old: Mapping[str, str | int], new: Mapping[str, str | int]) -> list[str]:
+    """Describe how the content of a data set changed; empty if it did not, or is unknown."""
+    if old.get("content", new["content"]) == new["content"]:
+        return []
+    counts = [
+        f"{name} {old[name]} → {new[name]}"
+        for name in new
+        if isinstance(new[name], int) and name in old and old[name] != new[name]
+    ]
+    return counts or ["names, sizes or labels of its images differ"]
 
 
 def open_run(request: TrainRequest) -> Run:
@@ -100,6 +138,7 @@ def open_run(request: TrainRequest) -> Run:
         folder=_folder_in_place(path, resume_point, request),
         project=_project(path, resume_point, request),
         allowed=allowed | {"hyp"} if hyp != saved_hyp else allowed,
+        may_change_data="data" in request.continuation.allow_change,
     )
 
 
@@ -166,25 +205,48 @@ def plan_of(run: Run, batches_per_epoch: int) -> Plan:
     )
 
 
-def clear_and_set_up_folder(run: Run) -> Path:
-    """Create the run folder, or reuse it, and return it; deletes the files of a different run.
+def open_folder(run: Run) -> Path:
+    """Return the folder of a run; creates it unless the run continues in place.
+
+    Raises:
+        UserError: if the folder cannot be created.
+    """
+    return run.folder or create_run_folder(run.project, run.options.name, run.options.exist_ok)
+
+
+@contextlib.contextmanager
+def locked_folder(run: Run, folder: Path) -> Iterator[None]:
+    """Lock a run folder for the duration of a with-block, and prepare it for the run.
+
+    Raises:
+        UserError: if another process trains in the folder, see also `set_up_folder`.
+    """
+    with run_lock(folder):
+        set_up_folder(run, folder)
+        yield
+
+
+def set_up_folder(run: Run, folder: Path) -> None:
+    """Prepare a locked run folder; deletes the files of a different run in it.
 
     An extension saves the checkpoint before the seam as `weights/seam_<E>.pt`. A branch into a new
     folder starts with a copy of the best weights so far.
 
     Raises:
-        UserError: if the folder cannot be created, or is that of the imported YOLOv5 run.
+        UserError: if the folder is that of the imported YOLOv5 run, or its `last.pt` is further on
+            than the checkpoint to continue from.
     """
-    folder = run.folder or create_run_folder(run.project, run.options.name, run.options.exist_ok)
     weights = folder / "weights"
     point = run.resume_point
     if point is None or folder.resolve() != run_folder_of(point.path).resolve():
         delete_run_files(folder)
     elif point.folder is None:
         raise UserError(f"{folder} is the folder of the YOLOv5 run itself; choose another --name.")
+    else:
+        _require_nothing_newer(weights / LAST, point)
     weights.mkdir(exist_ok=True)
     if point is None:
-        return folder
+        return
     seam = weights / f"seam_{point.next_seam}.pt"
     if point.extended and not (point.replaces and seam.is_file()):
         save_checkpoint(point.checkpoint, seam)
@@ -192,7 +254,25 @@ def clear_and_set_up_folder(run: Run) -> Path:
         # last.pt is damaged; replace it, because the next save renames it to last_prev.pt.
         atomic_copy(point.path, weights / LAST)
     _write_best(point, weights / BEST)
-    return folder
+
+
+def _require_nothing_newer(last: Path, point: ResumePoint) -> None:
+    """Check that a run does not write over a checkpoint that is further on.
+
+    Another process may have trained since the checkpoint was read, or it is an earlier copy.
+    """
+    if not last.is_file() or last_written(last) == point.written:
+        return
+    try:
+        found = read_checkpoint(last)
+    except UserError:
+        return  # damaged; the run continues from an older checkpoint
+    if found["kind"] == "training" and position(found) > position(point.checkpoint):
+        raise UserError(
+            f"{last} is further on than {point.path}: {found['position']['epoch']} epochs are "
+            f"done, not {point.completed}; continue it with --resume {last}, or branch off with "
+            "--name NAME."
+        )
 
 
 def _write_best(resume_point: ResumePoint, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,17 +197,22 @@ def build_context(
 
 
 def resolved_config(
-    run: Run, model: Detector, data: TrainingData, precision: Precision, distributed: Distributed
+    run: Run,
+    model: Detector,
+    names: Sequence[str],
+    data: dict[str, str | int],
+    precision: Precision,
+    distributed: Distributed,
 ) -> Config:
-    """The configuration of a run, as saved in its checkpoints."""
+    """The configuration of a run, as saved in its checkpoints; `data` is a fingerprint."""
     return Config(
         options=run.options.to_dict(),
         hyp=run.hyp.to_dict(),
         spec=model.spec.to_dict(),
-        names=list(data.names),
+        names=list(names),
         precision=precision.name,
         processes=distributed.world_size,
-        data=data.fingerprint(run.options.data),
+        data=data,
     )
 
 

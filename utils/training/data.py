@@ -56,6 +56,7 @@ class TrainingData:
             "val images": len(self.val),
             "val boxes": len(self.val.boxes),
             "content": content_digest(self.train, self.val),
+            "val content": content_digest(self.val),
         }
 
     def loaders(self, run: Run, image_size: int, stride: int, distributed: Distributed) -> Loaders:

@@ -18,7 +18,7 @@ from utils.solver.schedule import Plan
 from utils.training.state import TrainingState, deploy_checkpoint, require_finite
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunRecorder:
     """Writes the checkpoints of one run, in the main process.
 
@@ -31,6 +31,8 @@ class RunRecorder:
     options: TrainOptions
     distributed: Distributed
     background: BackgroundWorker
+    best_is_old: bool = False
+    """Whether a better epoch than that of best.pt was trained, but not saved (`--nosave`)."""
 
     @property
     def weights(self) -> Path:
@@ -56,21 +58,22 @@ class RunRecorder:
             for place in (self.folder, self.weights):
                 remove_temporary_files(place)
         branched = run.resume_point is None or run.folder is None
-        if (run.resume_point and run.resume_point.extended) or (
-            branched and not self.options.nosave
-        ):
+        extended = run.resume_point is not None and run.resume_point.extended
+        if extended or run.allowed or (branched and not self.options.nosave):
             self.save(state)
 
     def save_on_epoch(self, state: TrainingState) -> None:
         """Write last.pt and its copies after an epoch."""
         self.background.wait()  # a pending job may write best.pt
         finished = state.stopped_early or state.epoch >= self.plan.total_epochs
+        done = state.epoch - 1
+        self.best_is_old |= state.best_epoch == done or not self.best.is_file()
         if self.options.nosave and not finished:
             return
-        done = state.epoch - 1
         copies = []
-        if state.best_epoch == done or not self.best.is_file():
+        if self.best_is_old:
             copies.append(self.best)
+            self.best_is_old = False
         period = self.options.save_period
         if period > 0 and state.epoch % period == 0:
             copies.append(self.weights / f"epoch{done}.pt")

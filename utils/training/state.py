@@ -194,6 +194,10 @@ class TrainingState:
         self.history = [dict(row) for row in checkpoint["history"]]
         self.continuations = list(checkpoint["continuations"])
 
+    def replace_best(self, fitness: float, epoch: int) -> None:
+        """Set the best fitness, measured again in a changed validation, and its epoch."""
+        self.best_fitness, self.best_epoch = fitness, epoch
+
     def record_seam_check(self, ema: float | None, raw: float | None) -> None:
         """Add the mAP50-95 measured at a seam, where a run continues, to the last epoch's row.
 

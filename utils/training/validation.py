@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +69,8 @@ class Validator:
         """
         if self.options.noval and state.epoch + 1 < self.plan.total_epochs:
             return NOT_VALIDATED
-        return self._evaluate_on_main(state, raw=self._is_near_seam(state.epoch), tables=True)
+        raw = self._is_near_seam(state.epoch)
+        return self.evaluate_on_main(lambda: self._evaluate(state, raw=raw, tables=True))
 
     def evaluate_resumed(self, state: TrainingState) -> ValidationResult:
         """Validate a restored state, to compare it with the saved metrics.
@@ -79,16 +80,14 @@ class Validator:
         """
         if self.options.noval:
             return NOT_VALIDATED
-        return self._evaluate_on_main(state, raw=True, tables=False)
+        return self.evaluate_on_main(lambda: self._evaluate(state, raw=True, tables=False))
 
-    def _evaluate_on_main(
-        self, state: TrainingState, *, raw: bool, tables: bool
-    ) -> ValidationResult:
+    def evaluate_on_main(self, measure: Callable[[], ValidationResult]) -> ValidationResult:
         """Validate in the main process; broadcasts its result or interruption to all processes."""
         found: ValidationResult | RunInterruptedError | None = None
         if self.distributed.is_main:
             try:
-                found = self._evaluate(state, raw=raw, tables=tables)
+                found = measure()
             except RunInterruptedError as stop:
                 found = stop
         found = self.distributed.broadcast(found)

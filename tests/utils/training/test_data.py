@@ -78,6 +78,7 @@ def test_fingerprint() -> None:
         "val images": 1,
         "val boxes": 1,
         "content": content_digest(data.train, data.val),
+        "val content": content_digest(data.val),
     }
 
 

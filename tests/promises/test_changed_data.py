@@ -1,0 +1,124 @@
+"""Data or a validation that changed are noticed, and epochs are compared on one validation only."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import read_checkpoint
+from tests.promises.test_resume import killed_after
+from tests.toy import toy_arguments
+from train import train
+from utils.errors import UserError
+from utils.options.parser import parse_request
+
+ALLOWED = ("--allow-change", "data")
+
+
+def resume(run: Path, *more: str) -> Path:
+    return train(parse_request(["--resume", str(run), "--noplots", *more]))
+
+
+def edit_label(folder: Path, split: str) -> None:
+    """Give the first box of an image the other class."""
+    label = folder / "data" / "labels" / split / "0.txt"
+    kind, box = label.read_text().split(maxsplit=1)
+    label.write_text(f"{1 - int(kind)} {box}")
+
+
+def last_continuation(run: Path) -> dict[str, object]:
+    report = json.loads((run / "seams.json").read_text())
+    continuation: dict[str, object] = report["continuations"][-1]
+    return continuation
+
+
+def test_edited_data_need_to_be_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_after(1, monkeypatch, toy_arguments(tmp_path, "--epochs 2 --name a"))
+    run = tmp_path / "runs" / "a"
+    before = (run / "weights" / "last.pt").read_bytes()
+    edit_label(tmp_path, "train")
+    with pytest.raises(UserError, match=r"labels of its images differ.*--allow-change data\."):
+        resume(run)
+    (tmp_path / "data" / "labels" / "train" / "1.txt").write_text("")
+    with pytest.raises(UserError, match=r"trained on: train boxes 15 → 13; restore it"):
+        resume(run)
+    assert (run / "weights" / "last.pt").read_bytes() == before
+    resume(run, *ALLOWED)
+    continuation = last_continuation(run)
+    assert continuation["allowed_changes"] == ["data"]
+    audit = continuation["audit"]
+    assert isinstance(audit, list)
+    (item,) = [item for item in audit if item["part"] == "data set"]
+    assert item["status"] == "changed"
+
+
+def test_edited_data_restart_the_epoch_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = toy_arguments(tmp_path, "--epochs 2 --name a --save-steps 1")
+    killed_after(0, monkeypatch, arguments, at="save_on_step")
+    edit_label(tmp_path, "train")
+    run = resume(tmp_path / "runs" / "a", *ALLOWED)
+    assert "epoch 0, which was under way, restarts" in caplog.text
+    history = read_checkpoint(run / "weights" / "last.pt")["history"]
+    assert [row["iteration"] for row in history] == [4, 7]  # one batch before the restart
+
+
+@pytest.mark.parametrize("change", ["image size", "labels"])
+def test_best_weights_are_measured_again_if_the_validation_changes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    change: str,
+) -> None:
+    caplog.set_level(logging.INFO, "yolo")
+    with monkeypatch.context() as patch:  # a first validation that no later one reaches
+        patch.setattr("utils.training.engine.fitness", lambda *_: 0.75)
+        run = train(parse_request(toy_arguments(tmp_path, "--epochs 2 --name a")))
+    old = read_checkpoint(run / "weights" / "best.pt")
+    how: tuple[str, ...] = ("--imgsz", "96", "--allow-change", "imgsz")
+    if change == "labels":
+        edit_label(tmp_path, "val")
+        how = ALLOWED
+    scores = iter([0.1, 0.2])
+    monkeypatch.setattr("utils.training.best.fitness", lambda *_: 0.125)
+    monkeypatch.setattr("utils.training.engine.fitness", lambda *_: next(scores))
+    branch = resume(run, "--extend-epochs", "2", "--name", "b", *how)
+    assert "the best weights, of epoch 0, is now 0.125, not 0.75." in caplog.text
+    best = read_checkpoint(branch / "weights" / "best.pt")
+    last = read_checkpoint(branch / "weights" / "last.pt")["best"]
+    assert (best["epoch"], best["fitness"]) == (last["epoch"], last["fitness"]) == (3, 0.2)
+    unchanged = read_checkpoint(run / "weights" / "best.pt")
+    assert (unchanged["epoch"], unchanged["fitness"]) == (old["epoch"], 0.75)
+
+
+def test_best_weights_begin_anew_if_they_cannot_be_measured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train(parse_request(toy_arguments(tmp_path, "--epochs 1 --name a")))
+    how = ("--imgsz", "96", "--allow-change", "imgsz", "--noval")
+    resume(run, "--extend-epochs", "2", *how)
+    assert "--imgsz 64 → 96); the next epochs determine a new best" in caplog.text
+    assert read_checkpoint(run / "weights" / "last.pt")["best"]["epoch"] == 2
+
+
+def test_replaced_extension_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(parse_request(toy_arguments(tmp_path, "--epochs 1 --name a")))
+    before = read_checkpoint(run / "weights" / "last.pt")
+    choice = "--imgsz 96 --batch-size 2 --optimizer AdamW --allow-change imgsz,batch-size,optimizer"
+    extend = ["--resume", str(run), "--extend-epochs", "1", "--noplots"]
+    killed_after(1, monkeypatch, [*extend, *choice.split()], at="save_on_begin")
+    abandoned = read_checkpoint(run / "weights" / "last.pt")
+    assert abandoned["config"]["options"]["imgsz"] == 96
+    killed_after(1, monkeypatch, extend, at="save_on_begin")
+    replaced = read_checkpoint(run / "weights" / "last.pt")
+    assert replaced["config"]["options"] == before["config"]["options"]
+    assert replaced["config"]["precision"] == before["config"]["precision"]
+    assert replaced["optimizer"]["name"] == "SGD"
+    buffers = before["optimizer"]["buffers"]
+    assert replaced["optimizer"]["buffers"].keys() == buffers.keys() != set()
+    (continuation,) = replaced["continuations"]
+    assert (continuation["kind"], continuation["allowed_changes"]) == ("extended", [])
