@@ -157,7 +157,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             verify_resume(run, state, config, validator.evaluate_resumed)
             recorder.save_on_begin(state, run)
             loggers.begin(state)
-            write_config(config, plan, folder, distributed)
+            write_config(config, plan, run, folder, distributed)
             fit(state, context, loaders.train, observers, patience=options.patience)
             labels(state)  # in case there was no step left to train
             interrupts.check()

@@ -135,8 +135,42 @@ def test_hyp_file_may_change_all_but_the_learning_rate(finished: Path, tmp_path:
     run = train(parse_request(command))
     assert read_checkpoint(run / "weights" / "last.pt")["config"]["hyp"]["mosaic"] == 0.5
     hyp.write_text("lr0: 0.5")
-    with pytest.raises(UserError, match="--hyp changes lr0 of the run's learning-rate plan"):
-        train(parse_request(command))
+    for allowed in (command, extension_of(finished, f"--name other-hyp --hyp {hyp}")):
+        with pytest.raises(UserError, match=r"changes lr0 of the .* --extend-epochs and --peak"):
+            train(parse_request(allowed))
+
+
+def test_extension_that_trains_nothing_is_refused(finished: Path) -> None:
+    run = train(parse_request(extension_of(finished, "--cooldown-epochs 1 --lrf 0 --name zero", 2)))
+    for mode in ("hold", "rebase", "slope-match"):
+        with pytest.raises(UserError, match=f"{mode} would train nothing; add --peak P"):
+            train(parse_request(extension_of(run, f"--lr-continuation {mode}")))
+    warmed = extension_of(run, "--lr-continuation hold --peak 0.1 --rewarm-epochs 1", 2)
+    assert len(read_results(train(parse_request(warmed)) / "results.csv")) == 7
+
+
+def test_extension_that_barely_trains_is_reported(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    barely = extension_of(finished, "--lrf 0.001 --name barely --cooldown-epochs 1", 2)
+    train(parse_request(barely))
+    assert "barely trains" not in caplog.text
+    run = finished.with_name("barely")
+    train(parse_request(extension_of(run, "--lr-continuation hold")))
+    assert "hold (0." in caplog.text
+    assert "barely trains, because the sum of learning rates is below 3 %" in caplog.text
+
+
+def test_edited_configuration_files_are_reported(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = extended(finished, "hold", 1, "edited")
+    assert "differs from the checkpoint" not in caplog.text
+    text = (run / "opt.yaml").read_text()
+    (run / "opt.yaml").write_text(text.replace("batch_size: 4", "batch_size: 8"))
+    train(parse_request(extension_of(run, "")))
+    assert "opt.yaml differs from the checkpoint in batch_size; the values of" in caplog.text
+    assert (run / "opt.yaml").read_text().replace("planned_epochs: 5", "planned_epochs: 4") == text
 
 
 def test_extension_killed_at_its_seam_can_be_resumed(

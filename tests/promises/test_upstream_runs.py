@@ -100,7 +100,7 @@ def test_unstripped_checkpoint_is_extended_with_its_full_state(
     assert found.pop("precision") in expected_precision[version]
     assert found == {
         **dict.fromkeys(("weights", "EMA", "optimizer", "batch size", "image size"), "restored"),
-        **dict.fromkeys(("processes", "hyper-parameters"), "restored"),
+        **dict.fromkeys(("processes", "hyper-parameters", "history"), "restored"),
         **dict.fromkeys(("learning-rate plan", "patience"), "changed"),
         **dict.fromkeys(("data order", "data set", "full precision"), "missing"),
         "best fitness": {"v7": "restored", "v5.0": "missing"}[version],

@@ -23,7 +23,7 @@ from utils.errors import UserError
 from utils.options.train_options import TrainRequest
 from utils.runs.folder import run_folder_of
 from utils.solver.continuation import Extension, extend_plan
-from utils.solver.guard import check_planned_rates, check_recorded_rates
+from utils.solver.guard import check_extension_trains, check_planned_rates, check_recorded_rates
 from utils.solver.plan_forensics import describe_plan
 from utils.solver.schedule import Plan
 from utils.upstream.import_run import import_run
@@ -117,6 +117,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     saved = plan = found
     if extension is not None:
         plan = extend_plan(found, next_seam, extension)
+        check_extension_trains(plan)
         saved = replace(found, segments=plan.segments[:-1])
         if saved != found:
             seam = source.path.with_name(f"seam_{next_seam}.pt")

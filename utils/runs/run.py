@@ -23,7 +23,7 @@ from utils.runs.folder import (
 )
 from utils.runs.lock import run_lock
 from utils.runs.resume import ResumePoint, last_written, load_resume_point, position
-from utils.solver.preview import modifier_warnings, preview_extension
+from utils.solver.preview import preview_extension, preview_warnings
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warmup_iterations
 from utils.upstream.import_run import with_batches_per_epoch
 
@@ -151,16 +151,16 @@ def _changed_hyp(old: Hyp, path: str, request: TrainRequest) -> Hyp:
     """
     before, new = old.to_dict(), load_hyp(path)
     changed = {name: value for name, value in new.to_dict().items() if value != before[name]}
+    fixed = [name for name in PLAN_KEYS if name in changed]
+    if fixed:
+        raise UserError(
+            f"--hyp {path} changes {', '.join(fixed)} of the run's learning-rate plan; keep the "
+            "old values, and change the rate with --extend-epochs and --peak or --lr-continuation."
+        )
     if changed and "hyp" not in request.continuation.allow_change:
         values = ", ".join(f"{name} {before[name]} → {value}" for name, value in changed.items())
         raise UserError(
             f"--hyp {path} changes {values}; omit it, or allow the change with --allow-change hyp."
-        )
-    fixed = [name for name in PLAN_KEYS if name in changed]
-    if fixed:
-        raise UserError(
-            f"--hyp changes {', '.join(fixed)} of the run's learning-rate plan; keep the old "
-            "values, and change the rate with --extend-epochs and --lr-continuation."
         )
     return new
 
@@ -209,9 +209,17 @@ def open_folder(run: Run) -> Path:
     """Return the folder of a run; creates it unless the run continues in place.
 
     Raises:
-        UserError: if the folder cannot be created.
+        UserError: if the folder cannot be created, or is that of the imported YOLOv5 run.
     """
-    return run.folder or create_run_folder(run.project, run.options.name, run.options.exist_ok)
+    folder = run.folder or create_run_folder(run.project, run.options.name, run.options.exist_ok)
+    point = run.resume_point
+    if point is not None and point.folder is None and _is_folder_of(point, folder):
+        raise UserError(f"{folder} is the folder of the YOLOv5 run itself; choose another --name.")
+    return folder
+
+
+def _is_folder_of(point: ResumePoint, folder: Path) -> bool:
+    return folder.resolve() == run_folder_of(point.path).resolve()
 
 
 @contextlib.contextmanager
@@ -233,15 +241,12 @@ def set_up_folder(run: Run, folder: Path) -> None:
     folder starts with a copy of the best weights so far.
 
     Raises:
-        UserError: if the folder is that of the imported YOLOv5 run, or its `last.pt` is further on
-            than the checkpoint to continue from.
+        UserError: if its `last.pt` is further on than the checkpoint to continue from.
     """
     weights = folder / "weights"
     point = run.resume_point
-    if point is None or folder.resolve() != run_folder_of(point.path).resolve():
+    if point is None or not _is_folder_of(point, folder):
         delete_run_files(folder)
-    elif point.folder is None:
-        raise UserError(f"{folder} is the folder of the YOLOv5 run itself; choose another --name.")
     else:
         _require_nothing_newer(weights / LAST, point)
     weights.mkdir(exist_ok=True)
@@ -308,7 +313,7 @@ def log_start(run: Run, plan: Plan, folder: Path) -> None:
         *(point.path, point.next_seam, plan.total_epochs, preview.mode, folder),
         *(preview.rate_before, preview.rate_after, preview.ratio, preview.final_rate),
     )
-    for warning in modifier_warnings(preview):
+    for warning in preview_warnings([preview]):
         log.warning("%s", warning)
     if point.replaces:
         log.info("This replaces an extension of which no epoch was trained.")

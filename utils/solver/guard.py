@@ -45,6 +45,20 @@ def check_recorded_rates(plan: Plan, history: Sequence[Mapping[str, float]]) -> 
         raise UserError(f"{difference}; {cause}. {REMEDY}; to add epochs, use --extend-epochs.")
 
 
+def check_extension_trains(plan: Plan) -> None:
+    """Check that the learning rate of the last extension is not 0 in every epoch.
+
+    Raises:
+        UserError: it is, because the rate at the seam is 0.
+    """
+    seam = plan.segments[-1]
+    if all(plan.factor(epoch) <= ZERO_TOLERANCE for epoch in range(seam.start, seam.stop)):
+        raise UserError(
+            f"the learning rate at the seam is 0, so {seam.mode} would train nothing; add --peak P "
+            f"--rewarm-epochs K, or use --lr-continuation {' or '.join(JUMPING_MODES)}."
+        )
+
+
 def check_planned_rates(plan: Plan, completed: int) -> None:
     """Check that the rate has no undeclared jump in the epochs that are not completed.
 

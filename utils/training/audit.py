@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint
-from utils.history import RAW_MAP_COLUMN
+from utils.history import ITERATION_COLUMN, RAW_MAP_COLUMN
+from utils.options.train_options import TrainOptions
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
 from utils.solver.seam import EMA_MAP_COLUMN
-from utils.training.state import TrainingState
+from utils.training.state import TrainingState, software
 from utils.training.validation import ValidationResult
 
 log = logging.getLogger("yolo")
@@ -104,8 +105,9 @@ def audit_state(
     tensors, hyp = f"{len(saved['model'])} tensors", run.hyp.to_dict()
     parts: dict[str, Finding] = {
         "weights": (RESTORED, tensors),
-        "EMA": (RESTORED, f"{tensors}, counter {state.ema.updates}"),
-        "optimizer": _optimizer(saved, state, options.optimizer),
+        "EMA": _ema(state, tensors),
+        "optimizer": _optimizer(saved, state, options),
+        "history": _history(state),
         "learning-rate plan": _plan(resume_point),
         "AMP scaler": _scaler(saved, state, config["precision"]),
         "best fitness": _best(state),
@@ -115,6 +117,7 @@ def audit_state(
         "precision": _compared(old["precision"], config["precision"]),
         **_compilation(old_options.get("compile", False), options.compile),
         "processes": _compared(old.get("processes", 1), config.get("processes", 1)),
+        **_software(saved["software"]),
         "hyper-parameters": _values(old["hyp"], hyp, f"{len(hyp)} values"),
         "data set": _data(old.get("data"), config["data"]),
         **_epoch_under_way(state),
@@ -137,16 +140,46 @@ def _values(old: Mapping[str, object], new: Mapping[str, object], unchanged: str
     return (CHANGED, ", ".join(changed)) if changed else (RESTORED, unchanged)
 
 
-def _optimizer(saved: TrainingCheckpoint, state: TrainingState, new: str) -> Finding:
-    if state.ema.updates == 0:
+def _ema(state: TrainingState, tensors: str) -> Finding:
+    """The EMA counter; every epoch has a step, and a step has at least one batch."""
+    detail = f"{tensors}, counter {state.ema.updates}"
+    if state.ema.updates < state.epoch or state.ema.updates > state.iteration:
+        return MISSING, f"{detail}, which does not fit {state.epoch} epochs"
+    return RESTORED, detail
+
+
+def _history(state: TrainingState) -> Finding:
+    """Epochs in the history; a restarted epoch leaves an iteration beyond them."""
+    rows = len(state.history)
+    if rows < state.epoch:
+        return MISSING, f"{rows} of {state.epoch} epochs"
+    last = int(state.history[-1].get(ITERATION_COLUMN, 0)) if rows else 0
+    if last > state.iteration:
+        return CHANGED, f"ends at iteration {last}, the weights are of iteration {state.iteration}"
+    return RESTORED, f"{rows} epochs"
+
+
+def _software(saved: Mapping[str, str]) -> dict[str, Finding]:
+    """What the last digits depend on; nothing if it is not recorded, as by YOLOv5."""
+    new = {name: value for name, value in software().items() if name in saved}
+    unchanged = ", ".join(f"{name} {value}" for name, value in new.items())
+    return {"software": _values(saved, new, unchanged)} if new else {}
+
+
+def _optimizer(saved: TrainingCheckpoint, state: TrainingState, options: TrainOptions) -> Finding:
+    if state.ema.updates == 0 and state.epoch == 0:
         return RESTORED, "no step yet"
-    old = saved["optimizer"]["name"]
+    old, new = saved["optimizer"]["name"], options.optimizer
     if old != new:
         return CHANGED, f"{old} → {new}, buffers reset"
-    parameters = len(state.parameter_names)
-    buffers = len(set(saved["optimizer"]["buffers"]) & set(state.parameter_names))
-    status = RESTORED if buffers >= parameters else MISSING
-    return status, f"{new}, buffers of {buffers} of {parameters} parameters"
+    names = set(state.parameter_names)
+    without = names - {name for name, buffers in saved["optimizer"]["buffers"].items() if buffers}
+    detail = f"{new}, buffers of {len(names) - len(without)} of {len(names)} parameters"
+    layers = TrainOptions(freeze=saved["config"]["options"]["freeze"]).frozen_layers()
+    frozen = tuple(f"model.{layer}." for layer in layers)
+    if without and all(name.startswith(frozen) for name in without):
+        return CHANGED, f"{detail}; the others were frozen"
+    return (MISSING if without else RESTORED), detail
 
 
 def _plan(resume_point: ResumePoint) -> Finding:
@@ -221,9 +254,11 @@ def _epoch_under_way(state: TrainingState) -> dict[str, Finding]:
 def compare_metrics(state: TrainingState, measured: ValidationResult) -> SeamCheck:
     """The saved metrics of the last epoch, and those measured on the restored state.
 
-    There are no saved metrics for a state in the middle of an epoch.
+    There are no saved metrics for a state in the middle of an epoch, also of one that restarts.
     """
-    last = state.history[-1] if state.history and not state.progress.batches else {}
+    last = state.history[-1] if state.history else {}
+    if last.get(ITERATION_COLUMN, state.iteration) != state.iteration or state.progress.batches:
+        last = {}
 
     def known(name: str) -> float | None:
         value = last.get(name, math.nan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from utils.autoanchor import box_sizes, with_fitting_anchors
 from utils.checkpoint.format import Config
 from utils.datasets.rect_batches import round_up_to_stride
 from utils.errors import UserError
-from utils.files.yaml_file import write_yaml
+from utils.files.yaml_file import read_yaml, write_yaml
 from utils.options.train_options import TrainOptions
 from utils.runs.run import Run
 from utils.runtime.device import Precision, compile_forward
@@ -216,8 +216,30 @@ def resolved_config(
     )
 
 
-def write_config(config: Config, plan: Plan, folder: Path, distributed: Distributed) -> None:
-    """Write opt.yaml and hyp.yaml in the main process, for people to read."""
-    if distributed.is_main:
-        write_yaml({**config["options"], "planned_epochs": plan.total_epochs}, folder / "opt.yaml")
-        write_yaml(config["hyp"], folder / "hyp.yaml")
+def write_config(
+    config: Config, plan: Plan, run: Run, folder: Path, distributed: Distributed
+) -> None:
+    """Write opt.yaml and hyp.yaml in the main process, for people to read; report edited ones."""
+    if not distributed.is_main:
+        return
+    if run.folder is not None and run.resume_point is not None:
+        saved = run.resume_point.checkpoint["config"]
+        _report_edits(folder / "opt.yaml", saved["options"])
+        _report_edits(folder / "hyp.yaml", saved["hyp"])
+    write_yaml({**config["options"], "planned_epochs": plan.total_epochs}, folder / "opt.yaml")
+    write_yaml(config["hyp"], folder / "hyp.yaml")
+
+
+def _report_edits(file: Path, saved: Mapping[str, object]) -> None:
+    """Warn that a file for people differs from the checkpoint, from which a run is resumed."""
+    try:
+        found = read_yaml(file)
+    except UserError:
+        return  # missing or damaged; it is written again
+    names = [n for n in saved if isinstance(found, dict) and n in found and found[n] != saved[n]]
+    if names:
+        log.warning(
+            "%s differs from the checkpoint in %s; the values of the checkpoint are used, and the "
+            "file is written again. Change values with options and --allow-change.",
+            *(file, ", ".join(names)),
+        )

@@ -123,17 +123,25 @@ class TensorBoardLogger(Logger):
         self._plan = plan
 
     def begin(self, run: RunLog) -> None:
-        """Open an event file; epochs that are trained again are purged."""
+        """Open an event file; epochs that are trained again are purged.
+
+        A folder without one, such as that of a branch, gets the curves of all earlier epochs.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
+        known = any(self._folder.glob("events.out.tfevents.*"))
         self._writer = SummaryWriter(str(self._folder), purge_step=run.epoch)
+        for row in () if known else run.history:
+            self._write(row)
 
     def epoch(self, run: RunLog) -> None:
         """Write the results of the last epoch."""
-        row = run.history[-1]
+        self._write(run.history[-1])
+        self._writer.flush()
+
+    def _write(self, row: Row) -> None:
         for tag, value in scalars(row).items():
             self._writer.add_scalar(tag, value, int(row["epoch"]))
-        self._writer.flush()
 
     def seam(self, seam: SeamMetrics) -> None:
         """Write the change of the learning rate, and the metrics before the seam."""

@@ -112,7 +112,7 @@ class TrainingState:
             continuations=self.continuations,
             history=[dict(row) for row in self.history],
             config=config,
-            software={"torch": str(torch.__version__), "python": platform.python_version()},
+            software=software(),
         )
 
     def _progress_to_plain(self, distributed: Distributed) -> SavedProgress:
@@ -229,6 +229,15 @@ class TrainingState:
     def finalize(self) -> None:
         """Mark the run as complete, after the steps that follow the last epoch."""
         self.finalized = True
+
+
+def software() -> dict[str, str]:
+    """Versions and settings of this process on which the last digits of a run depend."""
+    return {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 def deploy_checkpoint(checkpoint: TrainingCheckpoint) -> DeployCheckpoint:

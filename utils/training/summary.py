@@ -62,7 +62,7 @@ def _describe_drop(result: SeamMetrics) -> str:
         return "no drop"
     after = result.back_after
     recovery = "not recovered" if after is None else f"recovered after {_epochs(after)}"
-    return f"dropped {result.ema_drop:.3g}, {recovery}"
+    return f"dropped {result.ema_drop:.4f}, {recovery}"
 
 
 def _note(result: SeamMetrics) -> str:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 
 from tests.utils.solver.test_schedule import plan_of
 from tests.utils.training.test_engine import context_for, toy_batch, toy_state
 from tests.utils.training.test_state import with_scaler
 from utils.checkpoint.format import Config
+from utils.history import ITERATION_COLUMN
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
 from utils.runs.resume import ResumePoint
@@ -26,7 +28,7 @@ from utils.training.audit import (
 )
 from utils.training.engine import train_step
 from utils.training.state import EpochProgress, TrainingState
-from utils.training.validation import ValidationResult
+from utils.training.validation import NOT_VALIDATED, ValidationResult
 
 PLAN = plan_of(base_segment(3, "linear", 0.1))
 DATA = {
@@ -77,9 +79,10 @@ def test_unchanged_run_is_restored_in_every_part() -> None:
     items = audited(trained(), config(), config())
     assert {item.status for item in items.values()} == {"restored"}
     assert list(items) == [
-        *("weights", "EMA", "optimizer", "learning-rate plan", "AMP scaler", "best fitness"),
+        *("weights", "EMA", "optimizer", "history", "learning-rate plan", "AMP scaler"),
+        "best fitness",
         *("patience", "data order", "batch size", "image size", "precision", "processes"),
-        *("hyper-parameters", "data set"),
+        *("software", "hyper-parameters", "data set"),
     ]
     parameters = len(trained().parameter_names)
     assert items["optimizer"].detail == f"SGD, buffers of {parameters} of {parameters} parameters"
@@ -139,6 +142,54 @@ def test_loss_scaling(
     run = Run(TrainOptions(), Hyp(), saved, None, Path())
     items = {item.part: item for item in audit_state(run, saved, state, now)}
     assert items["AMP scaler"] == ("AMP scaler", status, detail)
+
+
+def test_damaged_state_is_reported() -> None:
+    state = trained()
+    state.ema.updates = 0
+    assert audited(state, config(), config())["EMA"].status == "missing"
+    buffers = resume_point_of(state, config()).checkpoint["optimizer"]["buffers"]
+    state.optimizer.state.clear()
+    assert audited(state, config(), config())["optimizer"].detail == (
+        f"SGD, buffers of 0 of {len(buffers)} parameters"
+    )
+    state.ema.updates, state.history = state.iteration + 1, []
+    items = audited(state, config(), config())
+    assert items["EMA"].detail.endswith("which does not fit 1 epochs")
+    assert (items["history"].status, items["history"].detail) == ("missing", "0 of 1 epochs")
+    state.history = [{"epoch": 0.0, ITERATION_COLUMN: 9.0}]
+    assert audited(state, config(), config())["history"].detail == (
+        f"ends at iteration 9, the weights are of iteration {state.iteration}"
+    )
+
+
+def test_number_of_threads_and_versions_are_compared() -> None:
+    state, saved = trained(), config()
+    point = resume_point_of(state, saved)
+    point.checkpoint["software"]["threads"] = "99"
+    run = Run(TrainOptions(), Hyp(), point, None, Path())
+    (item,) = [i for i in audit_state(run, point, state, saved) if i.part == "software"]
+    assert (item.status, item.detail) == ("changed", f"threads 99 → {torch.get_num_threads()}")
+
+
+def test_parameters_that_were_frozen_have_no_buffers_to_lose() -> None:
+    state, saved = trained(), config(options=TrainOptions(freeze=[1]).to_dict())
+    point = resume_point_of(state, saved)
+    buffers = point.checkpoint["optimizer"]["buffers"]
+    for name in [name for name in buffers if name.startswith("model.0.")]:
+        del buffers[name]
+    run = Run(TrainOptions(), Hyp(), point, None, Path())
+    (item,) = [i for i in audit_state(run, point, state, config()) if i.part == "optimizer"]
+    assert item.status == "changed"
+    assert item.detail.endswith("parameters; the others were frozen")
+
+
+def test_weights_from_within_an_epoch_have_no_saved_metrics() -> None:
+    state = trained()
+    state.history[-1][ITERATION_COLUMN] = 1.0
+    assert compare_metrics(state, NOT_VALIDATED).saved_ema == 0.25
+    state.iteration += 2
+    assert compare_metrics(state, NOT_VALIDATED).saved_ema is None
 
 
 def test_absent_optimizer_buffers_are_missing() -> None:

@@ -60,6 +60,7 @@ def board(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     class SummaryWriter:
         def __init__(self, folder: str, *, purge_step: int) -> None:
             calls.append(("open", folder, purge_step))
+            (Path(folder) / "events.out.tfevents.fake").touch()
 
         def __getattr__(self, method: str) -> Any:
             return lambda *arguments: calls.append((method, *arguments))
@@ -130,7 +131,20 @@ def test_tensorboard_logs_a_seam_at_the_start(
         "Extended from epoch 2 to a total of 5 epochs with `hold`: the learning rate changes from "
         f"0.0055 to 0.0055. mAP50-95 before the seam: {expected}"
     )
-    assert board == [("open", str(tmp_path), 2), ("add_text", "seam", text, 2), ("flush",)]
+    assert board[0] == ("open", str(tmp_path), 2)
+    assert board[-2:] == [("add_text", "seam", text, 2), ("flush",)]
+    # the folder of a branch has no curve yet
+    losses = [call[2:] for call in board[1:-2] if call[1] == "train/box_loss"]
+    assert losses == [(row_of(epoch)["train/box_loss"], epoch) for epoch in (0, 1)]
+
+
+def test_tensorboard_does_not_repeat_the_curve_of_a_resumed_run(
+    board: list[Call], tmp_path: Path, background: BackgroundWorker
+) -> None:
+    (tmp_path / "events.out.tfevents.1.host").touch()
+    loggers_of(tmp_path, background).begin(state_after(row_of(0)))
+    background.wait()
+    assert board == [("open", str(tmp_path), 1)]
 
 
 def test_tensorboard_logs_a_later_seam_when_it_is_reached(
