@@ -174,8 +174,8 @@ def test_import_times_are_summed_by_package() -> None:
     ]
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_help_does_not_import_torch(program: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [*PROGRAMS, "dataset", "scaling"])
+def test_help_imports_neither_torch_nor_matplotlib(program: str, tmp_path: Path) -> None:
     """Run the program as a file from another folder."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / "benchmarks" / f"{program}.py"), "--help"],
@@ -187,3 +187,4 @@ def test_help_does_not_import_torch(program: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"usage: python benchmarks/{program}.py" in done.stdout
     assert "| torch\n" not in done.stderr
+    assert "matplotlib" not in done.stderr

@@ -1,8 +1,6 @@
 """The points of a command line, the data sets of links, the results file and the panels."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from benchmarks.scaling import build_parser, measure
 from benchmarks.scaling_panels import build_panels, memory_growth
 from benchmarks.scaling_points import Point, PointsFile, missing_commands, requested_points
 from benchmarks.timing import Spread
-from tests.paths import ROOT
 from tests.toy import make_toy
 from utils.datasets.image_files import probe_size
 from utils.datasets.index import Index, build_index
@@ -296,19 +293,3 @@ def test_failing_benchmark_raises_its_output() -> None:
     failure = r"failed; fix the error at the end of its output:\n[\s\S]*unrecognized"
     with pytest.raises(UserError, match=f"step.py --no-such .*{failure}"):
         measure("benchmarks/step.py --no-such", rounds=1)
-
-
-@pytest.mark.parametrize("program", ["dataset", "scaling"])
-def test_help_imports_neither_torch_nor_matplotlib(program: str, tmp_path: Path) -> None:
-    """Run the program as a file from another folder."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / "benchmarks" / f"{program}.py"), "--help"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"usage: python benchmarks/{program}.py" in done.stdout
-    assert "| torch\n" not in done.stderr
-    assert "matplotlib" not in done.stderr

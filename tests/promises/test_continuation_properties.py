@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.paths import GOLDENS, requires_shared
+from tests.utils.solver.test_continuation import golden_extension
 from tests.utils.solver.test_schedule import plan_of
 from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan
@@ -218,16 +219,7 @@ def test_golden_extensions_resumed_at_every_epoch() -> None:
     for case in cases:
         plan = plan_of(base_segment(case["epochs"], case["law"], case["lrf"]))
         for e in case["extensions"]:
-            extension = Extension(
-                epochs=e["extra"],
-                mode=e["mode"],
-                slope=e.get("slope", "fit"),
-                lrf=e.get("lrf"),
-                peak=e.get("peak"),
-                rewarm_epochs=e.get("rewarm", 0),
-                cooldown_epochs=e.get("cooldown", 0),
-            )
-            plan = extend_plan(reloaded(plan), e["done"], extension)
+            plan = extend_plan(reloaded(plan), e["done"], golden_extension(e))
         seam = plan.segments[-1].start
         assert plan.factors()[:seam] == pytest.approx(case["factors"][:seam], abs=1e-9)
         after = resumed_at_every_epoch(plan, seam)

@@ -66,6 +66,19 @@ def test_cooldown_ends_at_the_final_fraction() -> None:
     assert plan.factors()[4:] == pytest.approx([0.4, 0.4, 0.24, 0.08])
 
 
+def golden_extension(saved: dict[str, Any]) -> Extension:
+    """Return an extension of a case of the goldens."""
+    return Extension(
+        epochs=saved["extra"],
+        mode=saved["mode"],
+        slope=saved.get("slope", "fit"),
+        lrf=saved.get("lrf"),
+        peak=saved.get("peak"),
+        rewarm_epochs=saved.get("rewarm", 0),
+        cooldown_epochs=saved.get("cooldown", 0),
+    )
+
+
 @requires_shared
 def test_factors_of_a_saved_and_loaded_plan_equal_the_goldens() -> None:
     cases = json.loads((GOLDENS / "lr_continuation.json").read_text())
@@ -73,16 +86,7 @@ def test_factors_of_a_saved_and_loaded_plan_equal_the_goldens() -> None:
     for case in cases:
         plan = base(case["epochs"], case["law"], case["lrf"])
         for e in case["extensions"]:
-            extension = Extension(
-                epochs=e["extra"],
-                mode=e["mode"],
-                slope=e.get("slope", "fit"),
-                lrf=e.get("lrf"),
-                peak=e.get("peak"),
-                rewarm_epochs=e.get("rewarm", 0),
-                cooldown_epochs=e.get("cooldown", 0),
-            )
-            plan = extend_plan(plan, e["done"], extension)
+            plan = extend_plan(plan, e["done"], golden_extension(e))
             plan = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
         assert plan.factors() == pytest.approx(case["factors"], abs=1e-9), case["extensions"]
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.paths import GOLDENS, requires_shared
+from tests.utils.solver.test_continuation import golden_extension
 from tests.utils.solver.test_schedule import LAWS, plan_of
 from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan
@@ -49,16 +50,7 @@ def golden_plans() -> Iterator[tuple[Plan, int]]:
         plan = base(case["epochs"], case["law"], case["lrf"])
         for e in case["extensions"]:
             yield plan, e["done"]
-            extension = Extension(
-                epochs=e["extra"],
-                mode=e["mode"],
-                slope=e.get("slope", "fit"),
-                lrf=e.get("lrf"),
-                peak=e.get("peak"),
-                rewarm_epochs=e.get("rewarm", 0),
-                cooldown_epochs=e.get("cooldown", 0),
-            )
-            plan = extend_plan(plan, e["done"], extension)
+            plan = extend_plan(plan, e["done"], golden_extension(e))
         yield plan, plan.total_epochs
 
 
