@@ -156,7 +156,7 @@ def _history(state: TrainingState) -> Finding:
     last = int(state.history[-1].get(ITERATION_COLUMN, 0)) if rows else 0
     if last > state.iteration:
         return CHANGED, f"ends at iteration {last}, the weights are of iteration {state.iteration}"
-    return RESTORED, f"{rows} epochs"
+    return RESTORED, f"{rows} {'epoch' if rows == 1 else 'epochs'}"
 
 
 def _software(saved: Mapping[str, str]) -> dict[str, Finding]:

@@ -21,6 +21,9 @@ from utils.weights import load_model
 
 log = logging.getLogger("yolo")
 
+SMALLEST_DROP = 1e-4
+"""Drops of mAP below this are not told apart."""
+
 
 def evaluate_best(folder: Path, validator: Validator, device: torch.device, *, plots: bool) -> None:
     """Validate best.pt, and save the metrics and plots."""
@@ -62,7 +65,8 @@ def _describe_drop(result: SeamMetrics) -> str:
         return "no drop"
     after = result.back_after
     recovery = "not recovered" if after is None else f"recovered after {_epochs(after)}"
-    return f"dropped {result.ema_drop:.4f}, {recovery}"
+    drop = f"{result.ema_drop:.4f}" if result.ema_drop >= SMALLEST_DROP else "less than 0.0001"
+    return f"dropped {drop}, {recovery}"
 
 
 def _note(result: SeamMetrics) -> str:
