@@ -100,6 +100,17 @@ def read_results(path: Path) -> list[Row]:
     return cast(list[Row], table.rename(columns=str.strip).astype(float).to_dict("records"))
 
 
+def best_epoch_since(history: Sequence[Row], start: int) -> int:
+    """Return the epoch with the highest fitness from an epoch on; -1 if none was validated."""
+    scores = {
+        int(row["epoch"]): fitness(row[METRIC_COLUMNS[2]], row[METRIC_COLUMNS[3]])
+        for row in history
+        if row["epoch"] >= start
+    }
+    measured = [epoch for epoch, score in scores.items() if not math.isnan(score)]
+    return max(measured, key=scores.__getitem__, default=-1)
+
+
 def fitness(map50: float, map50_95: float) -> float:
     """0.1 mAP50 + 0.9 mAP50-95."""
     return MAP50_WEIGHT * map50 + MAP50_95_WEIGHT * map50_95

@@ -10,7 +10,7 @@ from pathlib import Path
 from utils.files.atomic_write import atomic_write, atomic_write_text
 from utils.plots.plan_curves import save_lr_plan
 from utils.solver.continuation import Extension
-from utils.solver.preview import PlanPreview, plan_previews, preview_warnings
+from utils.solver.preview import PlanPreview, patience_rule, plan_previews, preview_warnings
 from utils.solver.schedule import Plan
 
 log = logging.getLogger("yolo")
@@ -38,6 +38,7 @@ def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) 
     for line in table(choices):
         log.info("%s", line)
     log.info("%s: requested by the command line; %s", REQUESTED.strip(), EXPLANATION)
+    log.info("%s", patience_rule(next(c.plan for c in choices if c.requested)))
     for sentence in preview_warnings(choices):
         log.warning("%s", sentence)
     numbers = json.dumps({preview.label: preview.plan.factors() for preview in choices})

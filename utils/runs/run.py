@@ -23,7 +23,7 @@ from utils.runs.folder import (
 )
 from utils.runs.lock import run_lock
 from utils.runs.resume import ResumePoint, last_written, load_resume_point, position
-from utils.solver.preview import preview_extension, preview_warnings
+from utils.solver.preview import patience_rule, preview_extension, preview_warnings
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warmup_iterations
 from utils.upstream.import_run import with_batches_per_epoch
 
@@ -313,6 +313,8 @@ def log_start(run: Run, plan: Plan, folder: Path) -> None:
         *(point.path, point.next_seam, plan.total_epochs, preview.mode, folder),
         *(preview.rate_before, preview.rate_after, preview.ratio, preview.final_rate),
     )
+    if run.options.patience:
+        log.info("%s", patience_rule(plan))
     for warning in preview_warnings([preview]):
         log.warning("%s", warning)
     if point.replaces:

@@ -104,6 +104,13 @@ def preview_extension(
     )
 
 
+def patience_rule(plan: Plan) -> str:
+    """Return a sentence on where `--patience` begins to count after the last seam."""
+    if plan.raises_rate(plan.segments[-1]):
+        return "Patience counts from the best epoch since the seam, because the rate rises there."
+    return "Patience counts from the best epoch of the whole run, or from the seam if it is later."
+
+
 def preview_warnings(choices: Sequence[PlanPreview]) -> list[str]:
     """Return one sentence with a remedy for each problem of the extensions."""
     warnings = []

@@ -17,6 +17,8 @@ from utils.solver.modes import BASE_MODE, CONTINUATIONS, get_mode
 LAWS = ("linear", "cosine", "linear-v5.0")
 MODES = tuple(mode.name for mode in CONTINUATIONS)
 BASE = BASE_MODE.name
+RATE_RTOL = 1e-9
+"""Relative tolerance within which two learning rates are equal."""
 MIN_WARMUP_ITERATIONS = 100
 
 
@@ -160,6 +162,13 @@ class Plan:
         if not 0 <= epoch < self.total_epochs:
             raise ValueError(f"epoch {epoch} is outside the plan of {self.total_epochs} epochs")
         return next(s for s in reversed(self.segments) if s.start <= epoch)
+
+    def raises_rate(self, seam: Segment) -> bool:
+        """Return whether an extension trains at a higher rate than the epoch before its seam."""
+        if seam.mode == BASE:
+            return False
+        after = (seam.factor(epoch) for epoch in range(seam.start, seam.stop))
+        return max(after) > self.factor(seam.start - 1) * (1 + RATE_RTOL)
 
     def factor(self, epoch: int) -> float:
         """Return `f(epoch)`; the rate after the warm-up is exactly `lr0 * f(epoch)`."""

@@ -25,6 +25,7 @@ from utils.history import (
     MISS_RATE_PREFIX,
     RAW_MAP_COLUMN,
     SKIPPED_COLUMN,
+    best_epoch_since,
     fitness,
     new_row,
 )
@@ -290,12 +291,15 @@ def finish_epoch(
     state.epoch += 1
     state.progress = EpochProgress()
     if evaluation is not None and state.epoch < plan.total_epochs:
-        last_seam = plan.segment_at(state.epoch - 1).start
-        state.stopped_early = should_stop(state.epoch - 1, state.best_epoch, last_seam, patience)
+        segment = plan.segment_at(state.epoch - 1)
+        best = state.best_epoch
+        if plan.raises_rate(segment):  # mAP drops at first, and climbs for long before a new best
+            best = best_epoch_since(state.history, segment.start)
+        state.stopped_early = should_stop(state.epoch - 1, best, segment.start, patience)
         if state.stopped_early:
             log.info(
                 "No improvement since epoch %d: stopping early after %d epochs.",
-                *(state.best_epoch, state.epoch),
+                *(best, state.epoch),
             )
 
 
@@ -304,7 +308,8 @@ def should_stop(epoch: int, best_epoch: int, last_seam: int, patience: int) -> b
 
     Args:
         epoch: the epoch just completed, 0-based.
-        best_epoch: epoch with the highest fitness so far; -1 if none was measured.
+        best_epoch: epoch with the highest fitness so far, or since the last seam where the rate
+            rises there; -1 if none was measured.
         last_seam: first epoch of the last extension, 0 if there is none.
         patience: 0 disables the early stop.
     """

@@ -22,7 +22,7 @@ from utils.weights import load_model
 log = logging.getLogger("yolo")
 
 SMALLEST_DROP = 1e-4
-"""Drops of mAP below this are not told apart."""
+"""Drops of mAP below this are only reported as smaller than it."""
 
 
 def evaluate_best(folder: Path, validator: Validator, device: torch.device, *, plots: bool) -> None:
@@ -107,7 +107,9 @@ def log_next_steps(folder: Path, plan: Plan, completed: int) -> None:
     log.info("Results are in %s", folder)
     if completed < plan.total_epochs:
         log.info(
-            "The run stopped early; %d planned epochs are left.", plan.total_epochs - completed
+            "The run stopped early; to train the %d planned epochs that are left: python train.py "
+            "--resume %s --patience 0",
+            *(plan.total_epochs - completed, quote(str(folder))),
         )
     log.info("To extend: python train.py --resume %s --extend-epochs X", quote(str(folder)))
 

@@ -50,6 +50,19 @@ def test_report_logs_table_and_warnings_and_writes_files(
     )
 
 
+@pytest.mark.parametrize(
+    ("mode", "rule"),
+    [("hold", "best epoch of the whole run"), ("restart", "best epoch since the seam")],
+)
+def test_report_says_how_patience_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: str, rule: str
+) -> None:
+    caplog.set_level(logging.INFO, "yolo")
+    plan = plan_of(base_segment(4, "linear", 0.1))
+    report_plan(plan, 4, Extension(4, mode), tmp_path)
+    assert f"Patience counts from the {rule}" in caplog.text
+
+
 def test_json_contains_the_factors_of_the_complete_run(tmp_path: Path) -> None:
     extension = Extension(8, "rebase", peak=0.5, rewarm_epochs=2)
     plan = plan_of(base_segment(4, "linear", 0.2))

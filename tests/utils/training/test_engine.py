@@ -18,6 +18,7 @@ from utils.evaluation.evaluate import evaluate
 from utils.hyp import Hyp
 from utils.runtime.device import Precision
 from utils.runtime.distributed import SINGLE_PROCESS
+from utils.solver.continuation import Extension, extend_plan
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import apply_settings, build_optimizer, parameter_groups
 from utils.solver.schedule import StepSettings, base_segment
@@ -126,6 +127,33 @@ def test_finished_epoch_updates_history_best_and_position() -> None:
     state.epoch = 3
     close(result(0.5))
     assert state.stopped_early
+
+
+@pytest.mark.parametrize(
+    ("extension", "stops_after"),
+    [
+        (Extension(9, "restart"), 8),
+        (Extension(9, "hold", peak=0.9, rewarm_epochs=1), 8),
+        (Extension(9, "hold"), 4),
+    ],
+    ids=["restart", "peak", "hold"],
+)
+def test_patience_follows_the_climb_after_a_rise_of_the_rate(
+    extension: Extension, stops_after: int
+) -> None:
+    """The best epoch, 1, is before the seam; epochs 2 to 5 climb, and 6 and 7 do not."""
+    state = toy_state()
+    plan = extend_plan(plan_of(base_segment(2, "linear", 0.1)), 2, extension)
+    measured = evaluate(state.model, [toy_batch()], names=("a", "b"), device=CPU)
+    for value in (0.5, 0.9, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4):
+        state.iteration += 1000
+        apply_settings(state.optimizer, plan.settings(state.epoch, state.iteration - 1))
+        result = ValidationResult(replace(measured, map50=value, map50_95=value), None)
+        finish_epoch(state, plan, [0.1, 0.2, 0.3], result, patience=2)
+        if state.stopped_early:
+            break
+    assert state.epoch == stops_after
+    assert state.best_epoch == 1  # best.pt still has the best weights of all
 
 
 def test_rate_that_differs_from_the_plan_stops_the_run() -> None:
