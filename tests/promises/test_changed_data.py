@@ -5,12 +5,13 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.checkpoints import read_checkpoint
-from tests.promises.test_resume import killed_after
+from tests.promises.test_resume import KilledError, differences, killed_after
 from tests.toy import toy_arguments
 from train import train
-from utils.errors import UserError
+from utils.errors import RunInterruptedError, UserError
 from utils.options.parser import parse_request
 
 ALLOWED = ("--allow-change", "data")
@@ -25,6 +26,10 @@ def edit_label(folder: Path, split: str) -> None:
     label = folder / "data" / "labels" / split / "0.txt"
     kind, box = label.read_text().split(maxsplit=1)
     label.write_text(f"{1 - int(kind)} {box}")
+
+
+def die(*_: object) -> None:
+    raise KilledError
 
 
 def last_continuation(run: Path) -> dict[str, object]:
@@ -93,7 +98,74 @@ def test_best_weights_are_measured_again_if_the_validation_changes(
     assert (unchanged["epoch"], unchanged["fitness"]) == (old["epoch"], 0.75)
 
 
-def test_best_weights_begin_anew_if_they_cannot_be_measured(
+def finished_with_an_early_best(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of three epochs whose best one is the first."""
+    scores = iter([0.75, 0.5, 0.5])
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.training.engine.fitness", lambda *_: next(scores))
+        return train(parse_request(toy_arguments(folder, "--epochs 3 --name a")))
+
+
+@pytest.mark.parametrize("at", ["measured", "saved", "abandoned"])
+def test_best_weights_survive_a_kill_in_a_changed_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    run = finished_with_an_early_best(tmp_path, monkeypatch)
+    best = read_checkpoint(run / "weights" / "best.pt")
+    command = ["--resume", str(run), "--extend-epochs", "2", "--noplots"]
+    smaller = ["--imgsz", "96", "--allow-change", "imgsz"]
+    monkeypatch.setattr("utils.training.best.fitness", lambda *_: 0.625)
+    monkeypatch.setattr("utils.training.engine.fitness", lambda *_: 0.125)
+    if at == "measured":
+        with monkeypatch.context() as patch:
+            patch.setattr("utils.training.audit.audit_state", die)
+            with pytest.raises(KilledError):
+                train(parse_request([*command, *smaller]))
+    else:
+        killed_after(3, monkeypatch, [*command, *smaller], at="save_on_begin")
+    again = {"measured": [*command, *smaller], "saved": command[:2], "abandoned": command}[at]
+    train(parse_request(again))
+    last = read_checkpoint(run / "weights" / "last.pt")["best"]
+    assert (last["epoch"], last["fitness"]) == (0, 0.75 if at == "abandoned" else 0.625)
+    kept = read_checkpoint(run / "weights" / "best.pt")
+    assert differences(kept, best) == []
+
+
+def test_best_weights_are_measured_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = finished_with_an_early_best(tmp_path, monkeypatch)
+    how = ("--extend-epochs", "2", "--imgsz", "96", "--allow-change", "imgsz")
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise RunInterruptedError("SIGTERM", 143)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.training.validation.evaluate", interrupt)
+        with pytest.raises(RunInterruptedError):
+            resume(run, *how)
+    caplog.set_level(logging.INFO, "yolo")
+    resume(run)
+    assert "(--imgsz 64 → 96): the fitness of the best weights, of epoch 0, is now" in caplog.text
+
+
+def test_restarted_epoch_does_not_become_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = toy_arguments(tmp_path, "--epochs 3 --name a --save-steps 1")
+    killed_after(1, monkeypatch, arguments, at="save_on_step")
+    run = tmp_path / "runs" / "a"
+    best = read_checkpoint(run / "weights" / "best.pt")["ema"]["weights"]
+    seed = ["--resume", str(run), "--noplots", "--seed", "5", "--allow-change", "seed"]
+    killed_after(1, monkeypatch, seed, at="save_on_begin")
+    killed_after(1, monkeypatch, seed[:3], at="save_on_step")
+    kept = read_checkpoint(run / "weights" / "best.pt")
+    assert kept["epoch"] == 0 if kept["kind"] == "deploy" else kept["position"]["epoch"] == 1
+    weights = kept["weights"] if kept["kind"] == "deploy" else kept["ema"]["weights"]
+    assert all(torch.equal(weights[name], best[name].to(weights[name].dtype)) for name in best)
+
+
+def test_best_weights_begin_again_if_they_cannot_be_measured(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = train(parse_request(toy_arguments(tmp_path, "--epochs 1 --name a")))

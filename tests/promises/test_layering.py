@@ -36,7 +36,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "plots": frozenset({"history", "datasets", "solver"}),
     "evaluation": FLOOR | {"boxes", "runtime", "models", "datasets", "plots"},
     "inference": FLOOR | {"models", "datasets", "plots"},
-    "runs": FLOOR | {"hyp", "solver", "checkpoint", "options", "upstream", "plots"},
+    "runs": FLOOR | {"history", "hyp", "solver", "checkpoint", "options", "upstream", "plots"},
     "training": FLOOR
     | {"history", "runtime", "models", "datasets", "solver", "checkpoint", "autoanchor"}
     | {"options", "weights", "plots", "evaluation", "runs"},

@@ -171,7 +171,11 @@ def test_best_weights_are_imported(
     run = train(parse_request(command(killed / "weights" / "last.pt", data, options)))
     best = read_checkpoint(run / "weights" / "best.pt")
     last = read_checkpoint(run / "weights" / "last.pt")
-    assert last["best"] == {"epoch": 0, "fitness": 0.07723735035398523}  # exact, as in the file
+    assert last["best"] == {  # exact, as in the file
+        "epoch": 0,
+        "fitness": 0.07723735035398523,
+        "validation": {"imgsz": 160, "batch_size": 16},
+    }
     assert (best["kind"], best["epoch"], best["fitness"]) == ("deploy", 0, 0.07723735035398523)
     upstream = read_upstream(LEGACY / "v7" / "last_stripped.pt").model_state
     assert all(torch.equal(upstream[name], kept) for name, kept in best["weights"].items())

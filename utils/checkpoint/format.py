@@ -55,7 +55,20 @@ class SavedProgress(TypedDict):
     """Accumulated gradients by parameter name."""
 
 
-class Best(TypedDict):
+Validation = dict[str, str | int]
+"""What a fitness depends on besides the weights: image size, batch size, digest of the images."""
+
+
+class BestExtras(TypedDict, total=False):
+    """Keys that earlier checkpoints and imported ones lack."""
+
+    validation: Validation
+    """The validation in which the fitness was measured."""
+    saved_fitness: float
+    """The fitness in best.pt, if it was measured in another validation."""
+
+
+class Best(BestExtras):
     """An epoch, such as the best one so far, and the fitness of its weights."""
 
     fitness: float
@@ -97,6 +110,13 @@ class Config(ConfigExtras):
     """Model in the schema of the model files, with the classes and anchors of the run."""
     names: list[str]
     precision: str
+
+
+def validation_of(config: Config) -> Validation:
+    """Return the validation of a run with this configuration, as far as it is recorded."""
+    options, data = config["options"], config.get("data", {})
+    found: Validation = {name: options[name] for name in ("imgsz", "batch_size") if name in options}
+    return found | {name: data[name] for name in ("content", "val content") if name in data}
 
 
 class ContinuationRecord(TypedDict):

@@ -7,13 +7,14 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 from typing import TextIO
 
 READABLE = {"→": "->", "×": "x", "…": "..."}
 """Replacements of characters that an encoding lacks, such as ASCII."""
 ERROR_HANDLER = "yolo-readable"
-READER_GONE = {errno.EPIPE, errno.EIO}
-"""Reported if the reader of a pipe has left, or the terminal was closed."""
+LOST = {errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EBADF}
+"""Reported if a reader has left, the terminal was closed, or the disk of a log file is full."""
 
 
 class LastingStream:
@@ -41,7 +42,7 @@ class LastingStream:
             self._discard(error)
 
     def _discard(self, error: OSError) -> None:
-        if error.errno not in READER_GONE:
+        if error.errno not in LOST:
             raise error
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
@@ -57,7 +58,9 @@ def set_up_streams() -> None:
     codecs.register_error(ERROR_HANDLER, _readable)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):
+        if stream is None:  # the program was started with a closed stream
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERROR_HANDLER)
             setattr(sys, name, LastingStream(stream))
 

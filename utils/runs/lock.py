@@ -27,7 +27,8 @@ def run_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder for the duration of a with-block.
 
     The system releases the lock when the process ends, however it ends. Loader processes do not
-    inherit it, so a killed run can be resumed at once. The lock file itself stays in the folder.
+    inherit it, so a killed run can be resumed at once. The lock file itself stays in the folder;
+    nothing else in the process may open it, because closing it would release the lock.
 
     Args:
         folder: the run folder; must exist.
@@ -36,7 +37,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         UserError: if another process holds the lock.
     """
     try:
-        file = (folder / LOCK_FILE).open("a+b")
+        file = (folder / LOCK_FILE).open("a+b", buffering=0)
     except OSError as error:
         _warn_unlocked(folder, error)
         yield
@@ -52,9 +53,9 @@ def run_lock(folder: Path) -> Iterator[None]:
                 ) from error
             _warn_unlocked(folder, error)
         else:
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-            file.flush()
+            with contextlib.suppress(OSError):  # a full disk
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 

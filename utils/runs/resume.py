@@ -20,6 +20,7 @@ from utils.checkpoint.format import (
 )
 from utils.checkpoint.store import load_with_fallback, read_checkpoint
 from utils.errors import UserError
+from utils.history import ITERATION_COLUMN
 from utils.options.train_options import TrainRequest
 from utils.runs.folder import run_folder_of
 from utils.solver.continuation import Extension, extend_plan
@@ -254,7 +255,8 @@ def _best_beside(path: Path, checkpoint: TrainingCheckpoint) -> Path | None:
         log.warning("%s", error)
         return None
     found: Mapping[str, object] = content if content["kind"] == "deploy" else deploy_info(content)
-    return file if all(found[key] == best[key] for key in ("epoch", "fitness")) else None
+    same = found["fitness"] in (best["fitness"], best.get("saved_fitness"))
+    return file if same and found["epoch"] == best["epoch"] else None
 
 
 def _no_best(checkpoint: TrainingCheckpoint, path: Path) -> Best:
@@ -276,4 +278,8 @@ def _no_best(checkpoint: TrainingCheckpoint, path: Path) -> Best:
 def _holds_best(checkpoint: TrainingCheckpoint) -> bool:
     """Whether a training checkpoint contains the weights of the best epoch so far."""
     best, completed = checkpoint["best"]["epoch"], checkpoint["position"]["epoch"]
-    return checkpoint["progress"]["batches"] == 0 and best == completed - 1 and completed > 0
+    if checkpoint["progress"]["batches"] or best != completed - 1 or completed == 0:
+        return False
+    iteration = checkpoint["position"]["iteration"]
+    # An epoch that was restarted has left weights of later iterations.
+    return checkpoint["history"][-1].get(ITERATION_COLUMN, iteration) == iteration

@@ -122,8 +122,9 @@ def preview_warnings(choices: Sequence[PlanPreview]) -> list[str]:
     if barely:
         warnings.append(
             f"{', '.join(barely)}: barely trains, because the sum of learning rates is below "
-            f"{MIN_LR_SUM_PERCENT:g} % of the sum over the run so far; start from a higher rate "
-            "with --peak P --rewarm-epochs K, or add more epochs with --extend-epochs."
+            f"{MIN_LR_SUM_PERCENT:g} % of the sum over the run so far; add more epochs with "
+            "--extend-epochs, or start hold or rebase from a higher rate with --peak P "
+            "--rewarm-epochs K."
         )
     jumping = [
         f"{preview.label} (×{preview.ratio:.3g})"

@@ -141,10 +141,10 @@ def _values(old: Mapping[str, object], new: Mapping[str, object], unchanged: str
 
 
 def _ema(state: TrainingState, tensors: str) -> Finding:
-    """The EMA counter; every epoch has a step, and a step has at least one batch."""
+    """The EMA counter; an epoch has a step, except in YOLOv5, and a step has at least one batch."""
     detail = f"{tensors}, counter {state.ema.updates}"
-    if state.ema.updates < state.epoch or state.ema.updates > state.iteration:
-        return MISSING, f"{detail}, which does not fit {state.epoch} epochs"
+    if state.epoch and not 0 < state.ema.updates <= state.iteration:
+        return MISSING, f"{detail}, which does not fit {state.iteration} batches"
     return RESTORED, detail
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
-from utils.checkpoint.format import Config
-from utils.checkpoint.store import read_checkpoint, save_checkpoint
+from utils.checkpoint.format import Config, Validation, validation_of
+from utils.checkpoint.store import read_checkpoint
 from utils.history import fitness
 from utils.runs.run import Run
 from utils.training.state import NO_EPOCH, TrainingState, deploy_checkpoint
-from utils.training.validation import NOT_VALIDATED, ValidationResult, Validator
+from utils.training.validation import ValidationResult, Validator
 
 log = logging.getLogger("yolo")
 
@@ -32,24 +29,34 @@ def measure_best_again(
         run: the run.
         state: the restored state; its best fitness is replaced.
         config: configuration that the next checkpoints of the run contain.
-        best: the file best.pt; gets the new fitness too.
+        best: the file best.pt, which stays as it is.
         validator: evaluates the weights.
     """
     point = run.resume_point
     if point is None or point.ended or state.best_epoch < 0:
         return
-    changed = validation_changes(point.checkpoint["config"], config)
+    changed = validation_changes(state.best_validation or {}, validation_of(config))
     if not changed:
         return
-    found = _measure(state, best, validator).ema
-    before, epoch = state.best_fitness, state.best_epoch
-    if found is None:
+    if validator.options.noval:
         state.replace_best(float("-inf"), NO_EPOCH)
         log.warning("The validation changed (%s); the next epochs determine a new best.", changed)
         return
-    state.replace_best(fitness(found.map50, found.map50_95), epoch)
-    if validator.distributed.is_main:
-        _write_fitness(best, state.best_fitness)
+    before, epoch, saved_fitness = state.best_fitness, state.best_epoch, None
+
+    def measure() -> ValidationResult:
+        nonlocal saved_fitness
+        checkpoint = read_checkpoint(best)
+        if checkpoint["kind"] == "training":
+            checkpoint = deploy_checkpoint(checkpoint)
+        saved_fitness = checkpoint["fitness"]
+        model = copy.deepcopy(state.ema.model)
+        model.load_state_dict(checkpoint["weights"])
+        return ValidationResult(validator.evaluate_model(model).evaluation, None)
+
+    found = validator.evaluate_on_main(measure).ema
+    assert found is not None  # for the type checker
+    state.replace_best(fitness(found.map50, found.map50_95), epoch, saved_fitness)
     log.info(
         "The validation changed (%s): the fitness of the best weights, of epoch %d, is now %.5g, "
         "not %.5g.",
@@ -57,39 +64,15 @@ def measure_best_again(
     )
 
 
-def validation_changes(old: Config, new: Config) -> str:
-    """What differs in the validation of two configurations of a run; empty if nothing does."""
+def validation_changes(old: Validation, new: Validation) -> str:
+    """What differs between two validations; empty if nothing does."""
     changed = [
-        f"--{name} {old['options'][name]} → {new['options'][name]}"
-        for name in ("imgsz",)
-        if old["options"][name] != new["options"][name]
+        f"--{name.replace('_', '-')} {old[name]} → {new[name]}"
+        for name in ("imgsz", "batch_size")
+        if name in old and old[name] != new[name]
     ]
-    before, after = old.get("data", {}), new["data"]
     # Older checkpoints have no digest of the validation images alone.
-    digest = "val content" if "val content" in before else "content"
-    if before.get(digest, after[digest]) != after[digest]:
+    digest = "val content" if "val content" in old else "content"
+    if digest in old and old[digest] != new.get(digest):
         changed.append("other images or labels")
     return ", ".join(changed)
-
-
-def _measure(state: TrainingState, best: Path, validator: Validator) -> ValidationResult:
-    def on_main() -> ValidationResult:
-        model = copy.deepcopy(state.ema.model)
-        model.load_state_dict(_weights(best))
-        return ValidationResult(validator.evaluate_model(model).evaluation, None)
-
-    return NOT_VALIDATED if validator.options.noval else validator.evaluate_on_main(on_main)
-
-
-def _weights(best: Path) -> Mapping[str, Tensor]:
-    checkpoint = read_checkpoint(best)
-    return (
-        checkpoint["ema"]["weights"] if checkpoint["kind"] == "training" else checkpoint["weights"]
-    )
-
-
-def _write_fitness(best: Path, measured: float) -> None:
-    checkpoint = read_checkpoint(best)
-    stripped = deploy_checkpoint(checkpoint) if checkpoint["kind"] == "training" else checkpoint
-    stripped["fitness"] = measured
-    save_checkpoint(stripped, best)

@@ -18,6 +18,7 @@ from utils.checkpoint.format import Config
 from utils.datasets.rect_batches import round_up_to_stride
 from utils.errors import UserError
 from utils.files.yaml_file import read_yaml, write_yaml
+from utils.options.option import OnResume, option_names
 from utils.options.train_options import TrainOptions
 from utils.runs.run import Run
 from utils.runtime.device import Precision, compile_forward
@@ -222,9 +223,11 @@ def write_config(
     """Write opt.yaml and hyp.yaml in the main process, for people to read; report edited ones."""
     if not distributed.is_main:
         return
-    if run.folder is not None and run.resume_point is not None:
-        saved = run.resume_point.checkpoint["config"]
-        _report_edits(folder / "opt.yaml", saved["options"])
+    point = run.resume_point
+    if run.folder is not None and point is not None and not point.replaces:
+        saved = point.checkpoint["config"]
+        fixed = option_names(TrainOptions, OnResume.FIXED, OnResume.ALLOWABLE)
+        _report_edits(folder / "opt.yaml", {name: saved["options"].get(name) for name in fixed})
         _report_edits(folder / "hyp.yaml", saved["hyp"])
     write_yaml({**config["options"], "planned_epochs": plan.total_epochs}, folder / "opt.yaml")
     write_yaml(config["hyp"], folder / "hyp.yaml")
@@ -240,6 +243,7 @@ def _report_edits(file: Path, saved: Mapping[str, object]) -> None:
     if names:
         log.warning(
             "%s differs from the checkpoint in %s; the values of the checkpoint are used, and the "
-            "file is written again. Change values with options and --allow-change.",
+            "file is written again. Change values with options and --allow-change, and the number "
+            "of epochs with --extend-epochs.",
             *(file, ", ".join(names)),
         )

@@ -269,7 +269,7 @@ def finish_epoch(
         val_losses = evaluation.losses
         score = fitness(evaluation.map50, evaluation.map50_95)
         if score > state.best_fitness:
-            state.best_fitness, state.best_epoch = score, state.epoch
+            state.replace_best(score, state.epoch)
     rates = [group["lr"] for group in state.optimizer.param_groups]
     row = new_row(
         state.epoch,

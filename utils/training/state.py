@@ -13,13 +13,16 @@ from models.detector import Detector
 from utils.checkpoint.format import (
     FORMAT,
     VERSION,
+    Best,
     Config,
     ContinuationRecord,
     DeployCheckpoint,
     SavedProgress,
     TrainingCheckpoint,
+    Validation,
     deploy_info,
     plan_digest,
+    validation_of,
 )
 from utils.errors import UserError
 from utils.history import AT_SEAM_PREFIX, LOSS_NAMES, RAW_MAP_COLUMN, Row
@@ -80,6 +83,10 @@ class TrainingState:
     """Consecutive steps skipped because of a non-finite gradient."""
     best_fitness: float = float("-inf")
     best_epoch: int = NO_EPOCH
+    best_validation: Validation | None = None
+    """The validation in which the best fitness was measured; None: that of the run."""
+    best_saved_fitness: float | None = None
+    """The fitness in best.pt, if it was measured in another validation."""
     stopped_early: bool = False
     finalized: bool = False
     """Whether the steps after the last epoch are done too; key `closed` in the checkpoint."""
@@ -106,7 +113,7 @@ class TrainingState:
             plan_digest=plan_digest(plan.to_dict()),
             position={"epoch": self.epoch, "iteration": self.iteration},
             progress=self._progress_to_plain(distributed),
-            best={"fitness": self.best_fitness, "epoch": self.best_epoch},
+            best=self._best_to_plain(config),
             stopped_early=self.stopped_early,
             closed=self.finalized,
             continuations=self.continuations,
@@ -114,6 +121,13 @@ class TrainingState:
             config=config,
             software=software(),
         )
+
+    def _best_to_plain(self, config: Config) -> Best:
+        best = Best(fitness=self.best_fitness, epoch=self.best_epoch)
+        best["validation"] = self.best_validation or validation_of(config)
+        if self.best_saved_fitness is not None:
+            best["saved_fitness"] = self.best_saved_fitness
+        return best
 
     def _progress_to_plain(self, distributed: Distributed) -> SavedProgress:
         done = self.progress
@@ -188,15 +202,17 @@ class TrainingState:
         self.epoch = checkpoint["position"]["epoch"]
         self.iteration = checkpoint["position"]["iteration"]
         self._restore_progress(checkpoint["progress"], distributed)
-        self.best_fitness = checkpoint["best"]["fitness"]
-        self.best_epoch = checkpoint["best"]["epoch"]
+        best = checkpoint["best"]
+        self.replace_best(best["fitness"], best["epoch"], best.get("saved_fitness"))
+        self.best_validation = best.get("validation") or validation_of(checkpoint["config"])
         self.stopped_early = ended and checkpoint["stopped_early"]
         self.history = [dict(row) for row in checkpoint["history"]]
         self.continuations = list(checkpoint["continuations"])
 
-    def replace_best(self, fitness: float, epoch: int) -> None:
-        """Set the best fitness, measured again in a changed validation, and its epoch."""
+    def replace_best(self, fitness: float, epoch: int, saved_fitness: float | None = None) -> None:
+        """Set the best epoch, its fitness in the validation of the run, and that in best.pt."""
         self.best_fitness, self.best_epoch = fitness, epoch
+        self.best_validation, self.best_saved_fitness = None, saved_fitness
 
     def record_seam_check(self, ema: float | None, raw: float | None) -> None:
         """Add the mAP50-95 measured at a seam, where a run continues, to the last epoch's row.
@@ -242,7 +258,7 @@ def software() -> dict[str, str]:
 
 def deploy_checkpoint(checkpoint: TrainingCheckpoint) -> DeployCheckpoint:
     """The inference part of a training checkpoint: EMA weights in fp16, model and class names."""
-    weights = checkpoint["ema"]["weights"]
+    weights, info = checkpoint["ema"]["weights"], deploy_info(checkpoint)
     return DeployCheckpoint(
         format=FORMAT,
         version=VERSION,
@@ -250,7 +266,8 @@ def deploy_checkpoint(checkpoint: TrainingCheckpoint) -> DeployCheckpoint:
         weights={name: t.half() if t.is_floating_point() else t for name, t in weights.items()},
         spec=checkpoint["config"]["spec"],
         names=checkpoint["config"]["names"],
-        **deploy_info(checkpoint),
+        epoch=info["epoch"],
+        fitness=info["fitness"],
     )
 
 

@@ -3,11 +3,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.paths import ROOT
 
 PROGRAM = """
 import logging, sys
 from pathlib import Path
+
+import pytest
 from utils.options.script import run_script
 
 def main():
@@ -69,3 +73,36 @@ def test_help_into_a_closed_pipe_prints_no_traceback() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_program_continues_when_the_disk_of_its_log_is_full(tmp_path: Path, stream: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(tmp_path / "end")],
+            input=b"x",
+            cwd=ROOT,
+            check=False,
+            stdout=full if stream == "stdout" else subprocess.PIPE,
+            stderr=full if stream == "stderr" else subprocess.PIPE,
+        )
+    assert ran.returncode == 0
+    assert (tmp_path / "end").read_text() == "to the end"
+    assert b"Traceback" not in (ran.stdout or ran.stderr)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_program_can_be_started_with_a_closed_stream(tmp_path: Path, closed: str) -> None:
+    command = f'"{sys.executable}" -c "$PROGRAM" "{tmp_path / "end"}" {closed}'
+    ran = subprocess.run(
+        ["sh", "-c", command],
+        input=b"x",
+        capture_output=True,
+        cwd=ROOT,
+        env=os.environ | {"PROGRAM": PROGRAM},
+        check=False,
+    )
+    assert ran.returncode == 0
+    assert (tmp_path / "end").read_text() == "to the end"
+    assert b"Traceback" not in ran.stderr

@@ -73,3 +73,14 @@ def test_file_system_without_locks_is_a_warning(
     with caplog.at_level(logging.WARNING, "yolo"), run_lock(tmp_path):
         pass
     assert f"{tmp_path} cannot be locked (No locks available)" in caplog.text
+
+
+def test_full_disk_does_not_prevent_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def host() -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("utils.runs.lock.socket.gethostname", host)
+    with run_lock(tmp_path):
+        assert (tmp_path / LOCK_FILE).read_bytes() == b""

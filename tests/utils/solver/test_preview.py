@@ -191,8 +191,9 @@ def test_warnings_name_the_modes_that_barely_train_and_the_jump() -> None:
     warnings = preview_warnings(plan_previews(base(300, 0.01), 300, Extension(300)))
     assert warnings == [
         "rebase (1.3 %), slope-match (1.3 %), hold (2.6 %): barely trains, because the sum of "
-        "learning rates is below 3 % of the sum over the run so far; start from a higher rate with "
-        "--peak P --rewarm-epochs K, or add more epochs with --extend-epochs.",
+        "learning rates is below 3 % of the sum over the run so far; add more epochs with "
+        "--extend-epochs, or start hold or rebase from a higher rate with --peak P "
+        "--rewarm-epochs K.",
         "restart (×38): raises the learning rate at the seam, so expect mAP to drop before it "
         "improves; --rewarm-epochs K spreads the rise over K epochs.",
     ]

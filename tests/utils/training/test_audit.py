@@ -155,7 +155,7 @@ def test_damaged_state_is_reported() -> None:
     )
     state.ema.updates, state.history = state.iteration + 1, []
     items = audited(state, config(), config())
-    assert items["EMA"].detail.endswith("which does not fit 1 epochs")
+    assert items["EMA"].detail.endswith(f"which does not fit {state.iteration} batches")
     assert (items["history"].status, items["history"].detail) == ("missing", "0 of 1 epochs")
     state.history = [{"epoch": 0.0, ITERATION_COLUMN: 9.0}]
     assert audited(state, config(), config())["history"].detail == (
