@@ -131,6 +131,19 @@ def test_best_weights_survive_a_kill_in_a_changed_validation(
     assert differences(kept, best) == []
 
 
+def test_replaced_extension_without_validation_keeps_the_best_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished_with_an_early_best(tmp_path, monkeypatch)
+    command = ["--resume", str(run), "--extend-epochs", "2", "--noplots"]
+    unmeasured = ["--imgsz", "96", "--allow-change", "imgsz", "--noval"]
+    killed_after(3, monkeypatch, [*command, *unmeasured], at="save_on_begin")
+    assert read_checkpoint(run / "weights" / "last.pt")["best"]["epoch"] == -1
+    killed_after(3, monkeypatch, command, at="save_on_begin")
+    best = read_checkpoint(run / "weights" / "last.pt")["best"]
+    assert (best["epoch"], best["fitness"]) == (0, 0.75)
+
+
 def test_best_weights_are_measured_after_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

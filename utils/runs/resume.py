@@ -115,7 +115,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
     completed, under_way = checkpoint["position"]["epoch"], checkpoint["progress"]["batches"] > 0
     next_seam = completed + under_way
     extension = request.continuation.extension()
-    saved = plan = found
+    saved, plan, best = found, found, source.best
     if extension is not None:
         plan = extend_plan(found, next_seam, extension)
         check_extension_trains(plan)
@@ -123,11 +123,12 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
         if saved != found:
             seam = source.path.with_name(f"seam_{next_seam}.pt")
             checkpoint = _before_extension(seam, checkpoint)
+            best = _best_beside(source.path, checkpoint)
     check_planned_rates(plan, completed)
     checkpoint = checkpoint.copy()
     checkpoint["plan"] = saved.to_dict()
     checkpoint["plan_digest"] = plan_digest(checkpoint["plan"])
-    if source.best is None and not _holds_best(checkpoint):
+    if best is None and not _holds_best(checkpoint):
         checkpoint["best"] = _no_best(checkpoint, source.path)
     return ResumePoint(
         path=source.path,
@@ -140,7 +141,7 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
         extension=extension,
         replaces=saved != found,
         ended=end is not None,
-        best=source.best,
+        best=best,
     )
 
 

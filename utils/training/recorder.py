@@ -50,7 +50,7 @@ class RunRecorder:
         return self.weights / "best.pt"
 
     def save_on_begin(self, state: TrainingState, run: Run) -> None:
-        """Write last.pt unless it exists; delete partial files of killed processes.
+        """Write last.pt if it does not exist or options change; delete files of killed processes.
 
         A run that is killed in its first epoch, or in the first one after a seam, can be resumed.
         """
