@@ -8,11 +8,13 @@ import logging
 import shutil
 import stat
 import struct
+import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
 
 from tqdm import tqdm
 
@@ -25,6 +27,8 @@ BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 30
 MIN_FREE_BYTES = 64 << 20
 """Bytes of disk space that a download leaves free."""
+MAX_ENTRIES = 1_000_000
+"""Files in an archive. COCO's largest has 123,000. Each file needs memory and an inode."""
 MAX_EXPANSION = 100
 """Unpacked size over archive size. Images are about 1, label text 5, a zip bomb 1000."""
 FILE_MODE_SHIFT = 16  # on Unix, the upper half of a zip entry's external_attr is the file mode
@@ -44,8 +48,8 @@ def download_file(url: str, target: Path) -> None:
     """Download `url` to the file `target`, with a progress bar. Leave no file on failure.
 
     Raises:
-        UserError: the URL is not http(s) or cannot be reached, the connection is lost, or the disk
-            has too little free space.
+        UserError: the URL is not http(s), cannot be reached or redirects to another protocol; the
+            connection is lost; or the disk has too little free space.
     """
     log.info("Downloading %s to %s", url, target)
     try:
@@ -57,7 +61,7 @@ def download_file(url: str, target: Path) -> None:
 
 
 def open_url(url: str) -> http.client.HTTPResponse:
-    """Open an http(s) URL; follow redirections, which cannot lead to local files.
+    """Open an http(s) URL; follow redirections to http(s) URLs only.
 
     Raises:
         OSError, HTTPException, ValueError: the URL cannot be reached or is malformed, or the
@@ -66,8 +70,28 @@ def open_url(url: str) -> http.client.HTTPResponse:
     if not is_url(url):
         raise ValueError("not an http(s) URL")
     request = urllib.request.Request(url, headers={"User-Agent": "yolov5-extend"})
-    response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    response: http.client.HTTPResponse = urllib.request.build_opener(_HttpRedirectHandler).open(
+        request, timeout=TIMEOUT_S
+    )
     return response
+
+
+class _HttpRedirectHandler(urllib.request.HTTPRedirectHandler):
+    """Follows redirections to http(s) only; the library's handler also allows ftp."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """Return the request for the new URL."""
+        if not is_url(newurl):
+            raise urllib.error.URLError(f"it redirects to {newurl}, which is not an http(s) URL")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _download(url: str, part: Path) -> None:
@@ -92,8 +116,9 @@ def extract_zip(archive: Path, folder: Path) -> None:
 
     Raises:
         UserError: the archive is not a zip or is damaged; the folder cannot be written; an entry is
-            neither a file nor a folder, or would be written outside of `folder`; the unpacked size
-            is more than a hundred times the archive's size, or more than the free disk space.
+            neither a file nor a folder, or would be written outside of `folder`; there are more
+            than a million entries; the unpacked size is more than a hundred times the archive's
+            size, or more than the free disk space.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -114,6 +139,11 @@ def extract_zip(archive: Path, folder: Path) -> None:
 
 def _check_entries(entries: Sequence[zipfile.ZipInfo], archive: Path, folder: Path) -> None:
     """Check all entries before the first is written."""
+    if len(entries) > MAX_ENTRIES:
+        raise UserError(
+            f"{archive} has {len(entries)} entries, more than {MAX_ENTRIES}; "
+            "unpack it yourself if you trust it."
+        )
     for entry in entries:
         fault = _fault(entry)
         if fault:

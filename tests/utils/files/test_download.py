@@ -51,12 +51,13 @@ def test_only_http_urls_are_downloaded(tmp_path: Path, url: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_redirections_to_local_files_are_rejected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/a.zip", "file:///etc/passwd"])
+def test_redirections_to_other_protocols_are_rejected(tmp_path: Path, target: str) -> None:
     with (
         serving(tmp_path) as address,
-        pytest.raises(UserError, match=r"cannot be downloaded \(.*not allowed"),
+        pytest.raises(UserError, match=r"cannot be downloaded \(.*(redirects to ftp:|not allowed)"),
     ):
-        download_file(f"{address}/redirect?file:///etc/passwd", tmp_path / "target" / "a.zip")
+        download_file(f"{address}/redirect?{target}", tmp_path / "target" / "a.zip")
     assert not list((tmp_path / "target").iterdir())
 
 
@@ -184,3 +185,10 @@ def test_random_damage_is_rejected_or_harmless(tmp_path: Path) -> None:
             rejected += 1
     assert rejected > 100
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
+
+
+def test_too_many_entries_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.files.download.MAX_ENTRIES", 2)
+    archive = archive_of(tmp_path / "a.zip", {"a": b"", "b": b"", "c": b""})
+    with pytest.raises(UserError, match=r"a\.zip has 3 entries, more than 2"):
+        extract_zip(archive, tmp_path / "out")
