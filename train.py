@@ -41,7 +41,7 @@ def train(request: TrainRequest) -> Path:
 
     Raises:
         UserError: if the options, a file or the data set are invalid.
-        RunInterruptedError: if a signal stopped the run, after it was saved.
+        RunInterruptedError: if a signal or an option stopped the run, after it was saved.
     """
     # Imported after the options are parsed, so that --help and option errors are printed at once.
     from utils.runs.run import open_run
@@ -138,7 +138,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     options = run.options
     plots = distributed.is_main and not options.noplots
     folder = distributed.broadcast(open_folder(run) if distributed.is_main else Path())
-    interrupts = SignalHandler(distributed)
+    interrupts = SignalHandler(distributed, run.deadline)
     validator = Validator(evaluator, plan, options, distributed, interrupts)
     prepared = locked_folder(run, folder) if distributed.is_main else nullcontext()
     with prepared, interrupts, BackgroundWorker() as background:
@@ -150,7 +150,8 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             validate=validator.evaluate_epoch,
             on_batch=FirstBatchPlots(folder, data.names, enabled=plots),
             on_step=(recorder.save_on_step, interrupts.check, labels),
-            on_epoch=(recorder.save_on_epoch, loggers.epoch),  # write logs after the checkpoint
+            # logs after the checkpoint
+            on_epoch=(recorder.save_on_epoch, loggers.epoch, interrupts.check),
         )
         try:
             measure_best_again(run, state, config, recorder.best, validator)
@@ -158,7 +159,8 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             recorder.save_on_begin(state, run)
             loggers.begin(state)
             write_config(config, plan, run, folder, distributed)
-            fit(state, context, loaders.train, observers, patience=options.patience)
+            patience, stop_after = options.patience, options.stop_after
+            fit(state, context, loaders.train, observers, patience=patience, stop_after=stop_after)
             labels(state)  # in case there was no step left to train
             interrupts.check()
             if distributed.is_main:
@@ -172,7 +174,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
         except RunInterruptedError as stop:
             recorder.save(state)
             background.wait()
-            log_resume_command(folder, options, distributed, stop.signal)
+            log_resume_command(folder, options, distributed, stop.cause)
             raise
     if distributed.is_main:
         log_next_steps(folder, plan, state.epoch)
@@ -190,15 +192,14 @@ def show_plan(request: TrainRequest) -> Path:
     from utils.runs.plan_preview import report_plan
     from utils.runs.run import log_warmup, open_run
 
-    run = open_run(request)
-    extension = request.continuation.extension()
-    if run.resume_point is None or extension is None:
+    point = open_run(request).resume_point
+    if point is None or point.extension is None:
         raise UserError(
             "--plan needs --resume and --extend-epochs; add --resume PATH --extend-epochs X."
         )
-    folder = run.resume_point.folder or Path()  # the current folder for a run of YOLOv5
-    log_warmup(run.resume_point)
-    report_plan(run.resume_point.saved, run.resume_point.next_seam, extension, folder)
+    folder = point.folder or Path()  # the current folder for a run of YOLOv5
+    log_warmup(point)
+    report_plan(point.saved, point.next_seam, point.extension, folder)
     return folder
 
 

@@ -10,17 +10,17 @@ class UserError(Exception):
 
 
 class RunInterruptedError(Exception):
-    """A signal stopped the run. This is not a failure, and all training progress is saved.
+    """A signal or an option stopped the run; no failure, and all training progress is saved.
 
     Args:
-        signal: name of the signal, such as SIGTERM.
+        cause: name of the signal, such as SIGTERM, or the option.
         exit_code: exit code of the program.
     """
 
-    def __init__(self, signal: str, exit_code: int) -> None:
-        super().__init__(signal, exit_code)  # both, so that pickle can send it to other processes
-        self.signal = signal
+    def __init__(self, cause: str, exit_code: int) -> None:
+        super().__init__(cause, exit_code)  # both, so that pickle can send it to other processes
+        self.cause = cause
         self.exit_code = exit_code
 
     def __str__(self) -> str:
-        return f"stopped by {self.signal}"
+        return f"stopped by {self.cause}"

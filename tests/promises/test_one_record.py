@@ -8,11 +8,11 @@ import pytest
 
 from tests.paths import ROOT
 from tests.promises.test_layering import SCRIPTS, SOURCES
-from utils.solver.modes import BASE_MODE, CONTINUATIONS
+from utils.solver.modes import BASE_MODE, CONTINUATIONS, FINISH_MODE
 from utils.solver.optimizers import OPTIMIZER_KINDS
 
 RECORDS = {
-    "utils/solver/modes.py": {mode.name for mode in (BASE_MODE, *CONTINUATIONS)},
+    "utils/solver/modes.py": {mode.name for mode in (BASE_MODE, FINISH_MODE, *CONTINUATIONS)},
     "utils/solver/optimizers.py": {
         word for kind in OPTIMIZER_KINDS for word in (kind.name, kind.buffer, kind.flag) if word
     },

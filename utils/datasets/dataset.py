@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +91,8 @@ class BatchRequest(NamedTuple):
     """int64: data-set indices from which mosaics sample their other images."""
     is_placeholder: bool = False
     """Whether the batch gets no targets, because this process has no image of it."""
+    mosaic: bool = True
+    """Whether samples may be mosaics, and so mixup of two mosaics, if `hyp.mosaic` is above 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,20 +113,24 @@ class TrainDataset(Dataset["Batch | LoadFailure"]):
 
     def __getitem__(self, request: BatchRequest) -> Batch | LoadFailure:
         """Return the requested batch; all its images must have the same shape."""
+        hyp = self.hyp if request.mosaic else replace(self.hyp, mosaic=0.0)
 
         def sample(i: int, out: np.ndarray) -> Sample:
-            return self.sample(request.epoch, i, request.neighbours, out)
+            return self.sample(request.epoch, i, request.neighbours, out, hyp)
 
         batch = make_batch(request.indices, _pair(self.shapes[request.indices[0]]), sample)
         if request.is_placeholder and isinstance(batch, Batch):
             return Batch(batch.images, batch.targets[:0], batch.indices[:0], batch.frames)
         return batch
 
-    def sample(self, epoch: int, i: int, neighbours: np.ndarray, out: np.ndarray) -> Sample:
+    def sample(
+        self, epoch: int, i: int, neighbours: np.ndarray, out: np.ndarray, hyp: Hyp | None = None
+    ) -> Sample:
         """Return the sample of image `i`. Its pixels are written to `out`, uint8 [H, W, 3]."""
+        hyp = hyp or self.hyp
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, i]))
         side = max(out.shape[:2])
-        params = sample_augment_params(rng, self.hyp, index=i, neighbours=neighbours, side=side)
+        params = sample_augment_params(rng, hyp, index=i, neighbours=neighbours, side=side)
         frame = Frame(self.index.paths[i], _pair(self.index.sizes[i]), (1.0, 1.0), (0.0, 0.0))
         return _sample(self._augment(params, out), frame)
 

@@ -72,6 +72,8 @@ class EpochSampler(Sampler[BatchRequest]):
     epoch: int = 0
     start: int = 0
     """First batch of the next iteration."""
+    mosaic: bool = True
+    """Whether samples may be mosaics, if the hyper-parameters say so."""
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -82,7 +84,8 @@ class EpochSampler(Sampler[BatchRequest]):
         for number, batch in enumerate(batches[self.start :], self.start):
             own = batch[self.shard].tolist()
             neighbours = self._neighbours(images, number * len(batches[0]))
-            yield BatchRequest(self.epoch, own or [int(batch[0])], neighbours, not own)
+            indices = own or [int(batch[0])]
+            yield BatchRequest(self.epoch, indices, neighbours, not own, self.mosaic)
 
     def _epoch_batches(self) -> list[np.ndarray]:
         """Return the data-set indices of the epoch's batches, of all processes together."""
@@ -127,13 +130,15 @@ class TrainLoader:
         """Return the number of batches per epoch; the last batch may be smaller."""
         return len(self._sampler)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0, *, mosaic: bool = True) -> Iterator[Batch]:
         """Yield the batches of `epoch`, starting with batch `start`.
+
+        With `mosaic`, samples are mosaics with the probability in the hyper-parameters.
 
         A batch is the same for any `start`. Only one iteration can be active: starting another one
         invalidates it.
         """
-        self._sampler.epoch, self._sampler.start = epoch, start
+        self._sampler.epoch, self._sampler.start, self._sampler.mosaic = epoch, start, mosaic
         return iter(self._loader)
 
 

@@ -11,8 +11,17 @@ from utils.options.option import flag_of, options_of
 from utils.options.script import OptionParser
 from utils.options.train_options import Continuation, TrainOptions, TrainRequest
 
-NEED_RESUME = "extend_epochs", "allow_change", "allow_partial_state", "completed_epochs", "schedule"
-"""Options that need --resume. The other options of `Continuation` need --extend-epochs too."""
+NEED_RESUME = (
+    *("extend_epochs", "finish_epochs"),
+    *("allow_change", "allow_partial_state", "completed_epochs", "schedule"),
+)
+"""Options that need --resume. The other options of `Continuation` need --extend-epochs too, or
+--finish-epochs."""
+EXTEND_ONLY = (
+    *("extend_epochs", "lr_continuation", "slope", "peak"),
+    *("rewarm_epochs", "cooldown_epochs"),
+)
+"""Options that shape an extension but not a finish."""
 EXAMPLES = {"resume": "--resume PATH", "extend_epochs": "--extend-epochs X"}
 
 
@@ -36,8 +45,14 @@ def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
     """
     given = vars(build_parser().parse_args(argv))
     continuation = given.keys() & options_of(Continuation).keys()
+    finishes = "finish_epochs" in continuation
     for name in sorted(continuation - {"resume"}):
-        needed = ["resume"] if name in NEED_RESUME else ["resume", "extend_epochs"]
+        if finishes and name in EXTEND_ONLY:
+            raise UserError(
+                f"{flag_of(name)} cannot be combined with --finish-epochs, which only descends "
+                "from the present rate; omit one of them."
+            )
+        needed = ["resume"] if finishes or name in NEED_RESUME else ["resume", "extend_epochs"]
         missing = [option for option in needed if option not in continuation]
         if missing:
             flags = " and ".join(map(flag_of, missing))
@@ -48,5 +63,10 @@ def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
     request = TrainRequest(
         options, frozenset(given) - continuation, options_from(given, Continuation)
     )
-    request.continuation.extension()  # report contradictions before any file is read
+    extension = request.extension  # reports contradictions before any file is read
+    if "close_mosaic" in given and "resume" in given and extension is None:
+        raise UserError(
+            "--close-mosaic is fixed when a run or an extension starts; omit it, or add "
+            "--extend-epochs or --finish-epochs."
+        )
     return request

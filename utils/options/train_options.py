@@ -19,12 +19,13 @@ from utils.options.option import (
     options_of,
 )
 from utils.solver.continuation import SLOPES, Extension
-from utils.solver.modes import CONTINUATIONS, DEFAULT_MODE
+from utils.solver.modes import CONTINUATIONS, COOLDOWN_SHAPES, DEFAULT_MODE, FINISH_MODE
 from utils.solver.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from utils.solver.schedule import LAWS, MODES
 
 FREE, ALLOWABLE, NOT_INHERITED = OnResume.FREE, OnResume.ALLOWABLE, OnResume.NOT_INHERITED
 MIN_IMAGE_SIZE = 32
+MIN_HOURS = 0.001
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,13 @@ class TrainOptions:
     max_bad_steps: int = option(
         10, "abort after K consecutive non-finite steps", FREE, metavar="K", minimum=1
     )
+    close_mosaic: int = option(
+        0,
+        "train the last K epochs of the run, or of the extension, without mosaic and mixup",
+        NOT_INHERITED,
+        metavar="K",
+        minimum=0,
+    )
     sync_bn: bool = option(False, "synchronize batch norm across processes", ALLOWABLE)
     amp: str = option(
         "auto", "precision of the forward pass", ALLOWABLE, choices=("auto", "off", "bf16", "fp16")
@@ -108,6 +116,20 @@ class TrainOptions:
     nosave: bool = option(False, "save checkpoints only after the last epoch", NOT_INHERITED)
     noval: bool = option(False, "validate only after the last epoch", NOT_INHERITED)
     noplots: bool = option(False, "do not save plots", NOT_INHERITED)
+    stop_after: int | None = option(
+        None,
+        "stop when E epochs are completed, with exit code 85; the plan stays that of all epochs",
+        NOT_INHERITED,
+        metavar="E",
+        minimum=1,
+    )
+    max_hours: float | None = option(
+        None,
+        "stop after the step at which H hours are over, with exit code 85",
+        NOT_INHERITED,
+        metavar="H",
+        minimum=MIN_HOURS,
+    )
     save_period: int = option(
         -1, "also save epochN.pt every SAVE_PERIOD epochs, -1 to disable", FREE
     )
@@ -158,7 +180,15 @@ class Continuation:
     )
     """None: start a new run. Empty: the latest run. Otherwise a checkpoint or a run folder."""
     extend_epochs: int | None = option(
-        None, "epochs to add to the planned total", metavar="X", minimum=1
+        None,
+        "epochs to add to the planned total, or after an early stop to those done",
+        metavar="X",
+    )
+    finish_epochs: int | None = option(
+        None,
+        "end the run in K epochs, before its planned total, with a descent to the final rate",
+        metavar="K",
+        minimum=1,
     )
     lr_continuation: str = option(
         DEFAULT_MODE,
@@ -187,7 +217,12 @@ class Continuation:
         0, "epochs of the ramp up to --peak, or to the rate of restart", metavar="K", minimum=0
     )
     cooldown_epochs: int = option(
-        0, "epochs of linear decay to the final rate at the end", metavar="K", minimum=0
+        0, "epochs of decay to the final rate at the end", metavar="K", minimum=0
+    )
+    cooldown_shape: str = option(
+        COOLDOWN_SHAPES[0],
+        "shape of the decay of --cooldown-epochs or --finish-epochs",
+        choices=COOLDOWN_SHAPES,
     )
     plan: bool = option(False, "print and plot the learning rate of each mode; do not train")
     allow_change: frozenset[str] = option(
@@ -206,6 +241,11 @@ class Continuation:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.extend_epochs is not None and self.extend_epochs < 1:
+            raise UserError(
+                f"--extend-epochs {self.extend_epochs}: must be at least 1; to end a run earlier, "
+                "use --finish-epochs K."
+            )
 
     def for_upstream_only(self) -> str | None:
         """The first given option that applies only to YOLOv5 checkpoints; None if there is none."""
@@ -213,22 +253,28 @@ class Continuation:
         given = (name for name in names if getattr(self, name) != getattr(Continuation, name))
         return next(map(flag_of, given), None)
 
-    def extension(self) -> Extension | None:
+    def extension(self, close_mosaic: int = 0) -> Extension | None:
         """The extension to train after the seam; None if the run is not extended.
+
+        Args:
+            close_mosaic: its last epochs without mosaic.
 
         Raises:
             UserError: if the options of the extension contradict each other.
         """
-        if self.extend_epochs is None:
+        epochs = self.finish_epochs or self.extend_epochs
+        if epochs is None:
             return None
         return Extension(
-            epochs=self.extend_epochs,
-            mode=self.lr_continuation,
+            epochs=epochs,
+            mode=FINISH_MODE.name if self.finish_epochs else self.lr_continuation,
             slope=self.slope,
             lrf=self.lrf,
             peak=self.peak,
             rewarm_epochs=self.rewarm_epochs,
             cooldown_epochs=self.cooldown_epochs,
+            cooldown_shape=self.cooldown_shape,
+            close_mosaic=close_mosaic,
         )
 
 
@@ -240,6 +286,11 @@ class TrainRequest:
     given: frozenset[str]
     """Names of the options on the command line; the others have their defaults."""
     continuation: Continuation
+
+    @property
+    def extension(self) -> Extension | None:
+        """The extension to train after the seam; None if the run is not extended."""
+        return self.continuation.extension(self.options.close_mosaic)
 
     def __post_init__(self) -> None:
         allowable = option_names(type(self.options), OnResume.ALLOWABLE)
@@ -287,7 +338,7 @@ def _changed_option_message(name: str, known: Option, old: object, new: object) 
     if name == "epochs":
         return (
             f"{flag} {new} differs from the {old} epochs that the run first planned; omit it, and "
-            "add epochs with --extend-epochs."
+            "add epochs with --extend-epochs, or end the run earlier with --finish-epochs."
         )
     if name == "cos_lr":
         remedy = "change the learning rate with --extend-epochs and --lr-continuation"

@@ -14,7 +14,7 @@ from utils.plots.figure import INK, QUIET, Style, save_figure
 from utils.plots.panels import Panel
 from utils.solver.modes import BASE_MODE, get_mode
 from utils.solver.preview import SMALL_FACTOR, PlanPreview
-from utils.solver.schedule import Plan
+from utils.solver.schedule import FINISH, Plan
 
 PAST = BASE_MODE.color
 PANEL_HEIGHT = 2.9  # inches
@@ -29,14 +29,17 @@ def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], pa
     Args:
         plan: The run's plan so far.
         completed: Epochs trained, where the extensions start.
-        previews: Possible extensions, all by the same number of epochs.
+        previews: Possible extensions; one is requested.
         path: Output file.
     """
     planned = max(preview.plan.total_epochs for preview in previews)
+    requested = [number for number, preview in enumerate(previews) if preview.requested]
+    total, mode = previews[requested[0]].plan.total_epochs, previews[requested[0]].mode
     past = _rates(plan)[:completed]
     seams = [segment for segment in plan.seams if segment.start < completed]
     names = [(seam.start, f"epoch {seam.start}: {seam.mode}") for seam in seams]
-    names.append((completed, f"epoch {completed}: new extension"))
+    start = mode if mode == FINISH else "new extension"
+    names.append((completed, f"epoch {completed}: {start}"))
     steps = [(s.start, f"{past[s.start - 1]:.3g} → {past[s.start]:.3g}") for s in seams]
     steps.append((completed, f"{past[-1]:.3g} before the seam"))
     figure, (linear, logarithmic) = panels.stack_panels(
@@ -47,7 +50,7 @@ def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], pa
         planned,
         panels.AXIS_MARGIN + panels.table_height(len(previews)),
     )
-    subtitle = f"{completed} epochs trained, {planned} planned with the extension"
+    subtitle = f"{completed} epochs trained, {total} planned with the {start.split()[-1]}"
     panels.write_title(figure, "Learning-rate plan", subtitle)
     panels.tint_segments([linear, logarithmic], [0, completed, planned])
     markers = _markers(planned)
@@ -63,7 +66,6 @@ def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], pa
         "final rate": [f"{p.final_rate:.3g}" for p in previews],
         "sum, % of past": [f"{p.lr_sum_percent:.2f} %" for p in previews],
     }
-    requested = [number for number, preview in enumerate(previews) if preview.requested]
     samples, text = [_style(preview) for preview in previews], [*columns][:1]
     panels.write_table(figure, columns, samples, left_aligned=text, bold=requested)
     save_figure(figure, path)
@@ -92,7 +94,7 @@ def _style(preview: PlanPreview) -> Style:
 
 def _scale(linear: Axes, logarithmic: Axes, previews: Sequence[PlanPreview]) -> None:
     """Scale both panels to all rates; a rate of 0 is clipped at the bottom of the log scale."""
-    rates = np.array([_rates(preview.plan) for preview in previews])
+    rates = np.concatenate([_rates(preview.plan) for preview in previews])
     top, lowest = rates.max(), rates[rates > 0].min()
     linear.set_ylim(0, panels.HEADROOM * top)
     linear.ticklabel_format(axis="y", style="plain")

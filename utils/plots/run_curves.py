@@ -80,7 +80,12 @@ MIN_NON_EMA_MARKER_SIZE = 3.5  # points: these few epochs must be visible in a l
 
 
 def save_lr_map(
-    rows: Sequence[Row], plan_rates: Sequence[float], seams: Sequence[SeamMark], path: Path
+    rows: Sequence[Row],
+    plan_rates: Sequence[float],
+    seams: Sequence[SeamMark],
+    path: Path,
+    *,
+    without_mosaic: Sequence[int] = (),
 ) -> None:
     """Plot mAP (above) and learning rate (below) over one epoch axis, with all seams.
 
@@ -89,6 +94,7 @@ def save_lr_map(
         plan_rates: Planned rate ``lr0 * f(e)`` of the weights for every epoch ``e`` of the run.
         seams: Seams of the run; empty if it was never extended.
         path: Output file.
+        without_mosaic: Epochs in which mosaic and mixup are off.
     """
     seams, planned, table = sorted(seams), len(plan_rates), history_table(rows)
     modes = [(seam.epoch, _mode_text(seam)) for seam in seams]
@@ -101,6 +107,7 @@ def save_lr_map(
     panels.tint_segments([metrics, rates], [0, *(seam.epoch for seam in seams), planned])
     curves = (_draw_metrics(metrics, table, planned), _draw_rates(rates, table, plan_rates))
     _scale_rate_axis(rates, table, plan_rates, [seam.epoch for seam in seams])
+    _mark_without_mosaic(metrics, without_mosaic)
     for number, handles in enumerate(curves):  # a line of the legend for each panel
         y = (LEGEND_TOP - number * LEGEND_STEP) / figure.get_figheight()
         columns = len(handles)
@@ -159,6 +166,17 @@ def _draw_rates(axes: Axes, table: pd.DataFrame, plan_rates: Sequence[float]) ->
         *axes.plot(epochs, norms, color=INK, lw=0.8, label="norm weights (x/lr2)"),
         *biases,
     ]
+
+
+def _mark_without_mosaic(axes: Axes, epochs: Sequence[int]) -> None:
+    """Draw a bar at the bottom of a panel below the epochs, with one label."""
+    place = axes.get_xaxis_transform()  # y as a fraction of the panel
+    for epoch in epochs:
+        look: Style = {"color": INK, "lw": 4, "solid_capstyle": "butt", "zorder": POLE_ZORDER}
+        axes.plot([epoch - 0.5, epoch + 0.5], [0.01, 0.01], transform=place, **look)
+    if epochs:
+        look = {"fontsize": 8.5, "color": INK, "ha": "right", "va": "bottom"}
+        axes.text(epochs[-1] + 0.5, 0.03, "no mosaic ", transform=place, **look)
 
 
 def _scale_rate_axis(

@@ -9,12 +9,14 @@ from utils.checkpoint.format import newest_checkpoint
 from utils.errors import UserError
 
 RUN_FILES = re.compile(
-    r"weights/((last|last_prev|best|seam_\d+|epoch\d+)\.pt|\.[^/]*\.pt)"
+    r"weights/((last|last_prev|best|(seam|trunk)_\d+|epoch\d+)\.pt|\.[^/]*\.pt)"
     r"|(opt|hyp)\.yaml|results\.(csv|png)|(seams|metrics|lr_plan)\.json|lr_(map|plan)\.png"
     r"|labels(_correlogram)?\.jpg|train_batch\d+\.jpg|val_batch\d+_(labels|pred)\.jpg"
     r"|confusion_matrix\.png|(PR|F1|P|R)_curve\.png|miss_rate\.png|events\.out\.tfevents\..*"
 )
 """Files that a run writes into its folder."""
+TRUNK_FILE = re.compile(r"trunk_\d+\.pt")
+"""Name of the checkpoint at the start of a cooldown."""
 
 
 def create_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:

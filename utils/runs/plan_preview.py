@@ -31,14 +31,15 @@ def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) 
         UserError: if the extension does not fit the run, or the folder cannot be written.
     """
     choices = plan_previews(plan, completed, extension)
-    total = choices[0].plan.total_epochs
-    log.info(
-        "Learning rates of an extension from epoch %d to a total of %d epochs:", completed, total
-    )
+    requested = next(choice.plan for choice in choices if choice.requested)
+    total = requested.total_epochs
+    log.info("Learning rates from epoch %d to a total of %d epochs:", completed, total)
     for line in table(choices):
         log.info("%s", line)
     log.info("%s: requested by the command line; %s", REQUESTED.strip(), EXPLANATION)
-    log.info("%s", patience_rule(next(c.plan for c in choices if c.requested)))
+    log.info("%s", patience_rule(requested))
+    if extension.close_mosaic:
+        log.info("No mosaic and mixup from epoch %d on.", total - extension.close_mosaic)
     for sentence in preview_warnings(choices):
         log.warning("%s", sentence)
     numbers = json.dumps({preview.label: preview.plan.factors() for preview in choices})

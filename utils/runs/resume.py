@@ -22,8 +22,8 @@ from utils.checkpoint.store import load_with_fallback, read_checkpoint
 from utils.errors import UserError
 from utils.history import ITERATION_COLUMN
 from utils.options.train_options import TrainRequest
-from utils.runs.folder import run_folder_of
-from utils.solver.continuation import Extension, extend_plan
+from utils.runs.folder import TRUNK_FILE, run_folder_of
+from utils.solver.continuation import Extension, counted_from, extend_plan
 from utils.solver.guard import check_extension_trains, check_planned_rates, check_recorded_rates
 from utils.solver.plan_forensics import describe_plan
 from utils.solver.schedule import Plan
@@ -55,6 +55,8 @@ class ResumePoint:
     """Completed epochs at the start of an extension; an epoch under way keeps the old plan."""
     extension: Extension | None
     """The extension of the command line; None if the run is only resumed."""
+    counts_from_seam: bool
+    """Whether the new segment starts instead of the epochs that were left, not after them."""
     replaces: bool
     """Whether the new segment replaces a saved one of which no epoch was trained."""
     ended: bool
@@ -114,16 +116,20 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
         raise UserError(f"{path}: {end}; add --extend-epochs X to extend the run.")
     completed, under_way = checkpoint["position"]["epoch"], checkpoint["progress"]["batches"] > 0
     next_seam = completed + under_way
-    extension = request.continuation.extension()
+    extension, replaces, instead = request.extension, False, False
     saved, plan, best = found, found, source.best
     if extension is not None:
-        plan = extend_plan(found, next_seam, extension)
-        check_extension_trains(plan)
-        saved = replace(found, segments=plan.segments[:-1])
-        if saved != found:
+        replaces = found.segments[-1].start >= max(next_seam, 1)
+        if replaces:
             seam = source.path.with_name(f"seam_{next_seam}.pt")
             checkpoint = _before_extension(seam, checkpoint)
             best = _best_beside(source.path, checkpoint)
+        instead = extension.finishes or _abandons_epochs(checkpoint, source.path, next_seam)
+        if instead:
+            extension = counted_from(next_seam, found, extension)
+        plan = extend_plan(found, next_seam, extension)
+        check_extension_trains(plan)
+        saved = replace(found, segments=plan.segments[:-1])
     check_planned_rates(plan, completed)
     checkpoint = checkpoint.copy()
     checkpoint["plan"] = saved.to_dict()
@@ -139,10 +145,23 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
         plan=plan,
         next_seam=next_seam,
         extension=extension,
-        replaces=saved != found,
+        counts_from_seam=instead,
+        replaces=replaces,
         ended=end is not None,
         best=best,
     )
+
+
+def _abandons_epochs(checkpoint: TrainingCheckpoint, path: Path, seam: int) -> bool:
+    """Whether an extension begins instead of the epochs that are left, and not after them."""
+    if checkpoint["stopped_early"]:
+        reason = "the run stopped early"
+    elif TRUNK_FILE.fullmatch(path.name):
+        reason = f"{path.name} is the state before a cooldown, which is left out"
+    else:
+        return False
+    log.info("--extend-epochs counts from the %d epochs that are done, because %s.", seam, reason)
+    return True
 
 
 def _restart_changed_epoch(
@@ -231,7 +250,7 @@ def _saved_plan(checkpoint: TrainingCheckpoint, path: Path) -> Plan:
 def _why_ended(checkpoint: TrainingCheckpoint, plan: Plan, request: TrainRequest) -> str | None:
     """Why no epoch is left to train: all are done, or the run stopped early; None if some are."""
     completed = checkpoint["position"]["epoch"]
-    if request.continuation.extend_epochs is not None:
+    if request.extension is not None:
         return None
     if completed >= plan.total_epochs:
         return f"all {plan.total_epochs} planned epochs are done"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utils.checkpoint.format import BEST, LAST, PREVIOUS
@@ -23,6 +25,7 @@ from utils.runs.folder import (
 )
 from utils.runs.lock import run_lock
 from utils.runs.resume import ResumePoint, last_written, load_resume_point, position
+from utils.solver.continuation import check_close_mosaic
 from utils.solver.preview import patience_rule, preview_extension, preview_warnings
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warmup_iterations
 from utils.upstream.import_run import with_batches_per_epoch
@@ -49,6 +52,14 @@ class Run:
     """Names of the options that --allow-change let differ from those of the run so far."""
     may_change_data: bool = False
     """Whether --allow-change names the data set."""
+    opened: float = field(default_factory=time.monotonic)
+    """Value of `time.monotonic()` at the start."""
+
+    @property
+    def deadline(self) -> float:
+        """Value of `time.monotonic()` after which the run stops."""
+        hours = self.options.max_hours
+        return math.inf if hours is None else self.opened + hours * 3600
 
     def with_data(self, data: Mapping[str, str | int], batches_per_epoch: int) -> Run:
         """A copy that continues on these data.
@@ -120,12 +131,15 @@ def open_run(request: TrainRequest) -> Run:
     """
     if request.continuation.resume is None:
         options = request.options
+        check_close_mosaic(options.close_mosaic, options.epochs)
         return Run(options, load_hyp(options.hyp), None, None, Path(options.project))
     target = request.continuation.resume
     path = resolve_checkpoint(target) if target else latest_checkpoint(request.options.project)
     resume_point = load_resume_point(path, request)
     config = resume_point.checkpoint["config"]
     options, allowed = resumed_options(request, config["options"])
+    options = replace(options, close_mosaic=resume_point.plan.segments[-1].close_mosaic)
+    _check_stop(options, resume_point)
     saved_hyp = Hyp.from_dict(config["hyp"], origin=str(path))
     hyp = _changed_hyp(saved_hyp, options.hyp, request) if "hyp" in request.given else saved_hyp
     plan = replace(
@@ -140,6 +154,14 @@ def open_run(request: TrainRequest) -> Run:
         allowed=allowed | {"hyp"} if hyp != saved_hyp else allowed,
         may_change_data="data" in request.continuation.allow_change,
     )
+
+
+def _check_stop(options: TrainOptions, resume_point: ResumePoint) -> None:
+    if options.stop_after is not None and options.stop_after <= resume_point.completed:
+        raise UserError(
+            f"--stop-after {options.stop_after}: {resume_point.completed} epochs are done already; "
+            "give a larger number, or omit it."
+        )
 
 
 def _changed_hyp(old: Hyp, path: str, request: TrainRequest) -> Hyp:
@@ -201,7 +223,7 @@ def plan_of(run: Run, batches_per_epoch: int) -> Plan:
             bias_lr=hyp.warmup_bias_lr,
             momentum=hyp.warmup_momentum,
         ),
-        segments=(base_segment(options.epochs, options.law, hyp.lrf),),
+        segments=(base_segment(options.epochs, options.law, hyp.lrf, options.close_mosaic),),
     )
 
 
@@ -320,8 +342,8 @@ def log_start(run: Run, plan: Plan, folder: Path) -> None:
     if point.replaces:
         log.info("This replaces an extension of which no epoch was trained.")
     saved = point.saved
-    stopped = point.checkpoint["stopped_early"]
-    if saved.seams and point.next_seam < saved.total_epochs and not stopped:
+    unfinished = point.next_seam < saved.total_epochs and not point.counts_from_seam
+    if saved.seams and unfinished:
         log.warning(  # a command that is repeated after an interruption adds its epochs again
             "The extension to %d epochs is unfinished, %d epochs are done; --resume alone continues"
             " it. --extend-epochs adds another extension: %d epochs in total. If you do not want "

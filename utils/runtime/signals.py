@@ -1,7 +1,9 @@
-"""Signals that stop a run: recorded when they arrive, handled between two steps."""
+"""Signals and time limits that stop a run: handled between two steps."""
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import threading
 import time
@@ -10,18 +12,29 @@ from types import FrameType
 from utils.errors import RunInterruptedError
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 
+REQUEUE = 85
+"""Schedulers can be configured to start a job again on this exit code."""
 EXIT_CODES = {
     name: code
     for name, code in (
         ("SIGINT", 130),  # 128 + the signal's number, the shell's convention
         ("SIGTERM", 143),
         ("SIGHUP", 129),  # the terminal was closed
-        ("SIGUSR1", 85),  # schedulers can be configured to requeue a job on this exit code
+        ("SIGUSR1", REQUEUE),
     )
     if hasattr(signal, name)
 }
 SIGINT_DEBOUNCE_S = 1.0
 """Seconds within which SIGINTs count as one: the terminal and torchrun both forward Ctrl-C."""
+TIME_LIMIT = "--max-hours"
+
+
+def stopped_on_purpose(option: str) -> RunInterruptedError:
+    """Return the error that ends a run which an option stops.
+
+    The exit code is 85, or 0 under torchrun, which restarts the processes on any other.
+    """
+    return RunInterruptedError(option, 0 if "TORCHELASTIC_RUN_ID" in os.environ else REQUEUE)
 
 
 class SignalHandler:
@@ -33,10 +46,14 @@ class SignalHandler:
     Args:
         distributed: the processes of the run; a signal to one of them stops all after the same
             step.
+        deadline: value of `time.monotonic()` after which the run stops, also after the same step.
     """
 
-    def __init__(self, distributed: Distributed = SINGLE_PROCESS) -> None:
+    def __init__(
+        self, distributed: Distributed = SINGLE_PROCESS, deadline: float = math.inf
+    ) -> None:
         self._distributed = distributed
+        self._deadline = deadline
         self._received: str | None = None
         self._received_at = 0.0
         self._before: dict[int, object] = {}
@@ -66,13 +83,16 @@ class SignalHandler:
             raise KeyboardInterrupt
 
     def check(self, *_: object) -> None:
-        """Stop if any process of the run received a signal. Collective: all processes call it.
+        """Stop if any process received a signal or is out of time. Collective: all call it.
 
         Raises:
-            RunInterruptedError: a process received a signal.
+            RunInterruptedError: a process received a signal, or its time is over.
         """
-        names = [None, *EXIT_CODES]
-        agreed = names[self._distributed.all_reduce_max(names.index(self._received))]
+        names = [None, TIME_LIMIT, *EXIT_CODES]
+        own = self._received or (TIME_LIMIT if time.monotonic() > self._deadline else None)
+        agreed = names[self._distributed.all_reduce_max(names.index(own))]
+        if agreed == TIME_LIMIT:
+            raise stopped_on_purpose(TIME_LIMIT)
         if agreed is not None:
             raise RunInterruptedError(agreed, EXIT_CODES[agreed])
 

@@ -7,7 +7,14 @@ import math
 from dataclasses import dataclass
 
 from utils.errors import UserError
-from utils.solver.modes import DEFAULT_MODE, JUMPING_MODES, SLOPED_MODES, get_mode
+from utils.solver.modes import (
+    COOLDOWN_SHAPES,
+    DEFAULT_MODE,
+    FINISH_MODE,
+    JUMPING_MODES,
+    SLOPED_MODES,
+    get_mode,
+)
 from utils.solver.schedule import Plan, Segment
 
 SLOPES = ("fit", "original")
@@ -24,9 +31,10 @@ class Extension:
     """
 
     epochs: int
-    """Epochs added to the planned total."""
+    """Epochs added to the planned total; negative if the run becomes shorter, see
+    `counted_from`."""
     mode: str = DEFAULT_MODE
-    """One of `MODES`."""
+    """One of `MODES`, or `FINISH`."""
     slope: str = "fit"
     """Slope of slope-match: `fit` declines until the last epoch, `original` keeps the old slope."""
     lrf: float | None = None
@@ -36,7 +44,16 @@ class Extension:
     rewarm_epochs: int = 0
     """Length of the ramp to the peak, or to the rate of a mode that may jump."""
     cooldown_epochs: int = 0
-    """Length of the linear decay to the final fraction at the end."""
+    """Length of the decay to the final fraction at the end."""
+    cooldown_shape: str = COOLDOWN_SHAPES[0]
+    """Shape of that decay, or of a finish."""
+    close_mosaic: int = 0
+    """Epochs at the end without mosaic and mixup."""
+
+    @property
+    def finishes(self) -> bool:
+        """Whether this ends the run before its planned total."""
+        return self.mode == FINISH_MODE.name
 
     def __post_init__(self) -> None:
         if self.slope == "original" and self.mode not in SLOPED_MODES:
@@ -64,6 +81,13 @@ class Extension:
                 f"--rewarm-epochs has no effect: {self.mode} continues at the learning rate of the "
                 f"seam; add --peak P, or use --lr-continuation {' or '.join(JUMPING_MODES)}."
             )
+        if self.cooldown_shape != COOLDOWN_SHAPES[0] and not (
+            self.cooldown_epochs or self.finishes
+        ):
+            raise UserError(
+                f"--cooldown-shape {self.cooldown_shape} has no effect without a cooldown; add "
+                "--cooldown-epochs K."
+            )
 
 
 def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
@@ -75,17 +99,18 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
     seam `E`; it is less than planned if the run was stopped.
 
     Raises:
-        UserError: no epoch is completed, ramp and cooldown leave no epoch between them, or the
-            learning rate would rise in the cooldown.
+        UserError: no epoch is completed, ramp and cooldown leave no epoch between them, the
+            learning rate would rise in the cooldown, or the run is too far to be finished so.
     """
-    if completed < 1:
-        raise UserError(
-            "this run has no completed epoch, so it cannot be extended; train it first."
-        )
-    trained = [segment for segment in plan.segments if segment.start < completed]
+    trained = _trained_segments(plan, completed)
     base, last = trained[0], trained[-1]
-    planned = last.stop
-    epochs = planned + extension.epochs - completed
+    epochs = last.stop + extension.epochs - completed
+    if extension.finishes and epochs > last.stop - completed:
+        raise UserError(
+            f"--finish-epochs {epochs}: {last.stop - completed} of {last.stop} epochs are left; "
+            "use fewer, or add epochs with --extend-epochs."
+        )
+    check_close_mosaic(extension.close_mosaic, epochs)
     if extension.rewarm_epochs + extension.cooldown_epochs >= epochs:
         parts = {"rewarm": extension.rewarm_epochs, "cooldown": extension.cooldown_epochs}
         options = " and ".join(
@@ -105,12 +130,47 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
         before=a,
         ramp=extension.rewarm_epochs,
         cooldown=extension.cooldown_epochs,
+        shape=extension.cooldown_shape,
+        close_mosaic=extension.close_mosaic,
     )
+    if extension.finishes and segment.lrf >= a:
+        raise UserError(
+            f"--finish-epochs {epochs}: the learning rate is at {a:.4g} of lr0, so it cannot "
+            f"descend to lrf {segment.lrf:g}; add --lrf F with a smaller F."
+        )
     mode = get_mode(segment.mode)
     segment = mode.complete(segment, last, extension.slope == "original")
     if mode.seamless and segment.cooldown:  # a mode that may jump does not start at the level
         _check_cooldown(segment)
     return dataclasses.replace(plan, segments=(*trained, segment))
+
+
+def counted_from(completed: int, plan: Plan, extension: Extension) -> Extension:
+    """Return an extension whose epochs count from the completed ones, not from the planned total.
+
+    Raises:
+        UserError: no epoch is completed.
+    """
+    left = _trained_segments(plan, completed)[-1].stop - completed
+    return dataclasses.replace(extension, epochs=extension.epochs - left)
+
+
+def _trained_segments(plan: Plan, completed: int) -> list[Segment]:
+    if completed < 1:
+        raise UserError(
+            "this run has no completed epoch, so it cannot be extended; train it first."
+        )
+    return [segment for segment in plan.segments if segment.start < completed]
+
+
+def check_close_mosaic(closed: int, epochs: int) -> None:
+    """Check that the epochs without mosaic are not more than those of their segment.
+
+    Raises:
+        UserError: they are.
+    """
+    if closed > epochs:
+        raise UserError(f"--close-mosaic {closed}: must be at most {epochs}, the epochs to train.")
 
 
 def _check_cooldown(segment: Segment) -> None:

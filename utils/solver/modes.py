@@ -7,12 +7,16 @@ guard and plots read the records. A checkpoint stores only the name of a mode.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from utils.solver.schedule import Segment
+
+COOLDOWN_SHAPES = ("linear", "1-sqrt")
+"""Shapes of a descent. `1-sqrt` falls fast at first (Hägele et al. 2024, arXiv 2405.18392)."""
 
 Rule = Callable[["Segment", int], float]
 SegmentCompletion = Callable[["Segment", "Segment", bool], "Segment"]
@@ -38,6 +42,13 @@ class Mode:
     the mode sets its own rate: it may jump at the seam, may have a ramp, and accepts no peak."""
     sloped: bool = False
     """Whether the factor declines by `slope` per epoch down to `floor`; `--slope` needs this."""
+
+
+def descend(top: float, end: float, done: int, epochs: int, shape: str) -> float:
+    """Return the factor in epoch `done`, from 1, of a descent from `top` to `end` over `epochs`."""
+    if shape == "1-sqrt":
+        return top + (end - top) * math.sqrt(done / epochs)
+    return top + (end - top) * done / epochs
 
 
 def _law_of_run(segment: Segment, since: int) -> float:
@@ -89,8 +100,16 @@ def _level(segment: Segment, _since: int) -> float:
     return segment.level
 
 
+def _descent(segment: Segment, since: int) -> float:
+    """Return the descent from the seam to the final fraction of lr0, over the whole segment."""
+    return descend(segment.level, segment.lrf, since + 1, segment.epochs, segment.shape)
+
+
 BASE_MODE = Mode("base", "follows the schedule of the run", rule=_law_of_run, color="#9a9a9a")
 """Mode of the first segment of a run; not a continuation."""
+
+FINISH_MODE = Mode("finish", "descends to the final rate at once", rule=_descent, color="#D55E00")
+"""Mode of `--finish-epochs`, which ends a run before its planned total."""
 
 CONTINUATIONS = (
     Mode(
@@ -132,7 +151,7 @@ def get_mode(name: str) -> Mode:
     Raises:
         ValueError: unknown mode.
     """
-    for mode in (BASE_MODE, *CONTINUATIONS):
+    for mode in (BASE_MODE, FINISH_MODE, *CONTINUATIONS):
         if mode.name == name:
             return mode
     known = ", ".join(mode.name for mode in CONTINUATIONS)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from utils.errors import UserError
 from utils.solver.continuation import Extension, extend_plan, first_flat_epoch
 from utils.solver.guard import is_jump
-from utils.solver.modes import JUMPING_MODES
-from utils.solver.schedule import MODES, Plan
+from utils.solver.modes import COOLDOWN_SHAPES, JUMPING_MODES
+from utils.solver.schedule import FINISH, MODES, Plan
 
+AS_PLANNED = "as planned"
+"""Label of the plan as it is, with which a finish is compared."""
 SMALL_FACTOR = 0.01
 """Rates below this fraction of lr0 count as small."""
 MIN_LR_SUM_PERCENT = 3.0
@@ -61,10 +63,15 @@ def plan_previews(plan: Plan, completed: int, extension: Extension) -> list[Plan
     is compared with `restart --rewarm-epochs 3`. A mode is omitted if its rate would rise in the
     cooldown. The requested extension is always included, and marked.
 
+    A finish is compared only with the plan as it is, because the modes extend a run.
+
     Raises:
         UserError: the extension does not fit the run, see `extend_plan`.
     """
-    plain = [Extension(extension.epochs, mode) for mode in MODES]
+    if extension.finishes:
+        finish = preview_extension(plan, completed, extension, requested=True)
+        return [_preview(AS_PLANNED, plan, completed), finish]
+    plain = [_plain(extension, mode) for mode in MODES]
     modified = [_adapted(extension, mode) for mode in MODES]
     found = []
     for candidate in dict.fromkeys([*plain, *modified]):
@@ -85,27 +92,45 @@ def preview_extension(
 ) -> PlanPreview:
     """Return the preview of one extension; see `plan_previews`."""
     extended = extend_plan(plan, completed, extension)
-    plain = Extension(extension.epochs, extension.mode)
-    factors = extended.factors()
+    plain = _plain(extension, extension.mode)
+    preview = _preview(_label(extension), extended, completed)
+    ineffective = extension != plain and preview.plan.factors() == (
+        extend_plan(plan, completed, plain).factors()
+    )
+    return dataclasses.replace(preview, requested=requested, ineffective=ineffective)
+
+
+def _preview(label: str, plan: Plan, completed: int) -> PlanPreview:
+    """Return the preview of a plan from its completed epochs on."""
+    factors = plan.factors()
     before, after = factors[completed - 1], factors[completed]
-    ahead = range(completed, extended.total_epochs)
+    ahead = range(completed, plan.total_epochs)
     past, added = math.fsum(factors[:completed]), math.fsum(factors[completed:])
     return PlanPreview(
-        label=_label(extension),
-        plan=extended,
-        requested=requested,
+        label=label,
+        plan=plan,
+        requested=False,
         rate_before=plan.lr0 * before,
         rate_after=plan.lr0 * after,
         ratio=1.0 if after == before else after / before if before else math.inf,
         final_rate=plan.lr0 * factors[-1],
         small_from=next((epoch for epoch in ahead if factors[epoch] < SMALL_FACTOR), None),
         lr_sum_percent=100 * added / past,
-        ineffective=extension != plain and factors == extend_plan(plan, completed, plain).factors(),
+        ineffective=False,
     )
+
+
+def _plain(extension: Extension, mode: str) -> Extension:
+    """Return the extension in a mode without modifiers of the learning rate."""
+    if extension.finishes:  # its --lrf may be necessary
+        return extension
+    return Extension(extension.epochs, mode, close_mosaic=extension.close_mosaic)
 
 
 def patience_rule(plan: Plan) -> str:
     """Return a sentence on where `--patience` begins to count after the last seam."""
+    if plan.segments[-1].mode == FINISH:
+        return "Patience does not stop a finish."
     if plan.raises_rate(plan.segments[-1]):
         return "Patience counts from the best epoch since the seam, because the rate rises there."
     return "Patience counts from the best epoch of the whole run, or from the seam if it is later."
@@ -117,7 +142,7 @@ def preview_warnings(choices: Sequence[PlanPreview]) -> list[str]:
     barely = [
         f"{preview.label} ({preview.lr_sum_percent:.2g} %)"
         for preview in choices
-        if preview.lr_sum_percent < MIN_LR_SUM_PERCENT
+        if preview.lr_sum_percent < MIN_LR_SUM_PERCENT and preview.plan.segments[-1].mode != FINISH
     ]
     if barely:
         warnings.append(
@@ -185,4 +210,6 @@ def _label(extension: Extension) -> str:
         words.append(f"--rewarm-epochs {extension.rewarm_epochs}")
     if extension.cooldown_epochs:
         words.append(f"--cooldown-epochs {extension.cooldown_epochs}")
+    if extension.cooldown_shape != COOLDOWN_SHAPES[0]:
+        words.append(f"--cooldown-shape {extension.cooldown_shape}")
     return " ".join(words)

@@ -12,11 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from utils.solver.modes import BASE_MODE, CONTINUATIONS, get_mode
+from utils.solver.modes import (
+    BASE_MODE,
+    CONTINUATIONS,
+    COOLDOWN_SHAPES,
+    FINISH_MODE,
+    descend,
+    get_mode,
+)
 
 LAWS = ("linear", "cosine", "linear-v5.0")
 MODES = tuple(mode.name for mode in CONTINUATIONS)
-BASE = BASE_MODE.name
+BASE, FINISH = BASE_MODE.name, FINISH_MODE.name
 RATE_RTOL = 1e-9
 """Relative tolerance within which two learning rates are equal."""
 MIN_WARMUP_ITERATIONS = 100
@@ -55,7 +62,7 @@ class Segment:
     """
 
     mode: str
-    """`BASE` for the first segment of a run, otherwise one of `MODES`."""
+    """`BASE` for the first segment of a run, otherwise one of `MODES` or `FINISH`."""
     start: int
     """First epoch of the segment; a seam, except for the base segment."""
     epochs: int
@@ -75,7 +82,11 @@ class Segment:
     ramp: int = 0
     """Epochs at the start of the segment that lead linearly from `before` to the rule."""
     cooldown: int = 0
-    """Epochs at the end of the segment that lead linearly from the rule down to `level * lrf`."""
+    """Epochs at the end of the segment that lead from the rule down to `level * lrf`."""
+    shape: str = COOLDOWN_SHAPES[0]
+    """Shape of the cooldown or of the finish, one of `COOLDOWN_SHAPES`."""
+    close_mosaic: int = 0
+    """Epochs at the end of the segment without mosaic and mixup."""
 
     @property
     def stop(self) -> int:
@@ -95,7 +106,8 @@ class Segment:
             return self.before + (rule(self, self.ramp) - self.before) * since / self.ramp
         if cooling >= 0 and self.cooldown:
             top = rule(self, self.epochs - self.cooldown)
-            return top + (self.level * self.lrf - top) * (cooling + 1) / self.cooldown
+            end = self.level * self.lrf
+            return descend(top, end, cooling + 1, self.cooldown, self.shape)
         return rule(self, since)
 
     def law_at(self, epoch: int, horizon: int) -> float:
@@ -162,6 +174,11 @@ class Plan:
         if not 0 <= epoch < self.total_epochs:
             raise ValueError(f"epoch {epoch} is outside the plan of {self.total_epochs} epochs")
         return next(s for s in reversed(self.segments) if s.start <= epoch)
+
+    def uses_mosaic(self, epoch: int) -> bool:
+        """Return whether the samples of an epoch may be mosaics, if the hyper-parameters say so."""
+        segment = self.segment_at(epoch)
+        return epoch < segment.stop - segment.close_mosaic
 
     def raises_rate(self, seam: Segment) -> bool:
         """Return whether an extension trains at a higher rate than the epoch before its seam."""
@@ -231,6 +248,6 @@ def accumulation(nominal_batch_size: int, batch_size: int) -> int:
     return max(round(nominal_batch_size / batch_size), 1)
 
 
-def base_segment(epochs: int, law: str, lrf: float) -> Segment:
+def base_segment(epochs: int, law: str, lrf: float, close_mosaic: int = 0) -> Segment:
     """Return the base segment, the only one of a run without extensions."""
-    return Segment(mode=BASE, start=0, epochs=epochs, law=law, lrf=lrf)
+    return Segment(BASE, start=0, epochs=epochs, law=law, lrf=lrf, close_mosaic=close_mosaic)

@@ -188,7 +188,10 @@ def _plan(resume_point: ResumePoint) -> Finding:
         return RESTORED, f"{total} epochs"
     segment = resume_point.plan.segments[-1]
     before = resume_point.saved.total_epochs
-    return CHANGED, f"{before} → {total} epochs, {segment.mode} from epoch {segment.start}"
+    detail = f"{before} → {total} epochs, {segment.mode} from epoch {segment.start}"
+    if segment.close_mosaic:
+        detail += f", no mosaic from epoch {segment.stop - segment.close_mosaic}"
+    return CHANGED, detail
 
 
 def _scaler(saved: TrainingCheckpoint, state: TrainingState, precision: str) -> Finding:

@@ -31,9 +31,10 @@ from utils.history import (
 )
 from utils.runtime.device import Precision, images_to_device, memory_in_use
 from utils.runtime.distributed import Distributed
+from utils.runtime.signals import stopped_on_purpose
 from utils.solver.guard import check_applied_rates
 from utils.solver.param_groups import apply_settings
-from utils.solver.schedule import Plan
+from utils.solver.schedule import FINISH, Plan
 from utils.training.batch_norm import BatchNormStats
 from utils.training.state import EpochProgress, TrainingState
 from utils.training.validation import ValidationResult
@@ -201,7 +202,8 @@ def train_epoch(
         apply_settings(state.optimizer, context.plan.settings(state.epoch, state.iteration - 1))
     count = len(loader)
     log.info("%11s" * 7, "Epoch", "Memory", *LOSS_NAMES, "Instances", "Size")
-    batches = loader.batches(state.epoch, progress.batches)
+    mosaic = context.plan.uses_mosaic(state.epoch)
+    batches = loader.batches(state.epoch, progress.batches, mosaic=mosaic)
     line = ""
     with tqdm(
         batches,
@@ -242,12 +244,18 @@ def fit(
     observers: Observers,
     *,
     patience: int,
+    stop_after: int | None = None,
 ) -> None:
     """Train from the position of the state to the end of the plan, or to an early stop.
 
     That is after `patience` epochs without improvement, or never if it is 0.
+
+    Raises:
+        RunInterruptedError: if `stop_after` epochs are completed, and the end is not reached.
     """
     while state.epoch < context.plan.total_epochs and not state.stopped_early:
+        if stop_after is not None and state.epoch >= stop_after:
+            raise stopped_on_purpose(f"--stop-after {stop_after}")
         losses = train_epoch(state, context, loader, observers)
         finish_epoch(state, context.plan, losses, observers.validate(state), patience)
         for observer in observers.on_epoch:
@@ -290,8 +298,8 @@ def finish_epoch(
     check_applied_rates(plan, state.epoch, state.iteration, rates)
     state.epoch += 1
     state.progress = EpochProgress()
-    if evaluation is not None and state.epoch < plan.total_epochs:
-        segment = plan.segment_at(state.epoch - 1)
+    segment = plan.segment_at(state.epoch - 1)
+    if evaluation is not None and state.epoch < plan.total_epochs and segment.mode != FINISH:
         best = state.best_epoch
         if plan.raises_rate(segment):  # mAP drops at first, and climbs for long before a new best
             best = best_epoch_since(state.history, segment.start)

@@ -66,6 +66,7 @@ class RunRecorder:
         """Write last.pt and its copies after an epoch."""
         self.background.wait()  # a pending job may write best.pt
         finished = state.stopped_early or state.epoch >= self.plan.total_epochs
+        segment = self.plan.segments[-1]
         done = state.epoch - 1
         self.best_is_old |= state.best_epoch == done or not self.best.is_file()
         if self.options.nosave and not finished:
@@ -77,7 +78,8 @@ class RunRecorder:
         period = self.options.save_period
         if period > 0 and state.epoch % period == 0:
             copies.append(self.weights / f"epoch{done}.pt")
-        self._save(state, copies)
+        trunk = segment.cooldown and state.epoch == segment.stop - segment.cooldown
+        self._save(state, copies, self.weights / f"trunk_{state.epoch}.pt" if trunk else None)
 
     def save_on_step(self, state: TrainingState) -> None:
         """Write last.pt every --save-steps batches, within an epoch too."""
@@ -89,20 +91,23 @@ class RunRecorder:
         """Write last.pt; all processes must call this together."""
         self._save(state, copies=())
 
-    def _save(self, state: TrainingState, copies: Sequence[Path]) -> None:
+    def _save(
+        self, state: TrainingState, copies: Sequence[Path], trunk: Path | None = None
+    ) -> None:
         checkpoint = state.to_checkpoint(self.plan, self.config, self.distributed)
         if self.distributed.is_main:
             kept = copy.deepcopy(checkpoint)  # later steps change the tensors of the state
-            self.background.submit(lambda: self._write(kept, copies))
+            self.background.submit(lambda: self._write(kept, copies, trunk))
 
-    def _write(self, checkpoint: TrainingCheckpoint, copies: Sequence[Path]) -> None:
-        self._write_last(checkpoint)
+    def _write(
+        self, checkpoint: TrainingCheckpoint, copies: Sequence[Path], trunk: Path | None
+    ) -> None:
+        require_finite(checkpoint)
+        if trunk is not None:  # first: a run that is killed now repeats the epoch
+            save_checkpoint(checkpoint, trunk)
+        save_checkpoint(checkpoint, self.last, keep_previous=True)
         for target in copies:
             atomic_copy(self.last, target)
-
-    def _write_last(self, checkpoint: TrainingCheckpoint) -> None:
-        require_finite(checkpoint)
-        save_checkpoint(checkpoint, self.last, keep_previous=True)
 
     def strip_best(self) -> None:
         """Strip best.pt for inference; last.pt stays complete, so that the run can be extended."""

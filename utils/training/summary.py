@@ -12,6 +12,7 @@ from utils.checkpoint.format import BEST
 from utils.evaluation.miss_rate import log_miss_rates, percentages
 from utils.evaluation.report import BatchPlots, log_table, save_metrics, save_plots
 from utils.history import Row
+from utils.options.option import flag_of
 from utils.options.train_options import NOT_INHERITED_NAMES, TrainOptions
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
@@ -21,6 +22,8 @@ from utils.weights import load_model
 
 log = logging.getLogger("yolo")
 
+NOT_REPEATED = {"close_mosaic", "exist_ok"}
+"""Options that are not inherited, but have done their work when a run is resumed."""
 SMALLEST_DROP = 1e-4
 """Drops of mAP below this are only reported as smaller than it."""
 
@@ -53,7 +56,8 @@ def plot_run(history: list[Row], plan: Plan, folder: Path) -> None:
     rates = [plan.lr0 * factor for factor in plan.factors()]
     seams = [SeamMark(s.epoch, s.mode, _note(s)) for s in seam_metrics(plan, history)]
     save_results_plot(history, folder / "results.png")
-    save_lr_map(history, rates, seams, folder / "lr_map.png")
+    closed = [epoch for epoch in range(plan.total_epochs) if not plan.uses_mosaic(epoch)]
+    save_lr_map(history, rates, seams, folder / "lr_map.png", without_mosaic=closed)
     log.info("Learning rate next to mAP: %s", folder / "lr_map.png")
 
 
@@ -108,16 +112,17 @@ def log_next_steps(folder: Path, plan: Plan, completed: int) -> None:
     if completed < plan.total_epochs:
         log.info(
             "The run stopped early; to train the %d planned epochs that are left: python train.py "
-            "--resume %s --patience 0",
-            *(plan.total_epochs - completed, quote(str(folder))),
+            "--resume %s --patience 0. To end it with K epochs at a falling rate: --resume %s "
+            "--finish-epochs K",
+            *(plan.total_epochs - completed, *[quote(str(folder))] * 2),
         )
     log.info("To extend: python train.py --resume %s --extend-epochs X", quote(str(folder)))
 
 
 def log_resume_command(
-    folder: Path, options: TrainOptions, distributed: Distributed, signal: str
+    folder: Path, options: TrainOptions, distributed: Distributed, cause: str
 ) -> None:
-    """Log the command that resumes a run exactly where a signal stopped it.
+    """Log the command that resumes a run exactly where a signal or an option stopped it.
 
     It repeats the options that a resumed run does not inherit.
     """
@@ -126,10 +131,11 @@ def log_resume_command(
         machines = distributed.world_size // distributed.local_world_size
         nodes = f"--nnodes {machines} " if machines > 1 else ""
         program = f"torchrun {nodes}--nproc_per_node {distributed.local_world_size}"
-    again = [
-        "--" + name.replace("_", "-")
-        for name in sorted(NOT_INHERITED_NAMES - {"exist_ok"})
-        if getattr(options, name)
-    ]
+    again = []
+    for name in sorted(NOT_INHERITED_NAMES - NOT_REPEATED):
+        value = getattr(options, name)
+        argument = flag_of(name) if value is True else f"{flag_of(name)} {value}"
+        if value and argument != cause:
+            again.append(argument)
     command = " ".join([program, "train.py --resume", quote(str(folder)), *again])
-    log.info("\nStopped by %s after a complete step, and saved. To resume: %s", signal, command)
+    log.info("\nStopped by %s after a complete step, and saved. To resume: %s", cause, command)

@@ -173,6 +173,16 @@ def test_rectangular_training_uses_no_mosaics(tmp_path: Path) -> None:
         assert batch.targets[:, 0].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_epoch_without_mosaic_is_that_of_a_run_without_mosaics(index: Index, workers: int) -> None:
+    loader = train_loader(index, workers=workers)
+    mosaics = list(loader.batches(1))
+    plain = list(train_loader(index, hyp=replace(HYP, mosaic=0.0)).batches(1))
+    assert equal(loader.batches(1, mosaic=False), plain)
+    assert not equal(mosaics, plain)
+    assert equal(loader.batches(1), mosaics)
+
+
 def sampler_of(
     count: int, batch_size: int, neighbourhood: int, shard: slice = slice(None)
 ) -> EpochSampler:

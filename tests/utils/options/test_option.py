@@ -192,6 +192,7 @@ def test_every_minimum_is_checked(options: type, name: str) -> None:
 
 def test_options_that_may_change_on_resume() -> None:
     of_the_command = {"exist_ok", "nosave", "noval", "noplots"}
+    of_the_command |= {"close_mosaic", "max_hours", "stop_after"}
     assert option_names(TrainOptions, OnResume.NOT_INHERITED) == of_the_command
     assert option_names(TrainOptions, OnResume.FREE) == {
         *("device", "compile", "workers", "cache", "patience", "project", "name"),

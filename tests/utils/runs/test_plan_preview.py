@@ -38,7 +38,7 @@ def test_report_logs_table_and_warnings_and_writes_files(
     report_plan(PLAN, 300, Extension(300), tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["lr_plan.json", "lr_plan.png"]
     messages = caplog.messages
-    assert messages[0] == "Learning rates of an extension from epoch 300 to a total of 600 epochs:"
+    assert messages[0] == "Learning rates from epoch 300 to a total of 600 epochs:"
     assert messages[1:6] == table(plan_previews(PLAN, 300, Extension(300)))
     assert messages[6].startswith(">: requested by the command line; below 1 %: first epoch with")
     assert [r.getMessage()[:6] for r in caplog.records if r.levelname == "WARNING"] == [

@@ -50,4 +50,4 @@ def test_rank_and_world_size_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_run_interrupted_error_can_be_pickled() -> None:
     loaded = pickle.loads(pickle.dumps(RunInterruptedError("SIGTERM", 143)))  # noqa: S301 -- our own
-    assert (loaded.signal, loaded.exit_code) == ("SIGTERM", 143)
+    assert (loaded.cause, loaded.exit_code) == ("SIGTERM", 143)

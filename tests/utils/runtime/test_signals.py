@@ -1,5 +1,6 @@
 import signal
 import threading
+import time
 
 import pytest
 
@@ -17,9 +18,25 @@ def test_signal_raises_at_the_next_check(name: str, code: int) -> None:
         signal.raise_signal(signal.Signals[name])
         with pytest.raises(RunInterruptedError) as stop:
             interrupts.check()
-        assert (stop.value.signal, stop.value.exit_code) == (name, code)
+        assert (stop.value.cause, stop.value.exit_code) == (name, code)
         with pytest.raises(RunInterruptedError):
             interrupts.check_own()
+
+
+@pytest.mark.parametrize(("torchrun", "code"), [(False, 85), (True, 0)])
+def test_time_limit_stops_like_a_signal(
+    torchrun: bool, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if torchrun:  # it restarts processes that end with another code than 0
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    interrupts = SignalHandler(deadline=time.monotonic() + 3600)
+    interrupts.check()
+    interrupts = SignalHandler(deadline=time.monotonic() - 1)
+    interrupts.check_own()  # a validation is not stopped
+    with pytest.raises(RunInterruptedError) as stop:
+        interrupts.check()
+    assert (stop.value.cause, stop.value.exit_code) == ("--max-hours", code)
 
 
 def test_second_ctrl_c_stops_immediately_but_duplicates_do_not(

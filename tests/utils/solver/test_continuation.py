@@ -7,9 +7,9 @@ import pytest
 from tests.paths import GOLDENS, requires_shared
 from tests.utils.solver.test_schedule import plan_of
 from utils.errors import UserError
-from utils.solver.continuation import Extension, extend_plan, first_flat_epoch
+from utils.solver.continuation import Extension, counted_from, extend_plan, first_flat_epoch
 from utils.solver.modes import JUMPING_MODES, SLOPED_MODES
-from utils.solver.schedule import MODES, Plan, base_segment
+from utils.solver.schedule import FINISH, MODES, Plan, base_segment
 
 SEAMLESS = tuple(mode for mode in MODES if mode not in JUMPING_MODES)
 
@@ -64,6 +64,72 @@ def test_restart_with_a_ramp() -> None:
 def test_cooldown_ends_at_the_final_fraction() -> None:
     plan = extend_plan(base(4), 4, Extension(4, "hold", cooldown_epochs=2))
     assert plan.factors()[4:] == pytest.approx([0.4, 0.4, 0.24, 0.08])
+
+
+def test_cooldown_with_the_shape_of_a_root() -> None:
+    extension = Extension(6, "hold", cooldown_epochs=4, cooldown_shape="1-sqrt")
+    plan = extend_plan(base(4), 4, extension)
+    top, end = 0.4, 0.4 * 0.2
+    roots = [0.5, 0.7071067811865476, 0.8660254037844386, 1.0]  # of 1/4, 2/4, 3/4, 4/4
+    assert plan.factors()[4:6] == [plan.factor(3)] * 2
+    assert plan.factors()[6:] == pytest.approx([top + (end - top) * root for root in roots])
+
+
+@pytest.mark.parametrize(
+    ("completed", "epochs", "lrf", "shape", "expected"),
+    [
+        # linear 1 -> 0.2 over 10 epochs: a = 0.76 after 4, 0.92 after 2
+        (4, 4, None, "linear", [0.62, 0.48, 0.34, 0.2]),
+        (4, 2, 0.5, "linear", [0.63, 0.5]),
+        (2, 1, None, "linear", [0.2]),
+        (4, 4, None, "1-sqrt", [0.48, 0.36402020245, 0.27502577388, 0.2]),
+        (4, 6, 0.0, "linear", [0.6333333333, 0.5066666667, 0.38, 0.2533333333, 0.1266666667, 0.0]),
+    ],
+)
+def test_finish_descends_from_the_rate_in_use_to_the_final_one(
+    completed: int, epochs: int, lrf: float | None, shape: str, expected: list[float]
+) -> None:
+    extension = Extension(epochs, FINISH, lrf=lrf, cooldown_shape=shape)
+    plan = base(10)
+    finished = extend_plan(plan, completed, counted_from(completed, plan, extension))
+    assert finished.total_epochs == completed + epochs
+    assert finished.factors()[:completed] == plan.factors()[:completed]
+    assert finished.factors()[completed:] == pytest.approx(expected)
+
+
+def test_finish_of_an_extension_is_at_most_as_long_as_the_rest_of_it() -> None:
+    plan = extend_plan(base(4), 4, Extension(6, "hold"))
+    longest = counted_from(7, plan, Extension(3, FINISH))
+    assert extend_plan(plan, 7, longest).total_epochs == 10
+    with pytest.raises(UserError, match=r"--finish-epochs 4: 3 of 10 epochs are left"):
+        extend_plan(plan, 7, counted_from(7, plan, Extension(4, FINISH)))
+
+
+def test_decayed_run_is_warmed_up_held_and_decayed_again() -> None:
+    # WSD-S, arXiv 2410.05192: the run continues from the decayed weights, at the earlier rate.
+    stable = extend_plan(base(4), 4, Extension(4, "hold", cooldown_epochs=2))
+    again = Extension(5, "hold", peak=0.4, rewarm_epochs=1, cooldown_epochs=2)
+    factors = extend_plan(stable, 8, again).factors()
+    assert factors[4:8] == pytest.approx([0.4, 0.4, 0.24, 0.08])
+    assert factors[8:] == pytest.approx([0.08, 0.4, 0.4, 0.24, 0.08])
+
+
+def test_epochs_count_from_those_done_instead_of_the_planned_ones() -> None:
+    plan = base(10)
+    counted = counted_from(4, plan, Extension(3, "hold"))
+    assert extend_plan(plan, 4, counted).factors()[3:] == [plan.factor(3)] * 4
+    untrained = extend_plan(plan, 4, counted)  # an extension that is replaced does not count
+    assert counted_from(4, untrained, Extension(3, "hold")) == counted
+
+
+def test_last_epochs_of_a_segment_have_no_mosaic() -> None:
+    start = plan_of(base_segment(10, "linear", 0.2, close_mosaic=2))
+    plan = extend_plan(start, 9, Extension(4, "hold", close_mosaic=1))
+    plan = extend_plan(plan, 14, Extension(2, "hold"))
+    # of the last two of ten epochs, one was trained before the seam
+    assert [epoch for epoch in range(16) if not plan.uses_mosaic(epoch)] == [8, 13]
+    with pytest.raises(UserError, match=r"--close-mosaic 3: must be at most 2, the epochs to t"):
+        extend_plan(plan, 16, Extension(2, "hold", close_mosaic=3))
 
 
 def golden_extension(saved: dict[str, Any]) -> Extension:

@@ -63,7 +63,9 @@ def trained() -> TrainingState:
 
 def resume_point_of(state: TrainingState, saved: Config, **changes: Any) -> ResumePoint:
     path, checkpoint = Path("last.pt"), state.to_checkpoint(PLAN, saved)
-    point = ResumePoint(path, path.parent, 0, checkpoint, PLAN, PLAN, 1, None, False, False, None)
+    point = ResumePoint(
+        path, path.parent, 0, checkpoint, PLAN, PLAN, 1, None, False, False, False, None
+    )
     return replace(point, **changes)
 
 
