@@ -12,13 +12,14 @@ run in `utils.solver.continuation`.
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from utils.errors import RunInterruptedError, UserError
 from utils.options.parser import build_parser, parse_request
-from utils.options.script import run_script, set_up_logging
+from utils.options.script import exit_code_of, print_error, run_script, set_up_logging
 from utils.options.train_options import TrainRequest
 
 if TYPE_CHECKING:
@@ -46,16 +47,21 @@ def train(request: TrainRequest) -> Path:
     # Imported after the options are parsed, so that --help and option errors are printed at once.
     from utils.runs.run import open_run
     from utils.runtime.device import keep_freed_memory, select_device
-    from utils.runtime.distributed import distributed_from_environment, process_group
+    from utils.runtime.distributed import (
+        distributed_from_environment,
+        ending_all_on_error,
+        process_group,
+    )
 
-    run = open_run(request)
     distributed = distributed_from_environment()
-    device = select_device(run.options.device, distributed)
-    keep_freed_memory(device)
     if not distributed.is_main:
         set_up_logging(logging.ERROR)
-    with process_group(distributed, device):
-        return train_run(run, distributed, device)
+    with ending_all_on_error(distributed, print_error, exit_code_of):
+        run = open_run(request)
+        device = select_device(run.options.device, distributed)
+        keep_freed_memory(device)
+        with process_group(distributed, device):
+            return train_run(run, distributed, device)
 
 
 class Training(NamedTuple):
@@ -84,7 +90,12 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
         load_model_source,
         resolved_config,
     )
-    from utils.training.data import build_training_data, load_data_description, training_image_size
+    from utils.training.data import (
+        EVAL_BATCH_FACTOR,
+        build_training_data,
+        load_data_description,
+        training_image_size,
+    )
     from utils.training.validation import Evaluator
 
     options = run.options
@@ -92,13 +103,12 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
 
     description = load_data_description(run)
     source = load_model_source(run)
-    with distributed.main_first():  # the main process fills the caches
+    with distributed.local_main_first():  # the first process of a machine fills the caches
         data = build_training_data(run, description)
     pedestrians = pedestrian_target(description, data.names, data.val.paths)
     model = build_model(run, source, data, device, distributed)
     image_size = training_image_size(options.imgsz, model.max_stride)
-    with distributed.main_first():
-        loaders = data.loaders(run, image_size, model.max_stride, distributed)
+    loaders = data.loaders(run, image_size, model.max_stride, distributed)
     loss = build_loss(
         model, run.hyp, image_size=image_size, label_smoothing=options.label_smoothing
     )
@@ -108,7 +118,14 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
     state = build_state(run, model, plan, precision, distributed)
     context = build_context(options, model, plan, loss, precision, distributed)
     evaluator = Evaluator(
-        loaders.val, data.names, loss, precision.eval_precision, data.val.ignored, pedestrians
+        loaders.val,
+        data.names,
+        loss,
+        precision.eval_precision,
+        data.val.ignored,
+        pedestrians,
+        # as many as a process of this run can hold, however many share a batch
+        EVAL_BATCH_FACTOR * math.ceil(options.batch_size / distributed.world_size),
     )
     config = resolved_config(run, model, data.names, fingerprint, precision, distributed)
     return Training(run, plan, state, context, data, loaders, evaluator, config)

@@ -102,7 +102,7 @@ def test_run_without_improvement_stops_early_and_can_be_extended(
         UserError, match=r"stopped early after 3 of 9 epochs, .* add --extend-epochs X to extend"
     ):
         script.train(parse_request(["--resume", str(folder)]))
-    extend = ["--resume", str(folder), "--extend-epochs", "1", "--lr-continuation", "hold"]
+    extend = ["--resume", str(folder), "--extend-epochs", "7", "--lr-continuation", "hold"]
     script.train(parse_request(extend))
     assert len(read_results(folder / "results.csv")) == 5  # patience restarted at the seam
 

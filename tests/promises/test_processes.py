@@ -1,6 +1,8 @@
 """Two processes train the same run as one, and either can resume the run of the other."""
 
+import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -14,7 +16,7 @@ import torch
 from tests.checkpoints import read_checkpoint
 from tests.paths import ROOT
 from tests.promises.test_interrupts import signalled_at, wait_for
-from tests.toy import toy_arguments
+from tests.toy import make_toy, toy_arguments
 from train import train
 from utils.options.parser import parse_request
 
@@ -23,9 +25,21 @@ HOW = "--epochs 3 --sync-bn --amp off --nominal-batch-size 400 --save-period 1"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def start_two(arguments: list[str]) -> subprocess.Popen[str]:
+FAILURES = {
+    "label": "error: .*2.txt",
+    "image": "error: 3.png changed during the run; restore the file and restart.",
+    "memory": "OutOfMemoryError: out of memory",
+    "disk": "error: cannot write .*last.pt",
+    "interrupts": "interrupted",
+    "options": "error: --epochs 0: must be at least 1",
+    "checkpoint": "error: .*nowhere.* does not exist",
+}
+"""What is printed once if one process, or each, fails in one of these ways."""
+
+
+def start_two(arguments: list[str], program: str = "train.py") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*TORCHRUN, "train.py", *arguments],
+        [*TORCHRUN, *shlex.split(program), *arguments],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         text=True,
@@ -97,6 +111,50 @@ def test_two_processes_resume_a_run_of_one_within_a_step(runs: tuple[Path, Path]
     train_in_two([*resume, "--save-steps", "1"])
     assert distance(one, one.with_name("resumed")) < 1e-5
     assert changed_processes(one.with_name("resumed")) == ["1 → 2"]
+
+
+def test_processes_of_a_machine_share_one_cache_in_memory(tmp_path: Path) -> None:
+    data = make_toy(tmp_path / "data")
+    with start_two([str(data)], "-m tests.promises.two_processes") as process:
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    size = 10 * 1600**2 * 3 / 1024
+    assert [one["Rss"] >= size for one in found] == [True, True]  # each maps all pages
+    assert sum(one["Pss"] for one in found) < 1.1 * size
+    assert found[0]["total"] == found[1]["total"] > 0
+    assert [one["left"] for one in found] == [[], []]
+    assert [one["weights"] for one in found] == [[1.0] * 3] * 2
+
+
+def failing_arguments(case: str, folder: Path) -> list[str]:
+    arguments = toy_arguments(folder, f"--epochs 3 --workers 1 --name {case}")
+    if case == "label":
+        (folder / "data" / "labels" / "train" / "2.txt").write_text("9 0.5 0.5 0.1 0.1")
+    if case == "options":
+        return [*arguments, "--epochs", "0"]
+    return ["--resume", "nowhere"] if case == "checkpoint" else arguments
+
+
+def test_error_of_a_process_is_printed_once_and_ends_all(tmp_path: Path) -> None:
+    started = {
+        case: start_two(
+            [case, *failing_arguments(case, tmp_path / case)], "-m tests.promises.failing_run"
+        )
+        for case in FAILURES
+    }
+    found = {}
+    for case, process in started.items():
+        with process:
+            output, _ = process.communicate(timeout=120)
+        assert process.returncode == 1, output  # that of torchrun
+        left = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, check=False)
+        last = tmp_path / case / "runs" / case / "weights" / "last.pt"
+        epoch = read_checkpoint(last)["position"]["epoch"] if last.is_file() else None
+        found[case] = (len(re.findall(FAILURES[case], output)), left.stdout, epoch)
+        assert "the connection to another process" not in output
+    early = ("label", "options", "checkpoint")
+    assert found == {case: (1, b"", None if case in early else 1) for case in FAILURES}
 
 
 def children_of(process: int) -> list[int]:

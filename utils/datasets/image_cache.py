@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -119,35 +120,75 @@ class PackedImages:
         return packed.reshape(*self._sizes[i], CHANNELS)
 
 
+Share = Callable[[bool], AbstractContextManager["tuple[Path, bool] | None"]]
+"""Opens a file in memory for all processes of a machine together, if the first one says that there
+is room. Returns its path, and whether this process writes it; the others wait for that when they
+leave the context."""
+
+
 def open_image_store(
-    index: Index, side: int, *, shrink_interpolation: int, cache: CacheKind | None, threads: int
+    index: Index,
+    side: int,
+    *,
+    shrink_interpolation: int,
+    cache: CacheKind | None,
+    threads: int,
+    share: Share | None = None,
 ) -> ImageStore:
     """Return the image store of a data set, with the longer side of the images resized to `side`.
 
     `cache` is `ram` or `disk` to decode all images now, with several threads, if there is enough
-    space; None to decode on every load. `shrink_interpolation` is OpenCV's, for downscaling.
+    space; None to decode on every load. `shrink_interpolation` is OpenCV's, for downscaling. With
+    `share`, the processes of a machine fill and map one `ram` cache; all must call this together.
     """
     files = FileImages(index, side, shrink_interpolation)
     if cache is None:
         return files
     sizes = np.array([files.size(i) for i in range(len(index))], np.int64)
     offsets = np.cumsum([0, *(sizes.prod(axis=1) * CHANNELS)], dtype=np.int64)
-    pack = _pack_in_memory if cache == "ram" else _pack_in_file
-    pixels = pack(files, offsets, threads)
+    pixels: torch.Tensor | Path | None
+    if cache == "disk":
+        pixels = _pack_in_file(files, offsets, threads)
+    elif share is None:
+        pixels = _pack_in_memory(files, offsets, threads)
+    else:
+        pixels = _pack_in_shared_file(files, offsets, threads, share)
     return files if pixels is None else PackedImages(pixels, sizes, offsets)
 
 
 def _pack_in_memory(files: FileImages, offsets: np.ndarray, threads: int) -> torch.Tensor | None:
     """Decode all images into shared memory; None, with a warning, if there is too little."""
-    size, room = int(offsets[-1]), available_memory()
+    if not _fits_in_memory(int(offsets[-1])):
+        return None
+    pixels = torch.empty(int(offsets[-1]), dtype=torch.uint8).share_memory_()
+    _fill(pixels.numpy(), files, offsets, threads)
+    return pixels
+
+
+def _pack_in_shared_file(
+    files: FileImages, offsets: np.ndarray, threads: int, share: Share
+) -> Path | None:
+    """Decode all images in one process of the machine, into a file in memory that all map."""
+    with share(_fits_in_memory(int(offsets[-1]))) as file:
+        if file is None:
+            return None
+        path, is_writer = file
+        if is_writer:
+            shape = (int(offsets[-1]),)
+            pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+            _fill(pixels, files, offsets, threads)
+    return path
+
+
+def _fits_in_memory(size: int) -> bool:
+    """Whether there is room for a cache of `size` bytes; logs a warning if there is not."""
+    room = available_memory()
     if SHARED_MEMORY.is_dir():
         room = min(room, free_disk(SHARED_MEMORY))
     if size > MAX_USED_FRACTION * room:
         _warn_no_room(size, f"{room / GIB:.1f} GiB of memory are free.")
-        return None
-    pixels = torch.empty(size, dtype=torch.uint8).share_memory_()
-    _fill(pixels.numpy(), files, offsets, threads)
-    return pixels
+        return False
+    return True
 
 
 def _pack_in_file(files: FileImages, offsets: np.ndarray, threads: int) -> Path | None:

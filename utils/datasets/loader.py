@@ -20,6 +20,7 @@ from utils.datasets.image_cache import (
     CacheKind,
     FileImages,
     RecentImages,
+    Share,
     open_image_store,
 )
 from utils.datasets.index import Index
@@ -154,6 +155,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     rect: bool = False,
     stride: int = 32,
     shard: slice = WHOLE_BATCH,
+    share: Share | None = None,
 ) -> TrainLoader:
     """Build the loader for training.
 
@@ -170,6 +172,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
         rect: rectangular batches of images with similar aspect ratios, without mosaics.
         stride: stride of the network, px, for rectangular shapes.
         shard: the images of every batch that belong to this process.
+        share: shares the `ram` cache with the other processes of this machine.
     """
     if hyp.copy_paste > 0:
         log.warning("copy_paste has no effect: it needs segment labels, but only boxes are read.")
@@ -178,7 +181,12 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     plan = plan_batches(index.sizes, batch_size, image_size, rect=rect, stride=stride)
     workers = usable_workers(workers, len(plan.batches))
     images = open_image_store(
-        index, image_size, shrink_interpolation=cv2.INTER_LINEAR, cache=cache, threads=workers
+        index,
+        image_size,
+        shrink_interpolation=cv2.INTER_LINEAR,
+        cache=cache,
+        threads=workers,
+        share=share,
     )
     neighbourhood = 0
     if hyp.mosaic > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -57,6 +58,8 @@ class EvalSettings:
     """Evaluate all labels and detections as one class."""
     precision: str = "fp32"
     """Precision of the forward pass: fp32, bf16 or fp16."""
+    images_per_pass: int = sys.maxsize
+    """Maximum number of images in a forward pass; a larger batch is divided."""
     ignore: IgnoreRegions | None = None
     """Ignore regions of the images. A detection in a region that is not a true positive at any
     threshold is ignored: it is not a false positive either."""
@@ -125,7 +128,14 @@ def evaluate(
     """
     accumulator = _Accumulator(evaluated_names(names, single_class=settings.single_class), settings)
     losses = torch.zeros(3, device=device)
-    forward = Forward(model, device, settings.precision, threshold=settings.conf_thres, loss=loss)
+    forward = Forward(
+        model,
+        device,
+        settings.precision,
+        threshold=settings.conf_thres,
+        loss=loss,
+        images_per_pass=settings.images_per_pass,
+    )
     suppression = Stopwatch(device)
     was_training = model.training
     model.eval()

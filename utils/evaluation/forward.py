@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,6 +37,7 @@ class Forward:
         precision: fp32, bf16 or fp16.
         threshold: minimum score of a box.
         loss: also compute this training loss.
+        images_per_pass: divide larger batches. Shapes of images and losses stay those of the batch.
     """
 
     def __init__(
@@ -46,7 +48,9 @@ class Forward:
         *,
         threshold: float,
         loss: DetectionLoss | None = None,
+        images_per_pass: int = sys.maxsize,
     ) -> None:
+        self._images_per_pass = images_per_pass
         self._model = model
         self._device = device
         self._precision = Precision(precision, device.type)
@@ -57,11 +61,11 @@ class Forward:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> ForwardResult:
-        """Run a batch; on a CPU, in chunks of its images."""
+        """Run a batch, in chunks of its images."""
         count = len(batch.images)
-        chunk = count
+        chunk = self._images_per_pass
         if self._device.type == "cpu":
-            chunk = max(CPU_CHUNK_PIXELS // batch.images[0, 0].numel(), 1)
+            chunk = min(chunk, max(CPU_CHUNK_PIXELS // batch.images[0, 0].numel(), 1))
         boxes: list[Tensor] = []
         losses = torch.zeros(3, device=self._device)
         for start in range(0, count, chunk):

@@ -6,7 +6,10 @@ import argparse
 import atexit
 import gc
 import logging
+import os
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -15,6 +18,8 @@ from utils.options.output import set_up_streams
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
+BUG = 1  # as Python ends after an exception
+SECONDS_TO_REPORT = 3
 
 
 class PrintableFormatter(logging.Formatter):
@@ -40,6 +45,7 @@ class OptionParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with the message and code 2; called by `argparse`."""
+        leave_report_to_first()
         sentence = f"error: {message}; {self.prog} --help lists the options.\n"
         self.exit(USAGE_ERROR, printable(sentence))
 
@@ -55,6 +61,23 @@ def set_up_logging(level: int = logging.INFO) -> None:
     logger.propagate = False
 
 
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of a program that an error ends."""
+    if isinstance(error, UserError):
+        return USAGE_ERROR
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else BUG
+
+
+def print_error(error: BaseException) -> None:
+    """Print an error to standard error: a sentence if it is no bug, otherwise the traceback."""
+    if isinstance(error, UserError):
+        sys.stderr.write(printable(f"error: {error}\n"))
+    elif isinstance(error, KeyboardInterrupt):
+        sys.stderr.write("interrupted\n")
+    else:
+        traceback.print_exception(error)
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run the main function of a script; a `UserError` prints one sentence, exit code 2."""
     set_up_streams()
@@ -63,11 +86,16 @@ def run_script(main: Callable[[], None]) -> None:
     atexit.register(gc.freeze)
     try:
         main()
-    except UserError as error:
-        sys.stderr.write(printable(f"error: {error}\n"))
-        raise SystemExit(USAGE_ERROR) from None
     except RunInterruptedError as stop:
         raise SystemExit(stop.exit_code) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        raise SystemExit(INTERRUPTED) from None
+    except (UserError, KeyboardInterrupt) as error:
+        leave_report_to_first()
+        print_error(error)
+        raise SystemExit(exit_code_of(error)) from None
+
+
+def leave_report_to_first() -> None:
+    """With torchrun, let only the first process report an error in the options, which all have."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(SECONDS_TO_REPORT)  # torchrun ends all processes when one has ended
+        raise SystemExit(USAGE_ERROR)

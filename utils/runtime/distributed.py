@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-from utils.errors import UserError
+from utils.errors import RunInterruptedError, UserError
 
 GLOO_TIMEOUT = timedelta(days=7)  # the other processes wait while the main process evaluates
 NCCL_TIMEOUT = timedelta(minutes=10)  # for the other GPUs, within a step
+SHARED_MEMORY, OPEN_FILES = Path("/dev/shm"), Path("/proc/self/fd")  # noqa: S108 -- of Linux
 TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 Value = TypeVar("Value")
@@ -36,6 +42,11 @@ class Distributed:
     """Index of this process on its machine, and of its GPU."""
     local_world_size: int = 1
     """Number of processes on this machine."""
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether several processes run on this machine, and can open a file in shared memory."""
+        return self.local_world_size > 1 and SHARED_MEMORY.is_dir() and OPEN_FILES.is_dir()
 
     @property
     def is_main(self) -> bool:
@@ -79,14 +90,59 @@ class Distributed:
             dist.broadcast_object_list(shared, src=0, group=_gloo_group())
         return shared[0]
 
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Replace contiguous tensors on the device by those of the main process."""
+        if self.world_size == 1:
+            return
+        with _peer_failures_as_user_errors():
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """Run the body in the main process first, for example to fill a cache, then elsewhere."""
-        if not self.is_main:
+    def local_main_first(self) -> Iterator[None]:
+        """Run the body first in the first process of each machine, to fill a cache, then in all."""
+        if self.local_rank:
             self.all_reduce_max(0)
         yield
-        if self.is_main:
+        if not self.local_rank:
             self.all_reduce_max(0)
+
+    @contextmanager
+    def shared_file(self, create: bool) -> Iterator[tuple[Path, bool] | None]:
+        """Open one empty file in shared memory in all processes of this machine.
+
+        Yields its path, and whether this process is the first of the machine, which fills it; None
+        if it is not created.
+
+        Its name is removed before it is filled, so that nothing is left behind if the processes are
+        killed; its memory is free when the last of them has ended. Leaving the context waits for
+        the first process of each machine.
+
+        Args:
+            create: whether to create it; the first process of the machine decides.
+        """
+        descriptor, name = -1, ""
+        if create and not self.local_rank:
+            descriptor, name = tempfile.mkstemp(prefix="yolov5-extend-", dir=SHARED_MEMORY)
+        name = self._of_local_main(name)
+        if not name:
+            yield None
+            return
+        if self.local_rank:
+            descriptor = os.open(name, os.O_RDWR)
+        self.all_reduce_max(0)
+        if not self.local_rank:
+            Path(name).unlink()
+        # Also workers can open it by this path, as long as this process keeps it open.
+        yield Path(f"/proc/{os.getpid()}/fd/{descriptor}"), not self.local_rank
+        self.all_reduce_max(0)
+
+    def _of_local_main(self, text: str) -> str:
+        """Return the text of the first process of this machine."""
+        texts = [text] * self.world_size
+        with _peer_failures_as_user_errors():
+            dist.all_gather_object(texts, text, group=_gloo_group())
+        return texts[self.rank - self.local_rank]
 
 
 SINGLE_PROCESS = Distributed()
@@ -124,8 +180,44 @@ def distributed_from_environment() -> Distributed:
 
 
 @contextmanager
+def ending_all_on_error(
+    distributed: Distributed,
+    print_error: Callable[[BaseException], None],
+    exit_code_of: Callable[[BaseException], int],
+) -> Iterator[None]:
+    """End this process at once after an error, without the cleanup that waits for the others.
+
+    torchrun then ends the other processes. The error is printed by the process in which it happened
+    first, not by those that lose their connection to it. A single process raises the error.
+    """
+    if distributed.world_size == 1:
+        yield
+        return
+    store, _, _ = next(rendezvous("env://", distributed.rank, distributed.world_size))
+    try:
+        yield
+    except RunInterruptedError:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- all end the process
+        try:
+            is_first = store.add("errors", 1) == 1
+        except RuntimeError:  # the process that keeps the store has ended
+            is_first = True
+        if is_first:
+            print_error(error)
+        for child in multiprocessing.active_children():  # workers of the loaders
+            child.terminate()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code_of(error))
+
+
+@contextmanager
 def process_group(distributed: Distributed, device: torch.device) -> Iterator[None]:
     """Initialize the process groups: NCCL for tensors on GPUs, gloo for everything else.
+
+    An error leaves them as they are: destroying them would wait for the other processes, which wait
+    for this one. `ending_all_on_error` then ends the process.
 
     Raises:
         UserError: the device does not support distributed training.
@@ -146,9 +238,17 @@ def process_group(distributed: Distributed, device: torch.device) -> Iterator[No
     _gloo_group()  # all processes must create it together
     try:
         yield
-    finally:
-        _gloo_group.cache_clear()
-        dist.destroy_process_group()
+    except RunInterruptedError:
+        _leave_group(distributed)
+        raise
+    _leave_group(distributed)
+
+
+def _leave_group(distributed: Distributed) -> None:
+    """Destroy the process groups, when the main process has written its report too."""
+    distributed.all_reduce_max(0)
+    _gloo_group.cache_clear()
+    dist.destroy_process_group()
 
 
 @cache

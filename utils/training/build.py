@@ -82,7 +82,10 @@ def build_model(
         UserError: if no tensor of the weights fits the model, a layer to freeze does not exist, or
             the model cannot be compiled.
     """
-    model = Detector(source.spec) if run.resume_point else _new_model(run, source, data)
+    if run.resume_point:
+        model = Detector(source.spec)
+    else:
+        model = _new_model(run, source, data, distributed)
     image_size = round_up_to_stride(run.options.imgsz, model.max_stride)
     log.info(
         f"Model: {count_parameters(model):,} parameters, {gflops(model, image_size):.3g} GFLOPs "
@@ -91,21 +94,28 @@ def build_model(
     _freeze(model, run)
     if run.options.sync_bn and distributed.world_size > 1:
         model = convert_sync_batchnorm(model, device)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = model.to(device)
+    distributed.broadcast_tensors(model.state_dict().values())
+    model = model.to(memory_format=torch.channels_last)
     if run.options.compile:
         compile_forward(model, device, dynamic=run.options.multi_scale or run.options.rect)
     return model
 
 
-def _new_model(run: Run, source: ModelSource, data: TrainingData) -> Detector:
-    spec = with_fitting_anchors(
-        source.spec.with_classes(len(data.names)),
-        box_sizes(data.train, run.options.imgsz),
-        ratio_limit=run.hyp.anchor_t,
-        per_level=round(run.hyp.anchors),
-        fit=not run.options.noautoanchor,
-        seed=run.options.seed,
-    )
+def _new_model(
+    run: Run, source: ModelSource, data: TrainingData, distributed: Distributed
+) -> Detector:
+    spec = source.spec.with_classes(len(data.names))
+    if distributed.is_main:
+        spec = with_fitting_anchors(
+            spec,
+            box_sizes(data.train, run.options.imgsz),
+            ratio_limit=run.hyp.anchor_t,
+            per_level=round(run.hyp.anchors),
+            fit=not run.options.noautoanchor,
+            seed=run.options.seed,
+        )
+    spec = distributed.broadcast(spec)
     torch.manual_seed(run.options.seed)
     model = Detector(spec)
     if source.weights is not None:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +61,16 @@ class TrainingData:
         }
 
     def loaders(self, run: Run, image_size: int, stride: int, distributed: Distributed) -> Loaders:
-        """Build the loaders of a run; `image_size` is a multiple of the model's `stride`, px."""
+        """Build the loaders of a run; `image_size` is a multiple of the model's `stride`, px.
+
+        All processes must call this together.
+        """
+        options = run.options
+        shared = options.cache == "ram"  # the processes wait for each other while it is filled
+        with nullcontext() if shared else distributed.local_main_first():
+            return self._loaders(run, image_size, stride, distributed)
+
+    def _loaders(self, run: Run, image_size: int, stride: int, distributed: Distributed) -> Loaders:
         options = run.options
         train = build_train_loader(
             self.train,
@@ -73,6 +83,7 @@ class TrainingData:
             rect=options.rect,
             stride=stride,
             shard=slice(distributed.rank, None, distributed.world_size),
+            share=distributed.shared_file if distributed.shares_memory else None,
         )
         val = build_eval_loader(
             self.val,
@@ -80,7 +91,7 @@ class TrainingData:
             batch_size=options.batch_size * EVAL_BATCH_FACTOR,
             workers=options.workers,
             stride=stride,
-            cache=options.cache,
+            cache=options.cache if distributed.is_main else None,  # which validates
         )
         return Loaders(train, val)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,8 @@ class Evaluator:
     """Ignore regions of the validation images."""
     pedestrians: PedestrianTarget | None = None
     """Ground truth of the miss rate, if the data set has one."""
+    images_per_pass: int = sys.maxsize
+    """Maximum number of images in a forward pass."""
 
     def __call__(self, model: Detector, observers: Sequence[Observer] = ()) -> EvalResult:
         """Evaluate a model without changing it.
@@ -204,7 +207,11 @@ class Evaluator:
             names=self.names,
             device=next(model.parameters()).device,
             loss=self.loss,
-            settings=EvalSettings(precision=self.precision, ignore=self.ignore),
+            settings=EvalSettings(
+                precision=self.precision,
+                images_per_pass=self.images_per_pass,
+                ignore=self.ignore,
+            ),
             observers=[*observers, *evaluators],
         )
         rates = [rate for evaluator in evaluators for rate in evaluator.rates()]

@@ -58,13 +58,19 @@ def make_forward(model: Small, **options: Any) -> Forward:
     return Forward(model, CPU, **{"precision": "fp32", "threshold": 0.0, **options})  # type: ignore[arg-type]
 
 
-def test_chunks_give_the_results_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["pixels", "images"])
+def test_chunks_give_the_results_of_the_whole_batch(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = Small()
     gains = LossGains(box=0.05, obj=1.0, cls=0.5)
     loss = DetectionLoss(ShapeRatioAssigner(model.head.anchors, 4.0), gains, 2, (4.0, 1.0))
     forward = make_forward(model, loss=loss)
     whole = forward(make_batch(5))
-    monkeypatch.setattr(module, "CPU_CHUNK_PIXELS", 2 * 32 * 48)
+    if limit == "pixels":
+        monkeypatch.setattr(module, "CPU_CHUNK_PIXELS", 2 * 32 * 48)
+    else:
+        forward = make_forward(model, loss=loss, images_per_pass=2)
     parts = forward(make_batch(5))
     assert model.seen == [5, 2, 2, 1]
     for one, other in zip(parts.boxes, whole.boxes, strict=True):

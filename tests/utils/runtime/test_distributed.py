@@ -2,12 +2,16 @@ import pickle
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from utils.errors import RunInterruptedError, UserError
+from utils.options.script import exit_code_of
+from utils.runtime import distributed as module
 from utils.runtime.distributed import (
     SINGLE_PROCESS,
     Distributed,
     distributed_from_environment,
+    ending_all_on_error,
     process_group,
 )
 
@@ -18,7 +22,7 @@ def test_single_process_collectives_return_the_input() -> None:
     assert SINGLE_PROCESS.all_reduce_sum(tensor) is tensor
     assert SINGLE_PROCESS.all_reduce_max(3) == 3
     assert SINGLE_PROCESS.broadcast("value") == "value"
-    with SINGLE_PROCESS.main_first():
+    with SINGLE_PROCESS.local_main_first():
         pass
     model = torch.nn.Linear(2, 1)
     model(torch.ones(1, 2)).sum().backward()
@@ -51,3 +55,41 @@ def test_rank_and_world_size_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> N
 def test_run_interrupted_error_can_be_pickled() -> None:
     loaded = pickle.loads(pickle.dumps(RunInterruptedError("SIGTERM", 143)))  # noqa: S301 -- our own
     assert (loaded.cause, loaded.exit_code) == ("SIGTERM", 143)
+
+
+@pytest.mark.parametrize(
+    ("errors_before", "error", "printed", "code"),
+    [(0, UserError("a"), ["a"], 2), (1, UserError("a"), [], 2), (0, ValueError("b"), ["b"], 1)],
+)
+def test_error_ends_the_process_without_waiting_for_the_others(
+    errors_before: int,
+    error: Exception,
+    printed: list[str],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("collective")
+
+    class Store:
+        def add(self, _: str, number: int) -> int:
+            return errors_before + number
+
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    for name in ("destroy_process_group", "barrier", "all_reduce", "broadcast_object_list"):
+        monkeypatch.setattr(dist, name, refused)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(module, "_gloo_group", lambda: None)
+    monkeypatch.setattr(module, "rendezvous", lambda *_: iter([(Store(), 0, 2)]))
+    monkeypatch.setattr("os._exit", end)
+    two, found = Distributed(rank=1, world_size=2, local_rank=1, local_world_size=2), []
+    ending = ending_all_on_error(two, lambda e: found.append(str(e)), exit_code_of)
+    with (
+        pytest.raises(SystemExit) as stop,
+        ending,
+        process_group(two, torch.device("cpu")),
+    ):
+        raise error
+    assert (found, stop.value.code) == (printed, code)
