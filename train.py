@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,11 +59,28 @@ def train(request: TrainRequest) -> Path:
     if not distributed.is_main:
         set_up_logging(logging.ERROR)
     with ending_all_on_error(distributed, print_error, exit_code_of):
-        run = open_run(request)
-        device = select_device(run.options.device, distributed)
+        device = select_device(request.options.device, distributed)
         keep_freed_memory(device)
         with process_group(distributed, device):
-            return train_run(run, distributed, device)
+            if request.continuation.auto_resume:
+                return train_until_complete(request, distributed, device)
+            return train_run(open_run(request), distributed, device)
+
+
+def train_until_complete(
+    request: TrainRequest, distributed: Distributed, device: torch.device
+) -> Path:
+    """Start or resume the run that --auto-resume names, and extend it if that is asked for."""
+    from utils.runs.auto_resume import next_request
+    from utils.runs.run import open_run
+
+    opened = time.monotonic()
+    # All processes do what the first one has read.
+    while following := distributed.broadcast(
+        next_request(request) if distributed.is_main else None
+    ):
+        train_run(replace(open_run(following), opened=opened), distributed, device)
+    return Path(request.options.project) / request.options.name
 
 
 class Training(NamedTuple):

@@ -60,6 +60,7 @@ TRAIN_OWN = {
     "--cooldown-shape": "linear",
     "--finish-epochs": None,
     "--close-mosaic": 0,
+    "--auto-resume": False,
     "--stop-after": None,
     "--max-hours": None,
     "--plan": False,

@@ -16,6 +16,7 @@ import torch
 from tests.checkpoints import read_checkpoint
 from tests.paths import ROOT
 from tests.promises.test_interrupts import signalled_at, wait_for
+from tests.promises.test_resume import same_run
 from tests.toy import make_toy, toy_arguments
 from train import train
 from utils.options.parser import parse_request
@@ -118,7 +119,7 @@ def test_processes_of_a_machine_share_one_cache_in_memory(tmp_path: Path) -> Non
     with start_two([str(data)], "-m tests.promises.two_processes") as process:
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    found = [json.loads(text) for text in re.findall(r"\{.*?\}", output)]
     size = 10 * 1600**2 * 3 / 1024
     assert [one["Rss"] >= size for one in found] == [True, True]  # each maps all pages
     assert sum(one["Pss"] for one in found) < 1.1 * size
@@ -155,6 +156,25 @@ def test_error_of_a_process_is_printed_once_and_ends_all(tmp_path: Path) -> None
         assert "the connection to another process" not in output
     early = ("label", "options", "checkpoint")
     assert found == {case: (1, b"", None if case in early else 1) for case in FAILURES}
+
+
+def test_run_that_torchrun_restarts_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    def start(name: str) -> subprocess.Popen[str]:
+        arguments = toy_arguments(tmp_path, f"--epochs 30 --noval --auto-resume --name {name}")
+        return start_two(arguments, "--max-restarts 3 train.py")
+
+    with start("whole") as process:
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    whole, killed = (tmp_path / "runs" / name for name in ("whole", "killed"))
+    process, results = start("killed"), killed / "results.csv"
+    with process:
+        wait_for(lambda: results.is_file() and len(results.read_text().splitlines()) > 2, process)
+        os.kill(children_of(process.pid)[1], signal.SIGKILL)
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "Resuming" in output
+    assert same_run(whole, killed) == []
 
 
 def children_of(process: int) -> list[int]:

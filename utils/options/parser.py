@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from utils.errors import UserError
 from utils.options.arguments import add_options, options_from
@@ -45,8 +45,11 @@ def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
     """
     given = vars(build_parser().parse_args(argv))
     continuation = given.keys() & options_of(Continuation).keys()
+    if "auto_resume" in continuation:
+        _check_auto_resume(given)
+        continuation |= {"resume"}  # the run is found by its name
     finishes = "finish_epochs" in continuation
-    for name in sorted(continuation - {"resume"}):
+    for name in sorted(continuation - {"resume", "auto_resume"}):
         if finishes and name in EXTEND_ONLY:
             raise UserError(
                 f"{flag_of(name)} cannot be combined with --finish-epochs, which only descends "
@@ -60,9 +63,8 @@ def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
                 f"{flag_of(name)} needs {flags}; add {' '.join(EXAMPLES[o] for o in missing)}."
             )
     options = options_from(given, TrainOptions)
-    request = TrainRequest(
-        options, frozenset(given) - continuation, options_from(given, Continuation)
-    )
+    own = frozenset(given) - options_of(Continuation).keys()
+    request = TrainRequest(options, own, options_from(given, Continuation))
     extension = request.extension  # reports contradictions before any file is read
     if "close_mosaic" in given and "resume" in given and extension is None:
         raise UserError(
@@ -70,3 +72,11 @@ def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
             "--extend-epochs or --finish-epochs."
         )
     return request
+
+
+def _check_auto_resume(given: Container[str]) -> None:
+    if "name" not in given:
+        raise UserError("--auto-resume needs --name; add --name NAME, which names the run.")
+    for name in ("resume", "finish_epochs", "plan"):
+        if name in given:
+            raise UserError(f"{flag_of(name)} cannot be combined with --auto-resume; omit one.")

@@ -179,6 +179,11 @@ class Continuation:
         group="resume and extend",
     )
     """None: start a new run. Empty: the latest run. Otherwise a checkpoint or a run folder."""
+    auto_resume: bool = option(
+        False,
+        "start the run of --name, resume it if it exists, or end at once if it is complete; with "
+        "--extend-epochs, extend it once when it has ended",
+    )
     extend_epochs: int | None = option(
         None,
         "epochs to add to the planned total, or after an early stop to those done",

@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore  # type: ignore[attr-defined] # exists at run time
 from torch.distributed.rendezvous import rendezvous
 
 from utils.errors import RunInterruptedError, UserError
@@ -179,6 +180,17 @@ def distributed_from_environment() -> Distributed:
     return Distributed(rank, count, local_rank, local_world_size)
 
 
+@cache
+def _store_of_this_try() -> PrefixStore:
+    """Return the key-value store of all processes, which torchrun keeps.
+
+    It survives a restart of the processes, so the keys of an earlier try are kept apart. Otherwise
+    a process could wait forever for the address of one that has ended.
+    """
+    store, _, _ = next(rendezvous("env://"))
+    return PrefixStore(f"try {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
 @contextmanager
 def ending_all_on_error(
     distributed: Distributed,
@@ -193,7 +205,7 @@ def ending_all_on_error(
     if distributed.world_size == 1:
         yield
         return
-    store, _, _ = next(rendezvous("env://", distributed.rank, distributed.world_size))
+    store = _store_of_this_try()
     try:
         yield
     except RunInterruptedError:
@@ -230,11 +242,17 @@ def process_group(distributed: Distributed, device: torch.device) -> Iterator[No
             f"--device {device.type}: distributed training needs CUDA GPUs or CPUs; "
             "start one process or use --device cpu."
         )
-    if device.type == "cuda":
+    cuda = device.type == "cuda"
+    if cuda:
         torch.cuda.set_device(device)  # otherwise every process would also use the first GPU
-        dist.init_process_group("nccl", device_id=device, timeout=NCCL_TIMEOUT)
-    else:
-        dist.init_process_group("gloo", timeout=GLOO_TIMEOUT)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo",
+        device_id=device if cuda else None,
+        timeout=NCCL_TIMEOUT if cuda else GLOO_TIMEOUT,
+        store=_store_of_this_try(),
+        rank=distributed.rank,
+        world_size=distributed.world_size,
+    )
     _gloo_group()  # all processes must create it together
     try:
         yield

@@ -82,7 +82,7 @@ def test_error_ends_the_process_without_waiting_for_the_others(
         monkeypatch.setattr(dist, name, refused)
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(module, "_gloo_group", lambda: None)
-    monkeypatch.setattr(module, "rendezvous", lambda *_: iter([(Store(), 0, 2)]))
+    monkeypatch.setattr(module, "_store_of_this_try", Store)
     monkeypatch.setattr("os._exit", end)
     two, found = Distributed(rank=1, world_size=2, local_rank=1, local_world_size=2), []
     ending = ending_all_on_error(two, lambda e: found.append(str(e)), exit_code_of)
