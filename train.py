@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from utils.errors import RunInterruptedError, UserError
 from utils.options.parser import build_parser, parse_request
 from utils.options.script import exit_code_of, print_error, run_script, set_up_logging
-from utils.options.train_options import TrainRequest
+from utils.options.train_options import CLASSES, TrainRequest
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +112,7 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
     from utils.training.data import (
         EVAL_BATCH_FACTOR,
         build_training_data,
+        class_names,
         load_data_description,
         training_image_size,
     )
@@ -121,6 +122,7 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
     precision = choose_precision(options.amp, device)
 
     description = load_data_description(run)
+    run = run.with_names(class_names(run, description))
     source = load_model_source(run)
     with distributed.local_main_first():  # the first process of a machine fills the caches
         data = build_training_data(run, description)
@@ -159,14 +161,14 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     from utils.training.best import measure_best_again
     from utils.training.build import write_config
     from utils.training.engine import Observers, fit
+    from utils.training.image_digests import ImageRecorder, digests_file
     from utils.training.loggers import build_loggers
     from utils.training.recorder import RunRecorder
     from utils.training.summary import (
         evaluate_best,
         log_next_steps,
         log_resume_command,
-        log_seams,
-        plot_run,
+        report_seams,
     )
     from utils.training.validation import FirstBatchPlots, LabelsPlot, Validator
 
@@ -176,22 +178,26 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     folder = distributed.broadcast(open_folder(run) if distributed.is_main else Path())
     interrupts = SignalHandler(distributed, run.deadline)
     validator = Validator(evaluator, plan, options, distributed, interrupts)
-    prepared = locked_folder(run, folder) if distributed.is_main else nullcontext()
-    with prepared, interrupts, BackgroundWorker() as background:
+    with (
+        locked_folder(run, folder) if distributed.is_main else nullcontext(),
+        interrupts,
+        BackgroundWorker() as background,
+    ):
         log_start(run, plan, folder)
         recorder = RunRecorder(folder, plan, config, options, distributed, background)
         loggers = build_loggers(folder, plan, distributed, background)
+        images = ImageRecorder(data, digests_file(folder, config), distributed.is_main)
         labels = LabelsPlot(folder, data.train.boxes, data.names, background, pending=plots)
         observers = Observers(
             validate=validator.evaluate_epoch,
             on_batch=FirstBatchPlots(folder, data.names, enabled=plots),
-            on_step=(recorder.save_on_step, interrupts.check, labels),
+            on_step=(recorder.save_on_step, interrupts.check, labels, images),
             # logs after the checkpoint
             on_epoch=(recorder.save_on_epoch, loggers.epoch, interrupts.check),
         )
         try:
             measure_best_again(run, state, config, recorder.best, validator)
-            verify_resume(run, state, config, validator.evaluate_resumed)
+            verify_resume(run, state, config, validator.evaluate_resumed, images.changes(run))
             recorder.save_on_begin(state, run)
             loggers.begin(state)
             write_config(config, plan, run, folder, distributed)
@@ -203,9 +209,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
                 loggers.end()
                 recorder.strip_best()
                 evaluate_best(folder, validator, device, plots=plots)
-                log_seams(state.history, plan)
-                if plots:
-                    plot_run(state.history, plan, folder)
+                report_seams(state, plan, folder, plots=plots)
                 recorder.finalize(state)
         except RunInterruptedError as stop:
             recorder.save(state)
@@ -225,17 +229,21 @@ def show_plan(request: TrainRequest) -> Path:
     Raises:
         UserError: if no run or no extension is given, or the run cannot be extended.
     """
-    from utils.runs.plan_preview import report_plan
+    from utils.runs.plan_preview import planned_changes, report_plan
     from utils.runs.run import log_warmup, open_run
+    from utils.training.data import class_names, load_data_description
 
-    point = open_run(request).resume_point
+    run, how = open_run(request), request.continuation
+    point = run.resume_point
     if point is None or point.extension is None:
         raise UserError(
             "--plan needs --resume and --extend-epochs; add --resume PATH --extend-epochs X."
         )
     folder = point.folder or Path()  # the current folder for a run of YOLOv5
+    if how.rename_class or how.allow_change & {"data", CLASSES}:
+        run = run.with_names(class_names(run, load_data_description(run)))
     log_warmup(point)
-    report_plan(point.saved, point.next_seam, point.extension, folder)
+    report_plan(point.saved, point.next_seam, point.extension, folder, planned_changes(run))
     return folder
 
 

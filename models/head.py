@@ -17,6 +17,11 @@ SINGLE_CLASS_GUARD = 0.99999
 """The initial class score is 0.6 / (classes - 1); the guard avoids a division by zero."""
 
 
+def initial_class_bias(classes: int) -> float:
+    """Return the bias with which a class score begins, in logits."""
+    return math.log(EXPECTED_CLASS_MASS / (classes - SINGLE_CLASS_GUARD))
+
+
 class DetectionHead(nn.Module):
     """One 1x1 convolution for each level, and the anchors of its predictions.
 
@@ -100,11 +105,10 @@ class DetectionHead(nn.Module):
     @torch.no_grad()
     def _initialise_biases(self) -> None:
         """Initialise for rare objects (Lin et al., "Focal Loss", 2017, 3.3) and equal classes."""
-        classes = math.log(EXPECTED_CLASS_MASS / (self.classes - SINGLE_CLASS_GUARD))
         for conv, stride in zip(self.m, self.strides, strict=True):
             cells = (EXPECTED_IMAGE_SIZE / stride) ** 2
             bias = cast(nn.Conv2d, conv).bias
             assert bias is not None  # for the type checker
             fields = bias.view(self.anchors_per_level, -1)  # [A, 5 + classes]
             fields[:, BOX_FIELDS - 1] += math.log(EXPECTED_OBJECTS / cells)
-            fields[:, BOX_FIELDS:] += classes
+            fields[:, BOX_FIELDS:] += initial_class_bias(self.classes)

@@ -39,6 +39,9 @@ percent."""
 AT_SEAM_PREFIX = "seam/"
 """Prefix of columns in checkpoints only, before a metric column of the last row before a seam: the
 metric measured again at the seam, with the validation settings of the epochs after it."""
+COMMON_PREFIX = "common/"
+"""Prefix of columns in checkpoints only, before a mAP column, if the last seam changed the classes:
+mean over the classes from before the seam that are still there."""
 MAP50_WEIGHT, MAP50_95_WEIGHT = 0.1, 0.9
 
 

@@ -72,6 +72,7 @@ TRAIN_OWN = {
     "--clip-grad-norm": 10.0,
     "--max-bad-steps": 10,
     "--allow-change": frozenset(),
+    "--rename-class": [],
 }
 
 VAL = {

@@ -119,7 +119,26 @@ def validation_of(config: Config) -> Validation:
     return found | {name: data[name] for name in ("content", "val content") if name in data}
 
 
-class ContinuationRecord(TypedDict):
+class ClassRecord(TypedDict):
+    """A change of classes."""
+
+    kept: list[str]
+    """Classes before and after the change, by their new names."""
+    new: list[str]
+    dropped: list[str]
+    renamed: dict[str, str]
+    """Old to new names of kept classes."""
+
+
+class ContinuationExtras(TypedDict, total=False):
+    """Keys of a continuation in which data or classes changed."""
+
+    classes: ClassRecord
+    images: dict[str, int]
+    """Numbers of images that moved between the splits, are new or are gone."""
+
+
+class ContinuationRecord(ContinuationExtras):
     """One continuation (resume or extension) of a run."""
 
     epoch: int

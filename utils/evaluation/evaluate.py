@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,6 +101,11 @@ class Evaluation:
     """Counts of (predicted, true), [classes + 1, classes + 1], background last."""
     speed_ms: tuple[float, float, float]
     """Milliseconds per image: preprocessing, inference, non-maximum suppression."""
+
+    def map50_95_of(self, names: Collection[str]) -> float:
+        """Return the mean over the classes with these names; NaN if none of them has labels."""
+        found = [result.map50_95 for result in self.classes if result.name in names]
+        return sum(found) / len(found) if found else math.nan
 
 
 def evaluate(

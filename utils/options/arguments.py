@@ -73,6 +73,7 @@ def _settings(
     container, inner = get_origin(hint), get_args(hint)
     if container is list:
         settings |= {"nargs": "+", "type": inner[0]}
+        settings |= {"action": "extend"} if option.repeatable else {}
     elif container is frozenset:
         settings["type"] = _parse_option_names
     else:

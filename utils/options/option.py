@@ -52,6 +52,8 @@ class Option:
     const: object = None
     """Value of the option without an argument; None: an argument is required."""
     positional: bool = False
+    repeatable: bool = False
+    """Of a list: the values of repeated flags are joined; otherwise the last flag counts."""
     group: str | None = None
     """Title in --help above this option and those after it."""
     exclusive: str | None = None

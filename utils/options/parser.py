@@ -9,11 +9,11 @@ from utils.errors import UserError
 from utils.options.arguments import add_options, options_from
 from utils.options.option import flag_of, options_of
 from utils.options.script import OptionParser
-from utils.options.train_options import Continuation, TrainOptions, TrainRequest
+from utils.options.train_options import CLASSES, Continuation, TrainOptions, TrainRequest
 
 NEED_RESUME = (
-    *("extend_epochs", "finish_epochs"),
-    *("allow_change", "allow_partial_state", "completed_epochs", "schedule"),
+    *("extend_epochs", "finish_epochs", "allow_change", "rename_class"),
+    *("allow_partial_state", "completed_epochs", "schedule"),
 )
 """Options that need --resume. The other options of `Continuation` need --extend-epochs too, or
 --finish-epochs."""
@@ -62,6 +62,8 @@ def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
             raise UserError(
                 f"{flag_of(name)} needs {flags}; add {' '.join(EXAMPLES[o] for o in missing)}."
             )
+    if CLASSES in given.get("allow_change", ()):  # other classes have other labels
+        given["allow_change"] |= {"data"}
     options = options_from(given, TrainOptions)
     own = frozenset(given) - options_of(Continuation).keys()
     request = TrainRequest(options, own, options_from(given, Continuation))

@@ -26,6 +26,8 @@ from utils.solver.schedule import LAWS, MODES
 FREE, ALLOWABLE, NOT_INHERITED = OnResume.FREE, OnResume.ALLOWABLE, OnResume.NOT_INHERITED
 MIN_IMAGE_SIZE = 32
 MIN_HOURS = 0.001
+CLASSES = "classes"
+"""What --allow-change accepts besides options: the class names of the data-set file."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,15 @@ class Continuation:
     )
     plan: bool = option(False, "print and plot the learning rate of each mode; do not train")
     allow_change: frozenset[str] = option(
-        frozenset(), "options that may differ from the run's, e.g. batch-size,data", metavar="A,B"
+        frozenset(),
+        "what may differ from the run: options, or classes; e.g. batch-size,data",
+        metavar="A,B",
+    )
+    rename_class: list[str] = option(
+        [],
+        "new name of a class, e.g. --rename-class car=vehicle; repeatable",
+        metavar="OLD=NEW",
+        repeatable=True,
     )
     schedule: str | None = option(
         None,
@@ -251,6 +261,9 @@ class Continuation:
                 f"--extend-epochs {self.extend_epochs}: must be at least 1; to end a run earlier, "
                 "use --finish-epochs K."
             )
+        for text in self.rename_class:
+            if not all(text.partition("=")):
+                raise UserError(f"--rename-class {text}: must be OLD=NEW, for example car=vehicle.")
 
     def for_upstream_only(self) -> str | None:
         """The first given option that applies only to YOLOv5 checkpoints; None if there is none."""
@@ -298,7 +311,7 @@ class TrainRequest:
         return self.continuation.extension(self.options.close_mosaic)
 
     def __post_init__(self) -> None:
-        allowable = option_names(type(self.options), OnResume.ALLOWABLE)
+        allowable = option_names(type(self.options), OnResume.ALLOWABLE) | {CLASSES}
         unknown = sorted(self.continuation.allow_change - allowable)
         if unknown:
             known = ", ".join(sorted(name.replace("_", "-") for name in allowable))

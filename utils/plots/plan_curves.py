@@ -23,7 +23,9 @@ MAX_EPOCHS_WITH_MARKERS = 100  # with more epochs, markers would overlap
 LINE, REQUESTED_LINE = 1.8, 3.2  # points
 
 
-def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], path: Path) -> None:
+def save_lr_plan(
+    plan: Plan, completed: int, previews: Sequence[PlanPreview], path: Path, note: str = ""
+) -> None:
     """Plot the run so far in grey and its possible extensions in color, linear and logarithmic.
 
     Args:
@@ -31,6 +33,7 @@ def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], pa
         completed: Epochs trained, where the extensions start.
         previews: Possible extensions; one is requested.
         path: Output file.
+        note: Text after the label of the new seam.
     """
     planned = max(preview.plan.total_epochs for preview in previews)
     requested = [number for number, preview in enumerate(previews) if preview.requested]
@@ -39,7 +42,7 @@ def save_lr_plan(plan: Plan, completed: int, previews: Sequence[PlanPreview], pa
     seams = [segment for segment in plan.seams if segment.start < completed]
     names = [(seam.start, f"epoch {seam.start}: {seam.mode}") for seam in seams]
     start = mode if mode == FINISH else "new extension"
-    names.append((completed, f"epoch {completed}: {start}"))
+    names.append((completed, f"epoch {completed}: {start}{note}"))
     steps = [(s.start, f"{past[s.start - 1]:.3g} → {past[s.start]:.3g}") for s in seams]
     steps.append((completed, f"{past[-1]:.3g} before the seam"))
     figure, (linear, logarithmic) = panels.stack_panels(

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from utils.files.atomic_write import atomic_write, atomic_write_text
+from utils.options.train_options import CLASSES
 from utils.plots.plan_curves import save_lr_plan
 from utils.solver.continuation import Extension
 from utils.solver.preview import PlanPreview, patience_rule, plan_previews, preview_warnings
 from utils.solver.schedule import Plan
+
+if TYPE_CHECKING:
+    from utils.runs.run import Run
 
 log = logging.getLogger("yolo")
 
@@ -24,8 +30,35 @@ EXPLANATION = (
 REQUESTED, OTHER = "> ", "  "
 
 
-def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) -> None:
+def changed_text(names: Collection[str]) -> str:
+    """Return a short note for a plot, such as "classes, data changed"."""
+    return f"{', '.join(sorted(names)).replace('_', ' ')} changed"
+
+
+def planned_changes(run: Run) -> dict[str, str]:
+    """Return what else an extension changes, and how: options and classes."""
+    assert run.resume_point is not None  # for the type checker
+    old = run.resume_point.checkpoint["config"]["options"]
+    new = run.options.to_dict()
+    changes = {name: f"{old.get(name)} → {new[name]}" for name in sorted(run.allowed & new.keys())}
+    return changes | ({CLASSES: run.classes.describe()} if run.classes else {})
+
+
+def report_plan(
+    plan: Plan,
+    completed: int,
+    extension: Extension,
+    folder: Path,
+    changes: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Log the learning rate of each way to extend a run; save lr_plan.png and lr_plan.json.
+
+    Args:
+        plan: the saved plan.
+        completed: epochs completed at the seam.
+        extension: the extension of the command line.
+        folder: of the two files.
+        changes: see `planned_changes`.
 
     Raises:
         UserError: if the extension does not fit the run, or the folder cannot be written.
@@ -40,10 +73,15 @@ def report_plan(plan: Plan, completed: int, extension: Extension, folder: Path) 
     log.info("%s", patience_rule(requested))
     if extension.close_mosaic:
         log.info("No mosaic and mixup from epoch %d on.", total - extension.close_mosaic)
+    for name, change in changes.items():
+        log.info("Changes with the extension: %s: %s", name.replace("_", " "), change)
     for sentence in preview_warnings(choices):
         log.warning("%s", sentence)
     numbers = json.dumps({preview.label: preview.plan.factors() for preview in choices})
-    atomic_write(folder / PLOT_FILE, lambda part: save_lr_plan(plan, completed, choices, part))
+    note = f", {changed_text(changes)}" if changes else ""
+    atomic_write(
+        folder / PLOT_FILE, lambda part: save_lr_plan(plan, completed, choices, part, note)
+    )
     atomic_write_text(folder / FACTORS_FILE, numbers + "\n")
     log.info("Nothing was trained; see %s and %s", folder / PLOT_FILE, folder / FACTORS_FILE)
 

@@ -74,12 +74,16 @@ class ResumePoint:
         """Epochs trained so far."""
         return self.checkpoint["position"]["epoch"]
 
-    def with_restarted_epoch(self) -> ResumePoint:
-        """A copy in which the epoch under way begins again, because the data set has changed."""
+    def with_restarted_epoch(self, what: str) -> ResumePoint:
+        """A copy in which the epoch under way begins again, because something changed.
+
+        Args:
+            what: subject of the message, for example "classes have".
+        """
         if self.checkpoint["progress"]["batches"] == 0:
             return self
         log.warning(
-            "The data set has changed, so epoch %d, which was under way, restarts.", self.completed
+            "The %s changed, so epoch %d, which was under way, restarts.", what, self.completed
         )
         return replace(self, checkpoint=_restarted(self.checkpoint))
 

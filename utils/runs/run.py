@@ -15,7 +15,14 @@ from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files.atomic_write import atomic_copy
 from utils.hyp import Hyp, load_hyp
-from utils.options.train_options import TrainOptions, TrainRequest, resumed_options
+from utils.options.train_options import (
+    CLASSES,
+    Continuation,
+    TrainOptions,
+    TrainRequest,
+    resumed_options,
+)
+from utils.runs.classes import ClassChange, class_change
 from utils.runs.folder import (
     create_run_folder,
     delete_run_files,
@@ -50,8 +57,9 @@ class Run:
     """Parent of a new folder."""
     allowed: frozenset[str] = frozenset()
     """Names of the options that --allow-change let differ from those of the run so far."""
-    may_change_data: bool = False
-    """Whether --allow-change names the data set."""
+    continuation: Continuation = field(default_factory=Continuation)
+    classes: ClassChange | None = None
+    """How the classes change; None if they stay."""
     opened: float = field(default_factory=time.monotonic)
     """Value of `time.monotonic()` at the start."""
 
@@ -83,37 +91,40 @@ class Run:
         changed = _data_changes(checkpoint["config"].get("data", {}), data)
         if not changed:
             return replace(self, resume_point=point)
-        if not self.may_change_data:
+        if "data" not in self.continuation.allow_change:
             raise UserError(
                 f"{data['file']} is not the data set that the run was trained on: "
                 f"{', '.join(changed)}; restore it, or allow the change with --allow-change data."
             )
-        return replace(
-            self, resume_point=point.with_restarted_epoch(), allowed=self.allowed | {"data"}
-        )
+        point = point.with_restarted_epoch("data set has")
+        return replace(self, resume_point=point, allowed=self.allowed | {"data"})
 
-    def require_names(self, names: Sequence[str]) -> None:
-        """Check that the data set has the classes that the run was trained on.
+    def with_names(self, names: Sequence[str]) -> Run:
+        """A copy that continues with the classes of its data set, matched by name.
+
+        If more than names changes, an epoch under way begins again.
 
         Raises:
-            UserError: if the classes differ.
+            UserError: if the classes changed and this is not allowed, or a rename is impossible.
         """
-        if self.resume_point is None:
-            return
-        trained = self.resume_point.checkpoint["config"]["names"]
-        if list(names) == list(trained):
-            return
-        pairs = enumerate(zip(names, trained, strict=False))
-        first = next((f" (class {i} is {a!r}, not {b!r})" for i, (a, b) in pairs if a != b), "")
-        raise UserError(
-            f"{self.options.data} has {len(names)} classes that differ from the {len(trained)} of "
-            f"the run{first}; use a data set with the same classes."
-        )
+        point = self.resume_point
+        if point is None:
+            return self
+        old = point.checkpoint["config"]["names"]
+        change = class_change(old, names, self.continuation, self.options.data)
+        if change is None:
+            return self
+        if not change.only_renames:
+            if point.ended:
+                raise UserError(f"{point.path} has no epoch left to train; add --extend-epochs X.")
+            point = point.with_restarted_epoch("classes have")
+        return replace(self, resume_point=point, classes=change, allowed=self.allowed | {CLASSES})
 
 
 def _data_changes(old: Mapping[str, str | int], new: Mapping[str, str | int]) -> list[str]:
     """Describe how the content of a data set changed; empty if it did not, or is unknown."""
-    if old.get("content", new["content"]) == new["content"]:
+    digests = "content", "image bytes"
+    if all(old.get(name, new.get(name)) == new.get(name) for name in digests):
         return []
     counts = [
         f"{name} {old[name]} → {new[name]}"
@@ -152,7 +163,7 @@ def open_run(request: TrainRequest) -> Run:
         folder=_folder_in_place(path, resume_point, request),
         project=_project(path, resume_point, request),
         allowed=allowed | {"hyp"} if hyp != saved_hyp else allowed,
-        may_change_data="data" in request.continuation.allow_change,
+        continuation=request.continuation,
     )
 
 
@@ -280,7 +291,8 @@ def set_up_folder(run: Run, folder: Path) -> None:
     if run.folder is not None and point.path.name == PREVIOUS:
         # last.pt is damaged; replace it, because the next save renames it to last_prev.pt.
         atomic_copy(point.path, weights / LAST)
-    _write_best(point, weights / BEST)
+    if run.classes is None or run.classes.only_renames:
+        _write_best(point, weights / BEST)
 
 
 def _require_nothing_newer(last: Path, point: ResumePoint) -> None:

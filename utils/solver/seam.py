@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
+from utils.history import AT_SEAM_PREFIX, COMMON_PREFIX, RAW_MAP_COLUMN
 from utils.solver.schedule import Plan
 
 EMA_MAP_COLUMN = "metrics/mAP_0.5:0.95"
+
+COMMON_CLASSES = " over the classes that stay"
+"""Which mAP is compared at a seam where classes are new or dropped; follows the word mAP50-95."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ class SeamMetrics:
     gain_per_100_epochs: float | None
     """Gain of the EMA weights, per hundred epochs of the extension."""
 
+    common: bool = False
+    """Whether all mAP values are means over the classes from before the seam that are still there,
+    because the classes changed."""
+
     def to_dict(self) -> dict[str, object]:
         """Return plain data for seams.json."""
         return dataclasses.asdict(self)
@@ -66,9 +73,11 @@ def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
     for segment, (seam, end) in zip(plan.seams, pairwise(edges), strict=True):
         before = rows.get(seam - 1, {})
         after = [rows[epoch] for epoch in range(seam, end) if epoch in rows]
-        ema, raw = _measured(after, EMA_MAP_COLUMN), _measured(after, RAW_MAP_COLUMN)
-        ema_before = _level_before(before, EMA_MAP_COLUMN)
-        raw_before = _level_before(before, RAW_MAP_COLUMN)
+        common = COMMON_PREFIX + EMA_MAP_COLUMN
+        changed = AT_SEAM_PREFIX + common in before or any(common in row for row in after)
+        names = [changed * COMMON_PREFIX + name for name in (EMA_MAP_COLUMN, RAW_MAP_COLUMN)]
+        ema, raw = (_measured(after, name) for name in names)
+        ema_before, raw_before = (_level_before(before, name) for name in names)
         rate_before, rate_after = (plan.lr0 * plan.factor(epoch) for epoch in (seam - 1, seam))
         best, gain = max(ema.values(), default=None), None
         if best is not None and ema_before is not None:
@@ -90,6 +99,7 @@ def seam_metrics(plan: Plan, history: Sequence[Mapping[str, float]]) -> list[Sea
                 ema_drop=_drop(ema_before, ema),
                 raw_drop=_drop(raw_before, raw),
                 gain_per_100_epochs=gain,
+                common=changed,
             )
         )
     return found

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint
 from utils.history import ITERATION_COLUMN, RAW_MAP_COLUMN
-from utils.options.train_options import TrainOptions
+from utils.options.train_options import CLASSES, TrainOptions
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
 from utils.solver.seam import EMA_MAP_COLUMN
+from utils.training.image_digests import ImageChanges
 from utils.training.state import TrainingState, software
-from utils.training.validation import ValidationResult
+from utils.training.validation import ValidationResult, common_maps
 
 log = logging.getLogger("yolo")
 
@@ -57,6 +58,7 @@ def verify_resume(
     state: TrainingState,
     config: Config,
     measure: Callable[[TrainingState], ValidationResult],
+    images: ImageChanges | None = None,
 ) -> None:
     """Audit and validate a restored state before its first step; log the result and add it to it.
 
@@ -68,15 +70,23 @@ def verify_resume(
         state: the restored state.
         config: configuration that the next checkpoints of the run contain.
         measure: validates the state.
+        images: how the images change; None if that is unknown or they do not.
     """
     resume_point = run.resume_point
     if resume_point is None or resume_point.ended:
         return
     items = audit_state(run, resume_point, state, config)
-    check = compare_metrics(state, measure(state))
+    if "data" in run.allowed:
+        unknown = "not recorded before; whether some moved between train and val is unknown"
+        status, detail = (CHANGED, images.describe()) if images else (MISSING, unknown)
+        items.append(AuditItem("images", status, detail))
+    change = run.classes.to_record() if run.classes else None
+    measured = measure(state)
+    check = compare_metrics(state, measured)
     seams = resume_point.plan.seams
     if seams and seams[-1].start == state.epoch and not state.progress.batches:
-        state.record_seam_check(check.ema, check.raw)
+        common = change["kept"] if change and (change["new"] or change["dropped"]) else ()
+        state.record_seam_check(check.ema, check.raw, common_maps(measured, common))
     extended = resume_point.extended
     record = ContinuationRecord(
         epoch=resume_point.next_seam if extended else resume_point.completed,
@@ -85,6 +95,10 @@ def verify_resume(
         audit=[item._asdict() for item in items],
         check=check._asdict() | {"reproduced": check.reproduced},
     )
+    if change is not None:
+        record["classes"] = change
+    if images is not None:
+        record["images"] = images.counts
     state.record_continuation(record, replaces=resume_point.replaces)
     log_audit(items, check)
 
@@ -110,7 +124,7 @@ def audit_state(
         "history": _history(state),
         "learning-rate plan": _plan(resume_point),
         "AMP scaler": _scaler(saved, state, config["precision"]),
-        "best fitness": _best(state),
+        "best fitness": _best(run, state),
         "patience": _patience(resume_point, options.patience),
         "data order": _compared(old_options["seed"], options.seed, "seed "),
         **_options(run, old_options),
@@ -120,6 +134,7 @@ def audit_state(
         **_software(saved["software"]),
         "hyper-parameters": _values(old["hyp"], hyp, f"{len(hyp)} values"),
         "data set": _data(old.get("data"), config["data"]),
+        **({"classes": (CHANGED, run.classes.describe())} if run.classes else {}),
         **_epoch_under_way(state),
     }
     for part, reason in saved.get("missing", {}).items():
@@ -208,7 +223,9 @@ def _scaler(saved: TrainingCheckpoint, state: TrainingState, precision: str) -> 
     return CHANGED, f"none → {scale}"
 
 
-def _best(state: TrainingState) -> Finding:
+def _best(run: Run, state: TrainingState) -> Finding:
+    if run.classes is not None and not run.classes.only_renames:
+        return CHANGED, "begins again, because the classes changed"
     if state.best_epoch < 0:
         return MISSING, "no epoch was validated, or best.pt is missing"
     return RESTORED, f"{state.best_fitness:.5g} in epoch {state.best_epoch}"
@@ -225,7 +242,7 @@ def _patience(resume_point: ResumePoint, patience: int) -> Finding:
 def _options(run: Run, old: Mapping[str, object]) -> dict[str, Finding]:
     """Batch size and image size, and all options that were allowed to change."""
     new = run.options.to_dict()
-    listed = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data"}
+    listed = {"batch_size", "imgsz", "optimizer", "hyp", "seed", "data", CLASSES}
     parts = {"batch_size": "batch size", "imgsz": "image size"}
     parts |= {name: name.replace("_", " ") for name in sorted(run.allowed - listed)}
     return {
@@ -292,6 +309,6 @@ def log_audit(items: Sequence[AuditItem], check: SeamCheck) -> None:
     if check.reproduced is False:
         log.warning(
             "The restored EMA weights do not reproduce the saved mAP50-95: the validation differs "
-            "(images, image or batch size, precision or machine), or the checkpoint stores fp16 "
-            "weights, as YOLOv5's do. Later epochs are compared with the value measured now."
+            "(classes, images, image or batch size, precision or machine), or the checkpoint stores "
+            "fp16 weights, as YOLOv5's do. Later epochs are compared with the value measured now."
         )

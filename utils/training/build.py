@@ -27,6 +27,7 @@ from utils.solver.ema import ModelEma
 from utils.solver.param_groups import build_optimizer, parameter_groups
 from utils.solver.schedule import Plan
 from utils.training.batch_norm import BatchNormStats, convert_sync_batchnorm
+from utils.training.class_rows import with_classes
 from utils.training.data import TrainingData
 from utils.training.engine import TrainContext
 from utils.training.state import TrainingState
@@ -53,10 +54,8 @@ def load_model_source(run: Run) -> ModelSource:
     """
     if run.resume_point is not None:
         saved = run.resume_point.checkpoint
-        return ModelSource(
-            spec_from_checkpoint(saved["config"]["spec"], saved["model"], run.resume_point.path),
-            None,
-        )
+        spec = spec_from_checkpoint(saved["config"]["spec"], saved["model"], run.resume_point.path)
+        return ModelSource(spec.with_classes(len(run.classes.new)) if run.classes else spec, None)
     weights = read_weights(find_weights(run.options.weights)) if run.options.weights else None
     if run.options.cfg:
         return ModelSource(load_spec(Path(run.options.cfg)), weights)
@@ -83,6 +82,7 @@ def build_model(
             the model cannot be compiled.
     """
     if run.resume_point:
+        torch.manual_seed(run.options.seed)  # for the head rows of new classes
         model = Detector(source.spec)
     else:
         model = _new_model(run, source, data, distributed)
@@ -168,7 +168,9 @@ def build_state(
         scaler=torch.amp.GradScaler(precision.device_type, enabled=precision.needs_scaler),
     )
     if run.resume_point is not None:
-        state.restore(run.resume_point.checkpoint, distributed, ended=run.resume_point.ended)
+        saved = run.resume_point.checkpoint
+        saved = with_classes(saved, run.classes, model) if run.classes else saved
+        state.restore(saved, distributed, ended=run.resume_point.ended)
     return state
 
 

@@ -56,6 +56,7 @@ class TrainingData:
             "train boxes": len(self.train.boxes),
             "val images": len(self.val),
             "val boxes": len(self.val.boxes),
+            "image bytes": sum(map(_file_size, (*self.train.paths, *self.val.paths))),
             "content": content_digest(self.train, self.val),
             "val content": content_digest(self.val),
         }
@@ -96,6 +97,13 @@ class TrainingData:
         return Loaders(train, val)
 
 
+def _file_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 -- a Path per file would cost seconds
+    except OSError:  # reported when the image is read
+        return 0
+
+
 def content_digest(*splits: Index) -> str:
     """First digits of the SHA-256 over the names, sizes and labels of the images of the splits.
 
@@ -125,13 +133,16 @@ def load_data_description(run: Run) -> DatasetDescription:
     This takes little time, so a wrong file name is reported at once.
 
     Raises:
-        UserError: if the file does not exist or is invalid, its classes differ from those of the
-            resumed run, or the data must be obtained manually.
+        UserError: if the file does not exist or is invalid, or the data must be obtained manually.
     """
     description = load_description(run.options.data)
-    run.require_names(evaluated_names(description.names, single_class=run.options.single_cls))
     check_obtainable(description)
     return description
+
+
+def class_names(run: Run, description: DatasetDescription) -> tuple[str, ...]:
+    """Class names that a run trains with: those of its data set, or one for `--single-cls`."""
+    return evaluated_names(description.names, single_class=run.options.single_cls)
 
 
 def build_training_data(run: Run, description: DatasetDescription) -> TrainingData:
@@ -140,7 +151,7 @@ def build_training_data(run: Run, description: DatasetDescription) -> TrainingDa
     Raises:
         UserError: if the data are missing and cannot be obtained, or files are invalid.
     """
-    names = evaluated_names(description.names, single_class=run.options.single_cls)
+    names = class_names(run, description)
     ensure_available(description)
 
     def index(split: Sequence[Path]) -> Index:

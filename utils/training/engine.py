@@ -37,7 +37,7 @@ from utils.solver.param_groups import apply_settings
 from utils.solver.schedule import FINISH, Plan
 from utils.training.batch_norm import BatchNormStats
 from utils.training.state import EpochProgress, TrainingState
-from utils.training.validation import ValidationResult
+from utils.training.validation import ValidationResult, common_maps
 
 log = logging.getLogger("yolo")
 
@@ -289,6 +289,7 @@ def finish_epoch(
     )
     if result.raw is not None:
         row[RAW_MAP_COLUMN] = result.raw.map50_95
+    row |= common_maps(result, state.common_classes(plan.segment_at(state.epoch).start))
     for subset, percent in percentages(result.miss_rates).items():
         row[MISS_RATE_PREFIX + subset] = math.nan if percent is None else percent
     if state.progress.skipped:
@@ -302,7 +303,7 @@ def finish_epoch(
     if evaluation is not None and state.epoch < plan.total_epochs and segment.mode != FINISH:
         best = state.best_epoch
         if plan.raises_rate(segment):  # mAP drops at first, and climbs for long before a new best
-            best = best_epoch_since(state.history, segment.start)
+            best = best_epoch_since(state.history, max(segment.start, state.comparable_since()))
         state.stopped_early = should_stop(state.epoch - 1, best, segment.start, patience)
         if state.stopped_early:
             log.info(

@@ -15,6 +15,7 @@ from utils.checkpoint.format import ContinuationRecord
 from utils.files.atomic_write import atomic_write_text
 from utils.history import (
     COLUMNS,
+    COMMON_PREFIX,
     MISS_RATE_PREFIX,
     RAW_MAP_COLUMN,
     SKIPPED_COLUMN,
@@ -25,7 +26,7 @@ from utils.runs.run import SEAMS_FILE
 from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
-from utils.solver.seam import SeamMetrics, seam_metrics
+from utils.solver.seam import COMMON_CLASSES, SeamMetrics, seam_metrics
 from utils.training.state import TrainingState
 
 log = logging.getLogger("yolo")
@@ -153,7 +154,8 @@ class TensorBoardLogger(Logger):
         text = (
             f"Extended from epoch {seam.epoch} to a total of {total} epochs with `{seam.mode}`: "
             f"the learning rate changes from {seam.rate_before:.6g} to {seam.rate_after:.6g}. "
-            f"mAP50-95 before the seam: EMA weights {ema}, non-EMA weights {raw}."
+            f"mAP50-95{seam.common * COMMON_CLASSES} before the seam: EMA weights {ema}, non-EMA "
+            f"weights {raw}."
         )
         self._writer.add_text("seam", text, seam.epoch)
         self._writer.flush()
@@ -165,7 +167,8 @@ class TensorBoardLogger(Logger):
 
 def scalars(row: Row) -> dict[str, float]:
     """The metrics of an epoch by tag: the columns of results.csv and those in checkpoints only."""
-    extra = [name for name in row if name == RAW_MAP_COLUMN or name.startswith(MISS_RATE_PREFIX)]
+    more = RAW_MAP_COLUMN, MISS_RATE_PREFIX, COMMON_PREFIX
+    extra = [name for name in row if name.startswith(more)]
     return {name: row[name] for name in (*COLUMNS[1:], *extra)} | {
         SKIPPED_COLUMN: row.get(SKIPPED_COLUMN, 0.0)
     }

@@ -110,11 +110,18 @@ class RunRecorder:
             atomic_copy(self.last, target)
 
     def strip_best(self) -> None:
-        """Strip best.pt for inference; last.pt stays complete, so that the run can be extended."""
+        """Strip best.pt for inference; last.pt stays complete, so that the run can be extended.
+
+        It gets the class names of the run, which may have been renamed since the best epoch.
+        """
         self.background.wait()
-        best = read_checkpoint(self.best)
-        if best["kind"] == "training":
-            save_checkpoint(deploy_checkpoint(best), self.best)
+        found, names = read_checkpoint(self.best), self.config["names"]
+        if found["kind"] == "training":
+            found = deploy_checkpoint(found)
+        elif found["names"] == names:
+            return
+        found["names"] = names
+        save_checkpoint(found, self.best)
 
     def finalize(self, state: TrainingState) -> None:
         """Mark the run as complete in last.pt, after its final steps are done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ from utils.solver.schedule import Plan
 from utils.solver.seam import EMA_MAP_COLUMN
 
 NO_EPOCH = -1
+VALIDATION = {"batch_size", "classes", "data", "imgsz"}
+"""Allowed changes after which metrics cannot be compared with those before."""
 
 
 @dataclass
@@ -214,20 +217,43 @@ class TrainingState:
         self.best_fitness, self.best_epoch = fitness, epoch
         self.best_validation, self.best_saved_fitness = None, saved_fitness
 
-    def record_seam_check(self, ema: float | None, raw: float | None) -> None:
+    def record_seam_check(
+        self,
+        ema: float | None,
+        raw: float | None,
+        common: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Add the mAP50-95 measured at a seam, where a run continues, to the last epoch's row.
 
         The epochs after the seam may use other validation images or another image size. The saved
         weights are therefore validated again with the new ones, so that the metrics are comparable.
-        `ema` and `raw` are those of the EMA and the non-EMA weights, None if not measured.
+        `ema` and `raw` are those of the EMA and the non-EMA weights, None if not measured; `common`
+        has columns with the means over the classes that stay, see `common_maps`.
         """
         if not self.history:
             return
         row = self.history[-1]
         if raw is not None:
             row.setdefault(RAW_MAP_COLUMN, raw)
-        measured = {AT_SEAM_PREFIX + EMA_MAP_COLUMN: ema, AT_SEAM_PREFIX + RAW_MAP_COLUMN: raw}
-        row.update({name: value for name, value in measured.items() if value is not None})
+        measured = {EMA_MAP_COLUMN: ema, RAW_MAP_COLUMN: raw, **common}
+        found = {name: value for name, value in measured.items() if value is not None}
+        row.update({AT_SEAM_PREFIX + name: value for name, value in found.items()})
+
+    def common_classes(self, start: int) -> list[str]:
+        """Classes that stayed when the classes last changed, at epoch `start` or later.
+
+        Empty if they did not change, or if all stayed and none was added.
+        """
+        for record in reversed(self.continuations):
+            classes = record.get("classes") if record["epoch"] >= start else None
+            if classes is not None and (classes["new"] or classes["dropped"]):
+                return classes["kept"]
+        return []
+
+    def comparable_since(self) -> int:
+        """First epoch that was validated like the next one, as far as options and data say."""
+        changes = [r["epoch"] for r in self.continuations if VALIDATION & {*r["allowed_changes"]}]
+        return max(changes, default=0)
 
     def record_continuation(self, continuation: ContinuationRecord, *, replaces: bool) -> None:
         """Add the record of a resume or an extension.

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
 import torch
 
-from utils.checkpoint.format import BEST
+from utils.checkpoint.format import BEST, ContinuationRecord
 from utils.evaluation.miss_rate import log_miss_rates, percentages
 from utils.evaluation.report import BatchPlots, log_table, save_metrics, save_plots
 from utils.history import Row
 from utils.options.option import flag_of
 from utils.options.train_options import NOT_INHERITED_NAMES, TrainOptions
+from utils.runs.plan_preview import changed_text
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
-from utils.solver.seam import SeamMetrics, seam_metrics
+from utils.solver.seam import COMMON_CLASSES, SeamMetrics, seam_metrics
+from utils.training.state import TrainingState
 from utils.training.validation import Validator
 from utils.weights import load_model
 
@@ -49,16 +52,35 @@ def evaluate_best(folder: Path, validator: Validator, device: torch.device, *, p
         save_plots(evaluation, folder)
 
 
-def plot_run(history: list[Row], plan: Plan, folder: Path) -> None:
+def report_seams(state: TrainingState, plan: Plan, folder: Path, *, plots: bool) -> None:
+    """Log the drop at each seam and the gain of each extension; save the plots of the run."""
+    log_seams(state.history, plan)
+    if plots:
+        plot_run(state, plan, folder)
+
+
+def plot_run(state: TrainingState, plan: Plan, folder: Path) -> None:
     """Save results.png and lr_map.png, the learning rate next to mAP with all seams."""
     from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
 
+    history, changes = state.history, seam_changes(state.continuations)
     rates = [plan.lr0 * factor for factor in plan.factors()]
-    seams = [SeamMark(s.epoch, s.mode, _note(s)) for s in seam_metrics(plan, history)]
+    seams = [
+        SeamMark(s.epoch, s.mode, ", ".join(filter(None, (changes.get(s.epoch), _note(s)))))
+        for s in seam_metrics(plan, history)
+    ]
     save_results_plot(history, folder / "results.png")
     closed = [epoch for epoch in range(plan.total_epochs) if not plan.uses_mosaic(epoch)]
     save_lr_map(history, rates, seams, folder / "lr_map.png", without_mosaic=closed)
     log.info("Learning rate next to mAP: %s", folder / "lr_map.png")
+
+
+def seam_changes(continuations: Sequence[ContinuationRecord]) -> dict[int, str]:
+    """What was allowed to change when a run continued, by epoch: "classes, data changed"."""
+    found: dict[int, set[str]] = {}
+    for record in continuations:
+        found.setdefault(record["epoch"], set()).update(record["allowed_changes"])
+    return {epoch: changed_text(names) for epoch, names in found.items() if names}
 
 
 def _describe_drop(result: SeamMetrics) -> str:
@@ -78,19 +100,20 @@ def _note(result: SeamMetrics) -> str:
     if result.best is None or result.ema_before is None:
         return ""
     gain = result.best - result.ema_before
-    return (
-        f"{_describe_drop(result)}; best {result.best:.3g}, {gain:+.2g} in {_epochs(result.epochs)}"
-    )
+    common = "mAP of the classes that stay " if result.common else ""
+    best = f"best {result.best:.3g}, {gain:+.2g} in {_epochs(result.epochs)}"
+    return f"{common}{_describe_drop(result)}; {best}"
 
 
 def log_seams(history: list[Row], plan: Plan) -> None:
     """Log the drop at each seam and the gain of each extension."""
     for result in seam_metrics(plan, history):
         log.info(
-            "Seam at epoch %d, %s, learning rate ×%s: mAP50-95 of the EMA weights %s before, "
+            "Seam at epoch %d, %s, learning rate ×%s: mAP50-95%s of the EMA weights %s before, "
             "lowest %s after, %s; of the non-EMA weights %s before, lowest %s after. Best %s in "
             "%s, gain %s per 100 epochs.",
             *(result.epoch, result.mode, _rounded(result.ratio)),
+            result.common * COMMON_CLASSES,
             *map(_rounded, (result.ema_before, result.ema_lowest)),
             _describe_drop(result),
             *map(_rounded, (result.raw_before, result.raw_lowest, result.best)),

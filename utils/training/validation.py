@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +20,14 @@ from utils.evaluation.citypersons import MissRateEvaluator, PedestrianTarget
 from utils.evaluation.evaluate import EvalSettings, Evaluation, Observer, evaluate
 from utils.evaluation.miss_rate import MissRate, log_miss_rates
 from utils.evaluation.report import log_table
+from utils.history import COMMON_PREFIX, RAW_MAP_COLUMN, Row
 from utils.options.train_options import TrainOptions
 from utils.plots.images import save_batch_grid
 from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import Distributed
 from utils.runtime.signals import SignalHandler
 from utils.solver.schedule import Plan
+from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.state import TrainingState
 
 log = logging.getLogger("yolo")
@@ -42,6 +44,19 @@ class ValidationResult(NamedTuple):
     """Results of the non-EMA weights, which react to the learning rate before the EMA does."""
     miss_rates: tuple[MissRate, ...] = ()
     """Miss rates of the EMA weights; empty if the data set has no ground truth for them."""
+
+
+def common_maps(result: ValidationResult, classes: Collection[str]) -> Row:
+    """The mAP50-95 over some classes, by column, of the weights that were evaluated.
+
+    Empty if there are no such classes.
+    """
+    found = {EMA_MAP_COLUMN: result.ema, RAW_MAP_COLUMN: result.raw}
+    return {
+        COMMON_PREFIX + name: evaluation.map50_95_of(classes)
+        for name, evaluation in found.items()
+        if evaluation is not None and classes
+    }
 
 
 NOT_VALIDATED = ValidationResult(None, None)

@@ -77,6 +77,7 @@ def test_fingerprint() -> None:
         "train boxes": 3,
         "val images": 1,
         "val boxes": 1,
+        "image bytes": 0,  # the files do not exist
         "content": content_digest(data.train, data.val),
         "val content": content_digest(data.val),
     }

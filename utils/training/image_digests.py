@@ -1,0 +1,176 @@
+"""Digests of the images of a run in a side file, to count those that move between the splits."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.checkpoint.format import Config
+from utils.files.atomic_write import atomic_write
+from utils.runs.run import Run
+from utils.training.data import TrainingData
+from utils.training.state import TrainingState
+
+log = logging.getLogger("yolo")
+
+BLOCK = 1 << 14
+"""Bytes; of a file of more than three blocks, the first, the middle and the last one are read."""
+DIGEST_BYTES = 8  # two of a million different images have the same digest with probability 3e-8
+THREADS = 8
+"""Where a run waits for the digests; a file takes far longer than its share of the processor."""
+CHUNK = 64  # files per task of a thread
+TIME_LIMIT = 60.0
+"""Seconds for all images, so that neither a seam nor a slow file system waits for long."""
+READ_ERRORS = (OSError, ValueError, KeyError, EOFError)
+
+
+class ImageDigests(NamedTuple):
+    """Digests of the images of a data set, uint64; fewer than images if the time was over."""
+
+    train: np.ndarray
+    val: np.ndarray
+    images: int
+    """Number of images of both splits."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a digest of every image."""
+        return len(self.train) + len(self.val) >= self.images
+
+
+class ImageChanges(NamedTuple):
+    """How the images of a run changed; an edited image is a new one, and the old one is gone."""
+
+    counts: dict[str, int]
+    complete: bool
+    """Whether all images were compared, of the old and the new data."""
+
+    def describe(self) -> str:
+        """Return the counts as text."""
+        text = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        return text + ("" if self.complete else " at least; not all images could be compared")
+
+
+def compare_images(old: ImageDigests, new: ImageDigests) -> ImageChanges:
+    """Count the images that are in another split than before, new, or gone."""
+    found, before = np.union1d(new.train, new.val), np.union1d(old.train, old.val)
+    into_val, into_train = np.setdiff1d(new.val, old.val), np.setdiff1d(new.train, old.train)
+    counts = {
+        "moved from train to val": len(np.intersect1d(into_val, old.train)),
+        "moved from val to train": len(np.intersect1d(into_train, old.val)),
+        "new": len(np.setdiff1d(found, before)),
+        "gone": len(np.setdiff1d(before, found)),
+    }
+    return ImageChanges(counts, old.complete and new.complete)
+
+
+def file_digest(path: str) -> int | None:
+    """Return a digest of the size and of blocks of a file; None if it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- a Path costs as much again
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.blake2b(b"%d " % size, digest_size=DIGEST_BYTES)
+            if size <= 3 * BLOCK:
+                digest.update(file.read())
+            else:
+                for start in (0, (size - BLOCK) // 2, size - BLOCK):
+                    file.seek(start)
+                    digest.update(file.read(BLOCK))
+    except OSError:
+        return None
+    return int.from_bytes(digest.digest(), "little")
+
+
+def digest_images(data: TrainingData, stop: Callable[[], bool], threads: int = 1) -> ImageDigests:
+    """Read the digests of all images, the validation images first, until `stop` returns true."""
+
+    def digests(paths: Sequence[str]) -> np.ndarray:
+        def chunk(start: int) -> list[int]:
+            part = range(len(paths))[start : start + CHUNK]
+            found = () if stop() else (file_digest(paths[i]) for i in part)
+            return [digest for digest in found if digest is not None]
+
+        with ThreadPoolExecutor(threads) as pool:
+            parts = pool.map(chunk, range(0, len(paths), CHUNK))
+            return np.array([digest for part in parts for digest in part], np.uint64)
+
+    val = digests(data.val.paths)
+    train = val if data.train is data.val else digests(data.train.paths)
+    return ImageDigests(train, val, len(data.train) + len(data.val))
+
+
+def digests_file(folder: Path, config: Config) -> Path:
+    """Return the side file in a run folder for the data of a configuration."""
+    return folder / f"images_{config.get('data', {}).get('content')}.npz"
+
+
+def read_digests(path: Path) -> ImageDigests | None:
+    """Read a side file; None if it does not exist or is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return ImageDigests(arrays["train"], arrays["val"], int(arrays["images"]))
+    except READ_ERRORS:
+        return None
+
+
+def write_digests(digests: ImageDigests, path: Path) -> None:
+    """Write a side file; a full disk or a read-only folder is not an error of the run."""
+
+    def write(part: Path) -> None:
+        np.savez(part, allow_pickle=False, **digests._asdict())
+
+    try:
+        atomic_write(path, write)
+    except OSError as error:
+        log.warning("Cannot write %s: %s; the run continues without it.", path, error)
+
+
+@dataclass
+class ImageRecorder:
+    """Writes the side file of the data of a run, unless it exists; compares it with an older one.
+
+    A thread writes it, which starts with the first step. If the run ends first, the next one tries.
+    """
+
+    data: TrainingData
+    path: Path
+    """See `digests_file`."""
+    pending: bool
+    """Whether the file may still have to be written; never in other processes than the main one."""
+
+    def changes(self, run: Run) -> ImageChanges | None:
+        """Compare the images of a run whose data change with those before; None if not possible.
+
+        The old digests are in the folder of the resumed run; those of the new data are read now.
+        """
+        point = run.resume_point
+        if not self.pending or point is None or point.ended or "data" not in run.allowed:
+            return None
+        saved = point.checkpoint["config"]
+        old = read_digests(digests_file(point.folder, saved)) if point.folder else None
+        if old is None:
+            return None
+        end = time.monotonic() + TIME_LIMIT
+        new = digest_images(self.data, lambda: time.monotonic() > end, threads=THREADS)
+        write_digests(new, self.path)
+        return compare_images(old, new)
+
+    def __call__(self, _: TrainingState) -> None:
+        """Start the thread at the first call."""
+        if self.pending and not self.path.is_file():
+            threading.Thread(target=self._write, name="image digests", daemon=True).start()
+        self.pending = False
+
+    def _write(self) -> None:
+        end = time.monotonic() + TIME_LIMIT
+        write_digests(digest_images(self.data, lambda: time.monotonic() > end), self.path)
