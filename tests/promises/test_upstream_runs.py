@@ -12,12 +12,13 @@ import yaml
 from tests.checkpoints import read_checkpoint
 from tests.paths import SHARED, requires_shared
 from tests.toy import make_toy
-from train import show_plan, train
+from train import build, show_plan, train
 from utils.datasets.description import load_description
 from utils.errors import UserError
 from utils.history import read_results
 from utils.options.parser import parse_request
 from utils.runs.run import open_run
+from utils.runtime.distributed import SINGLE_PROCESS
 from utils.solver.schedule import MODES, Plan
 from utils.upstream.reader import read_upstream
 
@@ -203,6 +204,29 @@ def test_folder_of_the_yolov5_run_is_not_written_to(data: Path, killed: Path) ->
     with pytest.raises(UserError, match="is the folder of the YOLOv5 run itself; choose another"):
         train(parse_request(command(killed / "weights" / "last.pt", data, options)))
     assert {file: file.read_bytes() for file in killed.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("version", ["v7", "v5.0"])
+def test_classes_of_an_imported_run_may_change(data: Path, version: str) -> None:
+    """The rows of its head move with their classes, like the momentum."""
+    description = yaml.safe_load(data.read_text())
+    data.write_text(yaml.safe_dump(description | {"names": ["blob", "dog", "person"]}))
+    options = "--extend-epochs 1 --name x --allow-change classes --device cpu"
+    run = open_run(parse_request(command(LEGACY / version / "epoch1.pt", data, options)))
+    built = build(run, SINGLE_PROCESS, torch.device("cpu"))
+    assert run.resume_point is not None
+    old = run.resume_point.checkpoint
+    name = next(name for name in old["model"] if name.endswith("m.0.bias"))
+    momentum = built.state.optimizer.state[built.state.model.get_parameter(name)]
+    pairs = [
+        (old["model"][name], built.state.model.get_parameter(name)),
+        (old["ema"]["weights"][name], built.state.ema.model.get_parameter(name)),
+        (old["optimizer"]["buffers"][name]["momentum_buffer"], momentum["momentum_buffer"]),
+    ]
+    for before, after in pairs:
+        was, now = before.view(3, 85), after.detach().view(3, 8)
+        assert torch.equal(now[:, :5], was[:, :5])
+        assert torch.equal(now[:, 6:], was[:, [5 + 16, 5 + 0]])  # dog, person
 
 
 def test_import_options_need_resume(tmp_path: Path) -> None:

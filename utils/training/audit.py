@@ -309,6 +309,6 @@ def log_audit(items: Sequence[AuditItem], check: SeamCheck) -> None:
     if check.reproduced is False:
         log.warning(
             "The restored EMA weights do not reproduce the saved mAP50-95: the validation differs "
-            "(classes, images, image or batch size, precision or machine), or the checkpoint stores "
+            "(classes, images, image or batch size, precision, machine), or the checkpoint stores "
             "fp16 weights, as YOLOv5's do. Later epochs are compared with the value measured now."
         )

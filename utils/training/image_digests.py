@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.checkpoint.format import Config
+from utils.datasets.index import CACHE_ERRORS
 from utils.files.atomic_write import atomic_write
 from utils.runs.run import Run
 from utils.training.data import TrainingData
@@ -31,7 +32,6 @@ THREADS = 8
 CHUNK = 64  # files per task of a thread
 TIME_LIMIT = 60.0
 """Seconds for all images, so that neither a seam nor a slow file system waits for long."""
-READ_ERRORS = (OSError, ValueError, KeyError, EOFError)
 
 
 class ImageDigests(NamedTuple):
@@ -119,7 +119,7 @@ def read_digests(path: Path) -> ImageDigests | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return ImageDigests(arrays["train"], arrays["val"], int(arrays["images"]))
-    except READ_ERRORS:
+    except CACHE_ERRORS:
         return None
 
 

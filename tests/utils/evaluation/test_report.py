@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,11 @@ def test_table(
     )
     dog = "                   dög        128          9        0.5       0.25       0.75      0.125"
     assert caplog.messages == [every, every, dog]
+
+
+def test_mean_over_some_classes(evaluation: Evaluation) -> None:
+    assert evaluation.map50_95_of(["dög", "cat"]) == 0.125  # cat has no labels
+    assert math.isnan(evaluation.map50_95_of(["cat"]))
 
 
 def test_metrics_file(evaluation: Evaluation, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ RUN_FILES = {
     *("weights/seam_300.pt", "weights/epoch9.pt", "opt.yaml", "hyp.yaml", "results.csv"),
     *("results.png", "seams.json", "metrics.json", "lr_map.png", "lr_plan.png", "lr_plan.json"),
     *("labels.jpg", "labels_correlogram.jpg", "train_batch0.jpg"),
-    *("val_batch2_labels.jpg", "val_batch2_pred.jpg"),
+    *("val_batch2_labels.jpg", "val_batch2_pred.jpg", "images_0123456789ab.npz"),
     *("confusion_matrix.png", "PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png"),
     "events.out.tfevents.1700000000.host.1.0",
 }

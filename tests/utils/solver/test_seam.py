@@ -3,7 +3,7 @@ import math
 import pytest
 
 from tests.utils.solver.test_schedule import plan_of
-from utils.history import AT_SEAM_PREFIX, RAW_MAP_COLUMN
+from utils.history import AT_SEAM_PREFIX, COMMON_PREFIX, RAW_MAP_COLUMN
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import Plan, base_segment
 from utils.solver.seam import EMA_MAP_COLUMN, SeamMetrics, seam_metrics
@@ -114,3 +114,20 @@ def test_to_dict() -> None:
     assert data["ema_drop"] == pytest.approx(0.1)
     assert data["raw_drop"] is None
     assert data["gain_per_100_epochs"] == pytest.approx(5.0)
+
+
+def test_seam_where_classes_changed_compares_the_common_ones() -> None:
+    rows = history([0.1, 0.2, 0.3, 0.5, 0.2, 0.3, 0.35, 0.36], {3: 0.4, 4: 0.2})
+    common = [COMMON_PREFIX + EMA_MAP_COLUMN, COMMON_PREFIX + RAW_MAP_COLUMN]
+    rows[3] |= {AT_SEAM_PREFIX + EMA_MAP_COLUMN: 0.25}  # over all classes
+    rows[3] |= {AT_SEAM_PREFIX + common[0]: 0.48, AT_SEAM_PREFIX + common[1]: 0.47}
+    for row, value in zip(rows[4:], [0.44, 0.47, 0.49, 0.5], strict=True):
+        row[common[0]] = value
+    rows[4][common[1]] = 0.41
+    (seam,) = seam_metrics(extended("hold"), rows)
+    assert seam.common
+    assert (seam.ema_before, seam.ema_lowest, seam.best, seam.back_after) == (0.48, 0.44, 0.5, 3)
+    assert (seam.raw_before, seam.raw_lowest) == (0.47, 0.41)
+    del rows[3][AT_SEAM_PREFIX + common[0]]  # not validated at the seam, as with --noval
+    (seam,) = seam_metrics(extended("hold"), rows)
+    assert (seam.common, seam.ema_before, seam.ema_lowest) == (True, None, 0.44)

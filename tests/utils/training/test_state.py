@@ -19,6 +19,7 @@ from utils.solver.schedule import base_segment
 from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.engine import train_step
 from utils.training.state import TrainingState, deploy_checkpoint
+from utils.training.summary import seam_changes
 
 CONFIG = Config(options={}, hyp={}, spec={}, names=["a", "b"], precision="fp16")
 ROW = {"epoch": 0.0, "metrics/mAP_0.5": 0.5, "metrics/mAP_0.5:0.95": 0.25}
@@ -152,3 +153,16 @@ def test_accumulated_gradients_are_saved_without_loss_scale(scale: float | None)
     train_step(other, with_infinite_loss(context, "box"), toy_batch(), last=True)
     assert other.progress.pending == 0
     assert other.ema.updates == 1
+
+
+def test_changes_since_an_epoch_are_found_in_the_record() -> None:
+    state = toy_state()
+    assert (state.common_classes(0), state.comparable_since()) == ([], 0)
+    changed, renamed = continuation(4, "extended", "classes"), continuation(6, "resumed", "classes")
+    changed["classes"] = {"kept": ["a"], "new": ["b"], "dropped": [], "renamed": {}}
+    renamed["classes"] = {"kept": ["a", "c"], "new": [], "dropped": [], "renamed": {"b": "c"}}
+    state.continuations = [continuation(2, "resumed", "imgsz"), changed, renamed]
+    state.continuations += [continuation(8, "resumed", "optimizer")]
+    assert (state.common_classes(4), state.common_classes(5)) == (["a"], [])
+    assert state.comparable_since() == 6
+    assert seam_changes(state.continuations)[4] == "classes changed"
