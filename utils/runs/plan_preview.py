@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from utils.files.atomic_write import atomic_write, atomic_write_text
@@ -49,16 +48,9 @@ def report_plan(
     completed: int,
     extension: Extension,
     folder: Path,
-    changes: Mapping[str, str] = MappingProxyType({}),
+    changes: Mapping[str, str] | None = None,
 ) -> None:
     """Log the learning rate of each way to extend a run; save lr_plan.png and lr_plan.json.
-
-    Args:
-        plan: the saved plan.
-        completed: epochs completed at the seam.
-        extension: the extension of the command line.
-        folder: of the two files.
-        changes: see `planned_changes`.
 
     Raises:
         UserError: if the extension does not fit the run, or the folder cannot be written.
@@ -73,7 +65,7 @@ def report_plan(
     log.info("%s", patience_rule(requested))
     if extension.close_mosaic:
         log.info("No mosaic and mixup from epoch %d on.", total - extension.close_mosaic)
-    for name, change in changes.items():
+    for name, change in (changes or {}).items():
         log.info("Changes with the extension: %s: %s", name.replace("_", " "), change)
     for sentence in preview_warnings(choices):
         log.warning("%s", sentence)

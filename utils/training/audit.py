@@ -13,7 +13,6 @@ from utils.options.train_options import CLASSES, TrainOptions
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
 from utils.solver.seam import EMA_MAP_COLUMN
-from utils.training.image_digests import ImageChanges
 from utils.training.state import TrainingState, software
 from utils.training.validation import ValidationResult, common_maps
 
@@ -58,7 +57,7 @@ def verify_resume(
     state: TrainingState,
     config: Config,
     measure: Callable[[TrainingState], ValidationResult],
-    images: ImageChanges | None = None,
+    images: Mapping[str, int] | None = None,
 ) -> None:
     """Audit and validate a restored state before its first step; log the result and add it to it.
 
@@ -70,7 +69,7 @@ def verify_resume(
         state: the restored state.
         config: configuration that the next checkpoints of the run contain.
         measure: validates the state.
-        images: how the images change; None if that is unknown or they do not.
+        images: see `ImageRecorder.changes`.
     """
     resume_point = run.resume_point
     if resume_point is None or resume_point.ended:
@@ -78,8 +77,8 @@ def verify_resume(
     items = audit_state(run, resume_point, state, config)
     if "data" in run.allowed:
         unknown = "not recorded before; whether some moved between train and val is unknown"
-        status, detail = (CHANGED, images.describe()) if images else (MISSING, unknown)
-        items.append(AuditItem("images", status, detail))
+        counts = ", ".join(f"{count} {what}" for what, count in (images or {}).items())
+        items.append(AuditItem("images", CHANGED if images else MISSING, counts or unknown))
     change = run.classes.to_record() if run.classes else None
     measured = measure(state)
     check = compare_metrics(state, measured)
@@ -98,7 +97,7 @@ def verify_resume(
     if change is not None:
         record["classes"] = change
     if images is not None:
-        record["images"] = images.counts
+        record["images"] = dict(images)
     state.record_continuation(record, replaces=resume_point.replaces)
     log_audit(items, check)
 

@@ -28,10 +28,9 @@ BLOCK = 1 << 14
 """Bytes; of a file of more than three blocks, the first, the middle and the last one are read."""
 DIGEST_BYTES = 8  # two of a million different images have the same digest with probability 3e-8
 THREADS = 8
-"""Where a run waits for the digests; a file takes far longer than its share of the processor."""
+"""Where a run waits for the digests; most of the time a thread waits for the file system."""
 CHUNK = 64  # files per task of a thread
-TIME_LIMIT = 60.0
-"""Seconds for all images, so that neither a seam nor a slow file system waits for long."""
+TIME_LIMIT = 60.0  # seconds
 
 
 class ImageDigests(NamedTuple):
@@ -42,27 +41,12 @@ class ImageDigests(NamedTuple):
     images: int
     """Number of images of both splits."""
 
-    @property
-    def complete(self) -> bool:
-        """Whether there is a digest of every image."""
-        return len(self.train) + len(self.val) >= self.images
 
+def compare_images(old: ImageDigests, new: ImageDigests) -> dict[str, int]:
+    """Count the images that are in another split than before, new, or gone, by what happened.
 
-class ImageChanges(NamedTuple):
-    """How the images of a run changed; an edited image is a new one, and the old one is gone."""
-
-    counts: dict[str, int]
-    complete: bool
-    """Whether all images were compared, of the old and the new data."""
-
-    def describe(self) -> str:
-        """Return the counts as text."""
-        text = ", ".join(f"{count} {name}" for name, count in self.counts.items())
-        return text + ("" if self.complete else " at least; not all images could be compared")
-
-
-def compare_images(old: ImageDigests, new: ImageDigests) -> ImageChanges:
-    """Count the images that are in another split than before, new, or gone."""
+    An edited image is a new one, and the old one is gone.
+    """
     found, before = np.union1d(new.train, new.val), np.union1d(old.train, old.val)
     into_val, into_train = np.setdiff1d(new.val, old.val), np.setdiff1d(new.train, old.train)
     counts = {
@@ -71,7 +55,8 @@ def compare_images(old: ImageDigests, new: ImageDigests) -> ImageChanges:
         "new": len(np.setdiff1d(found, before)),
         "gone": len(np.setdiff1d(before, found)),
     }
-    return ImageChanges(counts, old.complete and new.complete)
+    missing = sum(len(one.train) + len(one.val) - one.images for one in (old, new))
+    return counts | ({"not compared": -missing} if missing else {})
 
 
 def file_digest(path: str) -> int | None:
@@ -123,18 +108,6 @@ def read_digests(path: Path) -> ImageDigests | None:
         return None
 
 
-def write_digests(digests: ImageDigests, path: Path) -> None:
-    """Write a side file; a full disk or a read-only folder is not an error of the run."""
-
-    def write(part: Path) -> None:
-        np.savez(part, allow_pickle=False, **digests._asdict())
-
-    try:
-        atomic_write(path, write)
-    except OSError as error:
-        log.warning("Cannot write %s: %s; the run continues without it.", path, error)
-
-
 @dataclass
 class ImageRecorder:
     """Writes the side file of the data of a run, unless it exists; compares it with an older one.
@@ -148,7 +121,7 @@ class ImageRecorder:
     pending: bool
     """Whether the file may still have to be written; never in other processes than the main one."""
 
-    def changes(self, run: Run) -> ImageChanges | None:
+    def changes(self, run: Run) -> dict[str, int] | None:
         """Compare the images of a run whose data change with those before; None if not possible.
 
         The old digests are in the folder of the resumed run; those of the new data are read now.
@@ -158,12 +131,7 @@ class ImageRecorder:
             return None
         saved = point.checkpoint["config"]
         old = read_digests(digests_file(point.folder, saved)) if point.folder else None
-        if old is None:
-            return None
-        end = time.monotonic() + TIME_LIMIT
-        new = digest_images(self.data, lambda: time.monotonic() > end, threads=THREADS)
-        write_digests(new, self.path)
-        return compare_images(old, new)
+        return None if old is None else compare_images(old, self._write(THREADS))
 
     def __call__(self, _: TrainingState) -> None:
         """Start the thread at the first call."""
@@ -171,6 +139,13 @@ class ImageRecorder:
             threading.Thread(target=self._write, name="image digests", daemon=True).start()
         self.pending = False
 
-    def _write(self) -> None:
+    def _write(self, threads: int = 1) -> ImageDigests:
+        """Read the digests within the time limit, and write them."""
         end = time.monotonic() + TIME_LIMIT
-        write_digests(digest_images(self.data, lambda: time.monotonic() > end), self.path)
+        found = digest_images(self.data, lambda: time.monotonic() > end, threads)
+        try:
+            arrays = found._asdict()
+            atomic_write(self.path, lambda part: np.savez(part, allow_pickle=False, **arrays))
+        except OSError as error:
+            log.warning("%s The run continues without the file.", error)
+        return found

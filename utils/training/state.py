@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -218,10 +217,7 @@ class TrainingState:
         self.best_validation, self.best_saved_fitness = None, saved_fitness
 
     def record_seam_check(
-        self,
-        ema: float | None,
-        raw: float | None,
-        common: Mapping[str, float] = MappingProxyType({}),
+        self, ema: float | None, raw: float | None, common: Row | None = None
     ) -> None:
         """Add the mAP50-95 measured at a seam, where a run continues, to the last epoch's row.
 
@@ -235,7 +231,7 @@ class TrainingState:
         row = self.history[-1]
         if raw is not None:
             row.setdefault(RAW_MAP_COLUMN, raw)
-        measured = {EMA_MAP_COLUMN: ema, RAW_MAP_COLUMN: raw, **common}
+        measured = {EMA_MAP_COLUMN: ema, RAW_MAP_COLUMN: raw, **(common or {})}
         found = {name: value for name, value in measured.items() if value is not None}
         row.update({AT_SEAM_PREFIX + name: value for name, value in found.items()})
 
