@@ -85,6 +85,7 @@ def save_lr_map(
     seams: Sequence[SeamMark],
     path: Path,
     *,
+    best: int | None = None,
     without_mosaic: Sequence[int] = (),
 ) -> None:
     """Plot mAP (above) and learning rate (below) over one epoch axis, with all seams.
@@ -94,6 +95,7 @@ def save_lr_map(
         plan_rates: Planned rate ``lr0 * f(e)`` of the weights for every epoch ``e`` of the run.
         seams: Seams of the run; empty if it was never extended.
         path: Output file.
+        best: Epoch of the best weights; by default that of the highest fitness.
         without_mosaic: Epochs in which mosaic and mixup are off.
     """
     seams, planned, table = sorted(seams), len(plan_rates), history_table(rows)
@@ -105,7 +107,7 @@ def save_lr_map(
     subtitle = f"{len(rows)} of {planned} epochs trained, {count}"
     panels.write_title(figure, "Learning-rate map", subtitle)
     panels.tint_segments([metrics, rates], [0, *(seam.epoch for seam in seams), planned])
-    curves = (_draw_metrics(metrics, table, planned), _draw_rates(rates, table, plan_rates))
+    curves = (_draw_metrics(metrics, table, planned, best), _draw_rates(rates, table, plan_rates))
     _scale_rate_axis(rates, table, plan_rates, [seam.epoch for seam in seams])
     _mark_without_mosaic(metrics, without_mosaic)
     for number, handles in enumerate(curves):  # a line of the legend for each panel
@@ -131,7 +133,7 @@ def _step_text(plan_rates: Sequence[float], epoch: int) -> str:
     return f"{before:.3g} → {after:.3g}{ratio}"
 
 
-def _draw_metrics(axes: Axes, table: pd.DataFrame, planned: int) -> list[Line2D]:
+def _draw_metrics(axes: Axes, table: pd.DataFrame, planned: int, epoch: int | None) -> list[Line2D]:
     """Draw mAP50, mAP50-95 and the best epoch; return the legend entries."""
     validated = table.dropna(subset=[MAP50, MAP50_95])
     size = panels.marker_size(planned)
@@ -146,7 +148,7 @@ def _draw_metrics(axes: Axes, table: pd.DataFrame, planned: int) -> list[Line2D]
         look |= {"color": PURPLE, "mew": 0, "label": "mAP50-95, non-EMA weights"}
         handles += axes.plot(non_ema["epoch"], non_ema[RAW_MAP_COLUMN], "D", **look)
     axes.set_ylim(0, HEADROOM * max([0, *map50]) or 1)
-    best = best_epoch(table)
+    best = best_epoch(table if epoch is None else table[table["epoch"] == epoch])
     if best is not None:
         look = {"color": VERMILION, "ms": 15, "mec": "white", "zorder": POLE_ZORDER + 1}
         label = f"best epoch {best['epoch']:.0f}: {best[MAP50]:.3f} and {best[MAP50_95]:.3f}"

@@ -30,8 +30,9 @@ REQUESTED, OTHER = "> ", "  "
 
 
 def changed_text(names: Collection[str]) -> str:
-    """Return a short note for a plot, such as "classes, data changed"."""
-    return f"{', '.join(sorted(names)).replace('_', ' ')} changed"
+    """Return a note for a plot, such as "imgsz changed"; other classes imply other data."""
+    shown = {*names} - ({"data"} if CLASSES in names else set())
+    return f"{', '.join(sorted(shown)).replace('_', ' ')} changed"
 
 
 def planned_changes(run: Run) -> dict[str, str]:

@@ -71,12 +71,13 @@ def plot_run(state: TrainingState, plan: Plan, folder: Path) -> None:
     ]
     save_results_plot(history, folder / "results.png")
     closed = [epoch for epoch in range(plan.total_epochs) if not plan.uses_mosaic(epoch)]
-    save_lr_map(history, rates, seams, folder / "lr_map.png", without_mosaic=closed)
-    log.info("Learning rate next to mAP: %s", folder / "lr_map.png")
+    path, best = folder / "lr_map.png", state.best_epoch
+    save_lr_map(history, rates, seams, path, best=best, without_mosaic=closed)
+    log.info("Learning rate next to mAP: %s", path)
 
 
 def seam_changes(continuations: Sequence[ContinuationRecord]) -> dict[int, str]:
-    """What was allowed to change when a run continued, by epoch: "classes, data changed"."""
+    """What was allowed to change when a run continued, by epoch: "data changed"."""
     found: dict[int, set[str]] = {}
     for record in continuations:
         found.setdefault(record["epoch"], set()).update(record["allowed_changes"])
@@ -100,7 +101,7 @@ def _note(result: SeamMetrics) -> str:
     if result.best is None or result.ema_before is None:
         return ""
     gain = result.best - result.ema_before
-    common = "mAP of the classes that stay " if result.common else ""
+    common = "kept classes " if result.common else ""
     best = f"best {result.best:.3g}, {gain:+.2g} in {_epochs(result.epochs)}"
     return f"{common}{_describe_drop(result)}; {best}"
 
