@@ -107,11 +107,16 @@ class Run:
         Raises:
             UserError: if the classes changed and this is not allowed, or a rename is impossible.
         """
-        point = self.resume_point
-        if point is None:
+        point, how = self.resume_point, self.continuation
+        if self.options.single_cls and (how.rename_class or CLASSES in how.allow_change):
+            raise UserError(
+                "the run treats all classes as one (--single-cls), so its classes cannot change; "
+                "omit --rename-class, and use --allow-change data."
+            )
+        if point is None or self.options.single_cls:
             return self
         old = point.checkpoint["config"]["names"]
-        change = class_change(old, names, self.continuation, self.options.data)
+        change = class_change(old, names, how, self.options.data)
         if change is None:
             return self
         if not change.only_renames:

@@ -11,8 +11,10 @@ from tests.utils.solver.test_schedule import plan_of
 from tests.utils.training.test_engine import context_for, toy_batch, toy_state
 from tests.utils.training.test_state import with_scaler
 from utils.checkpoint.format import Config
+from utils.errors import UserError
 from utils.history import ITERATION_COLUMN
 from utils.hyp import Hyp
+from utils.options.parser import parse_request
 from utils.options.train_options import TrainOptions
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
@@ -265,3 +267,27 @@ def test_results_within_a_millionth_are_reproduced() -> None:
     assert SeamCheck(0.25, 0.25 + 9e-7, None, None).reproduced is True
     assert SeamCheck(0.25, 0.25 + 2e-6, None, None).reproduced is False
     assert SeamCheck(None, 0.25, None, None).reproduced is None
+
+
+def test_single_class_run_has_no_classes_that_change() -> None:
+    point, options = (
+        resume_point_of(trained(), config(names=["item"])),
+        TrainOptions(single_cls=True),
+    )
+    run = Run(options, Hyp(), point, None, Path())
+    assert run.with_names(["cat"]) is run
+    how = parse_request(["--resume", "a", "--rename-class", "item=cat"]).continuation
+    with pytest.raises(UserError, match=r"treats all classes as one \(--single-cls\)"):
+        replace(run, continuation=how).with_names(["cat"])
+
+
+def test_ended_run_cannot_get_other_classes() -> None:
+    how = parse_request(["--resume", "a", "--allow-change", "classes"]).continuation
+    point = resume_point_of(trained(), config(), ended=True)
+    run = Run(TrainOptions(), Hyp(), point, None, Path(), continuation=how)
+    with pytest.raises(UserError, match=r"last\.pt has no epoch left to train; add --extend"):
+        run.with_names(["a", "b", "c"])
+    renamed = parse_request(["--resume", "a", "--rename-class", "a=x"]).continuation
+    change = replace(run, continuation=renamed).with_names(["x", "b"]).classes
+    assert change is not None
+    assert change.only_renames
