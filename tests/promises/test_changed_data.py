@@ -42,6 +42,12 @@ def test_edited_data_need_to_be_allowed(tmp_path: Path, monkeypatch: pytest.Monk
     killed_after(1, monkeypatch, toy_arguments(tmp_path, "--epochs 2 --name a"))
     run = tmp_path / "runs" / "a"
     before = (run / "weights" / "last.pt").read_bytes()
+    image = tmp_path / "data" / "images" / "train" / "0.png"
+    pixels = image.read_bytes()
+    image.write_bytes(pixels + b"\0")
+    with pytest.raises(UserError, match=r"trained on: image bytes \d+ → \d+; restore it"):
+        resume(run)
+    image.write_bytes(pixels)
     edit_label(tmp_path, "train")
     with pytest.raises(UserError, match=r"labels of its images differ.*--allow-change data\."):
         resume(run)

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ DIGEST_BYTES = 8  # two of a million different images have the same digest with 
 THREADS = 8
 """Where a run waits for the digests; most of the time a thread waits for the file system."""
 CHUNK = 64  # files per task of a thread
-TIME_LIMIT = 60.0  # seconds
+TIME_LIMIT = 30.0  # seconds; a seam waits for it, and so does a signal that arrives there
 
 
 class ImageDigests(NamedTuple):
@@ -76,8 +76,16 @@ def file_digest(path: str) -> int | None:
     return int.from_bytes(digest.digest(), "little")
 
 
-def digest_images(data: TrainingData, stop: Callable[[], bool], threads: int = 1) -> ImageDigests:
-    """Read the digests of all images, the validation images first, until `stop` returns true."""
+def digest_images(
+    data: TrainingData, stop: Callable[[], bool], apply: Callable[..., Iterable[list[int]]] = map
+) -> ImageDigests:
+    """Read the digests of all images, the validation images first, until `stop` returns true.
+
+    Args:
+        data: the images.
+        stop: called before each group of files.
+        apply: like `map`, which it may be; that of a thread pool reads several files at once.
+    """
 
     def digests(paths: Sequence[str]) -> np.ndarray:
         def chunk(start: int) -> list[int]:
@@ -85,9 +93,8 @@ def digest_images(data: TrainingData, stop: Callable[[], bool], threads: int = 1
             found = () if stop() else (file_digest(paths[i]) for i in part)
             return [digest for digest in found if digest is not None]
 
-        with ThreadPoolExecutor(threads) as pool:
-            parts = pool.map(chunk, range(0, len(paths), CHUNK))
-            return np.array([digest for part in parts for digest in part], np.uint64)
+        parts = apply(chunk, range(0, len(paths), CHUNK))
+        return np.array([digest for part in parts for digest in part], np.uint64)
 
     val = digests(data.val.paths)
     train = val if data.train is data.val else digests(data.train.paths)
@@ -131,7 +138,10 @@ class ImageRecorder:
             return None
         saved = point.checkpoint["config"]
         old = read_digests(digests_file(point.folder, saved)) if point.folder else None
-        return None if old is None else compare_images(old, self._write(THREADS))
+        if old is None:
+            return None
+        with ThreadPoolExecutor(THREADS) as pool:
+            return compare_images(old, self._write(pool.map))
 
     def __call__(self, _: TrainingState) -> None:
         """Start the thread at the first call."""
@@ -139,10 +149,10 @@ class ImageRecorder:
             threading.Thread(target=self._write, name="image digests", daemon=True).start()
         self.pending = False
 
-    def _write(self, threads: int = 1) -> ImageDigests:
+    def _write(self, apply: Callable[..., Iterable[list[int]]] = map) -> ImageDigests:
         """Read the digests within the time limit, and write them."""
         end = time.monotonic() + TIME_LIMIT
-        found = digest_images(self.data, lambda: time.monotonic() > end, threads)
+        found = digest_images(self.data, lambda: time.monotonic() > end, apply)
         try:
             arrays = found._asdict()
             atomic_write(self.path, lambda part: np.savez(part, allow_pickle=False, **arrays))

@@ -34,8 +34,8 @@ def data_of(root: Path) -> TrainingData:
     return TrainingData(("x",), split("train"), split("val"))  # type: ignore[arg-type]
 
 
-def digests_of(root: Path, threads: int = 1) -> ImageDigests:
-    return digest_images(data_of(root), lambda: False, threads)
+def digests_of(root: Path) -> ImageDigests:
+    return digest_images(data_of(root), lambda: False)
 
 
 def test_images_that_move_are_new_or_gone_are_counted(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_images_that_move_are_new_or_gone_are_counted(tmp_path: Path) -> None:
     images = tmp_path / "images"
     before = digests_of(images)
     assert (len(before.train), len(before.val), before.images) == (10, 10, 20)
-    assert compare_images(before, digests_of(images, threads=4)) == dict.fromkeys(
+    assert compare_images(before, digests_of(images)) == dict.fromkeys(
         ("moved from train to val", "moved from val to train", "new", "gone"), 0
     )
     (images / "train" / "0.png").rename(images / "val" / "t0.png")
