@@ -15,10 +15,18 @@ BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RESULT = re.compile(r"^\| `((?:python|make) [^`]+)`", re.MULTILINE)
 """A command at the start of a table row, whose result the row gives."""
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-SHELL = ("python -m venv ", "source ", "pip install -r ", "pre-commit ", "bash .ci/run")
+SHELL = (
+    "python -m venv ",
+    "source ",
+    "pip install -r ",
+    "pre-commit ",
+    "bash .ci/run",
+    "#",
+    "for ",
+)
 """Commands that are not ours."""
 SCRIPT = re.compile(r"python (train|val|detect)\.py$|python (benchmarks/\w+)\.py$")
-TORCHRUN = re.compile(r"torchrun( --\w+ \d+)* train\.py")
+TORCHRUN = re.compile(r"(srun )?torchrun( --[\w-]+ \d+)* train\.py")
 
 
 def commands(page: Path) -> Iterator[str]:
