@@ -158,6 +158,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     from utils.runtime.background import BackgroundWorker
     from utils.runtime.signals import SignalHandler
     from utils.training.audit import verify_resume
+    from utils.training.average import evaluate_average
     from utils.training.best import measure_best_again
     from utils.training.build import write_config
     from utils.training.engine import Observers, fit
@@ -208,7 +209,11 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             if distributed.is_main:
                 loggers.end()
                 recorder.strip_best()
-                evaluate_best(folder, validator, device, plots=plots)
+                evaluate_best(
+                    *(folder, validator, device),
+                    evaluate_average(state, config, loaders.letterboxed, validator, folder),
+                    plots=plots,
+                )
                 report_seams(state, plan, folder, plots=plots)
                 recorder.finalize(state)
         except RunInterruptedError as stop:

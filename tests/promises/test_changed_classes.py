@@ -65,7 +65,7 @@ def test_class_grown_extension_is_exact_after_a_kill(
     with pytest.raises(UserError, match=r"other classes .*new 1 \(blue\).*--allow-change classes"):
         train(parse_request(extend(run, "--data", data, "--allow-change", "data")))
     caplog.set_level(logging.INFO, "yolo")
-    command = extend(run, *GROW, data)
+    command = extend(run, *GROW, data, "--average", "2")
     whole = train(parse_request([*command, "--name", "whole"]))
     killed_after(3, monkeypatch, [*command, "--name", "killed"])
     killed = resumed(folder / "runs" / "killed")

@@ -63,11 +63,13 @@ def test_stop_in_the_past_is_an_error(stopped: Path) -> None:
         train(parse_request(continued(stopped, "--stop-after", "3", "--name", "x")))
 
 
+FINISH = ["--finish-epochs", "2", "--close-mosaic", "1", "--average", "2", "--patience", "1"]
+
+
 @pytest.fixture(scope="module")
 def finished(stopped: Path) -> Path:
-    """The stopped run, finished in two epochs, of which the last is without mosaic."""
-    how = ("--finish-epochs", "2", "--close-mosaic", "1", "--patience", "1", "--name", "finished")
-    return train(parse_request(continued(stopped, *how)))
+    """The stopped run, finished in two averaged epochs, of which the last is without mosaic."""
+    return train(parse_request(continued(stopped, *FINISH, "--name", "finished")))
 
 
 def test_finish_descends_to_the_final_rate_and_shortens_the_run(finished: Path) -> None:
@@ -85,8 +87,7 @@ def test_finish_descends_to_the_final_rate_and_shortens_the_run(finished: Path) 
 def test_finish_killed_after_an_epoch_ends_identically(
     stopped: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how = ("--finish-epochs", "2", "--close-mosaic", "1", "--patience", "1", "--name", "killed")
-    killed_after(DONE + 1, monkeypatch, continued(stopped, *how))
+    killed_after(DONE + 1, monkeypatch, continued(stopped, *FINISH, "--name", "killed"))
     assert same_run(finished, resumed(stopped.with_name("killed"))) == []
 
 
@@ -94,8 +95,8 @@ def test_finish_is_compared_with_the_plan_as_it_is(
     stopped: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "yolo")
-    how = ("--finish-epochs", "2", "--cooldown-shape", "1-sqrt", "--close-mosaic", "1", "--plan")
-    show_plan(parse_request(continued(stopped, *how)))
+    how = ("--cooldown-shape", "1-sqrt", "--plan")
+    show_plan(parse_request(continued(stopped, *FINISH, *how)))
     plans = json.loads((stopped / "lr_plan.json").read_text())
     assert {label: len(factors) for label, factors in plans.items()} == {
         "as planned": EPOCHS,
@@ -105,6 +106,7 @@ def test_finish_is_compared_with_the_plan_as_it_is(
     assert end == pytest.approx([RATE + (LRF - RATE) * 0.5**0.5, LRF])
     assert "Patience does not stop a finish." in caplog.text
     assert "No mosaic and mixup from epoch 4 on." in caplog.text
+    assert "the mean of the weights after epochs 3 to 4; an early stop" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ TRAIN_OWN = {
     "--schedule": None,
     "--completed-epochs": None,
     "--allow-partial-state": False,
+    "--average": 0,
     "--seam-epochs": 5,
     "--save-steps": 0,
     "--clip-grad-norm": 10.0,

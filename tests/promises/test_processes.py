@@ -22,7 +22,7 @@ from train import train
 from utils.options.parser import parse_request
 
 # In fp32, because sums over processes round differently; with synchronized batch norm.
-HOW = "--epochs 3 --sync-bn --amp off --nominal-batch-size 400 --save-period 1"
+HOW = "--epochs 3 --sync-bn --amp off --nominal-batch-size 400 --save-period 1 --average 2"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
@@ -58,9 +58,9 @@ def train_in_two(arguments: list[str]) -> str:
     return output
 
 
-def distance(one: Path, two: Path) -> float:
+def distance(one: Path, two: Path, file: str = "last.pt", key: str = "model") -> float:
     """Relative Euclidean distance of all weights of two runs."""
-    pair = [read_checkpoint(run / "weights" / "last.pt")["model"] for run in (one, two)]
+    pair = [read_checkpoint(run / "weights" / file)[key] for run in (one, two)]
     names = [name for name, tensor in pair[0].items() if tensor.is_floating_point()]
     vectors = [torch.cat([state[name].flatten().double() for name in names]) for state in pair]
     return float((vectors[0] - vectors[1]).norm() / vectors[0].norm())
@@ -78,6 +78,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_two_processes_equal_one_process(runs: tuple[Path, Path]) -> None:
     assert distance(*runs) < 1e-5
+    assert distance(*runs, "average.pt", "weights") < 1e-3  # rounded to fp16
     one, two = (read_checkpoint(run / "weights" / "last.pt") for run in runs)
     assert two["config"]["processes"] == 2
     assert two["ema"]["updates"] == one["ema"]["updates"] == 4

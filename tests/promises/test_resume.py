@@ -59,7 +59,10 @@ def resumed(run: Path) -> Path:
 def same_run(one: Path, two: Path) -> list[str]:
     """Where the files of two runs differ, apart from the names of their folders."""
     found = []
-    for file in ("last.pt", "best.pt"):
+    files = ["last.pt", "best.pt"]
+    if (one / "weights" / "average.pt").is_file():
+        files.append("average.pt")
+    for file in files:
         pair = [read_checkpoint(run / "weights" / file) for run in (one, two)]
         for checkpoint in pair:
             checkpoint.get("config", {}).get("options", {}).pop("name", None)

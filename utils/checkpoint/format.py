@@ -1,8 +1,8 @@
 """The checkpoint format: tensors and plain data under fixed names; imports no torch.
 
 Reading a file runs no code; `torch.load(path, weights_only=True)` can read it too. There are two
-kinds: `training` holds everything that a run needs to resume; `deploy` holds the EMA weights in
-fp16, for inference.
+kinds: `training` holds everything that a run needs to resume; `deploy` holds weights in fp16, for
+inference: the EMA weights, or in average.pt a mean over epochs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 FORMAT = "yolov5-extend"
 VERSION = 1
-LAST, PREVIOUS, BEST = "last.pt", "last_prev.pt", "best.pt"
-"""File names of a run's checkpoints: the newest, the one before it, and the best epoch's."""
+LAST, PREVIOUS, BEST, AVERAGE = "last.pt", "last_prev.pt", "best.pt", "average.pt"
+"""File names of a run's checkpoints: the newest, the one before it, the best epoch's, and the mean
+of the last epochs."""
 
 
 class Position(TypedDict):
@@ -167,6 +168,13 @@ class UnresolvedPosition(TypedDict):
     """Whether the EMA counter is unknown too, and is computed from the optimizer steps."""
 
 
+class OptionalParts(TypedDict, total=False):
+    """Keys of a `training` file that only some runs write."""
+
+    average: Ema
+    """Mean of the weights after the last epochs (`--average`), and the number of epochs in it."""
+
+
 class TrainingExtras(TypedDict, total=False):
     """Keys of an imported checkpoint that exist in memory only and are never written to a file."""
 
@@ -175,7 +183,7 @@ class TrainingExtras(TypedDict, total=False):
     unresolved_position: UnresolvedPosition
 
 
-class TrainingCheckpoint(TrainingExtras):
+class TrainingCheckpoint(TrainingExtras, OptionalParts):
     """Content of a `training` file."""
 
     format: str
@@ -222,7 +230,8 @@ _KINDS: dict[str, type] = {
 }
 _KEY_TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(
-        ("model", "ema", "optimizer", "scaler", "plan", "position", "progress", "best"), dict
+        ("model", "ema", "average", "optimizer", "scaler", "plan", "position", "progress", "best"),
+        dict,
     ),
     **dict.fromkeys(("config", "software", "weights", "spec"), dict),
     **dict.fromkeys(("history", "names", "continuations"), list),
@@ -236,6 +245,7 @@ _REQUIRED_KEYS: dict[str, frozenset[str]] = {
     "progress": SavedProgress.__required_keys__,
     "best": Best.__required_keys__,
     "ema": Ema.__required_keys__,
+    "average": Ema.__required_keys__,
     "optimizer": Optimizer.__required_keys__,
     "config": Config.__required_keys__,
 }
@@ -300,7 +310,8 @@ def validate_checkpoint(data: object, origin: str) -> Checkpoint:
         raise UserError(
             f"{origin} is damaged (kind {data.get('kind')!r} is unknown); use another checkpoint."
         )
-    for name in (name for name in kind.__annotations__ if name not in MEMORY_ONLY_KEYS):
+    skipped = MEMORY_ONLY_KEYS | (OptionalParts.__optional_keys__ - data.keys())
+    for name in (name for name in kind.__annotations__ if name not in skipped):
         if not isinstance(data.get(name), _KEY_TYPES[name]):
             raise UserError(
                 f"{origin} is damaged (key `{name}` is missing or of the wrong type); "

@@ -209,20 +209,23 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
     pad: float = 0.5,
     stride: int = 32,
     cache: CacheKind | None = None,
+    every: int = 1,
 ) -> BatchLoader:
-    """Build the loader for evaluation; it yields every image once.
+    """Build the loader for evaluation; it yields every image once, or every n-th with `every`.
 
     The longer side of the images becomes `image_size`, px. With `rect`, images are sorted by aspect
     ratio, and a batch is letterboxed to the smallest common shape, after adding `pad` strides;
     otherwise to squares. The other arguments are those of `build_train_loader`.
     """
-    plan = plan_batches(index.sizes, batch_size, image_size, rect=rect, stride=stride, pad=pad)
+    sizes = index.sizes[::every]
+    plan = plan_batches(sizes, batch_size, image_size, rect=rect, stride=stride, pad=pad)
     workers = usable_workers(workers, len(plan.batches))
     images = open_image_store(
         index, image_size, shrink_interpolation=cv2.INTER_AREA, cache=cache, threads=workers
     )
-    batches = [batch.tolist() for batch in plan.batches]
-    return _batch_loader(EvalDataset(index, images, plan.shapes), batches, workers)
+    batches = [(batch * every).tolist() for batch in plan.batches]
+    shapes = plan.shapes.repeat(every, axis=0)  # by data-set index
+    return _batch_loader(EvalDataset(index, images, shapes), batches, workers)
 
 
 def _batch_loader(

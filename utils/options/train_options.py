@@ -138,6 +138,14 @@ class TrainOptions:
     save_steps: int = option(
         0, "also save last.pt every K batches, 0 to disable", FREE, metavar="K", minimum=0
     )
+    average: int = option(
+        0,
+        "also write average.pt, the mean of the weights after each of the last K planned epochs, "
+        "0 to disable; an extension does not inherit it",
+        FREE,
+        metavar="K",
+        minimum=0,
+    )
     seam_epochs: int = option(
         5,
         "also evaluate the non-EMA weights for K epochs after a seam",
@@ -316,6 +324,9 @@ class TrainRequest:
         if unknown:
             known = ", ".join(sorted(name.replace("_", "-") for name in allowable))
             raise UserError(f"--allow-change {','.join(unknown)}: choose one or more of {known}.")
+        average, epochs = self.options.average, self.options.epochs
+        if self.continuation.resume is None and average > epochs:
+            raise UserError(f"--average {average}: the run has fewer epochs; use at most {epochs}.")
 
 
 class ResumedOptions(NamedTuple):

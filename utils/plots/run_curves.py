@@ -87,6 +87,7 @@ def save_lr_map(
     *,
     best: int | None = None,
     without_mosaic: Sequence[int] = (),
+    averaged: Sequence[int] = (),
 ) -> None:
     """Plot mAP (above) and learning rate (below) over one epoch axis, with all seams.
 
@@ -97,6 +98,7 @@ def save_lr_map(
         path: Output file.
         best: Epoch of the best weights; by default that of the highest fitness.
         without_mosaic: Epochs in which mosaic and mixup are off.
+        averaged: Epochs whose weights are averaged in average.pt.
     """
     seams, planned, table = sorted(seams), len(plan_rates), history_table(rows)
     modes = [(seam.epoch, _mode_text(seam)) for seam in seams]
@@ -109,7 +111,8 @@ def save_lr_map(
     panels.tint_segments([metrics, rates], [0, *(seam.epoch for seam in seams), planned])
     curves = (_draw_metrics(metrics, table, planned, best), _draw_rates(rates, table, plan_rates))
     _scale_rate_axis(rates, table, plan_rates, [seam.epoch for seam in seams])
-    _mark_without_mosaic(metrics, without_mosaic)
+    _mark_epochs(metrics, without_mosaic, "no mosaic", 0.01)
+    _mark_epochs(metrics, averaged, "averaged", 0.955)  # above the curves
     for number, handles in enumerate(curves):  # a line of the legend for each panel
         y = (LEGEND_TOP - number * LEGEND_STEP) / figure.get_figheight()
         columns = len(handles)
@@ -170,15 +173,15 @@ def _draw_rates(axes: Axes, table: pd.DataFrame, plan_rates: Sequence[float]) ->
     ]
 
 
-def _mark_without_mosaic(axes: Axes, epochs: Sequence[int]) -> None:
-    """Draw a bar at the bottom of a panel below the epochs, with one label."""
+def _mark_epochs(axes: Axes, epochs: Sequence[int], label: str, y: float) -> None:
+    """Draw a bar at the height `y` of a panel, from 0 to 1, below the epochs, with one label."""
     place = axes.get_xaxis_transform()  # y as a fraction of the panel
     for epoch in epochs:
         look: Style = {"color": INK, "lw": 4, "solid_capstyle": "butt", "zorder": POLE_ZORDER}
-        axes.plot([epoch - 0.5, epoch + 0.5], [0.01, 0.01], transform=place, **look)
+        axes.plot([epoch - 0.5, epoch + 0.5], [y, y], transform=place, **look)
     if epochs:
         look = {"fontsize": 8.5, "color": INK, "ha": "right", "va": "bottom"}
-        axes.text(epochs[-1] + 0.5, 0.03, "no mosaic ", transform=place, **look)
+        axes.text(epochs[-1] + 0.5, y + 0.02, f"{label} ", transform=place, **look)
 
 
 def _scale_rate_axis(

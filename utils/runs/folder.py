@@ -9,7 +9,7 @@ from utils.checkpoint.format import newest_checkpoint
 from utils.errors import UserError
 
 RUN_FILES = re.compile(
-    r"weights/((last|last_prev|best|(seam|trunk)_\d+|epoch\d+)\.pt|\.[^/]*\.pt)"
+    r"weights/((last|last_prev|best|average|(seam|trunk)_\d+|epoch\d+)\.pt|\.[^/]*\.pt)"
     r"|(opt|hyp)\.yaml|results\.(csv|png)|(seams|metrics|lr_plan)\.json|lr_(map|plan)\.png"
     r"|images_[0-9a-f]{12}\.npz|labels(_correlogram)?\.jpg|train_batch\d+\.jpg|val_batch\d+_(labels|pred)\.jpg"
     r"|confusion_matrix\.png|(PR|F1|P|R)_curve\.png|miss_rate\.png|events\.out\.tfevents\..*"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from utils.checkpoint.format import (
 from utils.checkpoint.store import load_with_fallback, read_checkpoint
 from utils.errors import UserError
 from utils.history import ITERATION_COLUMN
-from utils.options.train_options import TrainRequest
+from utils.options.train_options import TrainOptions, TrainRequest
 from utils.runs.folder import TRUNK_FILE, run_folder_of
 from utils.solver.continuation import Extension, counted_from, extend_plan
 from utils.solver.guard import check_extension_trains, check_planned_rates, check_recorded_rates
@@ -73,6 +73,37 @@ class ResumePoint:
     def completed(self) -> int:
         """Epochs trained so far."""
         return self.checkpoint["position"]["epoch"]
+
+    def with_average(self, options: TrainOptions, given: Collection[str]) -> TrainOptions:
+        """The options with the `--average` that applies from here on; logs the averaged epochs.
+
+        An extension does not inherit it, since it was for the planned end before the seam.
+
+        Raises:
+            UserError: if an epoch to average is before the extension, or missing in the mean.
+        """
+        if self.extended and "average" not in given:
+            return replace(options, average=0)
+        last, total, start = options.average, self.plan.total_epochs, self.plan.segments[-1].start
+        if last > total - start:
+            which = "extension" if start else "run"
+            raise UserError(
+                f"--average {last}: the {which} has fewer epochs; use at most {total - start}."
+            )
+        due, mean = self.plan.averaged(last, self.completed), self.checkpoint.get("average")
+        if due and (mean is None or mean["updates"] != due):
+            raise UserError(
+                f"--average {last}: {due} of the last {last} planned epochs are done, but their "
+                f"mean is not in the checkpoint; use at most {total - self.completed}, or the "
+                "value that the run began with."
+            )
+        if last:
+            log.info(
+                "weights/average.pt will be the mean of the weights after epochs %d to %d; an "
+                "early stop writes none.",
+                *(total - last, total - 1),
+            )
+        return options
 
     def with_restarted_epoch(self, what: str) -> ResumePoint:
         """A copy in which the epoch under way begins again, because something changed.

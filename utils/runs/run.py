@@ -155,6 +155,7 @@ def open_run(request: TrainRequest) -> Run:
     config = resume_point.checkpoint["config"]
     options, allowed = resumed_options(request, config["options"])
     options = replace(options, close_mosaic=resume_point.plan.segments[-1].close_mosaic)
+    options = resume_point.with_average(options, request.given)
     _check_stop(options, resume_point)
     saved_hyp = Hyp.from_dict(config["hyp"], origin=str(path))
     hyp = _changed_hyp(saved_hyp, options.hyp, request) if "hyp" in request.given else saved_hyp

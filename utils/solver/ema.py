@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the weights."""
+"""Averages of the weights: exponential moving average (EMA), and mean."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ModelEma(Generic[Model]):
     def update(self, model: Model) -> None:
         """Update the EMA weights after an optimizer step; integer tensors are copied."""
         self.updates += 1
-        new_weight = 1 - ema_decay(self.updates)
+        new_weight = self._new_weight()
         current = model.state_dict()
         values = [current[name] for name in self._floats]
         torch._foreach_lerp_(list(self._floats.values()), values, new_weight)
@@ -44,7 +44,23 @@ class ModelEma(Generic[Model]):
             integers = [current[name] for name in self._integers]
             torch._foreach_copy_(list(self._integers.values()), integers)
 
+    def _new_weight(self) -> float:
+        """The weight of the current model in this update."""
+        return 1 - ema_decay(self.updates)
+
     def restore(self, weights: Mapping[str, Tensor], updates: int) -> None:
         """Load saved EMA weights and the number of updates."""
         self.model.load_state_dict(dict(weights))
         self.updates = updates
+
+
+class WeightAverage(ModelEma[Model]):
+    """The mean of all models that it was updated with, in fp32, and their number.
+
+    Stochastic weight averaging (Izmailov et al. 2018, arXiv 1803.05407) updates it at the end of
+    epochs; the mean of only the latest ones also helps while the rate decays (Kaddour 2022, arXiv
+    2209.14981).
+    """
+
+    def _new_weight(self) -> float:
+        return 1 / self.updates

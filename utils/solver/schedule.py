@@ -180,6 +180,10 @@ class Plan:
         segment = self.segment_at(epoch)
         return epoch < segment.stop - segment.close_mosaic
 
+    def averaged(self, last: int, completed: int) -> int:
+        """Return how many of the `last` planned epochs are among the completed ones."""
+        return max(completed - (self.total_epochs - last), 0)
+
     def raises_rate(self, seam: Segment) -> bool:
         """Return whether an extension trains at a higher rate than the epoch before its seam."""
         if seam.mode == BASE:

@@ -135,6 +135,7 @@ def audit_state(
         "data set": _data(old.get("data"), config["data"]),
         **({"classes": (CHANGED, run.classes.describe())} if run.classes else {}),
         **_epoch_under_way(state),
+        **_average(saved, state, options.average),
     }
     for part, reason in saved.get("missing", {}).items():
         replaced_by = f"{parts[part][1]}; " if part in parts else ""
@@ -268,6 +269,17 @@ def _epoch_under_way(state: TrainingState) -> dict[str, Finding]:
     batches, pending = state.progress.batches, state.progress.pending
     detail = f"{batches} batches done, gradients of {pending} accumulated for the next step"
     return {"epoch under way": (RESTORED, detail)} if batches else {}
+
+
+def _average(saved: TrainingCheckpoint, state: TrainingState, last: int) -> dict[str, Finding]:
+    """The mean of the last epochs; empty if there is none and none is requested."""
+    mean = state.average
+    if mean is None and "average" in saved:
+        then = f"; another begins for the last {last} epochs" if last else ""
+        return {"average": (CHANGED, f"mean of {saved['average']['updates']} epochs ends{then}")}
+    return (
+        {"average": (RESTORED, f"{mean.updates if mean else 0} of {last} epochs")} if last else {}
+    )
 
 
 def compare_metrics(state: TrainingState, measured: ValidationResult) -> SeamCheck:

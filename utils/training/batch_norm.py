@@ -1,13 +1,16 @@
-"""Batch-norm statistics: restored after a non-finite batch, averaged or shared across processes."""
+"""Batch-norm statistics: restored after a bad batch, shared across processes, computed again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from utils.datasets.dataset import Batch
+from utils.runtime.device import images_to_device
 from utils.runtime.distributed import Distributed, all_reduce_sum
 from utils.solver.param_groups import NORM_LAYERS
 
@@ -57,6 +60,27 @@ class BatchNormStats:
         shared = torch.cat(self._statistics)
         mean = distributed.all_reduce_sum(shared) / distributed.world_size
         torch._foreach_copy_(self._statistics, list(mean.split([len(b) for b in self._statistics])))
+
+
+@torch.no_grad()
+def recompute_statistics(
+    model: nn.Module, batches: Iterable[Batch], device: torch.device, check: Callable[[], None]
+) -> None:
+    """Replace all batch-norm statistics by their cumulative mean over batches, in fp32.
+
+    The mean of several weights needs its own statistics, because activations are not linear in the
+    weights (Izmailov et al. 2018, arXiv 1803.05407, section 3.2). Leaves the model in eval mode.
+    `check` is called after each batch; it may raise an exception to stop.
+    """
+    norms = [module for module in model.eval().modules() if isinstance(module, NORM_LAYERS)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # for torch: a cumulative mean
+        norm.train()
+    for batch in batches if norms else ():
+        model(images_to_device(batch.images, device))
+        check()
+    model.eval()
 
 
 class _AllReduceSum(torch.autograd.Function):

@@ -168,9 +168,12 @@ def build_state(
         scaler=torch.amp.GradScaler(precision.device_type, enabled=precision.needs_scaler),
     )
     if run.resume_point is not None:
-        saved = run.resume_point.checkpoint
-        saved = with_classes(saved, run.classes, model) if run.classes else saved
-        state.restore(saved, distributed, ended=run.resume_point.ended)
+        point = run.resume_point
+        saved = (
+            with_classes(point.checkpoint, run.classes, model) if run.classes else point.checkpoint
+        )
+        keep = plan.averaged(options.average, point.completed) > 0
+        state.restore(saved, distributed, ended=point.ended, keep_average=keep)
     return state
 
 
@@ -206,6 +209,7 @@ def build_context(
         multi_scale=options.multi_scale,
         max_gradient_norm=options.clip_grad_norm,
         max_bad_steps=options.max_bad_steps,
+        average=options.average,
     )
 
 

@@ -54,6 +54,9 @@ def with_classes(
     changed = checkpoint.copy()
     changed["model"] = moved_all(checkpoint["model"])
     changed["ema"] = Ema(weights=moved_all(ema["weights"]), updates=ema["updates"])
+    if "average" in checkpoint:
+        mean = checkpoint["average"]
+        changed["average"] = Ema(weights=moved_all(mean["weights"]), updates=mean["updates"])
     buffers = {
         name: {key: moved(name, buffer, start=0.0) for key, buffer in found.items()}
         for name, found in optimizer["buffers"].items()

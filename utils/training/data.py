@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -30,6 +31,7 @@ from utils.runtime.distributed import Distributed
 log = logging.getLogger("yolo")
 
 DIGEST_LENGTH = 12  # hexadecimal digits: 48 bits distinguish two states of one data set
+MAX_NORM_IMAGES = 10_000  # more images hardly change batch-norm statistics
 EVAL_BATCH_FACTOR = 2  # validation stores no gradients, so its batches can be twice as large
 
 
@@ -38,6 +40,8 @@ class Loaders(NamedTuple):
 
     train: TrainLoader
     val: DataLoader
+    letterboxed: DataLoader | None = None
+    """Training images without augmentation, if `--average` needs batch-norm statistics."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,17 @@ class TrainingData:
             stride=stride,
             cache=options.cache if distributed.is_main else None,  # which validates
         )
-        return Loaders(train, val)
+        if not options.average:
+            return Loaders(train, val)
+        letterboxed = build_eval_loader(
+            self.train,
+            image_size=image_size,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            rect=False,
+            every=math.ceil(len(self.train) / MAX_NORM_IMAGES),
+        )
+        return Loaders(train, val, letterboxed)
 
 
 def _file_size(path: str) -> int:

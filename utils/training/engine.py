@@ -66,6 +66,8 @@ class TrainContext:
     max_bad_steps: int
     """Abort after this many consecutive batches with a non-finite loss, or this many consecutive
     optimizer steps with a non-finite gradient."""
+    average: int = 0
+    """Number of the last planned epochs whose weights are averaged."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,11 @@ def fit(
         if stop_after is not None and state.epoch >= stop_after:
             raise stopped_on_purpose(f"--stop-after {stop_after}")
         losses = train_epoch(state, context, loader, observers)
-        finish_epoch(state, context.plan, losses, observers.validate(state), patience)
+        result = observers.validate(state)
+        # After the validation, which a signal may interrupt, so that no epoch is added twice.
+        if context.plan.averaged(context.average, state.epoch + 1):
+            state.add_to_average()
+        finish_epoch(state, context.plan, losses, result, patience)
         for observer in observers.on_epoch:
             observer(state)
 

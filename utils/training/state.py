@@ -17,6 +17,7 @@ from utils.checkpoint.format import (
     Config,
     ContinuationRecord,
     DeployCheckpoint,
+    Ema,
     SavedProgress,
     TrainingCheckpoint,
     Validation,
@@ -27,7 +28,7 @@ from utils.checkpoint.format import (
 from utils.errors import UserError
 from utils.history import AT_SEAM_PREFIX, LOSS_NAMES, RAW_MAP_COLUMN, Row
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
-from utils.solver.ema import ModelEma
+from utils.solver.ema import ModelEma, WeightAverage
 from utils.solver.param_groups import optimizer_buffers, restore_buffers
 from utils.solver.schedule import Plan
 from utils.solver.seam import EMA_MAP_COLUMN
@@ -92,6 +93,8 @@ class TrainingState:
     stopped_early: bool = False
     finalized: bool = False
     """Whether the steps after the last epoch are done too; key `closed` in the checkpoint."""
+    average: WeightAverage[Detector] | None = None
+    """Mean of the weights after the last planned epochs, from the first of these epochs on."""
     history: list[Row] = field(default_factory=list)
     continuations: list[ContinuationRecord] = field(default_factory=list)
     """One record per resume or extension of the run."""
@@ -100,12 +103,12 @@ class TrainingState:
         self, plan: Plan, config: Config, distributed: Distributed = SINGLE_PROCESS
     ) -> TrainingCheckpoint:
         """The complete state as tensors and plain data; all processes must call this together."""
-        return TrainingCheckpoint(
+        checkpoint = TrainingCheckpoint(
             format=FORMAT,
             version=VERSION,
             kind="training",
             model=_to_cpu(self.model.state_dict()),
-            ema={"weights": _to_cpu(self.ema.model.state_dict()), "updates": self.ema.updates},
+            ema=_ema_to_plain(self.ema),
             optimizer={
                 "name": type(self.optimizer).__name__,
                 "buffers": optimizer_buffers(self.optimizer, self.parameter_names),
@@ -123,6 +126,9 @@ class TrainingState:
             config=config,
             software=software(),
         )
+        if self.average is not None:
+            checkpoint["average"] = _ema_to_plain(self.average)
+        return checkpoint
 
     def _best_to_plain(self, config: Config) -> Best:
         best = Best(fitness=self.best_fitness, epoch=self.best_epoch)
@@ -175,6 +181,7 @@ class TrainingState:
         distributed: Distributed = SINGLE_PROCESS,
         *,
         ended: bool = False,
+        keep_average: bool = False,
     ) -> None:
         """Restore a state saved by `to_checkpoint`.
 
@@ -182,7 +189,7 @@ class TrainingState:
         optimizer are not restored. All processes must call this together.
 
         Unless all epochs are trained (`ended`), an early stop is cleared, because the run now has
-        more epochs or more patience.
+        more epochs or more patience. The mean of the last epochs is restored with `keep_average`.
 
         Raises:
             UserError: if the tensors do not fit the model that the checkpoint describes.
@@ -190,6 +197,10 @@ class TrainingState:
         try:
             self.model.load_state_dict(checkpoint["model"])
             self.ema.restore(checkpoint["ema"]["weights"], checkpoint["ema"]["updates"])
+            if keep_average:
+                mean = checkpoint["average"]
+                self.average = WeightAverage(self.model)
+                self.average.restore(mean["weights"], mean["updates"])
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(
@@ -264,6 +275,12 @@ class TrainingState:
             ]
         self.continuations.append(continuation)
 
+    def add_to_average(self) -> None:
+        """Add the current weights to the mean of the last epochs."""
+        if self.average is None:
+            self.average = WeightAverage(self.model)
+        self.average.update(self.model)
+
     def finalize(self) -> None:
         """Mark the run as complete, after the steps that follow the last epoch."""
         self.finalized = True
@@ -280,14 +297,20 @@ def software() -> dict[str, str]:
 
 def deploy_checkpoint(checkpoint: TrainingCheckpoint) -> DeployCheckpoint:
     """The inference part of a training checkpoint: EMA weights in fp16, model and class names."""
-    weights, info = checkpoint["ema"]["weights"], deploy_info(checkpoint)
+    return stripped(checkpoint["ema"]["weights"], checkpoint["config"], deploy_info(checkpoint))
+
+
+def stripped(weights: Mapping[str, Tensor], config: Config, info: Best) -> DeployCheckpoint:
+    """A file for inference with weights in fp16; `info` is their epoch and fitness."""
     return DeployCheckpoint(
         format=FORMAT,
         version=VERSION,
         kind="deploy",
-        weights={name: t.half() if t.is_floating_point() else t for name, t in weights.items()},
-        spec=checkpoint["config"]["spec"],
-        names=checkpoint["config"]["names"],
+        weights={
+            name: t.half() if t.is_floating_point() else t for name, t in _to_cpu(weights).items()
+        },
+        spec=config["spec"],
+        names=config["names"],
         epoch=info["epoch"],
         fitness=info["fitness"],
     )
@@ -311,6 +334,10 @@ def require_finite(checkpoint: TrainingCheckpoint) -> None:
                     f"the {part} are no longer finite ({name}) and were not saved; resume last.pt, "
                     "which is older, with a lower lr0 in the hyp file."
                 )
+
+
+def _ema_to_plain(ema: ModelEma[Detector]) -> Ema:
+    return Ema(weights=_to_cpu(ema.model.state_dict()), updates=ema.updates)
 
 
 def _to_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from utils.runs.plan_preview import changed_text
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.solver.seam import COMMON_CLASSES, SeamMetrics, seam_metrics
+from utils.training.average import log_average
 from utils.training.state import TrainingState
 from utils.training.validation import Validator
 from utils.weights import load_model
@@ -31,8 +32,15 @@ SMALLEST_DROP = 1e-4
 """Drops of mAP below this are only reported as smaller than it."""
 
 
-def evaluate_best(folder: Path, validator: Validator, device: torch.device, *, plots: bool) -> None:
-    """Validate best.pt, and save the metrics and plots."""
+def evaluate_best(
+    folder: Path,
+    validator: Validator,
+    device: torch.device,
+    average: dict[str, float],
+    *,
+    plots: bool,
+) -> None:
+    """Validate best.pt, compare it with the metrics of average.pt, and save metrics and plots."""
     best = folder / "weights" / BEST
     loaded = load_model(best, device)
     log.info("\nValidating %s", best)
@@ -40,6 +48,9 @@ def evaluate_best(folder: Path, validator: Validator, device: torch.device, *, p
     evaluation, miss_rates = validator.evaluate_model(loaded.model, observers)
     log_table(evaluation, per_class=True)
     benchmarks: dict[str, object] = {}
+    if average:
+        log_average(average, evaluation.map50_95)
+        benchmarks["average"] = average
     if miss_rates:
         log_miss_rates(miss_rates)
         benchmarks["miss_rate_percent"] = percentages(miss_rates)
@@ -71,8 +82,11 @@ def plot_run(state: TrainingState, plan: Plan, folder: Path) -> None:
     ]
     save_results_plot(history, folder / "results.png")
     closed = [epoch for epoch in range(plan.total_epochs) if not plan.uses_mosaic(epoch)]
+    count = state.average.updates if state.average and state.epoch == plan.total_epochs else 0
+    averaged = range(plan.total_epochs - count, plan.total_epochs)
     path, best = folder / "lr_map.png", state.best_epoch
-    save_lr_map(history, rates, seams, path, best=best, without_mosaic=closed)
+    marks = {"without_mosaic": closed, "averaged": averaged}
+    save_lr_map(history, rates, seams, path, best=best, **marks)
     log.info("Learning rate next to mAP: %s", path)
 
 

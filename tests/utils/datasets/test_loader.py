@@ -340,3 +340,15 @@ def test_rectangular_batches_of_coco128() -> None:
         (192, 192),
         (192, 192),
     ]
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"), [(1, [[0, 1, 2, 3], [4, 5, 6, 7], [8]]), (4, [[0, 4, 8]])]
+)
+def test_squares_are_in_index_order(index: Index, every: int, expected: list[list[int]]) -> None:
+    loader = build_eval_loader(
+        index, image_size=32, batch_size=4, workers=0, rect=False, every=every
+    )
+    batches = list(loader)
+    assert orders(batches) == expected
+    assert {tuple(batch.images.shape[1:]) for batch in batches} == {(3, 32, 32)}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.solver.ema import ModelEma, ema_decay
+from utils.solver.ema import ModelEma, WeightAverage, ema_decay
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,17 @@ def test_restored_ema_continues_identically() -> None:
     two.update(model)
     assert two.updates == 2
     assert torch.equal(one.model.weight, two.model.weight)
+
+
+def test_average_is_the_mean_of_all_updates() -> None:
+    model = nn.BatchNorm1d(1)
+    mean = WeightAverage(model)
+    assert model.num_batches_tracked is not None
+    with torch.no_grad():
+        for number, value in enumerate((4.0, 5.0, 9.0), start=1):
+            model.weight.fill_(value)
+            model.num_batches_tracked.fill_(number)
+            mean.update(model)
+    assert (mean.updates, mean.model.weight.item()) == (3, 6.0)
+    assert mean.model.get_buffer("num_batches_tracked").item() == 3
+    assert mean.model.get_buffer("running_var").item() == 1.0

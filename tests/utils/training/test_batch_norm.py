@@ -6,8 +6,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from utils.datasets.dataset import Batch
 from utils.runtime.distributed import Distributed
-from utils.training.batch_norm import BatchNormStats, SyncBatchNorm2d, convert_sync_batchnorm
+from utils.training.batch_norm import (
+    BatchNormStats,
+    SyncBatchNorm2d,
+    convert_sync_batchnorm,
+    recompute_statistics,
+)
 
 IMAGES = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 3 + 1
 
@@ -38,6 +44,30 @@ def test_model_without_batch_norm() -> None:
     statistics.snapshot()
     statistics.restore()
     statistics.average(Distributed(0, 2))
+
+
+def test_recomputed_statistics_are_the_means_over_all_batches() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8, generator=generator)
+    parts = [images[:2], images[2:4], images[4:]]
+    batches = [Batch(part, torch.empty(0, 6), torch.arange(len(part)), ()) for part in parts]
+    model = norm().train()
+    model(IMAGES)  # leaves other statistics
+    weights = {name: p.clone() for name, p in model.named_parameters()}
+    checks: list[int] = []
+    recompute_statistics(model, batches, torch.device("cpu"), lambda: checks.append(1))
+    outputs = [model[0](part / 255).double() for part in parts]  # before the norm
+    mean = sum(out.mean((0, 2, 3)) for out in outputs) / 3
+    variance = sum(out.var((0, 2, 3)) for out in outputs) / 3
+    torch.testing.assert_close(model.get_buffer("1.running_mean").double(), mean)
+    torch.testing.assert_close(model.get_buffer("1.running_var").double(), variance)
+    assert len(checks) == 3
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
+
+
+def test_model_without_batch_norm_needs_no_images() -> None:
+    recompute_statistics(nn.Conv2d(3, 3, 1), iter(()), torch.device("cpu"), lambda: None)
 
 
 def test_sync_batch_norm_keeps_names_parameters_and_buffers() -> None:

@@ -32,6 +32,7 @@ def trained(optimizer: str) -> tuple[Detector, TrainingCheckpoint]:
     state.optimizer = build_optimizer(groups, optimizer, lr=0.01, momentum=0.9, weight_decay=0.0)
     train_step(state, context_for(state), toy_batch(), last=True)
     state.replace_best(0.5, 0)
+    state.add_to_average()
     plan = plan_of(base_segment(3, "linear", 0.1))
     return state.model, state.to_checkpoint(plan, config())
 
@@ -51,6 +52,7 @@ def test_rows_of_kept_classes_move_and_others_begin(optimizer: str) -> None:
     head = [f"model.24.m.{level}.{kind}" for level in range(3) for kind in ("weight", "bias")]
     pairs = [(before["model"], after["model"], True)]
     pairs += [(before["ema"]["weights"], after["ema"]["weights"], True)]
+    pairs += [(before["average"]["weights"], after["average"]["weights"], True)]
     keys = {"SGD": ["momentum_buffer"], "AdamW": ["exp_avg", "exp_avg_sq"]}[optimizer]
     buffers = [c["optimizer"]["buffers"] for c in (before, after)]
     for key in keys:

@@ -123,7 +123,7 @@ def _named_tensors(value: object, prefix: str = "") -> Iterator[tuple[str, Tenso
 def _training_facts(checkpoint: TrainingCheckpoint) -> dict[str, Any]:
     plan = Plan.from_dict(checkpoint["plan"])
     position, progress, best = checkpoint["position"], checkpoint["progress"], checkpoint["best"]
-    optimizer = checkpoint["optimizer"]
+    optimizer, mean = checkpoint["optimizer"], checkpoint.get("average")
     return {
         "format": FORMAT,
         "version": checkpoint["version"],
@@ -143,6 +143,7 @@ def _training_facts(checkpoint: TrainingCheckpoint) -> dict[str, Any]:
             for segment in plan.segments
         ],
         "ema_updates": require_type(checkpoint["ema"]["updates"], int),
+        "averaged_epochs": require_type(mean["updates"], int) if mean else None,
         "optimizer": {
             "name": optimizer["name"],
             "buffers": sum(map(len, optimizer["buffers"].values())),
@@ -188,7 +189,7 @@ def _deploy_facts(checkpoint: DeployCheckpoint) -> dict[str, Any]:
         "not possible, the file was stripped for inference; resume from the last.pt in its folder, "
         "or start a new run with --weights"
     )
-    parts = {"EMA weights, rounded to fp16": True} | dict.fromkeys(STRIPPED, False)
+    parts = {"weights, rounded to fp16": True} | dict.fromkeys(STRIPPED, False)
     return {
         "format": FORMAT,
         "version": checkpoint["version"],
@@ -196,7 +197,7 @@ def _deploy_facts(checkpoint: DeployCheckpoint) -> dict[str, Any]:
         "epoch": epoch + 1,
         **dict.fromkeys(("step", "under_way", "planned")),
         "segments": [],
-        **dict.fromkeys(("ema_updates", "optimizer", "scaler")),
+        **dict.fromkeys(("ema_updates", "averaged_epochs", "optimizer", "scaler")),
         "history": 0,
         "best": {"fitness": _number(checkpoint["fitness"]), "epoch": epoch},
         "model": _model_facts(checkpoint["weights"], checkpoint["spec"]),
@@ -221,6 +222,7 @@ def _upstream_facts(content: UpstreamCheckpoint, path: Path) -> dict[str, Any]:
         "planned": planned if isinstance(planned, int) else None,
         "segments": [],
         "ema_updates": content.ema_updates if content.ema_state is not None else None,
+        "averaged_epochs": None,
         "optimizer": _upstream_optimizer(content, options),
         "scaler": None,
         "history": len(record.rows) if record else 0,

@@ -50,6 +50,8 @@ def _titled(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "segment", f"{segment['mode']}, {count} epochs: {first} … {first + count - 1}"
     updates, optimizer, scaler = facts["ema_updates"], facts["optimizer"], facts["scaler"]
     yield "EMA", UNKNOWN if updates is None else f"counter {updates}"
+    if facts["averaged_epochs"] is not None:
+        yield "average", f"mean of the weights after {facts['averaged_epochs']} epochs"
     state = "{name}, {buffers} buffers of {parameters} parameters"
     yield "optimizer", state.format(**optimizer) if optimizer else UNKNOWN
     yield "AMP scaler", f"scale {scaler.get('scale')}" if scaler else "none"

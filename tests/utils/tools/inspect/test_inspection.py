@@ -36,6 +36,7 @@ TRAINING_JSON = {
         {"mode": "rebase", "start": 4, "epochs": 2},
     ],
     "ema_updates": 20,
+    "averaged_epochs": None,
     "optimizer": {"name": "SGD", "buffers": 1, "parameters": 1},
     "scaler": None,
     "history": 5,
@@ -107,7 +108,7 @@ DEPLOY_TEXT = """\
   software    not in the file
   resume      not possible, the file was stripped for inference; resume from the last.pt in its \
 folder, or start a new run with --weights
-    present   EMA weights, rounded to fp16
+    present   weights, rounded to fp16
     missing   non-EMA weights, EMA counter, optimizer buffers, learning-rate plan, position, \
 history, options and hyper-parameters
 """
@@ -163,6 +164,23 @@ def test_training_file(tmp_path: Path, run: Any) -> None:
     assert (found.code, found.err) == (0, "")
     size = file.stat().st_size
     assert json.loads(found.out) == {"file": str(file), "bytes": size} | TRAINING_JSON
+
+
+def test_file_with_a_mean_of_epochs(tmp_path: Path, run: Any) -> None:
+    mean = {"weights": {"model.0.conv.weight": torch.ones(2, 3)}, "updates": 2}
+    save_checkpoint(tiny_training(average=mean), tmp_path / "last.pt")
+    found = run(tmp_path, "--verify").out
+    assert "  average     mean of the weights after 2 epochs\n" in found
+    assert "all 10 tensors are finite" in found
+    assert json.loads(run(tmp_path, "--json").out)["averaged_epochs"] == 2
+
+
+@pytest.mark.parametrize("mean", [[], None, {"updates": 2}, {"weights": {}, "updates": "2"}])
+def test_damaged_mean_is_refused(tmp_path: Path, run: Any, mean: Any) -> None:
+    save_checkpoint(tiny_training(average=mean), tmp_path / "last.pt")
+    found = run(tmp_path)
+    assert found.code == 2
+    assert "is damaged (" in found.err
 
 
 def test_deploy_file(tmp_path: Path, run: Any) -> None:
