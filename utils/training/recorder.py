@@ -105,9 +105,12 @@ class RunRecorder:
         require_finite(checkpoint)
         if trunk is not None:  # first: a run that is killed now repeats the epoch
             save_checkpoint(checkpoint, trunk)
-        save_checkpoint(checkpoint, self.last, keep_previous=True)
+        self._write_last(checkpoint)
         for target in copies:
             atomic_copy(self.last, target)
+
+    def _write_last(self, checkpoint: TrainingCheckpoint) -> None:
+        save_checkpoint(checkpoint, self.last, keep_previous=True)
 
     def strip_best(self) -> None:
         """Strip best.pt for inference; last.pt stays complete, so that the run can be extended.
