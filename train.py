@@ -234,6 +234,7 @@ def show_plan(request: TrainRequest) -> Path:
     Raises:
         UserError: if no run or no extension is given, or the run cannot be extended.
     """
+    from utils.files.writable import is_writable
     from utils.runs.plan_preview import planned_changes, report_plan
     from utils.runs.run import log_warmup, open_run
     from utils.training.data import class_names, load_data_description
@@ -244,7 +245,9 @@ def show_plan(request: TrainRequest) -> Path:
         raise UserError(
             "--plan needs --resume and --extend-epochs; add --resume PATH --extend-epochs X."
         )
-    folder = point.folder or Path()  # the current folder for a run of YOLOv5
+    folder = point.folder
+    if folder is None or not is_writable(folder):  # of YOLOv5, or read-only
+        folder = Path(request.options.project if "project" in request.given else "")
     if how.rename_class or how.allow_change & {"data", CLASSES}:
         run = run.with_names(class_names(run, load_data_description(run)))
     log_warmup(point)

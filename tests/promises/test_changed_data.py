@@ -197,18 +197,23 @@ def test_best_weights_begin_again_if_they_cannot_be_measured(
 def test_replaced_extension_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = train(parse_request(toy_arguments(tmp_path, "--epochs 1 --name a")))
+    (tmp_path / "hyp.yaml").write_text("warmup_epochs: 50.0")
+    how = f"--epochs 1 --name a --hyp {tmp_path / 'hyp.yaml'}"
+    run = train(parse_request(toy_arguments(tmp_path, how)))
     before = read_checkpoint(run / "weights" / "last.pt")
     choice = "--imgsz 96 --batch-size 2 --optimizer AdamW --allow-change imgsz,batch-size,optimizer"
     extend = ["--resume", str(run), "--extend-epochs", "1", "--noplots"]
     killed_after(1, monkeypatch, [*extend, *choice.split()], at="save_on_begin")
     abandoned = read_checkpoint(run / "weights" / "last.pt")
     assert abandoned["config"]["options"]["imgsz"] == 96
+    assert abandoned["plan"]["warmup"]["changes"] == [[3, 250]]
     killed_after(1, monkeypatch, extend, at="save_on_begin")
     replaced = read_checkpoint(run / "weights" / "last.pt")
     assert replaced["config"]["options"] == before["config"]["options"]
     assert replaced["config"]["precision"] == before["config"]["precision"]
     assert replaced["optimizer"]["name"] == "SGD"
+    assert replaced["plan"]["warmup"] == before["plan"]["warmup"]
+    assert replaced["plan"]["accumulate"] == before["plan"]["accumulate"]
     buffers = before["optimizer"]["buffers"]
     assert replaced["optimizer"]["buffers"].keys() == buffers.keys() != set()
     (continuation,) = replaced["continuations"]

@@ -56,6 +56,8 @@ class SavedProgress(TypedDict):
     """Accumulated gradients by parameter name."""
 
 
+VALIDATION_DIGESTS = ("val sequence", "val content", "content")
+"""Digests of the validation images in `Config`; older checkpoints have only the later ones."""
 Validation = dict[str, str | int]
 """What a fitness depends on besides the weights: image size, batch size, digest of the images."""
 
@@ -117,7 +119,7 @@ def validation_of(config: Config) -> Validation:
     """Return the validation of a run with this configuration, as far as it is recorded."""
     options, data = config["options"], config.get("data", {})
     found: Validation = {name: options[name] for name in ("imgsz", "batch_size") if name in options}
-    return found | {name: data[name] for name in ("content", "val content") if name in data}
+    return found | {name: data[name] for name in VALIDATION_DIGESTS if name in data}
 
 
 class ClassRecord(TypedDict):

@@ -25,6 +25,22 @@ MAC_FORKS = "__MACOSX"
 """Folder that the macOS archiver adds; it contains no data."""
 
 
+class MissingDataError(UserError):
+    """A data set or its description is missing and must be got by hand.
+
+    Args:
+        message: for the user.
+        place: the missing file or folder.
+    """
+
+    def __init__(self, message: str, place: Path) -> None:
+        super().__init__(message, place)  # both, so that pickle can send it to other processes
+        self.place = place
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class Archive(NamedTuple):
     """A zip archive to download, and the folder inside the data set to unpack it into."""
 
@@ -66,7 +82,7 @@ def download_dataset(root: Path, archives: Sequence[Archive], obtain: str = "") 
         raise missing_dataset_error(root, why, obtain) from error
 
 
-def missing_dataset_error(root: Path, why: str, obtain: str) -> UserError:
+def missing_dataset_error(root: Path, why: str, obtain: str) -> MissingDataError:
     """Build the error for a missing data set.
 
     Two clauses say `why` the program cannot download it, and how the user can `obtain` it; the
@@ -75,7 +91,7 @@ def missing_dataset_error(root: Path, why: str, obtain: str) -> UserError:
     remedy = f"put it there, or set {DATASETS_VARIABLE} to the folder that contains {root.name}/"
     if obtain:
         remedy = f"{obtain}; if you already have it, {remedy}"
-    return UserError(f"data set {root} does not exist and {why}; {remedy}.")
+    return MissingDataError(f"data set {root} does not exist and {why}; {remedy}.", root)
 
 
 def _unpack_into(file: Path, staging: Path, folder: str) -> None:

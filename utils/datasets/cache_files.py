@@ -13,9 +13,9 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.files.atomic_write import atomic_write
+from utils.files.writable import is_writable
 
 APPLICATION = "yolov5-extend"
-ANY_WRITE_BIT = 0o222
 KEY_LENGTH = 12  # hexadecimal digits; 48 bits distinguish the data sets of one machine
 
 
@@ -23,23 +23,6 @@ def cache_home() -> Path:
     """Return the user's cache folder for this program, below $XDG_CACHE_HOME or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / APPLICATION
-
-
-def existing_parent(folder: Path) -> Path:
-    """Return `folder` if it exists, else its nearest existing parent."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether files can be created in `folder`, or in its nearest existing parent.
-
-    A folder without any write bit was made read-only on purpose. It counts as not writable even for
-    the superuser, who passes every access check.
-    """
-    folder = existing_parent(folder)
-    return bool(folder.stat().st_mode & ANY_WRITE_BIT) and os.access(folder, os.W_OK)
 
 
 def source_key(sources: Iterable[str | Path]) -> str:

@@ -8,8 +8,13 @@ from pathlib import Path, PurePosixPath
 from reprlib import repr as shortened
 from urllib.parse import urlsplit
 
-from utils.datasets.acquire import Archive, download_dataset, missing_dataset_error
-from utils.datasets.locate import find_root
+from utils.datasets.acquire import (
+    Archive,
+    MissingDataError,
+    download_dataset,
+    missing_dataset_error,
+)
+from utils.datasets.locate import find_root, moved_copy
 from utils.errors import UserError
 from utils.files.download import is_url
 from utils.files.yaml_file import read_yaml
@@ -62,7 +67,7 @@ class DatasetDescription:
 
 
 def load_description(data: str | Path) -> DatasetDescription:
-    """Read and validate a data-set file. It is also looked for in data/.
+    """Read and validate a data-set file. It is also looked for in data/ and $YOLO_DATASETS_DIR.
 
     Raises:
         UserError: the file does not exist, or an entry is missing, unknown or inconsistent.
@@ -170,9 +175,13 @@ def _find_file(data: Path) -> Path:
     for candidate in (data, DATA_FOLDER / data.name, DATA_FOLDER / f"{data.name}.yaml"):
         if candidate.is_file():
             return candidate
-    raise UserError(
+    moved = moved_copy(data)
+    if moved is not None and moved.is_file():
+        return moved
+    raise MissingDataError(
         f"data-set file {data} does not exist; "
-        f"give the path of a file, or the name of one in {DATA_FOLDER.name}/."
+        f"give the path of a file, or the name of one in {DATA_FOLDER.name}/.",
+        data,
     )
 
 

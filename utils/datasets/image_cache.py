@@ -17,15 +17,11 @@ import cv2
 import numpy as np
 import torch
 
-from utils.datasets.cache_files import (
-    cache_paths,
-    existing_parent,
-    files_digest,
-    write_to_first_writable,
-)
+from utils.datasets.cache_files import cache_paths, files_digest, write_to_first_writable
 from utils.datasets.image_files import ImageError, read_image
 from utils.datasets.index import Index, map_in_threads
 from utils.errors import UserError
+from utils.files.writable import existing_parent
 
 log = logging.getLogger("yolo")
 

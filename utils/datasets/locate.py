@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
-from utils.datasets.cache_files import cache_home, is_writable
+from utils.datasets.cache_files import cache_home
+from utils.files.writable import is_writable
+
+log = logging.getLogger("yolo")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATASETS_VARIABLE = "YOLO_DATASETS_DIR"
@@ -16,8 +20,9 @@ def find_root(entry: str, beside: Path) -> Path:
     """Resolve the `path:` entry of a data-set file in the folder `beside`.
 
     An empty entry, or one like `.`, is relative to the data-set file. An absolute path is used as
-    it is. Otherwise the result is the first of these folders that exists (NAME is the entry without
-    leading `..`, `.` and `datasets`; for ../datasets/coco128 it is coco128):
+    it is, or its copy in $YOLO_DATASETS_DIR, see `moved_copy`. Otherwise the result is the first
+    of these folders that exists (NAME is the entry without leading `..`, `.` and `datasets`; for
+    ../datasets/coco128 it is coco128):
 
     1. $YOLO_DATASETS_DIR/NAME, if the variable is set, then with only the last part of NAME
     2. the entry relative to the working directory, to the repository, and to the file
@@ -33,7 +38,7 @@ def find_root(entry: str, beside: Path) -> Path:
     given = Path(entry).expanduser()
     name = _bare_name(given)
     if given.is_absolute():
-        return given
+        return moved_copy(given) or given
     if name is None:
         return (beside / given).resolve()
 
@@ -49,6 +54,23 @@ def find_root(entry: str, beside: Path) -> Path:
     if found is None:
         found = next((home for home in homes if is_writable(home)), homes[-1]) / name
     return found.resolve()
+
+
+def moved_copy(path: Path) -> Path | None:
+    """Return the copy in $YOLO_DATASETS_DIR of a path that does not exist, as on another machine.
+
+    For /home/me/sets/cells/data.yaml it is sets/cells/data.yaml, cells/data.yaml or data.yaml in
+    this folder: the first that exists. None if there is none, or if the path itself exists.
+    """
+    base = os.environ.get(DATASETS_VARIABLE)
+    if not base or path.exists():
+        return None
+    parts = [part for part in path.parts if part not in (path.anchor, "..")]
+    candidates = (Path(base).expanduser().joinpath(*parts[i:]) for i in range(len(parts)))
+    found = next((candidate for candidate in candidates if candidate.exists()), None)
+    if found is not None:
+        log.warning("%s does not exist; using %s.", path, found)
+    return found
 
 
 def _bare_name(given: Path) -> Path | None:

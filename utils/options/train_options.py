@@ -354,7 +354,8 @@ def resumed_options(
     for name in sorted(request.given):
         old, new = saved.get(name), getattr(request.options, name)
         is_free = known[name].resume in (FREE, NOT_INHERITED)
-        if not is_free and name != "hyp" and old != new:  # the values of hyp are compared later
+        is_file = name in ("data", "hyp")  # their content is compared later
+        if not is_free and not is_file and old != new:
             if name not in request.continuation.allow_change | unrecorded:
                 raise UserError(_changed_option_message(name, known[name], old, new))
             allowed.add(name)

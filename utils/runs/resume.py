@@ -32,8 +32,8 @@ from utils.upstream.reader import is_upstream_file
 
 log = logging.getLogger("yolo")
 
-EPOCH_OPTIONS = frozenset({"batch_size", "data", "imgsz", "rect", "seed"})
-"""Options that change the batches of an epoch or its validation."""
+EPOCH_OPTIONS = frozenset({"batch_size", "imgsz", "rect", "seed"})
+"""Options that change the batches of an epoch or its validation; for data see `Run.with_data`."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,9 @@ def load_resume_point(path: Path, request: TrainRequest) -> ResumePoint:
             extension = counted_from(next_seam, found, extension)
         plan = extend_plan(found, next_seam, extension)
         check_extension_trains(plan)
-        saved = replace(found, segments=plan.segments[:-1])
+        before = Plan.from_dict(checkpoint["plan"])  # without the warm-up of a replaced choice
+        saved = replace(before, segments=plan.segments[:-1])
+        plan = replace(before, segments=plan.segments)
     check_planned_rates(plan, completed)
     checkpoint = checkpoint.copy()
     checkpoint["plan"] = saved.to_dict()

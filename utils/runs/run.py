@@ -14,6 +14,7 @@ from utils.checkpoint.format import BEST, LAST, PREVIOUS
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files.atomic_write import atomic_copy
+from utils.files.writable import is_writable
 from utils.hyp import Hyp, load_hyp
 from utils.options.train_options import (
     CLASSES,
@@ -22,6 +23,7 @@ from utils.options.train_options import (
     TrainRequest,
     resumed_options,
 )
+from utils.runs.changes import changed_hyp, continued_warmup, data_changes
 from utils.runs.classes import ClassChange, class_change
 from utils.runs.folder import (
     create_run_folder,
@@ -40,7 +42,6 @@ from utils.upstream.import_run import with_batches_per_epoch
 log = logging.getLogger("yolo")
 
 SEAMS_FILE = "seams.json"
-PLAN_KEYS = ("lr0", "lrf", "momentum", "warmup_epochs", "warmup_momentum", "warmup_bias_lr")
 
 
 @dataclass(frozen=True)
@@ -72,29 +73,31 @@ class Run:
     def with_data(self, data: Mapping[str, str | int], batches_per_epoch: int) -> Run:
         """A copy that continues on these data.
 
-        It has the position and warm-up of an imported run, which depend on the number of batches.
-        If the data changed, an epoch under way begins again, since its batches are others.
+        It has the position and warm-up that depend on the number of batches. If the data changed,
+        an epoch under way begins again, since its batches are others. Data that only moved to
+        another place have not changed.
 
         Args:
             data: fingerprint of the data set, see `TrainingData.fingerprint`.
             batches_per_epoch: batches per epoch of the training loader.
 
         Raises:
-            UserError: if the data set was edited since the run saved it, and this is not allowed.
+            UserError: if it is not the data set that the run saved, and this is not allowed.
         """
         point = self.resume_point
         if point is None:
             return self
         checkpoint = with_batches_per_epoch(point.checkpoint, batches_per_epoch)
-        plan = replace(point.plan, warmup=Plan.from_dict(checkpoint["plan"]).warmup)
+        plan = replace(point.plan, warmup=continued_warmup(checkpoint, batches_per_epoch))
         point = replace(point, checkpoint=checkpoint, plan=plan)
-        changed = _data_changes(checkpoint["config"].get("data", {}), data)
+        changed = data_changes(checkpoint["config"], data)
         if not changed:
             return replace(self, resume_point=point)
         if "data" not in self.continuation.allow_change:
             raise UserError(
                 f"{data['file']} is not the data set that the run was trained on: "
-                f"{', '.join(changed)}; restore it, or allow the change with --allow-change data."
+                f"{', '.join(changed)}; restore it, give its new place with --data FILE, or allow "
+                "the change with --allow-change data."
             )
         point = point.with_restarted_epoch("data set has")
         return replace(self, resume_point=point, allowed=self.allowed | {"data"})
@@ -126,19 +129,6 @@ class Run:
         return replace(self, resume_point=point, classes=change, allowed=self.allowed | {CLASSES})
 
 
-def _data_changes(old: Mapping[str, str | int], new: Mapping[str, str | int]) -> list[str]:
-    """Describe how the content of a data set changed; empty if it did not, or is unknown."""
-    digests = "content", "image bytes"
-    if all(old.get(name, new.get(name)) == new.get(name) for name in digests):
-        return []
-    counts = [
-        f"{name} {old[name]} → {new[name]}"
-        for name in new
-        if isinstance(new[name], int) and name in old and old[name] != new[name]
-    ]
-    return counts or ["names, sizes or labels of its images differ"]
-
-
 def open_run(request: TrainRequest) -> Run:
     """Resolve a command line to a run; reads files but writes none.
 
@@ -158,7 +148,7 @@ def open_run(request: TrainRequest) -> Run:
     options = resume_point.with_average(options, request.given)
     _check_stop(options, resume_point)
     saved_hyp = Hyp.from_dict(config["hyp"], origin=str(path))
-    hyp = _changed_hyp(saved_hyp, options.hyp, request) if "hyp" in request.given else saved_hyp
+    hyp = changed_hyp(saved_hyp, options.hyp, request) if "hyp" in request.given else saved_hyp
     plan = replace(
         resume_point.plan, accumulate=accumulation(options.nominal_batch_size, options.batch_size)
     )
@@ -181,31 +171,12 @@ def _check_stop(options: TrainOptions, resume_point: ResumePoint) -> None:
         )
 
 
-def _changed_hyp(old: Hyp, path: str, request: TrainRequest) -> Hyp:
-    """The hyper-parameters of a file, for a run that was trained with `old` so far.
+def _folder_in_place(path: Path, resume_point: ResumePoint, request: TrainRequest) -> Path | None:
+    """The folder of the run to continue in; None to create a new one.
 
     Raises:
-        UserError: if they differ and --allow-change does not name them, or if they change the
-            learning-rate plan; only an extension can do that.
+        UserError: if it is read-only, or another checkpoint than the last one is to be continued.
     """
-    before, new = old.to_dict(), load_hyp(path)
-    changed = {name: value for name, value in new.to_dict().items() if value != before[name]}
-    fixed = [name for name in PLAN_KEYS if name in changed]
-    if fixed:
-        raise UserError(
-            f"--hyp {path} changes {', '.join(fixed)} of the run's learning-rate plan; keep the "
-            "old values, and change the rate with --extend-epochs and --peak or --lr-continuation."
-        )
-    if changed and "hyp" not in request.continuation.allow_change:
-        values = ", ".join(f"{name} {before[name]} → {value}" for name, value in changed.items())
-        raise UserError(
-            f"--hyp {path} changes {values}; omit it, or allow the change with --allow-change hyp."
-        )
-    return new
-
-
-def _folder_in_place(path: Path, resume_point: ResumePoint, request: TrainRequest) -> Path | None:
-    """The folder of the run to continue in; None to create a new one."""
     elsewhere = "project" in request.given and request.continuation.resume != ""
     parent = resume_point.folder
     if "name" in request.given or elsewhere or parent is None or request.continuation.plan:
@@ -214,6 +185,11 @@ def _folder_in_place(path: Path, resume_point: ResumePoint, request: TrainReques
         raise UserError(
             f"{path} is an earlier checkpoint of the run in {parent}; "
             "add --name NAME to branch off into a new folder."
+        )
+    if not (is_writable(parent) and is_writable(parent / "weights")):
+        raise UserError(
+            f"{parent} is read-only, so the run cannot continue there; continue it in a new folder "
+            "with --project FOLDER --name NAME, or make it writable."
         )
     return parent
 
@@ -377,10 +353,10 @@ def log_warmup(resume_point: ResumePoint) -> None:
     if "unresolved_position" in resume_point.checkpoint:
         return
     iteration = resume_point.checkpoint["position"]["iteration"]
-    warmup = resume_point.plan.warmup.iterations
-    if iteration <= warmup:
+    share = resume_point.plan.warmup.share(iteration)
+    if share <= 1:
         log.info(
-            "The warm-up is in iteration %d of %d: it continues after the seam, so the applied "
+            "%.0f %% of the warm-up is completed: it continues after the seam, so the applied "
             "learning rate differs from the plan until it ends.",
-            *(iteration, warmup),
+            100 * share,
         )

@@ -125,6 +125,36 @@ class WarmUp:
     """Learning rate of the biases at iteration 0; the other groups start from 0."""
     momentum: float
     """Momentum at iteration 0."""
+    changes: tuple[tuple[int, int], ...] = ()
+    """Iterations from which on the length is another one, each with this length."""
+
+    @property
+    def length(self) -> int:
+        """The length after the last change."""
+        return self.changes[-1][1] if self.changes else self.iterations
+
+    def share(self, iteration: int) -> float:
+        """Return the completed share at an iteration; above 1, the warm-up is over.
+
+        It is `iteration / iterations`, and after a change at iteration c
+        `share(c) + (iteration - c) / length`.
+        """
+        done, start, length = 0.0, 0, self.iterations
+        for change, new_length in self.changes:
+            if change > iteration:
+                break
+            done, start, length = done + (change - start) / length, change, new_length
+        return done + (iteration - start) / length if length else math.inf
+
+    def with_length(self, iteration: int, length: int) -> WarmUp:
+        """Return a copy with another length from an iteration on; the completed share stays.
+
+        The rest takes that share of the new length. A finished warm-up does not change.
+        """
+        if self.share(iteration) >= 1:
+            return self
+        earlier = (change for change in self.changes if change[0] < iteration)
+        return dataclasses.replace(self, changes=(*earlier, (iteration, length)))
 
 
 @dataclass(frozen=True)
@@ -205,9 +235,9 @@ class Plan:
         Iterations are batches trained since the start of the run, before and after resumes alike.
         """
         target = self.lr0 * self.factor(epoch)
-        if iteration > self.warmup.iterations:
+        progress = self.warmup.share(iteration)
+        if progress > 1:
             return StepSettings(target, target, self.momentum, self.accumulate)
-        progress = iteration / self.warmup.iterations
 
         def ramp(first: float, last: float) -> float:
             return first + (last - first) * progress
@@ -221,8 +251,11 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:  # the inverse of `from_dict`, whose keys it has
         """Return plain data for the checkpoint."""
+        warmup = dataclasses.asdict(self.warmup)
+        changes = [list(change) for change in warmup.pop("changes")]
         return {
             **dataclasses.asdict(self),
+            "warmup": warmup | ({"changes": changes} if changes else {}),
             "segments": [dataclasses.asdict(s) for s in self.segments],
         }
 
@@ -231,13 +264,15 @@ class Plan:
         """Inverse of `to_dict`.
 
         Raises:
-            KeyError, TypeError: the data is not a plan.
+            KeyError, TypeError, ValueError: the data is not a plan.
         """
+        warmup = data["warmup"]
+        changes = tuple((int(start), int(length)) for start, length in warmup.get("changes", ()))
         return Plan(
             lr0=data["lr0"],
             momentum=data["momentum"],
             accumulate=data["accumulate"],
-            warmup=WarmUp(**data["warmup"]),
+            warmup=WarmUp(**{**warmup, "changes": changes}),
             segments=tuple(Segment(**segment) for segment in data["segments"]),
         )
 
@@ -250,6 +285,14 @@ def warmup_iterations(warmup_epochs: float, batches_per_epoch: int) -> int:
 def accumulation(nominal_batch_size: int, batch_size: int) -> int:
     """Return the batches whose gradients are summed for one step after the warm-up."""
     return max(round(nominal_batch_size / batch_size), 1)
+
+
+def scaled_weight_decay(decay: float, effective_batch: int, nominal_batch_size: int) -> float:
+    """Return the weight decay of a step over `effective_batch` images, batch size * accumulation.
+
+    `decay` is that of the hyper-parameters, for the nominal batch size.
+    """
+    return decay * effective_batch / nominal_batch_size
 
 
 def base_segment(epochs: int, law: str, lrf: float, close_mosaic: int = 0) -> Segment:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from utils.checkpoint.format import Config, ContinuationRecord, TrainingCheckpoint
 from utils.history import ITERATION_COLUMN, RAW_MAP_COLUMN
 from utils.options.train_options import CLASSES, TrainOptions
+from utils.runs.changes import data_changes
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
+from utils.solver.schedule import Plan, scaled_weight_decay
 from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.state import TrainingState, software
 from utils.training.validation import ValidationResult, common_maps
@@ -127,12 +129,13 @@ def audit_state(
         "patience": _patience(resume_point, options.patience),
         "data order": _compared(old_options["seed"], options.seed, "seed "),
         **_options(run, old_options),
+        **_batch_effects(run, resume_point),
         "precision": _compared(old["precision"], config["precision"]),
         **_compilation(old_options.get("compile", False), options.compile),
         "processes": _compared(old.get("processes", 1), config.get("processes", 1)),
         **_software(saved["software"]),
         "hyper-parameters": _values(old["hyp"], hyp, f"{len(hyp)} values"),
-        "data set": _data(old.get("data"), config["data"]),
+        "data set": _data(old, config["data"]),
         **({"classes": (CHANGED, run.classes.describe())} if run.classes else {}),
         **_epoch_under_way(state),
         **_average(saved, state, options.average),
@@ -250,18 +253,47 @@ def _options(run: Run, old: Mapping[str, object]) -> dict[str, Finding]:
     }
 
 
+def _batch_effects(run: Run, resume_point: ResumePoint) -> dict[str, Finding]:
+    """What follows from the batch size and the number of images; only values that change."""
+    saved, plan = resume_point.checkpoint, resume_point.plan
+    config, before = saved["config"], Plan.from_dict(saved["plan"])
+    old = _batch_values(before, config["options"], config["hyp"]["weight_decay"])
+    new = _batch_values(plan, run.options.to_dict(), run.hyp.weight_decay)
+    found = {part: _compared(old[part], new[part]) for part in old if old[part] != new[part]}
+    if plan.warmup != before.warmup:
+        share = plan.warmup.share(saved["position"]["iteration"])
+        lengths = f"{before.warmup.length} → {plan.warmup.length} iterations"
+        found["warm-up"] = CHANGED, f"{lengths}, continues at {share:.1%}"
+    return found
+
+
+def _batch_values(plan: Plan, options: Mapping[str, Any], decay: float) -> dict[str, str]:
+    """The effective batch of an optimizer step, and its weight decay."""
+    size, nominal = options["batch_size"], options.get("nominal_batch_size", 64)
+    batch = size * plan.accumulate
+    return {
+        "effective batch": f"{batch} ({size} × {plan.accumulate})",
+        "weight decay": f"{scaled_weight_decay(decay, batch, nominal):g}",
+    }
+
+
 def _compilation(old: bool, new: bool) -> dict[str, Finding]:
     """Whether the forward pass is compiled, which changes rounding; empty if it never was."""
     words = {False: "not compiled", True: "compiled"}
     return {"forward pass": _compared(words[old], words[new])} if old or new else {}
 
 
-def _data(old: Mapping[str, str | int] | None, new: Mapping[str, str | int]) -> Finding:
-    """Compare the fingerprints of the data; skips keys that an older checkpoint lacks."""
+def _data(saved: Config, new: Mapping[str, str | int]) -> Finding:
+    """Compare the data set with that of a checkpoint; also if it only moved to another place."""
     images = f"{new['file']}, {new['train images']} + {new['val images']} images"
+    old = saved.get("data")
     if old is None:
         return MISSING, f"{images}; the earlier data are not recorded"
-    return _values(old, {name: new[name] for name in new if name in old}, images)
+    moved = [] if old["file"] == new["file"] else [f"{old['file']} → {new['file']}"]
+    changes = data_changes(saved, new)
+    if changes:
+        return CHANGED, ", ".join([*moved, *changes])
+    return RESTORED, ", ".join([images, *(f"the same as before: {move}" for move in moved)])
 
 
 def _epoch_under_way(state: TrainingState) -> dict[str, Finding]:

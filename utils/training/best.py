@@ -6,7 +6,7 @@ import copy
 import logging
 from pathlib import Path
 
-from utils.checkpoint.format import Config, Validation, validation_of
+from utils.checkpoint.format import VALIDATION_DIGESTS, Config, Validation, validation_of
 from utils.checkpoint.store import read_checkpoint
 from utils.history import fitness
 from utils.runs.run import Run
@@ -71,8 +71,7 @@ def validation_changes(old: Validation, new: Validation) -> str:
         for name in ("imgsz", "batch_size")
         if name in old and old[name] != new[name]
     ]
-    # Older checkpoints have no digest of the validation images alone.
-    digest = "val content" if "val content" in old else "content"
-    if digest in old and old[digest] != new.get(digest):
+    digest = next((name for name in VALIDATION_DIGESTS if name in old), None)
+    if digest is not None and old[digest] != new.get(digest):
         changed.append("other images or labels")
     return ", ".join(changed)

@@ -25,7 +25,7 @@ from utils.runtime.device import Precision, compile_forward
 from utils.runtime.distributed import Distributed
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import build_optimizer, parameter_groups
-from utils.solver.schedule import Plan
+from utils.solver.schedule import Plan, scaled_weight_decay
 from utils.training.batch_norm import BatchNormStats, convert_sync_batchnorm
 from utils.training.class_rows import with_classes
 from utils.training.data import TrainingData
@@ -158,7 +158,9 @@ def build_state(
         options.optimizer,
         lr=plan.lr0,
         momentum=plan.momentum,
-        weight_decay=run.hyp.weight_decay * effective_batch / options.nominal_batch_size,
+        weight_decay=scaled_weight_decay(
+            run.hyp.weight_decay, effective_batch, options.nominal_batch_size
+        ),
     )
     state = TrainingState(
         model=model,

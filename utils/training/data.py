@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader
 
+from utils.datasets.acquire import MissingDataError
 from utils.datasets.description import (
     DatasetDescription,
     check_obtainable,
@@ -23,7 +24,9 @@ from utils.datasets.description import (
 )
 from utils.datasets.index import Index, build_index
 from utils.datasets.loader import TrainLoader, build_eval_loader, build_train_loader
+from utils.datasets.locate import DATASETS_VARIABLE
 from utils.datasets.rect_batches import round_up_to_stride
+from utils.errors import UserError
 from utils.evaluation.evaluate import evaluated_names
 from utils.runs.run import Run
 from utils.runtime.distributed import Distributed
@@ -63,6 +66,8 @@ class TrainingData:
             "image bytes": sum(map(_file_size, (*self.train.paths, *self.val.paths))),
             "content": content_digest(self.train, self.val),
             "val content": content_digest(self.val),
+            "train sequence": sequence_digest(self.train),
+            "val sequence": sequence_digest(self.val),
         }
 
     def loaders(self, run: Run, image_size: int, stride: int, distributed: Distributed) -> Loaders:
@@ -123,6 +128,7 @@ def content_digest(*splits: Index) -> str:
 
     Location, order and modification times of the files have no influence. Nor have the pixels,
     because reading them takes minutes. Image names are relative to the common folder of a split.
+    It recognizes the data of checkpoints that have no `sequence_digest`.
     """
     digest = hashlib.sha256()
     for split in splits:
@@ -141,6 +147,22 @@ def content_digest(*splits: Index) -> str:
     return digest.hexdigest()[:DIGEST_LENGTH]
 
 
+def sequence_digest(split: Index) -> str:
+    """First digits of the SHA-256 over the file names, sizes and labels of a split, in its order.
+
+    Batches depend on this order. The folders have no influence, so that the data are recognized on
+    another machine, even if they come from several folders.
+    """
+    names = (os.fsencode(path.rpartition(os.sep)[2]) for path in split.paths)
+    digest = hashlib.sha256(b"\0".join(names))
+    arrays = [(split.sizes, "<i4"), (split.offsets, "<i8"), (split.boxes, "<f4")]
+    if split.ignored is not None:
+        arrays += [(split.ignored.offsets, "<i8"), (split.ignored.boxes, "<f4")]
+    for array, kind in arrays:
+        digest.update(np.ascontiguousarray(array, kind).tobytes())
+    return digest.hexdigest()[:DIGEST_LENGTH]
+
+
 def load_data_description(run: Run) -> DatasetDescription:
     """Read the data-set file of a run.
 
@@ -149,8 +171,17 @@ def load_data_description(run: Run) -> DatasetDescription:
     Raises:
         UserError: if the file does not exist or is invalid, or the data must be obtained manually.
     """
-    description = load_description(run.options.data)
-    check_obtainable(description)
+    try:
+        description = load_description(run.options.data)
+        check_obtainable(description)
+    except MissingDataError as error:
+        if run.resume_point is None:
+            raise
+        raise UserError(
+            f"{error.place}, where the data set of the run is expected, does not exist; give the "
+            f"data-set file on this machine with --data FILE, or set {DATASETS_VARIABLE} to the "
+            "folder that contains the data set."
+        ) from error
     return description
 
 

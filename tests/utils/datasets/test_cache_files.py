@@ -5,7 +5,6 @@ import pytest
 from utils.datasets.cache_files import (
     cache_home,
     cache_paths,
-    is_writable,
     write_to_first_writable,
 )
 from utils.errors import UserError
@@ -18,16 +17,6 @@ def test_cache_folder_and_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/h")
     assert cache_home() == Path("/h/.cache/yolov5-extend")
-
-
-def test_is_writable_checks_the_nearest_existing_folder(tmp_path: Path) -> None:
-    assert is_writable(tmp_path / "a" / "b")
-    tmp_path.chmod(0o555)
-    try:
-        assert not is_writable(tmp_path)
-        assert not is_writable(tmp_path / "a" / "b")
-    finally:
-        tmp_path.chmod(0o755)
 
 
 def test_write_to_first_writable_path(tmp_path: Path) -> None:

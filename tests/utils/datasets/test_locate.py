@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.datasets.locate import find_root
+from utils.datasets.locate import find_root, moved_copy
 
 
 @pytest.fixture
@@ -73,3 +73,19 @@ def test_absolute_paths_and_paths_relative_to_the_file(
     for entry in ("", ".", "./"):
         assert find_root(entry, tree / "yaml") == tree / "yaml"
     assert find_root("..", tree / "yaml") == tree
+
+
+def test_missing_absolute_path_is_found_in_the_variable(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = tree / "old" / "sets" / "mine"
+    copies = [tree / "variable" / "mine", tree / "variable" / "sets" / "mine"]
+    assert find_root(str(old), tree / "yaml") == old
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(tree / "variable"))
+    for copy in copies:
+        copy.mkdir(parents=True)
+        assert find_root(str(old), tree / "yaml") == copy
+        assert f"{old} does not exist; using {copy}." in caplog.text
+    assert moved_copy(Path("../sets/mine")) == copies[1]
+    old.mkdir(parents=True)
+    assert find_root(str(old), tree / "yaml") == old

@@ -1,11 +1,21 @@
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from tests.paths import GOLDENS, requires_shared
-from utils.solver.schedule import Plan, Segment, WarmUp, base_segment, law_factor, warmup_iterations
+from utils.solver.schedule import (
+    Plan,
+    Segment,
+    WarmUp,
+    accumulation,
+    base_segment,
+    law_factor,
+    scaled_weight_decay,
+    warmup_iterations,
+)
 
 LAWS = ("linear", "cosine", "linear-v5.0")
 
@@ -95,6 +105,46 @@ def test_rate_after_the_warm_up_is_exactly_lr0_times_the_factor() -> None:
 )
 def test_warm_up_lasts_at_least_100_iterations(epochs: float, batches: int, expected: int) -> None:
     assert warmup_iterations(epochs, batches) == expected
+
+
+def test_warm_up_keeps_its_share_if_its_length_changes() -> None:
+    """Nine batches per epoch, then 6, 3 and 2: 450, 300, 150 and 100 iterations of 50 epochs."""
+    warmup = WarmUp(450, bias_lr=0.1, momentum=0.8)
+    for iteration, length in ((9, 300), (15, 150), (18, 100)):
+        warmup = warmup.with_length(iteration, length)
+    assert warmup.changes == ((9, 300), (15, 150), (18, 100))
+    assert warmup.length == 100
+    shares = {0: 0.0, 8: 8 / 450, 9: 0.02, 12: 0.03, 15: 0.04, 16: 0.04 + 1 / 150, 18: 0.06}
+    shares |= {20: 0.08, 112: 1.0, 113: 1.01}  # the rest, 0.94, takes 94 iterations
+    assert [warmup.share(i) for i in shares] == pytest.approx(list(shares.values()), rel=1e-12)
+
+
+def test_warm_up_that_is_over_stays_over() -> None:
+    warmup = WarmUp(100, bias_lr=0.1, momentum=0.8)
+    assert warmup.with_length(100, 900) is warmup
+    changed = warmup.with_length(50, 900)
+    assert changed.with_length(50, 200).changes == ((50, 200),)  # no batch was trained between
+    assert changed.with_length(500, 100) is changed
+
+
+def test_changed_warm_up_does_not_change_earlier_settings() -> None:
+    plan = plan_of(base_segment(4, "linear", 0.2))
+    changed = replace(plan, warmup=plan.warmup.with_length(60, 200))
+    assert [changed.settings(0, i) for i in range(61)] == [plan.settings(0, i) for i in range(61)]
+    settings = changed.settings(1, 80)  # 0.6 + 20 / 200 = 0.7
+    assert settings.lr == pytest.approx(0.01 * 0.8 * 0.7)
+    assert settings.bias_lr == pytest.approx(0.1 + (0.01 * 0.8 - 0.1) * 0.7)
+    assert settings.momentum == pytest.approx(0.8 + 0.137 * 0.7)
+    assert settings.accumulate == 3  # 1 + 3 * 0.7, rounded
+    assert changed.settings(1, 141) == plan.settings(1, 101)  # 60 + 0.4 * 200 = 140 is the last
+    assert Plan.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
+    assert "changes" not in plan.to_dict()["warmup"]  # so that its digest stays the same
+
+
+@pytest.mark.parametrize(("batch", "factor"), [(16, 1.0), (24, 1.125), (48, 0.75), (128, 2.0)])
+def test_weight_decay_is_scaled_to_the_effective_batch(batch: int, factor: float) -> None:
+    effective = batch * accumulation(64, batch)
+    assert scaled_weight_decay(0.0005, effective, 64) == pytest.approx(0.0005 * factor)
 
 
 def test_plan_to_dict_and_back() -> None:

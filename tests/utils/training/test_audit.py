@@ -103,10 +103,12 @@ def test_changed_items_show_old_and_new_values() -> None:
         "patience": "100 → 7",
         "data order": "seed 0 → 3",
         "batch size": "16 → 8",
+        "effective batch": "64 (16 × 4) → 32 (8 × 4)",
+        "weight decay": "0.0005 → 0.00025",
         "image size": "640 → 320",
         "precision": "fp32 → bf16",
         "processes": "1 → 2",
-        "data set": "content aaa → bbb",
+        "data set": "names, sizes or labels of its images differ",
     }
     assert {item.status for item in items.values()} == {"restored", "changed"}
 

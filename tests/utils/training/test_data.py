@@ -17,6 +17,7 @@ from utils.training.data import (
     build_training_data,
     content_digest,
     load_data_description,
+    sequence_digest,
 )
 
 BOXES = {
@@ -62,6 +63,14 @@ def test_digest_ignores_location_and_order() -> None:
 )
 def test_digest_detects_changes_of_labels_and_images(changed: Callable[[], Index]) -> None:
     assert content_digest(changed(), index()) != content_digest(index(), index())
+    assert sequence_digest(changed()) != sequence_digest(index())
+
+
+def test_sequence_depends_on_the_order_but_not_on_folders() -> None:
+    several = {"a.jpg": BOXES["a.jpg"], "x/b.jpg": [], "elsewhere/d.jpg": BOXES["c/d.jpg"]}
+    assert sequence_digest(index("/x", several)) == sequence_digest(index())
+    backwards = {name: BOXES[name] for name in reversed(BOXES)}
+    assert sequence_digest(index(boxes=backwards)) != sequence_digest(index())
 
 
 def test_digest_distinguishes_splits() -> None:
@@ -80,6 +89,8 @@ def test_fingerprint() -> None:
         "image bytes": 0,  # the files do not exist
         "content": content_digest(data.train, data.val),
         "val content": content_digest(data.val),
+        "train sequence": sequence_digest(data.train),
+        "val sequence": sequence_digest(data.val),
     }
 
 
