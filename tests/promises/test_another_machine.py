@@ -67,7 +67,7 @@ def test_copied_run_finds_its_data_and_continues_exactly(
     assert continuation["allowed_changes"] == []
     audit = {item["part"]: (item["status"], item["detail"]) for item in continuation["audit"]}
     assert audit["epoch under way"][0] == "restored"
-    place = f"{copy}, 10 + 10 images, the same as before: {machine / 'data' / 'toy.yaml'} → {copy}"
+    place = f"{copy}, 10 + 10 images, the same as in {machine / 'data' / 'toy.yaml'}"
     same = f"{machine / 'data' / 'toy.yaml'}, 10 + 10 images"
     assert audit["data set"] == ("restored", place if how == "--data" else same)
 

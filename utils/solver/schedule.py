@@ -151,7 +151,7 @@ class WarmUp:
 
         The rest takes that share of the new length. A finished warm-up does not change.
         """
-        if self.share(iteration) >= 1:
+        if length == self.length or self.share(iteration) >= 1:
             return self
         earlier = (change for change in self.changes if change[0] < iteration)
         return dataclasses.replace(self, changes=(*earlier, (iteration, length)))

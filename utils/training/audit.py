@@ -289,11 +289,12 @@ def _data(saved: Config, new: Mapping[str, str | int]) -> Finding:
     old = saved.get("data")
     if old is None:
         return MISSING, f"{images}; the earlier data are not recorded"
-    moved = [] if old["file"] == new["file"] else [f"{old['file']} → {new['file']}"]
     changes = data_changes(saved, new)
+    if old["file"] == new["file"]:
+        return (CHANGED, ", ".join(changes)) if changes else (RESTORED, images)
     if changes:
-        return CHANGED, ", ".join([*moved, *changes])
-    return RESTORED, ", ".join([images, *(f"the same as before: {move}" for move in moved)])
+        return CHANGED, ", ".join([f"{old['file']} → {new['file']}", *changes])
+    return RESTORED, f"{images}, the same as in {old['file']}"
 
 
 def _epoch_under_way(state: TrainingState) -> dict[str, Finding]:

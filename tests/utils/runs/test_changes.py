@@ -52,7 +52,8 @@ def test_data_changes(
         (400, 40, 14, ((40, 280),)),
         (400, 40, 3, ((40, 100),)),  # the minimum
         (400, 401, 14, ()),  # over
-        (1000, 40, 14, ((40, 1000),)),  # the minimum of YOLOv5 v5.0
+        (1000, 40, 14, ()),  # the minimum of YOLOv5 v5.0
+        (1000, 40, 60, ((40, 1200),)),
     ],
 )
 @pytest.mark.parametrize("imported", [False, True])

@@ -122,6 +122,7 @@ def test_warm_up_keeps_its_share_if_its_length_changes() -> None:
 def test_warm_up_that_is_over_stays_over() -> None:
     warmup = WarmUp(100, bias_lr=0.1, momentum=0.8)
     assert warmup.with_length(100, 900) is warmup
+    assert warmup.with_length(50, 100) is warmup  # the same length
     changed = warmup.with_length(50, 900)
     assert changed.with_length(50, 200).changes == ((50, 200),)  # no batch was trained between
     assert changed.with_length(500, 100) is changed
