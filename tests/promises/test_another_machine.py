@@ -53,7 +53,7 @@ def test_copied_run_finds_its_data_and_continues_exactly(
 ) -> None:
     monkeypatch.delenv("YOLO_DATASETS_DIR", raising=False)
     run, copy = moved / "killed", moved / "sets" / "data" / "toy.yaml"
-    with pytest.raises(UserError, match=r"toy\.yaml, where .* does not exist; .* --data FILE"):
+    with pytest.raises(UserError, match=r"toy\.yaml does not exist; give .* --data FILE"):
         resume(run)
     if how == "--data":
         copy.write_text(copy.read_text().replace(f"path: {machine / 'data'}", "path: ."))

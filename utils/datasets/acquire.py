@@ -26,19 +26,10 @@ MAC_FORKS = "__MACOSX"
 
 
 class MissingDataError(UserError):
-    """A data set or its description is missing and must be got by hand.
-
-    Args:
-        message: for the user.
-        place: the missing file or folder.
-    """
-
-    def __init__(self, message: str, place: Path) -> None:
-        super().__init__(message, place)  # both, so that pickle can send it to other processes
-        self.place = place
+    """A data set or its file is missing and must be got by hand; `args`: problem and remedy."""
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return "{}; {}.".format(*self.args)
 
 
 class Archive(NamedTuple):
@@ -91,7 +82,7 @@ def missing_dataset_error(root: Path, why: str, obtain: str) -> MissingDataError
     remedy = f"put it there, or set {DATASETS_VARIABLE} to the folder that contains {root.name}/"
     if obtain:
         remedy = f"{obtain}; if you already have it, {remedy}"
-    return MissingDataError(f"data set {root} does not exist and {why}; {remedy}.", root)
+    return MissingDataError(f"data set {root} does not exist and {why}", remedy)
 
 
 def _unpack_into(file: Path, staging: Path, folder: str) -> None:

@@ -179,9 +179,8 @@ def _find_file(data: Path) -> Path:
     if moved is not None and moved.is_file():
         return moved
     raise MissingDataError(
-        f"data-set file {data} does not exist; "
-        f"give the path of a file, or the name of one in {DATA_FOLDER.name}/.",
-        data,
+        f"data-set file {data} does not exist",
+        f"give the path of a file, or the name of one in {DATA_FOLDER.name}/",
     )
 
 

@@ -289,12 +289,10 @@ def _data(saved: Config, new: Mapping[str, str | int]) -> Finding:
     old = saved.get("data")
     if old is None:
         return MISSING, f"{images}; the earlier data are not recorded"
-    changes = data_changes(saved, new)
-    if old["file"] == new["file"]:
-        return (CHANGED, ", ".join(changes)) if changes else (RESTORED, images)
+    moved, changes = old["file"] != new["file"], data_changes(saved, new)
     if changes:
-        return CHANGED, ", ".join([f"{old['file']} → {new['file']}", *changes])
-    return RESTORED, f"{images}, the same as in {old['file']}"
+        return CHANGED, ", ".join([f"{old['file']} → {new['file']}"] * moved + changes)
+    return RESTORED, images + f", the same as in {old['file']}" * moved
 
 
 def _epoch_under_way(state: TrainingState) -> dict[str, Finding]:

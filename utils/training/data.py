@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -77,7 +77,7 @@ class TrainingData:
         """
         options = run.options
         shared = options.cache == "ram"  # the processes wait for each other while it is filled
-        with nullcontext() if shared else distributed.local_main_first():
+        with contextlib.nullcontext() if shared else distributed.local_main_first():
             return self._loaders(run, image_size, stride, distributed)
 
     def _loaders(self, run: Run, image_size: int, stride: int, distributed: Distributed) -> Loaders:
@@ -171,18 +171,24 @@ def load_data_description(run: Run) -> DatasetDescription:
     Raises:
         UserError: if the file does not exist or is invalid, or the data must be obtained manually.
     """
-    try:
+    with _asking_for_data(run):
         description = load_description(run.options.data)
         check_obtainable(description)
+    return description
+
+
+@contextlib.contextmanager
+def _asking_for_data(run: Run) -> Iterator[None]:
+    """Report missing data of a resumed run, which may be on another machine now."""
+    try:
+        yield
     except MissingDataError as error:
         if run.resume_point is None:
             raise
         raise UserError(
-            f"{error.place}, where the data set of the run is expected, does not exist; give the "
-            f"data-set file on this machine with --data FILE, or set {DATASETS_VARIABLE} to the "
-            "folder that contains the data set."
+            f"{error.args[0]}; give the data-set file of the run on this machine with --data FILE, "
+            f"or set {DATASETS_VARIABLE} to the folder that contains the data set."
         ) from error
-    return description
 
 
 def class_names(run: Run, description: DatasetDescription) -> tuple[str, ...]:
@@ -197,7 +203,8 @@ def build_training_data(run: Run, description: DatasetDescription) -> TrainingDa
         UserError: if the data are missing and cannot be obtained, or files are invalid.
     """
     names = class_names(run, description)
-    ensure_available(description)
+    with _asking_for_data(run):
+        ensure_available(description)
 
     def index(split: Sequence[Path]) -> Index:
         return build_index(
