@@ -36,8 +36,8 @@ def data_changes(config: Config, new: Mapping[str, str | int]) -> list[str]:
         moved = old.get("file", config["options"]["data"]) != new["file"]
         return changed or ["the content of the earlier data set is not recorded"] * moved
     if all(old[name] == new[name] for name in digests):
-        return []
-    if old.get("content") == new["content"]:
+        return changed
+    if old.get("content") == new["content"] and not changed:
         return ["the order of its images differs"]
     return changed or ["names, sizes or labels of its images differ"]
 
