@@ -123,7 +123,7 @@ def test_plain_resume_with_other_classes_restarts_the_epoch(
     killed_after(0, monkeypatch, arguments, at="save_on_step")
     run, data = tmp_path / "exp", str(folder / "grown" / "grown.yaml")
     train(parse_request(["--resume", str(run), "--noplots", *GROW, data]))
-    assert "epoch 0, which was under way; the epoch restarts." in caplog.text
+    assert "so epoch 0, which was under way, restarts." in caplog.text
     last = read_checkpoint(run / "weights" / "last.pt")
     assert [row["iteration"] for row in last["history"]] == [4, 7]
     assert last["best"]["epoch"] >= 0

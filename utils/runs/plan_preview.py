@@ -40,7 +40,13 @@ def planned_changes(run: Run) -> dict[str, str]:
     assert run.resume_point is not None  # for the type checker
     old = run.resume_point.checkpoint["config"]["options"]
     new = run.options.to_dict()
-    changes = {name: f"{old.get(name)} → {new[name]}" for name in sorted(run.allowed & new.keys())}
+    # The data are not read, so whether the content of another file differs is unknown.
+    names = run.allowed | {"data"} & run.continuation.allow_change
+    changes = {
+        name: f"{old.get(name)} → {new[name]}"
+        for name in sorted(names & new.keys())
+        if old.get(name) != new[name]
+    }
     return changes | ({CLASSES: run.classes.describe()} if run.classes else {})
 
 
