@@ -139,8 +139,8 @@ def test_plan_of_an_imported_run_is_shown(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = "--extend-epochs 2 --lr-continuation hold --plan"
-    folder = show_plan(parse_request(command(LEGACY / "v7" / "epoch1.pt", data, options)))
+    how = ["--data", str(data), "--extend-epochs", "2", "--lr-continuation", "hold", "--plan"]
+    folder = show_plan(parse_request(["--resume", str(LEGACY / "v7" / "epoch1.pt"), *how]))
     assert folder == Path()
     plans = json.loads((tmp_path / "lr_plan.json").read_text())
     assert set(plans) == set(MODES)
