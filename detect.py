@@ -48,7 +48,10 @@ def main() -> None:
     options = parse_options(build_parser(), DetectOptions)
     if options.view_img:
         require_display()
-    detect(options)
+    from utils.runtime.device import out_of_memory_as_user_error
+
+    with out_of_memory_as_user_error("use a smaller --imgsz"):
+        detect(options)
 
 
 def detect(options: DetectOptions) -> Path:
@@ -60,6 +63,7 @@ def detect(options: DetectOptions) -> Path:
     Raises:
         UserError: if an option or a file is invalid.
     """
+    from models.torchvision_operators import check_nms
     from utils.inference.outputs import PredictionFiles
     from utils.inference.predictor import DetectSettings, Predictor
     from utils.inference.sources import open_source
@@ -69,6 +73,7 @@ def detect(options: DetectOptions) -> Path:
 
     device = select_device(options.device)
     keep_freed_memory(device)
+    check_nms()
     if options.half and device.type == "cpu":
         raise UserError("--half needs a GPU; omit it on a CPU.")
     loaded_model = load_model(options.weights, device)

@@ -47,8 +47,13 @@ def train(request: TrainRequest) -> Path:
         RunInterruptedError: if a signal or an option stopped the run, after it was saved.
     """
     # Imported after the options are parsed, so that --help and option errors are printed at once.
+    from models.torchvision_operators import check_nms
     from utils.runs.run import open_run
-    from utils.runtime.device import keep_freed_memory, select_device
+    from utils.runtime.device import (
+        keep_freed_memory,
+        out_of_memory_as_user_error,
+        select_device,
+    )
     from utils.runtime.distributed import (
         distributed_from_environment,
         ending_all_on_error,
@@ -61,7 +66,11 @@ def train(request: TrainRequest) -> Path:
     with ending_all_on_error(distributed, print_error, exit_code_of):
         device = select_device(request.options.device, distributed)
         keep_freed_memory(device)
-        with process_group(distributed, device):
+        check_nms()
+        remedy = "use a smaller --batch-size or --imgsz"
+        if request.continuation.resume is not None:
+            remedy += " with --allow-change batch-size,imgsz"
+        with process_group(distributed, device), out_of_memory_as_user_error(remedy):
             if request.continuation.auto_resume:
                 return train_until_complete(request, distributed, device)
             return train_run(open_run(request), distributed, device)
@@ -116,10 +125,12 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
         load_data_description,
         training_image_size,
     )
+    from utils.training.memory import check_batch_size, try_largest_size, with_batch_size
     from utils.training.validation import Evaluator
 
     options = run.options
     precision = choose_precision(options.amp, device)
+    check_batch_size(options, device)
 
     description = load_data_description(run)
     run = run.with_names(class_names(run, description))
@@ -129,15 +140,21 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
     pedestrians = pedestrian_target(description, data.names, data.val.paths)
     model = build_model(run, source, data, device, distributed)
     image_size = training_image_size(options.imgsz, model.max_stride)
-    loaders = data.loaders(run, image_size, model.max_stride, distributed)
     loss = build_loss(
         model, run.hyp, image_size=image_size, label_smoothing=options.label_smoothing
+    )
+    count = len(data.train)
+    run = with_batch_size(run, model, loss, precision, image_size, count, distributed)
+    options = run.options
+    loaders = data.loaders(
+        run, image_size, model.max_stride, distributed, for_gpu=device.type == "cuda"
     )
     fingerprint = data.fingerprint(options.data)
     run = run.with_data(fingerprint, len(loaders.train))
     plan = plan_of(run, len(loaders.train))
     state = build_state(run, model, plan, precision, distributed)
     context = build_context(options, model, plan, loss, precision, distributed)
+    try_largest_size(state, context, loaders.train.largest_batch)
     evaluator = Evaluator(
         loaders.val,
         data.names,

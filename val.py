@@ -41,7 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Parse the command line and validate."""
-    validate(parse_options(build_parser(), ValOptions))
+    options = parse_options(build_parser(), ValOptions)
+    from utils.runtime.device import out_of_memory_as_user_error
+
+    with out_of_memory_as_user_error("use a smaller --batch-size or --imgsz"):
+        validate(options)
 
 
 def validate(options: ValOptions) -> Path:
@@ -51,6 +55,7 @@ def validate(options: ValOptions) -> Path:
         UserError: if an option or a file is invalid, or the weights do not match the data set.
     """
     from models.detector import fuse
+    from models.torchvision_operators import check_nms
     from utils.datasets.description import COCO_KEY, check_obtainable, load_description, truth_file
     from utils.evaluation import report
     from utils.evaluation.coco_eval import CocoBenchmark
@@ -61,6 +66,7 @@ def validate(options: ValOptions) -> Path:
 
     device = select_device(options.device)
     keep_freed_memory(device)
+    check_nms()
     if options.half and device.type == "cpu":
         raise UserError("--half needs a GPU; omit it on a CPU.")
     description = load_description(options.data)
@@ -69,7 +75,7 @@ def validate(options: ValOptions) -> Path:
     if not options.single_cls:
         require_same_classes(description, loaded)
     index = build_split_index(options, description)
-    loader = build_loader(options, index, loaded.model.max_stride)
+    loader = build_loader(options, index, loaded.model.max_stride, for_gpu=device.type == "cuda")
     names = evaluated_names(description.names, single_class=options.single_cls)
     ignore = index.ignored
     pedestrians = miss_rate_evaluator(description, names, index) if options.miss_rate else None
@@ -170,7 +176,9 @@ def build_split_index(options: ValOptions, description: DatasetDescription) -> I
     )
 
 
-def build_loader(options: ValOptions, index: Index, stride: int) -> BatchLoader:
+def build_loader(
+    options: ValOptions, index: Index, stride: int, *, for_gpu: bool = False
+) -> BatchLoader:
     """The loader: rectangular batches, or square ones to measure the speed."""
     from utils.datasets.loader import build_eval_loader
     from utils.datasets.rect_batches import round_up_to_stride
@@ -188,6 +196,7 @@ def build_loader(options: ValOptions, index: Index, stride: int) -> BatchLoader:
         workers=options.workers,
         rect=not options.speed,
         stride=stride,
+        for_gpu=for_gpu,
     )
 
 

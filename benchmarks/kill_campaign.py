@@ -192,7 +192,7 @@ class Campaign:
             shutil.rmtree(run, ignore_errors=True)
             arguments = [*self._arguments, "--project", str(self._folder), "--name", run.name]
         else:
-            arguments = ["--resume", str(run)]
+            arguments = ["--resume", str(run), "--device", "cpu"]
         self._process_count += 1
         output = self._folder / f"{run.name}{self._process_count}.txt"
         return WatchedRun([*arguments, "--noplots"], run, output, self._environment, start)

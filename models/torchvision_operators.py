@@ -14,6 +14,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from utils.errors import UserError
+
 LIBRARIES = ("_C_stable", "_C")
 """Names of the library with the operators, newest first."""
 
@@ -32,6 +34,24 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     _load_operators()
     kept: Tensor = torch.ops.torchvision.nms(boxes, scores, iou_threshold)
     return kept
+
+
+def check_nms() -> None:
+    """Call `nms` once, so that a program reports a missing operator before it has trained for long.
+
+    Suppression runs on the CPU, so a torchvision without CUDA is enough for a GPU.
+
+    Raises:
+        UserError: the operator is missing or does not fit this version of torch.
+    """
+    try:
+        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"torchvision's NMS does not work ({reason}); install the version of torchvision that "
+            f"belongs to torch {torch.__version__}, see https://pytorch.org/get-started."
+        ) from error
 
 
 @lru_cache(maxsize=1)

@@ -1,9 +1,13 @@
 """Fixtures of all tests."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
+
+# Exact results are promised on a CPU, and a resumed run does not keep the device of the run.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True)

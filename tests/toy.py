@@ -13,7 +13,7 @@ import yaml
 from models.spec import load_spec
 
 SIDE = 64
-OPTIONS = "--imgsz 64 --batch-size 4 --workers 0 --device cpu --noautoanchor --noplots"
+OPTIONS = "--imgsz 64 --batch-size 4 --workers 0 --noautoanchor --noplots"
 
 
 def make_toy(root: Path, images: int = 10) -> Path:

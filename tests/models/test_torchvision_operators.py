@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from models import torchvision_operators
-from models.torchvision_operators import nms
+from models.torchvision_operators import check_nms, nms
 from tests.paths import ROOT
+from utils.errors import UserError
 
 BOXES = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 3.0], [5.0, 5.0, 6.0, 6.0]])
 SCORES = torch.tensor([0.5, 0.75, 0.25])
@@ -89,3 +91,26 @@ def test_package_is_imported_if_the_library_cannot_be_loaded(
     monkeypatch.setattr(torchvision_operators, "import_module", imported.append)
     torchvision_operators._load_operators.__wrapped__()
     assert imported == ["torchvision"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("No module named 'torchvision'"),
+        RuntimeError("operator torchvision::nms does not exist"),
+        AttributeError("'_OpNamespace' 'torchvision' object has no attribute 'nms'"),
+        NotImplementedError("Could not run 'torchvision::nms' with arguments\nfrom the backend"),
+    ],
+)
+def test_missing_operator_is_a_user_error(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_nms()
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torchvision_operators, "nms", fail)
+    reason = re.escape(str(error).splitlines()[0])
+    with pytest.raises(UserError, match=rf"NMS does not work \({reason}\); install the version"):
+        check_nms()

@@ -135,6 +135,8 @@ DETECT = {
 CHANGED = {
     ("train", "--data"): "data/streets.yaml",  # generated: a first run needs no download
     ("train", "--hyp"): "hyp/hyp.scratch-low.yaml",  # the same file, with a shorter path
+    ("train", "--workers"): None,  # as many as help, of the machine instead of the process
+    ("val", "--workers"): None,
     ("val", "--data"): "coco128.yaml",  # looked up in data/ by its name
     ("detect", "--data"): "",  # class names come from the weights
 }

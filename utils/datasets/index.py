@@ -44,6 +44,8 @@ FORMAT = "index 3"
 """Part of every cache's digest; increase the number when the content of the arrays changes."""
 CHUNK = 32
 """Images per task of a thread pool; a task takes milliseconds, far more than its overhead."""
+READ_THREADS = 8
+"""Default number of threads that read files: more than processors, because they wait for disks."""
 MAX_MESSAGES_LOGGED = 20
 Result = TypeVar("Result")
 NO_BOXES = np.empty((0, BOX_COLUMNS), np.float32)
@@ -96,7 +98,7 @@ def build_index(
     names: Sequence[str],
     *,
     single_class: bool = False,
-    workers: int = 0,
+    workers: int | None = 0,
 ) -> Index:
     """Index the images of folders and list files. Use the cache if no file has changed.
 
@@ -104,7 +106,7 @@ def build_index(
         sources: folders of images, or .txt files that list images.
         names: class names; a class in a label file must be below their number.
         single_class: set the class of every box to 0.
-        workers: number of threads that check files; at least one is used.
+        workers: number of threads that check files, see `read_threads`.
 
     Raises:
         UserError: there are no images or no boxes, a class is out of range, or a file of ignore
@@ -118,8 +120,9 @@ def build_index(
 
     index = next(filter(None, (_read_cache(place, digest) for place in places)), None)
     if index is None:
+        threads = read_threads(workers)
         checked = map_in_threads(
-            lambda i: _check_image(images[i], labels[i]), len(images), workers, "Checking images"
+            lambda i: _check_image(images[i], labels[i]), len(images), threads, "Checking images"
         )
         index = _pack(list(checked))
         index = replace(index, ignored=load_ignore_regions(index.paths))
@@ -133,6 +136,11 @@ def build_index(
         return replace(index, boxes=boxes)
     _require_known_classes(index, names)
     return index
+
+
+def read_threads(workers: int | None) -> int:
+    """Return the number of threads that read files for this number of loader workers."""
+    return READ_THREADS if workers is None else max(workers, 1)
 
 
 def map_in_threads(

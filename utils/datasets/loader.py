@@ -7,23 +7,25 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Sampler
 
 from utils.datasets.augment_params import MOSAIC_TILES
 from utils.datasets.dataset import Batch, BatchRequest, EvalDataset, LoadFailure, TrainDataset
 from utils.datasets.image_cache import (
     CHANNELS,
+    SHARED_MEMORY,
     CacheKind,
     FileImages,
     RecentImages,
     Share,
+    free_disk,
     open_image_store,
 )
-from utils.datasets.index import Index
+from utils.datasets.index import Index, read_threads
 from utils.datasets.rect_batches import plan_batches
 from utils.datasets.workers import signals_blocked, start_worker, usable_workers
 from utils.errors import UserError
@@ -42,6 +44,19 @@ the images of one mosaic are kept."""
 WORKER_NICENESS = 5
 """Niceness of the workers when training runs on the same CPUs, so that training has priority."""
 WHOLE_BATCH = slice(None)
+PREFETCHED_BATCHES = 2
+"""Batches that each worker prepares in advance."""
+MIB = 1 << 20
+
+
+class BatchShape(NamedTuple):
+    """Size of the images of a batch."""
+
+    images: int
+    height: int
+    """px"""
+    width: int
+    """px"""
 
 
 @dataclass(eq=False)
@@ -122,14 +137,22 @@ class BatchLoader(DataLoader["Batch | LoadFailure"]):
 class TrainLoader:
     """Yields the batches of any epoch, from any batch on; its workers persist between epochs."""
 
-    def __init__(self, dataset: TrainDataset, sampler: EpochSampler, *, workers: int) -> None:
+    def __init__(
+        self, dataset: TrainDataset, sampler: EpochSampler, *, workers: int, for_gpu: bool
+    ) -> None:
         self._sampler = sampler
-        niceness = 0 if torch.cuda.is_available() else WORKER_NICENESS
-        self._loader = _batch_loader(dataset, sampler, workers, niceness)
+        self._dataset = dataset
+        niceness = 0 if for_gpu else WORKER_NICENESS
+        self._loader = _batch_loader(dataset, sampler, workers, niceness, pin_memory=for_gpu)
 
     def __len__(self) -> int:
         """Return the number of batches per epoch; the last batch may be smaller."""
         return len(self._sampler)
+
+    @property
+    def largest_batch(self) -> BatchShape:
+        """The largest batch of this process."""
+        return _largest(self._sampler.batches, self._dataset.shapes, self._sampler.shard)
 
     def batches(self, epoch: int, start: int = 0, *, mosaic: bool = True) -> Iterator[Batch]:
         """Yield the batches of `epoch`, starting with batch `start`.
@@ -150,12 +173,14 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     batch_size: int,
     hyp: Hyp,
     seed: int,
-    workers: int,
+    workers: int | None,
     cache: CacheKind | None,
     rect: bool = False,
     stride: int = 32,
     shard: slice = WHOLE_BATCH,
     share: Share | None = None,
+    local_processes: int = 1,
+    for_gpu: bool = False,
 ) -> TrainLoader:
     """Build the loader for training.
 
@@ -165,29 +190,37 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
         batch_size: images per batch, of all processes together.
         hyp: hyper-parameters with the ranges of the augmentation.
         seed: random seed of the run.
-        workers: number of worker processes, capped at the number of CPUs and of batches; 0 loads
-            in the main process.
+        workers: number of worker processes of this machine, see `usable_workers`; 0 loads in the
+            main process.
         cache: decode and resize all images now, into memory (`ram`) or a file (`disk`); None: each
             image when it is needed.
         rect: rectangular batches of images with similar aspect ratios, without mosaics.
         stride: stride of the network, px, for rectangular shapes.
         shard: the images of every batch that belong to this process.
         share: shares the `ram` cache with the other processes of this machine.
+        local_processes: processes of this machine that load batches at the same time.
+        for_gpu: whether the batches are moved to a CUDA GPU; they are then in pinned memory, and
+            the workers do not give way to this process.
+
+    Raises:
+        UserError: if there is too little shared memory for the batches of the workers.
     """
     if hyp.copy_paste > 0:
         log.warning("copy_paste has no effect: it needs segment labels, but only boxes are read.")
     if rect:
         hyp = replace(hyp, mosaic=0.0)
     plan = plan_batches(index.sizes, batch_size, image_size, rect=rect, stride=stride)
-    workers = usable_workers(workers, len(plan.batches))
     images = open_image_store(
         index,
         image_size,
         shrink_interpolation=cv2.INTER_LINEAR,
         cache=cache,
-        threads=workers,
+        threads=read_threads(workers),
         share=share,
     )
+    count = usable_workers(workers, len(plan.batches), processes=local_processes, for_gpu=for_gpu)
+    largest = _largest(plan.batches, plan.shapes, shard)
+    _require_shared_memory(largest, count, local_processes)
     neighbourhood = 0
     if hyp.mosaic > 0:
         neighbourhood = math.ceil(MIN_NEIGHBOURHOOD / batch_size) * batch_size
@@ -196,7 +229,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
             images = RecentImages(images, min(neighbourhood, max(room, MOSAIC_TILES)))
     dataset = TrainDataset(index, images, plan.shapes, seed, hyp)
     sampler = EpochSampler(plan.batches, seed, rect, neighbourhood, shard)
-    return TrainLoader(dataset, sampler, workers=workers)
+    return TrainLoader(dataset, sampler, workers=count, for_gpu=for_gpu)
 
 
 def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the command line
@@ -204,12 +237,13 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
     *,
     image_size: int,
     batch_size: int,
-    workers: int,
+    workers: int | None,
     rect: bool = True,
     pad: float = 0.5,
     stride: int = 32,
     cache: CacheKind | None = None,
     every: int = 1,
+    for_gpu: bool = False,
 ) -> BatchLoader:
     """Build the loader for evaluation; it yields every image once, or every n-th with `every`.
 
@@ -219,13 +253,19 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
     """
     sizes = index.sizes[::every]
     plan = plan_batches(sizes, batch_size, image_size, rect=rect, stride=stride, pad=pad)
-    workers = usable_workers(workers, len(plan.batches))
     images = open_image_store(
-        index, image_size, shrink_interpolation=cv2.INTER_AREA, cache=cache, threads=workers
+        index,
+        image_size,
+        shrink_interpolation=cv2.INTER_AREA,
+        cache=cache,
+        threads=read_threads(workers),
     )
+    count = usable_workers(workers, len(plan.batches), for_gpu=for_gpu)
+    _require_shared_memory(_largest(plan.batches, plan.shapes), count)
     batches = [(batch * every).tolist() for batch in plan.batches]
     shapes = plan.shapes.repeat(every, axis=0)  # by data-set index
-    return _batch_loader(EvalDataset(index, images, shapes), batches, workers)
+    dataset = EvalDataset(index, images, shapes)
+    return _batch_loader(dataset, batches, count, pin_memory=for_gpu)
 
 
 def _batch_loader(
@@ -233,6 +273,8 @@ def _batch_loader(
     batches: EpochSampler | list[list[int]],
     workers: int,
     niceness: int = 0,
+    *,
+    pin_memory: bool,
 ) -> BatchLoader:
     """Build a loader that indexes the data set with each item of `batches`."""
     return BatchLoader(
@@ -241,10 +283,39 @@ def _batch_loader(
         batch_size=None,  # the data set returns whole batches
         collate_fn=_identity,  # type: ignore[arg-type] # takes a batch, not a list of samples
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
+        prefetch_factor=PREFETCHED_BATCHES if workers else None,
         worker_init_fn=partial(start_worker, niceness=niceness),
         persistent_workers=workers > 0,
     )
+
+
+def _largest(
+    batches: Sequence[np.ndarray], shapes: np.ndarray, shard: slice = WHOLE_BATCH
+) -> BatchShape:
+    """Return the shape of the batch with the most pixels, of one process."""
+    found = (BatchShape(len(batch[shard]), *shapes[batch[0]].tolist()) for batch in batches)
+    return max(found, key=math.prod)
+
+
+def _require_shared_memory(largest: BatchShape, workers: int, processes: int = 1) -> None:
+    """Check that there is room for the batches that the workers prepare, and the one in use.
+
+    A process that writes beyond the end of shared memory is killed, during an epoch.
+
+    Raises:
+        UserError: if there is too little.
+    """
+    if workers == 0 or not SHARED_MEMORY.is_dir():
+        return
+    needed = processes * (PREFETCHED_BATCHES * workers + 1) * math.prod(largest) * CHANNELS
+    free = free_disk(SHARED_MEMORY)
+    if needed > free:
+        raise UserError(
+            f"{SHARED_MEMORY} has {free / MIB:.0f} MiB of free shared memory, but the loader "
+            f"workers need {needed / MIB:.0f} MiB; start the container with a larger --shm-size or "
+            "with --ipc=host, or use fewer --workers (0 needs none)."
+        )
 
 
 def _identity(batch: Batch | LoadFailure) -> Batch | LoadFailure:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from utils.errors import UserError
 from utils.options.option import (
     IMAGE_SIZE_FLAGS,
     OnResume,
-    Option,
     check,
     flag_of,
     option,
     option_names,
-    options_of,
 )
 from utils.solver.continuation import SLOPES, Extension
 from utils.solver.modes import CONTINUATIONS, COOLDOWN_SHAPES, DEFAULT_MODE, FINISH_MODE
@@ -28,6 +25,7 @@ MIN_IMAGE_SIZE = 32
 MIN_HOURS = 0.001
 CLASSES = "classes"
 """What --allow-change accepts besides options: the class names of the data-set file."""
+AUTO_BATCH = -1
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,12 @@ class TrainOptions:
     data: str = option("data/streets.yaml", "data-set file", ALLOWABLE)
     hyp: str = option("hyp/hyp.scratch-low.yaml", "hyper-parameter file", ALLOWABLE)
     epochs: int = option(100, "planned epochs", minimum=1)
-    batch_size: int = option(16, "images per batch", ALLOWABLE, minimum=1)
+    batch_size: int = option(
+        16,
+        "images per batch of all processes, -1 to measure how many fit into the GPU",
+        ALLOWABLE,
+        minimum=AUTO_BATCH,
+    )
     imgsz: int = option(
         640, "image size in pixels", ALLOWABLE, flags=IMAGE_SIZE_FLAGS, minimum=MIN_IMAGE_SIZE
     )
@@ -95,7 +98,7 @@ class TrainOptions:
     device: str = option(
         "",
         "GPU index, cpu or mps (default: first GPU if available, else cpu)",
-        FREE,
+        NOT_INHERITED,
         group="hardware and output",
     )
     compile: bool = option(
@@ -104,7 +107,13 @@ class TrainOptions:
         "are faster (default: off)",
         FREE,
     )
-    workers: int = option(8, "data-loader processes", FREE, minimum=0)
+    workers: int | None = option(
+        None,
+        "data-loader processes of this machine, divided by its training processes "
+        "(default: as many as help)",
+        FREE,
+        minimum=0,
+    )
     cache: Literal["ram", "disk"] | None = option(
         None,
         "cache images in RAM or on disk (default: no cache)",
@@ -156,6 +165,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.batch_size == 0:
+            raise UserError("--batch-size 0: must be at least 1, or -1 to measure it.")
         if not self.name:
             raise UserError("--name '': must not be empty.")
 
@@ -327,54 +338,8 @@ class TrainRequest:
         average, epochs = self.options.average, self.options.epochs
         if self.continuation.resume is None and average > epochs:
             raise UserError(f"--average {average}: the run has fewer epochs; use at most {epochs}.")
-
-
-class ResumedOptions(NamedTuple):
-    """The options of a resumed run, and the names of those that --allow-change let differ."""
-
-    options: TrainOptions
-    allowed: frozenset[str]
-
-
-def resumed_options(
-    request: TrainRequest,
-    saved: Mapping[str, Any],  # checked when the options are built
-) -> ResumedOptions:
-    """Options of a resumed run: the saved ones, updated by free and allowed ones of the request.
-
-    Raises:
-        UserError: if a given option would change the training without --allow-change.
-    """
-    kind = type(request.options)
-    known = options_of(kind)
-    # A run imported from YOLOv5 does not record every option: there is no old value to keep.
-    unrecorded = option_names(kind, ALLOWABLE) - saved.keys()
-    own = {name: saved[name] for name in saved.keys() & known.keys() - NOT_INHERITED_NAMES}
-    changes, allowed = {}, set()
-    for name in sorted(request.given):
-        old, new = saved.get(name), getattr(request.options, name)
-        is_free = known[name].resume in (FREE, NOT_INHERITED)
-        is_file = name in ("data", "hyp")  # their content is compared later
-        if not is_free and not is_file and old != new:
-            if name not in request.continuation.allow_change | unrecorded:
-                raise UserError(_changed_option_message(name, known[name], old, new))
-            allowed.add(name)
-        changes[name] = new
-    return ResumedOptions(kind(**{**own, **changes}), frozenset(allowed))
-
-
-def _changed_option_message(name: str, known: Option, old: object, new: object) -> str:
-    flag = flag_of(name)
-    if name == "epochs":
-        return (
-            f"{flag} {new} differs from the {old} epochs that the run first planned; omit it, and "
-            "add epochs with --extend-epochs, or end the run earlier with --finish-epochs."
-        )
-    if name == "cos_lr":
-        remedy = "change the learning rate with --extend-epochs and --lr-continuation"
-    elif known.resume is ALLOWABLE:
-        remedy = f"omit it, or allow the change with --allow-change {flag[2:]}"
-    else:
-        remedy = "omit it, because it is fixed when a run starts"
-    values = (repr(value) if value == "" else value for value in (new, old))
-    return "{} {} differs from the run's {}; {}.".format(flag, *values, remedy)
+        if self.options.batch_size == AUTO_BATCH and "batch_size" in self.continuation.allow_change:
+            raise UserError(
+                f"--batch-size {AUTO_BATCH}: is measured only when a run starts; give a number "
+                "with --allow-change batch-size."
+            )

@@ -33,7 +33,9 @@ class ValOptions:
         choices=("train", "val", "test", "speed"),
     )
     device: str = option("", "GPU index, cpu or mps (default: first GPU if available, else cpu)")
-    workers: int = option(8, "data-loader processes", minimum=0)
+    workers: int | None = option(
+        None, "data-loader processes (default: as many as help)", minimum=0
+    )
     single_cls: bool = option(False, "treat all classes as one")
     verbose: bool = option(False, "print the metrics of each class, even if there are many classes")
     save_txt: bool = option(False, "save detections as label files")

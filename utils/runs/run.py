@@ -16,13 +16,8 @@ from utils.errors import UserError
 from utils.files.atomic_write import atomic_copy
 from utils.files.writable import is_writable
 from utils.hyp import Hyp, load_hyp
-from utils.options.train_options import (
-    CLASSES,
-    Continuation,
-    TrainOptions,
-    TrainRequest,
-    resumed_options,
-)
+from utils.options.resumed_options import resumed_options
+from utils.options.train_options import CLASSES, Continuation, TrainOptions, TrainRequest
 from utils.runs.changes import changed_hyp, continued_warmup, data_changes
 from utils.runs.classes import ClassChange, class_change
 from utils.runs.folder import (

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import shlex
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
-from utils.runtime.distributed import SINGLE_PROCESS, Distributed
+from utils.runtime.distributed import Distributed
 
 GIGABYTE = 1e9
 PIXEL_MAX = 255.0
@@ -20,44 +23,91 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS,
 BF16_CUDA_CAPABILITY = (8, 0)  # Ampere, the first architecture with bf16 tensor cores
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt(3), from malloc.h
 NEVER, NONE = -1, 0
+VISIBLE_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+CPU_ALLOCATOR = "DefaultCPUAllocator"  # torch has no exception of its own for the CPU's memory
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
+"""In the errors of MPS and of CUDA's libraries, which torch does not convert."""
 
 
-def select_device(text: str = "", distributed: Distributed = SINGLE_PROCESS) -> torch.device:
-    """Return the device for `--device`: '' (first GPU, else CPU), 'cpu', 'mps' or a CUDA index.
+def select_device(text: str = "", distributed: Distributed | None = None) -> torch.device:
+    """Return the device for `--device`, and make a GPU the current one of this process.
 
-    In distributed training, each process takes the GPU of its local rank, from all GPUs or from a
-    list such as '0,2'.
+    '' is the first GPU, or the CPU if there is none; 'cuda' is the first GPU. Otherwise 'cpu',
+    'mps' or the index of a visible GPU, such as '1' or 'cuda:1'. Of several processes on a machine,
+    each takes the GPU of its local rank, from all GPUs or from a list such as '0,2'.
+
+    Args:
+        text: value of `--device`.
+        distributed: the processes of the run; None for a program that runs in one process only.
 
     Raises:
         UserError: the machine does not have the device, or a single process names several.
     """
-    name = text.strip().lower().removeprefix("cuda:")
-    if distributed.world_size > 1 and name != "cpu" and torch.cuda.is_available():
-        numbers = name.split(",") if name else [str(n) for n in range(torch.cuda.device_count())]
-        if distributed.local_rank >= len(numbers):
-            raise UserError(
-                f"--device {text}: there are {len(numbers)} GPUs for "
-                f"{distributed.local_world_size} processes; use one GPU per process."
-            )
-        name = numbers[distributed.local_rank]
-    if name == "":
-        name = "0" if torch.cuda.is_available() else "cpu"
-    if name == "cpu":
+    name = text.strip().lower()
+    if name == "cpu" or (name == "" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if name == "mps":
         if not torch.backends.mps.is_available():
             raise UserError("--device mps: this machine has no Metal device; use --device cpu.")
         return torch.device("mps")
-    if name == "cuda":
-        name = "0"
-    if not name.isdigit():
-        raise UserError(f"--device {text}: choose one of cpu, mps or the index of a GPU.")
-    count = torch.cuda.device_count()
-    if int(name) >= count:
+    device = torch.device("cuda", _gpu_index(text, distributed))
+    # What names no device, such as pinned memory, would otherwise open the first GPU as well.
+    torch.cuda.set_device(device)
+    return device
+
+
+def _gpu_index(text: str, distributed: Distributed | None) -> int:
+    """Return the index of the GPU of this process among the visible ones."""
+    visible = torch.cuda.device_count()
+    processes, rank = 1, 0
+    if distributed is not None:
+        processes, rank = distributed.local_world_size, distributed.local_rank
+    if processes > 1 and visible == 1 and any(map(os.environ.get, VISIBLE_GPU_VARIABLES)):
+        return 0  # the scheduler shows each process only the GPU that belongs to it
+    names = [part.strip().removeprefix("cuda:") for part in text.lower().split(",")]
+    indices = list(range(max(visible, 1)))
+    if names not in ([""], ["cuda"]):
+        if not all(map(str.isdecimal, names)):
+            raise UserError(f"--device {text}: choose one of cpu, mps or the index of a GPU.")
+        indices = [int(name) for name in names]
+    if max(indices) >= visible:
         raise UserError(
-            f"--device {text}: this machine has {count} CUDA devices; use --device cpu."
+            f"--device {text}: this machine has {visible} visible GPUs, counted from 0; use "
+            f"{'one of them' if visible else '--device cpu'}."
         )
-    return torch.device(f"cuda:{name}")
+    if len(names) > processes == 1:
+        if distributed is None:
+            raise UserError(f"--device {text}: this program uses one GPU; give one of the indices.")
+        command = f"torchrun --nproc_per_node {len(names)} {shlex.join(sys.argv)}"
+        raise UserError(f"--device {text} needs one process per GPU; start them with: {command}")
+    if rank >= len(indices):
+        raise UserError(
+            f"--device {text}: there are {len(indices)} GPUs for {processes} processes; use one "
+            "GPU per process."
+        )
+    return indices[rank]
+
+
+@contextmanager
+def out_of_memory_as_user_error(remedy: str) -> Iterator[None]:
+    """Convert a lack of memory, of the GPU or of the CPU, to a `UserError`.
+
+    Args:
+        remedy: what to do, in the imperative.
+
+    Raises:
+        UserError: the memory was not enough.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        of_cpu = isinstance(error, MemoryError) or CPU_ALLOCATOR in str(error)
+        of_gpu = isinstance(error, torch.OutOfMemoryError) or any(
+            phrase in str(error) for phrase in OUT_OF_MEMORY
+        )
+        if not of_cpu and not of_gpu:
+            raise
+        raise UserError(f"out of {'CPU' if of_cpu else 'GPU'} memory; {remedy}.") from error
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,15 @@ class TrainingData:
             "val sequence": sequence_digest(self.val),
         }
 
-    def loaders(self, run: Run, image_size: int, stride: int, distributed: Distributed) -> Loaders:
+    def loaders(
+        self,
+        run: Run,
+        image_size: int,
+        stride: int,
+        distributed: Distributed,
+        *,
+        for_gpu: bool = False,
+    ) -> Loaders:
         """Build the loaders of a run; `image_size` is a multiple of the model's `stride`, px.
 
         All processes must call this together.
@@ -78,9 +86,11 @@ class TrainingData:
         options = run.options
         shared = options.cache == "ram"  # the processes wait for each other while it is filled
         with contextlib.nullcontext() if shared else distributed.local_main_first():
-            return self._loaders(run, image_size, stride, distributed)
+            return self._loaders(run, image_size, stride, distributed, for_gpu=for_gpu)
 
-    def _loaders(self, run: Run, image_size: int, stride: int, distributed: Distributed) -> Loaders:
+    def _loaders(
+        self, run: Run, image_size: int, stride: int, distributed: Distributed, *, for_gpu: bool
+    ) -> Loaders:
         options = run.options
         train = build_train_loader(
             self.train,
@@ -94,6 +104,8 @@ class TrainingData:
             stride=stride,
             shard=slice(distributed.rank, None, distributed.world_size),
             share=distributed.shared_file if distributed.shares_memory else None,
+            local_processes=distributed.local_world_size,
+            for_gpu=for_gpu,
         )
         val = build_eval_loader(
             self.val,
@@ -102,6 +114,7 @@ class TrainingData:
             workers=options.workers,
             stride=stride,
             cache=options.cache if distributed.is_main else None,  # which validates
+            for_gpu=for_gpu,
         )
         if not options.average:
             return Loaders(train, val)
@@ -112,6 +125,7 @@ class TrainingData:
             workers=options.workers,
             rect=False,
             every=math.ceil(len(self.train) / MAX_NORM_IMAGES),
+            for_gpu=for_gpu,
         )
         return Loaders(train, val, letterboxed)
 

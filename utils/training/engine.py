@@ -44,6 +44,7 @@ log = logging.getLogger("yolo")
 DISPLAY_EVERY = 10  # batches; showing the losses synchronizes with the GPU
 BAR_FORMAT = "{l_bar}{bar:10}{r_bar}"
 SIZE_STREAM = 2  # rng stream of image sizes, separate from those of order and augmentation
+MIN_RESIZE, MAX_RESIZE = 0.5, 1.5  # of --multi-scale
 MIN_SCALE = 1.0  # an overflow at a larger loss scale is due to the scale, not to the batch
 
 
@@ -182,11 +183,16 @@ def resized(images: Tensor, stride: int, seed: list[int]) -> Tensor:
         stride: the new height and width are multiples of it, at least `2 * stride`.
         seed: of the random factor.
     """
-    factor = np.random.default_rng(seed).uniform(0.5, 1.5)
-    shape = [max(round(length * factor / stride), 2) * stride for length in images.shape[2:]]
+    factor = np.random.default_rng(seed).uniform(MIN_RESIZE, MAX_RESIZE)
+    shape = [resized_side(length, factor, stride) for length in images.shape[2:]]
     if shape == list(images.shape[2:]):
         return images
     return F.interpolate(images, size=shape, mode="bilinear", align_corners=False)
+
+
+def resized_side(length: int, factor: float, stride: int) -> int:
+    """Return a side of resized images, px: a multiple of the stride, at least `2 * stride`."""
+    return max(round(length * factor / stride), 2) * stride
 
 
 def train_epoch(

@@ -124,7 +124,7 @@ def train_options(
             f"neither {checkpoint} nor an opt.yaml in its run folder names the data set; "
             "add --data FILE."
         )
-    values = dict(raw)
+    values = {name: raw[name] for name in raw if name != "workers"}  # there of each process
     values |= {new: raw[old] for old, new in RENAMED_OPTIONS.items() if old in raw}
     values |= {"data": data, "epochs": epochs, "cos_lr": law == "cosine"}
     if values.get("batch_size") == -1:

@@ -1,4 +1,5 @@
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -195,13 +196,43 @@ def requests(*arguments: Any, **changes: Any) -> list[BatchRequest]:
 
 
 @pytest.mark.parametrize(("gpu", "niceness"), [(True, 0), (False, 5)])
-def test_workers_are_nice_when_training_on_the_cpu(
+def test_batches_are_pinned_for_a_gpu_and_workers_nice_for_a_cpu(
     index: Index, monkeypatch: pytest.MonkeyPatch, gpu: bool, niceness: int
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    started_with = train_loader(index)._loader.worker_init_fn
-    assert isinstance(started_with, partial)
-    assert started_with.keywords == {"niceness": niceness}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # the run may not use the GPU
+    loader = train_loader(index, for_gpu=gpu)._loader
+    assert isinstance(loader.worker_init_fn, partial)
+    assert loader.worker_init_fn.keywords == {"niceness": niceness}
+    assert loader.pin_memory == gpu
+    evaluated = build_eval_loader(index, image_size=64, batch_size=4, workers=0, for_gpu=gpu)
+    assert evaluated.pin_memory == gpu
+
+
+def test_largest_batch_of_a_process(index: Index) -> None:
+    shard = slice(1, None, 2)
+    assert train_loader(index, shard=shard).largest_batch == (2, 64, 64)
+    loader = train_loader(index, batch_size=2, rect=True, stride=8)
+    shapes = [tuple(batch.images.shape) for batch in loader.batches(0)]
+    images, height, width = loader.largest_batch
+    assert (images, 3, height, width) == max(shapes, key=math.prod)
+
+
+def test_too_little_shared_memory_is_reported_before_the_workers_start(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = 4 * 64 * 64 * 3
+    message = "free shared memory, but the loader workers need .* --shm-size or with --ipc=host"
+    monkeypatch.setattr("utils.datasets.workers.processors", lambda: 4)
+    # A worker prepares two batches, while one is in use.
+    for free, workers, processes in ((3 * one, 1, 1), (5 * one, 2, 1), (6 * one, 2, 2)):
+        monkeypatch.setattr("utils.datasets.loader.free_disk", lambda _, free=free: free)
+        train_loader(index, workers=workers, local_processes=processes)
+        monkeypatch.setattr("utils.datasets.loader.free_disk", lambda _, free=free: free - 1)
+        with pytest.raises(UserError, match=message):
+            train_loader(index, workers=workers, local_processes=processes)
+        train_loader(index, workers=0)
+    with pytest.raises(UserError, match=message):
+        build_eval_loader(index, image_size=64, batch_size=8, workers=2, rect=False)
 
 
 def test_neighbourhoods_divide_the_order_and_the_last_is_extended_backwards() -> None:

@@ -11,8 +11,9 @@ from utils.errors import UserError
 from utils.options.arguments import add_options, options_from, parse_options
 from utils.options.detect_options import DetectOptions
 from utils.options.option import REQUIRED, OnResume, check, option, option_names, options_of
+from utils.options.resumed_options import resumed_options
 from utils.options.script import OptionParser
-from utils.options.train_options import Continuation, TrainOptions, TrainRequest, resumed_options
+from utils.options.train_options import Continuation, TrainOptions, TrainRequest
 from utils.options.val_options import ValOptions
 from utils.tools.check.__main__ import CheckOptions
 from utils.tools.compare.__main__ import CompareOptions
@@ -191,11 +192,11 @@ def test_every_minimum_is_checked(options: type, name: str) -> None:
 
 
 def test_options_that_may_change_on_resume() -> None:
-    of_the_command = {"exist_ok", "nosave", "noval", "noplots"}
+    of_the_command = {"device", "exist_ok", "nosave", "noval", "noplots"}
     of_the_command |= {"close_mosaic", "max_hours", "stop_after"}
     assert option_names(TrainOptions, OnResume.NOT_INHERITED) == of_the_command
     assert option_names(TrainOptions, OnResume.FREE) == {
-        *("device", "compile", "workers", "cache", "patience", "project", "name"),
+        *("compile", "workers", "cache", "patience", "project", "name"),
         *("save_period", "save_steps", "seam_epochs", "max_bad_steps", "average"),
     }
     assert option_names(TrainOptions, OnResume.ALLOWABLE) == {

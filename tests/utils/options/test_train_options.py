@@ -2,7 +2,8 @@ import pytest
 
 from utils.errors import UserError
 from utils.options.parser import parse_request
-from utils.options.train_options import TrainOptions, resumed_options
+from utils.options.resumed_options import resumed_options
+from utils.options.train_options import TrainOptions
 
 EXTEND = ("--resume", "a", "--extend-epochs")
 
@@ -32,7 +33,11 @@ def test_resume_takes_a_path_or_resumes_the_latest_run(argv: list[str], resume: 
             "--plan needs --resume and --extend-epochs; add --resume PATH --extend-epochs X",
         ),
         (["--epochs", "0"], "--epochs 0: must be at least 1"),
-        (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),
+        (["--batch-size", "0"], "--batch-size 0: must be at least 1, or -1 to measure it"),
+        (
+            ["--resume", "a", "--batch-size", "-1", "--allow-change", "batch-size"],
+            "--batch-size -1: is measured only when a run starts; give a number with",
+        ),
         (["--imgsz", "16"], "--imgsz 16: must be at least 32"),
         (["--label-smoothing", "1"], "--label-smoothing 1.0"),
         ([*EXTEND, "0"], "--extend-epochs 0: must be at least 1"),
@@ -69,6 +74,21 @@ def test_resumed_run_keeps_all_but_free_options() -> None:
     options, allowed = resumed_options(request, saved)
     assert options == TrainOptions(epochs=7, batch_size=4, workers=0, name="a")
     assert allowed == frozenset()
+
+
+def test_device_of_the_run_is_not_used_again() -> None:
+    saved = TrainOptions(device="cuda:1").to_dict()
+    assert resumed_options(parse_request(["--resume", "a"]), saved).options.device == ""
+    again = parse_request(["--resume", "a", "--device", "cpu"])
+    assert resumed_options(again, saved).options.device == "cpu"
+
+
+def test_batch_size_is_not_measured_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "yolo")
+    saved = TrainOptions(batch_size=24).to_dict()
+    found = resumed_options(parse_request(["--resume", "a", "--batch-size", "-1"]), saved)
+    assert (found.options.batch_size, found.allowed) == (24, frozenset())
+    assert "--batch-size -1 is measured when a run starts; this run keeps its 24." in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import copy
+import importlib
 import platform
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from tests.toy import toy_arguments
 from train import train
 from utils.errors import UserError
 from utils.options.parser import parse_request
+from utils.options.script import run_script
 from utils.runtime.device import (
     Precision,
     choose_precision,
@@ -25,15 +27,34 @@ from utils.runtime.device import (
     images_to_device,
     keep_freed_memory,
     memory_in_use,
+    out_of_memory_as_user_error,
     select_device,
 )
+from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.ema import ModelEma
 
 CPU = torch.device("cpu")
 
 
+class Gpus:
+    """Pretends that the machine has GPUs; records which one is made the current one."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.current: object = None
+        patch.setattr(torch.cuda, "is_available", lambda: self.count > 0)
+        patch.setattr(torch.cuda, "device_count", lambda: self.count)
+        patch.setattr(torch.cuda, "set_device", lambda device: setattr(self, "current", device))
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Gpus:
+    return Gpus(monkeypatch)
+
+
+@pytest.mark.parametrize("distributed", [None, SINGLE_PROCESS])
 @pytest.mark.parametrize(
-    ("text", "gpus", "device"),
+    ("text", "count", "device"),
     [
         ("", 0, "cpu"),
         ("", 2, "cuda:0"),
@@ -44,24 +65,103 @@ CPU = torch.device("cpu")
         ("cuda", 1, "cuda:0"),
     ],
 )
-def test_select_device(monkeypatch: pytest.MonkeyPatch, text: str, gpus: int, device: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert str(select_device(text)) == device
+def test_select_device(
+    gpus: Gpus, text: str, count: int, device: str, distributed: Distributed | None
+) -> None:
+    gpus.count = count
+    selected = select_device(text, distributed)
+    assert str(selected) == device
+    assert gpus.current == (selected if selected.type == "cuda" else None)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "count", "shown", "devices"),
     [
-        ("1", "--device 1: this machine has 1 CUDA devices; use --device cpu"),
-        ("0,1", "--device 0,1: choose one of cpu, mps or the index of a GPU"),
-        ("tpu", "--device tpu: choose one of cpu, mps or the index of a GPU"),
+        ("", 2, None, ["cuda:0", "cuda:1"]),
+        ("cuda", 4, None, ["cuda:0", "cuda:1"]),
+        ("0,2", 4, None, ["cuda:0", "cuda:2"]),
+        ("cuda:3, cuda:1", 4, "0,1,2,3", ["cuda:3", "cuda:1"]),
+        ("cpu", 2, None, ["cpu", "cpu"]),
+        # The scheduler gives each process one GPU of its own, which is its first one.
+        ("", 1, "1", ["cuda:0", "cuda:0"]),
+        ("cuda", 1, "GPU-8932f937", ["cuda:0", "cuda:0"]),
+        ("cuda:1", 1, "1", ["cuda:0", "cuda:0"]),
+        ("1", 1, "1", ["cuda:0", "cuda:0"]),
+        ("0,1", 1, "1", ["cuda:0", "cuda:0"]),
     ],
 )
-def test_unavailable_devices(monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+def test_devices_of_two_processes(
+    gpus: Gpus,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    count: int,
+    shown: str | None,
+    devices: list[str],
+) -> None:
+    gpus.count = count
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if shown:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    ranks = [Distributed(rank, 2, rank, 2) for rank in (0, 1)]
+    assert [str(select_device(text, rank)) for rank in ranks] == devices
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "distributed", "message"),
+    [
+        ("1", 1, None, "--device 1: this machine has 1 visible GPUs, counted from 0; use one of"),
+        ("7", 0, None, "--device 7: this machine has 0 visible GPUs.*; use --device cpu"),
+        ("cuda", 0, None, "--device cuda: this machine has 0 visible GPUs"),
+        ("tpu", 1, None, "--device tpu: choose one of cpu, mps or the index of a GPU"),
+        ("0,1", 1, SINGLE_PROCESS, "--device 0,1: this machine has 1 visible GPUs"),
+        ("0,1", 2, None, "--device 0,1: this program uses one GPU; give one of"),
+        (
+            "0,1",
+            2,
+            SINGLE_PROCESS,
+            "--device 0,1 needs one process per GPU; start them with: "
+            "torchrun --nproc_per_node 2 train.py --data 'my data.yaml' --device 0,1$",
+        ),
+        ("1", 2, Distributed(1, 2, 1, 2), "--device 1: there are 1 GPUs for 2 processes"),
+        ("", 1, Distributed(1, 2, 1, 2), "--device : there are 1 GPUs for 2 processes"),
+    ],
+)
+def test_unavailable_devices(
+    gpus: Gpus,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    count: int,
+    distributed: Distributed | None,
+    message: str,
+) -> None:
+    gpus.count = count
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", "my data.yaml", "--device", "0,1"])
     with pytest.raises(UserError, match=message):
-        select_device(text)
+        select_device(text, distributed)
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "GPU"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "GPU"),
+        (RuntimeError("MPS backend out of memory"), "GPU"),
+        (MemoryError(), "CPU"),
+        (None, "CPU"),
+    ],
+)
+def test_lack_of_memory_is_a_user_error(error: Exception | None, memory: str) -> None:
+    expected = pytest.raises(UserError, match=f"^out of {memory} memory; use less.$")
+    with expected, out_of_memory_as_user_error("use less"):
+        if error is not None:
+            raise error
+        torch.empty(1 << 50, dtype=torch.uint8)  # more than a processor can address
+
+
+def test_other_errors_are_not_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shape"), out_of_memory_as_user_error("use less"):
+        torch.zeros(2).view(3)
 
 
 @pytest.mark.parametrize(
@@ -226,3 +326,40 @@ def test_compiled_steps_differ_by_rounding(tmp_path: Path, monkeypatch: pytest.M
         torch.testing.assert_close(model.get_parameter(name).grad, parameter.grad)
     for name, buffer in twin.named_buffers():
         torch.testing.assert_close(model.get_buffer(name), buffer)
+
+
+def error_of(program: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", [f"{program}.py", *arguments])
+    written: list[str] = []
+    monkeypatch.setattr(sys.stderr, "write", written.append)
+    with pytest.raises(SystemExit) as stop:
+        run_script(importlib.import_module(program).main)
+    assert stop.value.code == 2
+    return "".join(written).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("program", "function", "remedy"),
+    [("val", "validate", "--batch-size or --imgsz"), ("detect", "detect", "--imgsz")],
+)
+def test_programs_report_a_lack_of_memory(
+    monkeypatch: pytest.MonkeyPatch, program: str, function: str, remedy: str
+) -> None:
+    def fail(_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(f"{program}.{function}", fail)
+    expected = f"error: out of GPU memory; use a smaller {remedy}."
+    assert error_of(program, monkeypatch) == expected
+
+
+@pytest.mark.parametrize("program", ["train", "val", "detect"])
+def test_programs_check_nms_before_they_read_files(
+    monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("models.torchvision_operators.nms", fail)
+    found = error_of(program, monkeypatch, "--data", "absent.yaml", "--weights", "absent.pt")
+    assert found.startswith("error: torchvision's NMS does not work (operator torchvision::nms")

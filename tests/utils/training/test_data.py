@@ -1,6 +1,8 @@
 """The digest that detects a change of the data."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from utils.datasets.packed_strings import PackedStrings
 from utils.hyp import Hyp
 from utils.options.train_options import TrainOptions
 from utils.runs.run import Run
+from utils.runtime.distributed import Distributed
 from utils.training.data import (
     TrainingData,
     build_training_data,
@@ -108,3 +111,19 @@ def test_images_of_both_splits_are_indexed_once(
         Path(val).name,
     ]
     assert caplog.text.count("10 images") == read
+
+
+def test_workers_are_divided_by_the_processes_of_a_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.datasets.workers.processors", lambda: 2)
+    run = Run(TrainOptions(data=str(make_toy(tmp_path)), workers=2), Hyp(), None, None, tmp_path)
+    run = replace(run, options=replace(run.options, batch_size=2))
+    data = build_training_data(run, load_data_description(run))
+    monkeypatch.setattr(Distributed, "local_main_first", lambda _: nullcontext())
+    counts = []
+    for nodes in (1, 2):
+        distributed = Distributed(0, 2, local_world_size=2 // nodes)
+        loaders = data.loaders(run, 64, 32, distributed)
+        counts.append((loaders.train._loader.num_workers, loaders.val.num_workers))
+    assert counts == [(1, 2), (2, 2)]  # only one process validates

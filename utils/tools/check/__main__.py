@@ -96,13 +96,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_options(build_parser(), CheckOptions, argv)
 
     from utils.datasets.description import load_description
+    from utils.datasets.index import READ_THREADS
     from utils.files.atomic_write import atomic_write, atomic_write_text
     from utils.tools.check.inspection import inspect_dataset
     from utils.tools.check.report import record, text_lines
 
     description = load_description(options.data)
     grid = read_anchor_grid(options.cfg, options.weights)
-    report = inspect_dataset(description, grid, options.imgsz, TrainOptions.workers)
+    report = inspect_dataset(description, grid, options.imgsz, READ_THREADS)
     folder = options.out or Path("runs", "check", description.root.name)
     record_file, plot_file = options.json or folder / "check.json", folder / "check.png"
     for line in text_lines(report):
