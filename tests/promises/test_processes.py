@@ -29,7 +29,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 FAILURES = {
     "label": "error: .*2.txt",
     "image": "error: 3.png changed during the run; restore the file and restart.",
-    "memory": "OutOfMemoryError: out of memory",
+    "memory": "error: out of GPU memory; use a smaller --batch-size or --imgsz.",
     "disk": "error: cannot write .*last.pt",
     "interrupts": "interrupted",
     "options": "error: --epochs 0: must be at least 1",
