@@ -171,7 +171,7 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
 
 def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     """Train a run from its current position to its end, report it, and return its folder."""
-    from utils.runs.run import locked_folder, log_start, open_folder
+    from utils.runs.start import locked_folder, log_start, open_folder
     from utils.runtime.background import BackgroundWorker
     from utils.runtime.signals import SignalHandler
     from utils.training.audit import verify_resume
@@ -182,12 +182,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     from utils.training.image_digests import ImageRecorder, digests_file
     from utils.training.loggers import build_loggers
     from utils.training.recorder import RunRecorder
-    from utils.training.summary import (
-        evaluate_best,
-        log_next_steps,
-        log_resume_command,
-        report_seams,
-    )
+    from utils.training.summary import log_next_steps, log_resume_command, report_run
     from utils.training.validation import FirstBatchPlots, LabelsPlot, Validator
 
     run, plan, state, context, data, loaders, evaluator, config = build(run, distributed, device)
@@ -226,12 +221,8 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             if distributed.is_main:
                 loggers.end()
                 recorder.strip_best()
-                evaluate_best(
-                    *(folder, validator, device),
-                    evaluate_average(state, config, loaders.letterboxed, validator, folder),
-                    plots=plots,
-                )
-                report_seams(state, plan, folder, plots=plots)
+                average = evaluate_average(state, config, loaders.letterboxed, validator, folder)
+                report_run(state, plan, folder, validator, average, plots=plots)
                 recorder.finalize(state)
         except RunInterruptedError as stop:
             recorder.save(state)
@@ -253,7 +244,8 @@ def show_plan(request: TrainRequest) -> Path:
     """
     from utils.files.writable import is_writable
     from utils.runs.plan_preview import planned_changes, report_plan
-    from utils.runs.run import log_warmup, open_run
+    from utils.runs.run import open_run
+    from utils.runs.start import log_warmup
     from utils.training.data import class_names, load_data_description
 
     run, how = open_run(request), request.continuation

@@ -12,7 +12,8 @@ from train import train
 from utils.errors import UserError
 from utils.options.parser import parse_request
 from utils.runs.folder import create_run_folder
-from utils.runs.run import open_folder, open_run, set_up_folder
+from utils.runs.run import open_run
+from utils.runs.start import open_folder, set_up_folder
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,26 @@ SMALLEST_DROP = 1e-4
 """Drops of mAP below this are only reported as smaller than it."""
 
 
-def evaluate_best(
+def report_run(
+    state: TrainingState,
+    plan: Plan,
+    folder: Path,
+    validator: Validator,
+    average: dict[str, float],
+    *,
+    plots: bool,
+) -> None:
+    """Evaluate best.pt, report the seams, and save metrics and plots.
+
+    `average` has the metrics of average.pt, if there is one.
+    """
+    _evaluate_best(folder, validator, next(state.model.parameters()).device, average, plots=plots)
+    log_seams(state.history, plan)
+    if plots:
+        plot_run(state, plan, folder)
+
+
+def _evaluate_best(
     folder: Path,
     validator: Validator,
     device: torch.device,
@@ -40,7 +59,6 @@ def evaluate_best(
     *,
     plots: bool,
 ) -> None:
-    """Validate best.pt, compare it with the metrics of average.pt, and save metrics and plots."""
     best = folder / "weights" / BEST
     loaded = load_model(best, device)
     log.info("\nValidating %s", best)
@@ -61,13 +79,6 @@ def evaluate_best(
     save_metrics(evaluation, folder / "metrics.json", benchmarks)
     if plots:
         save_plots(evaluation, folder)
-
-
-def report_seams(state: TrainingState, plan: Plan, folder: Path, *, plots: bool) -> None:
-    """Log the drop at each seam and the gain of each extension; save the plots of the run."""
-    log_seams(state.history, plan)
-    if plots:
-        plot_run(state, plan, folder)
 
 
 def plot_run(state: TrainingState, plan: Plan, folder: Path) -> None:
