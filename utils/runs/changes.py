@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from utils.checkpoint.format import Config, TrainingCheckpoint
 from utils.errors import UserError
 from utils.hyp import Hyp, load_hyp
-from utils.options.train_options import TrainRequest
+from utils.options.train_options import CLASSES, TrainRequest
 from utils.solver.schedule import Plan, WarmUp, warmup_iterations
 
 SEQUENCES = ("train sequence", "val sequence")
 """Digests in the fingerprint of a data set that also depend on the order of the images."""
 PLAN_KEYS = ("lr0", "lrf", "momentum", "warmup_epochs", "warmup_momentum", "warmup_bias_lr")
+
+
+def changed_text(names: Collection[str]) -> str:
+    """Return a note for a plot, such as "imgsz changed"; other classes imply other data."""
+    shown = {*names} - ({"data"} if CLASSES in names else set())
+    return f"{', '.join(sorted(shown)).replace('_', ' ')} changed"
 
 
 def data_changes(config: Config, new: Mapping[str, str | int]) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.files.atomic_write import atomic_write, atomic_write_text
 from utils.options.train_options import CLASSES
 from utils.plots.plan_curves import save_lr_plan
+from utils.runs.changes import changed_text
 from utils.solver.continuation import Extension
 from utils.solver.preview import PlanPreview, patience_rule, plan_previews, preview_warnings
 from utils.solver.schedule import Plan
@@ -27,12 +28,6 @@ EXPLANATION = (
     "sum: sum of the rates after the seam, in percent of the sum before it"
 )
 REQUESTED, OTHER = "> ", "  "
-
-
-def changed_text(names: Collection[str]) -> str:
-    """Return a note for a plot, such as "imgsz changed"; other classes imply other data."""
-    shown = {*names} - ({"data"} if CLASSES in names else set())
-    return f"{', '.join(sorted(shown)).replace('_', ' ')} changed"
 
 
 def planned_changes(run: Run) -> dict[str, str]:

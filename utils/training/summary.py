@@ -15,7 +15,7 @@ from utils.evaluation.report import BatchPlots, log_table, save_metrics, save_pl
 from utils.history import Row
 from utils.options.option import flag_of
 from utils.options.train_options import NOT_INHERITED_NAMES, TrainOptions
-from utils.runs.plan_preview import changed_text
+from utils.runs.changes import changed_text
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.solver.seam import COMMON_CLASSES, SeamMetrics, seam_metrics
