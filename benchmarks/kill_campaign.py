@@ -192,10 +192,11 @@ class Campaign:
             shutil.rmtree(run, ignore_errors=True)
             arguments = [*self._arguments, "--project", str(self._folder), "--name", run.name]
         else:
-            arguments = ["--resume", str(run), "--device", "cpu"]
+            arguments = ["--resume", str(run)]
         self._process_count += 1
         output = self._folder / f"{run.name}{self._process_count}.txt"
-        return WatchedRun([*arguments, "--noplots"], run, output, self._environment, start)
+        arguments += ["--device", "cpu", "--noplots"]
+        return WatchedRun(arguments, run, output, self._environment, start)
 
 
 def _log_kill(number: int, kill: Kill) -> None:
