@@ -174,7 +174,6 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     from utils.runs.start import locked_folder, log_start, open_folder
     from utils.runtime.background import BackgroundWorker
     from utils.runtime.signals import SignalHandler
-    from utils.training.audit import verify_resume
     from utils.training.average import evaluate_average
     from utils.training.best import measure_best_again
     from utils.training.build import write_config
@@ -182,6 +181,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     from utils.training.image_digests import ImageRecorder, digests_file
     from utils.training.loggers import build_loggers
     from utils.training.recorder import RunRecorder
+    from utils.training.seam_check import verify_resume
     from utils.training.summary import log_next_steps, log_resume_command, report_run
     from utils.training.validation import FirstBatchPlots, LabelsPlot, Validator
 

@@ -124,7 +124,7 @@ def test_best_weights_survive_a_kill_in_a_changed_validation(
     monkeypatch.setattr("utils.training.engine.fitness", lambda *_: 0.125)
     if at == "measured":
         with monkeypatch.context() as patch:
-            patch.setattr("utils.training.audit.audit_state", die)
+            patch.setattr("utils.training.seam_check.audit_state", die)
             with pytest.raises(KilledError):
                 train(parse_request([*command, *smaller]))
     else:

@@ -21,16 +21,9 @@ from utils.runs.run import Run
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import base_segment
 from utils.solver.seam import EMA_MAP_COLUMN
-from utils.training.audit import (
-    AuditItem,
-    SeamCheck,
-    audit_state,
-    compare_metrics,
-    log_audit,
-)
+from utils.training.audit import AuditItem, audit_state
 from utils.training.engine import train_step
 from utils.training.state import EpochProgress, TrainingState
-from utils.training.validation import NOT_VALIDATED, ValidationResult
 
 PLAN = plan_of(base_segment(3, "linear", 0.1))
 DATA = {
@@ -190,14 +183,6 @@ def test_parameters_that_were_frozen_have_no_buffers_to_lose() -> None:
     assert item.detail.endswith("parameters; the others were frozen")
 
 
-def test_weights_from_within_an_epoch_have_no_saved_metrics() -> None:
-    state = trained()
-    state.history[-1][ITERATION_COLUMN] = 1.0
-    assert compare_metrics(state, NOT_VALIDATED).saved_ema == 0.25
-    state.iteration += 2
-    assert compare_metrics(state, NOT_VALIDATED).saved_ema is None
-
-
 def test_absent_optimizer_buffers_are_missing() -> None:
     state = trained()
     resume_point = resume_point_of(state, config())
@@ -229,11 +214,9 @@ def test_older_checkpoints_without_digest_and_processes() -> None:
     assert audited(trained(), saved, config())["data set"].status == "missing"
 
 
-def test_no_metrics_to_compare_within_an_epoch() -> None:
+def test_epoch_under_way_is_reported() -> None:
     state = trained()
-    assert compare_metrics(state, ValidationResult(None, None)) == SeamCheck(0.25, None, None, None)
     state.progress = EpochProgress(batches=2, pending=1)
-    assert compare_metrics(state, ValidationResult(None, None)) == SeamCheck(None, None, None, None)
     items = audited(trained(), config(), config())
     assert "epoch under way" not in items
     item = audited(state, config(), config())["epoch under way"]
@@ -242,33 +225,6 @@ def test_no_metrics_to_compare_within_an_epoch() -> None:
         "restored",
         "2 batches done, gradients of 1 accumulated for the next step",
     )
-
-
-@pytest.mark.parametrize(
-    ("check", "message"),
-    [
-        (SeamCheck(0.25, None, None, None), "skipped (--noval)"),
-        (
-            SeamCheck(0.25, 0.25, None, 0.2),
-            "0.25000 (saved 0.25000), of the non-EMA weights 0.20000",
-        ),
-        (SeamCheck(None, 0.25, None, 0.2), "EMA weights 0.25000, of the non-EMA weights 0.20000"),
-        (SeamCheck(0.25, 0.2501, None, 0.2), "do not reproduce the saved mAP50-95"),
-    ],
-)
-def test_audit_and_seam_check_are_logged(
-    check: SeamCheck, message: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", "yolo")
-    log_audit([AuditItem("EMA", "restored", "349 tensors")], check)
-    assert "  EMA  restored  349 tensors" in caplog.messages
-    assert message in " ".join(caplog.messages)
-
-
-def test_results_within_a_millionth_are_reproduced() -> None:
-    assert SeamCheck(0.25, 0.25 + 9e-7, None, None).reproduced is True
-    assert SeamCheck(0.25, 0.25 + 2e-6, None, None).reproduced is False
-    assert SeamCheck(None, 0.25, None, None).reproduced is None
 
 
 def test_single_class_run_has_no_classes_that_change() -> None:

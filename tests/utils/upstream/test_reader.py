@@ -297,12 +297,12 @@ def test_hostile_content_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     content, message = HOSTILE[case]
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=r"file\.pt") as refusal:
         read_content(tmp_path, tiny_content(opt={"a": content}))
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
-    assert time.monotonic() - began < MAX_SECONDS
+    assert time.process_time() - began < MAX_SECONDS
     assert [path.name for path in tmp_path.iterdir()] == ["file.pt"]  # no command was run
 
 
