@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import logging
+import math
 import os
 import platform
 import shlex
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from string import ascii_uppercase
 from types import MappingProxyType
+from typing import NamedTuple
 
 from benchmarks.timing import Measure, Spread, measure_interleaved
 from utils.errors import UserError
@@ -26,8 +28,42 @@ MAX_IDLE_LOAD = 0.3
 
 NO_EXTRA: Mapping[str, object] = MappingProxyType({})
 
+FAILED = "FAILED"
+"""Verdict of a check that does not hold."""
+
 Results = dict[str, dict[str, Spread]]
 """Spreads by variant and metric."""
+
+
+class Check(NamedTuple):
+    """A line of a table of checks: what was measured, and whether that is good enough."""
+
+    name: str
+    value: float | None
+    """None: not measured; `note` says why. NaN: the measurement failed."""
+    limit: float | None = None
+    """The check holds up to this value; None: any value is good."""
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """skipped, measured, held or FAILED."""
+        if self.value is None:
+            return "skipped"
+        if self.limit is None:
+            return "measured"
+        return "held" if self.value <= self.limit else FAILED  # NaN is not
+
+    @property
+    def cells(self) -> list[str]:
+        """The columns of the table, without the note."""
+        numbers = ("" if n is None else f"{n:.4g}" for n in (self.value, self.limit))
+        return [self.name, self.verdict, *numbers]
+
+    def to_json(self) -> dict[str, str | float | None]:
+        """Return the fields and the verdict; null for NaN, which JSON does not have."""
+        found = {"verdict": self.verdict, **self._asdict()}
+        return found | {"value": None if math.isnan(self.value or 0) else self.value}
 
 
 def add_common_options(parser: argparse.ArgumentParser, rounds: int, against: str) -> None:

@@ -55,13 +55,13 @@ def inspect_checkpoint(path: Path) -> CheckpointStatus:
         broken = str(error)
     if broken is not None:
         return CheckpointStatus("damaged")
-    content = _content(path)
+    content = read_content(path)
     return CheckpointStatus("intact", **content["position"], finalized=content["closed"])
 
 
 def read_settings(path: Path) -> Settings:
     """Read the options of the run from a checkpoint."""
-    config = _content(path)["config"]
+    config = read_content(path)["config"]
     options = config["options"]
     return Settings(options["save_steps"], options["workers"], config["precision"])
 
@@ -71,7 +71,7 @@ def compare_runs(one: Path, two: Path) -> dict[str, list[str]]:
 
     The names of the folders and the records of resumes are not compared.
     """
-    last, other = (_content(run / "weights" / LAST) for run in (one, two))
+    last, other = (read_content(run / "weights" / LAST) for run in (one, two))
     for content in (last, other):
         del content["continuations"], content["config"]["options"]["name"]
     found = {
@@ -79,7 +79,7 @@ def compare_runs(one: Path, two: Path) -> dict[str, list[str]]:
         for title, part in PART_KEYS.items()
     }
     found["rest of last.pt"] = find_differences(last, other, "last.pt")
-    best, other = (_content(run / "weights" / "best.pt") for run in (one, two))
+    best, other = (read_content(run / "weights" / "best.pt") for run in (one, two))
     found["best.pt"] = find_differences(best, other, "best.pt")
     tables = {(run / "results.csv").read_bytes() for run in (one, two)}
     found["results.csv"] = [] if len(tables) == 1 else ["results.csv"]
@@ -102,7 +102,8 @@ def find_differences(one: object, two: object, path: str) -> list[str]:
     return [] if repr(one) == repr(two) else [path]  # NaN equals NaN; -0.0 differs from 0.0
 
 
-def _content(path: Path) -> dict[str, Any]:
+def read_content(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, tensors and plain data."""
     import torch
 
     content: dict[str, Any] = torch.load(path, weights_only=True)

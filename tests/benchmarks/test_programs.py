@@ -174,7 +174,7 @@ def test_import_times_are_summed_by_package() -> None:
     ]
 
 
-@pytest.mark.parametrize("program", [*PROGRAMS, "dataset", "scaling"])
+@pytest.mark.parametrize("program", [*PROGRAMS, "dataset", "scaling", "device"])
 def test_help_imports_neither_torch_nor_matplotlib(program: str, tmp_path: Path) -> None:
     """Run the program as a file from another folder."""
     done = subprocess.run(
