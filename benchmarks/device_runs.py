@@ -57,7 +57,7 @@ def check_resume(options: Sequence[str], folder: Path, device: torch.device) -> 
     """
     gpu = device.type == "cuda"
     how = [*options, *LENGTH, "--device", str(device), "--amp", "fp16" if gpu else "off"]
-    names = ("killed", "undisturbed", *(["undisturbed again"] if gpu else []))
+    names = ("killed", "undisturbed", *(["again"] if gpu else []))
     last = {name: folder / name / "weights" / LAST for name in names}
     with ExitStack() as stack:
         runs = {}

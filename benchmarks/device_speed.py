@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -36,11 +37,12 @@ def measure_model(
         seconds: minimum duration of a measurement; at least one epoch.
     """
     while size:
+        gc.collect()  # of what was measured before
+        torch.cuda.empty_cache()
         try:
             return _measure_batches_of(size, options, device, batches, seconds)
         except torch.OutOfMemoryError:
             size //= 2
-        torch.cuda.empty_cache()  # when the exception is gone, which keeps tensors
     return [Check("speed", None, note="one image does not fit into the memory")]
 
 
