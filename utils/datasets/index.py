@@ -6,7 +6,8 @@ import itertools
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +125,7 @@ def build_index(
         checked = map_in_threads(
             lambda i: _check_image(images[i], labels[i]), len(images), threads, "Checking images"
         )
-        index = _pack(list(checked))
+        index = _pack(checked)
         index = replace(index, ignored=load_ignore_regions(index.paths))
         _write_cache(places, index, digest)
     index = replace(index, key=key)
@@ -182,15 +183,28 @@ def _printable(path: str) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def _pack(records: Sequence[_CheckedImage]) -> Index:
-    kept = [record for record in records if record.size is not None]
-    counts = [len(record.rows) for record in kept]
+def _pack(records: Iterable[_CheckedImage]) -> Index:
+    """Pack the records one by one: two million of them would take more than a GB.
+
+    Freed afterwards, that memory would still be written to, and so copied, in every worker.
+    """
+    sizes, boxes, offsets, messages = array("i"), bytearray(), array("q", [0]), list[str]()
+
+    def kept_paths() -> Iterator[str]:
+        for record in records:
+            messages.extend(record.messages)
+            if record.size is not None:
+                sizes.extend(record.size)
+                boxes.extend(record.rows.tobytes())
+                offsets.append(offsets[-1] + len(record.rows))
+                yield record.path
+
     return Index(
-        paths=PackedStrings.of(record.path for record in kept),
-        sizes=np.array([record.size for record in kept], np.int32).reshape(-1, 2),
-        boxes=np.concatenate([NO_BOXES, *(record.rows for record in kept)]),
-        offsets=np.cumsum([0, *counts], dtype=np.int64),
-        messages=PackedStrings.of(message for record in records for message in record.messages),
+        paths=PackedStrings.of(kept_paths()),
+        sizes=np.frombuffer(sizes, np.int32).reshape(-1, 2),
+        boxes=np.frombuffer(boxes, np.float32).reshape(-1, BOX_COLUMNS),
+        offsets=np.frombuffer(offsets, np.int64),
+        messages=PackedStrings.of(messages),
     )
 
 

@@ -74,11 +74,17 @@ def find_labels(images: Sequence[str]) -> list[str]:
     same, and a data set must give the same training on all file systems.
     """
     wanted = [label_path(image) for image in images]
-    folders = {path.rpartition(os.sep)[0] for path in wanted}
-    present = {f"{folder}{os.sep}{name}" for folder in folders for name in _names_in(folder)}
-    unclaimed = sorted(present.difference(wanted), reverse=True)  # keeps the first of several
+    missing, unclaimed = set(wanted), []  # of millions of images, only one set fits in memory
+    for folder in {path.rpartition(os.sep)[0] for path in wanted}:
+        for name in _names_in(folder):
+            path = f"{folder}{os.sep}{name}"
+            if path in missing:
+                missing.remove(path)
+            else:
+                unclaimed.append(path)
+    unclaimed.sort(reverse=True)  # keeps the first of several
     by_any_case = {_case_folded(path): path for path in unclaimed}
-    return [p if p in present else by_any_case.get(_case_folded(p), p) for p in wanted]
+    return [by_any_case.get(_case_folded(p), p) if p in missing else p for p in wanted]
 
 
 def _names_in(folder: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -30,9 +31,11 @@ class PackedStrings(Sequence[str]):
         Raises:
             UnicodeEncodeError: a string cannot be encoded as UTF-8.
         """
-        encoded = [string.encode() for string in strings]
-        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        return PackedStrings(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+        content, offsets = bytearray(), array("q", [0])
+        for string in strings:
+            content += string.encode()
+            offsets.append(len(content))
+        return PackedStrings(np.frombuffer(content, np.uint8), np.frombuffer(offsets, np.int64))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
