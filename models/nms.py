@@ -117,5 +117,7 @@ def _survivors(corners: Tensor, scores: Tensor, labels: Tensor, iou_thres: float
         scores[by_class].split(counts),
         strict=True,
     )
-    kept = [own[nms(boxes, ranks, iou_thres)] for own, boxes, ranks in groups]
+    kept = [
+        own[nms(boxes, ranks, iou_thres)] if len(own) > 1 else own for own, boxes, ranks in groups
+    ]
     return torch.cat(kept).sort().values
