@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.report import add_common_options, compare
-from benchmarks.timing import MILLISECONDS, Measure, Measurements, PeakMemory
+from benchmarks.timing import KIB, MEGABYTE, MILLISECONDS, Measure, Measurements, PeakMemory
 from utils.errors import UserError
 from utils.options.script import OptionParser, run_script
 
@@ -90,8 +91,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     ensure_available(description, ("train",))
     originals = build_index(description.split("train"), description.names)
     links = Path(tempfile.mkdtemp(dir=folder))
-    image_folder, label_folder = link_images(originals, args.images, links)
-    open_index = partial(build_index, [image_folder], description.names)
+    image_folder, _ = link_images(originals, args.images, links)
     open_loader = partial(
         build_train_loader,
         image_size=args.imgsz,
@@ -103,27 +103,52 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     )
 
     def measure() -> Measurements:
-        for cache in label_folder.glob(INDEX_CACHE_GLOB):
-            cache.unlink()
-        memory = PeakMemory(torch.device("cpu"))
-        times = [time.perf_counter()]
-        open_index()
-        times.append(time.perf_counter())
-        index = open_index()
-        times.append(time.perf_counter())
-        samples = read_samples(partial(open_loader, index), args.samples)
-        times.append(time.perf_counter())
+        index, result = measure_reading(image_folder, description.names, open_loader, args.samples)
         check_complete(index, originals, args.images)
-        scratch, cached, reading = (b - a for a, b in itertools.pairwise(times))
-        return {
-            "indexing from scratch, ms/image": scratch / args.images * MILLISECONDS,
-            "indexing from the cache, ms/image": cached / args.images * MILLISECONDS,
-            "training sample, ms": reading / samples * MILLISECONDS,
-            "index, bytes/image": index_bytes(index) / args.images,
-            "peak memory, MB": memory.megabytes(),
-        }
+        return result
 
     return measure
+
+
+def measure_reading(
+    image_folder: Path,
+    names: Sequence[str],
+    open_loader: Callable[..., TrainLoader],
+    minimum: int,
+) -> tuple[Index, Measurements]:
+    """Index a folder from scratch and from the cache, and read at least `minimum` samples.
+
+    Args:
+        image_folder: a folder `images` beside the folder `labels`.
+        names: class names.
+        open_loader: builds a loader for an index; takes the number of `workers`.
+        minimum: of the samples.
+    """
+    import torch
+
+    from utils.datasets.index import build_index
+    from utils.datasets.labels import LABEL_FOLDER
+
+    for cache in (image_folder.parent / LABEL_FOLDER).glob(INDEX_CACHE_GLOB):
+        cache.unlink()
+    memory = PeakMemory(torch.device("cpu"))
+    times = [time.perf_counter()]
+    build_index([image_folder], names)
+    times.append(time.perf_counter())
+    index = build_index([image_folder], names)
+    times.append(time.perf_counter())
+    samples = read_samples(partial(open_loader, index), minimum)
+    times.append(time.perf_counter())
+    scratch, cached, reading = (b - a for a, b in itertools.pairwise(times))
+    peak = memory.megabytes()
+    return index, {
+        "indexing from scratch, ms/image": scratch / len(index) * MILLISECONDS,
+        "indexing from the cache, ms/image": cached / len(index) * MILLISECONDS,
+        "training sample, ms": reading / samples * MILLISECONDS,
+        "index, bytes/image": index_bytes(index) / len(index),
+        **loader_process(open_loader(index, workers=1)),
+        "peak memory, MB": peak,
+    }
 
 
 def link_images(originals: Index, count: int, folder: Path) -> tuple[Path, Path]:
@@ -168,6 +193,26 @@ def read_samples(open_loader: Callable[[], TrainLoader], minimum: int) -> int:
                 break
         epoch += 1
     return samples
+
+
+def loader_process(loader: TrainLoader) -> Measurements:
+    """Return the time to the first batch of a later epoch, and the memory of the loader process.
+
+    Private memory is what it does not share with this process; it is known on Linux only.
+    """
+    next(loader.batches(0))  # starts the process
+    began = time.perf_counter()
+    next(loader.batches(1))
+    result = {"first batch of an epoch, s": time.perf_counter() - began}
+    (process,) = multiprocessing.active_children()
+    file = Path(f"/proc/{process.pid}/smaps_rollup")
+    if file.exists():
+        fields = [line.split() for line in file.read_text(encoding="ascii").splitlines()[1:]]
+        kib = {name: int(value) for name, value, *_ in fields}
+        private = kib["Private_Clean:"] + kib["Private_Dirty:"]
+        result["loader process, private MB"] = private * KIB / MEGABYTE
+        result["loader process, RSS MB"] = kib["Rss:"] * KIB / MEGABYTE
+    return result
 
 
 def check_complete(index: Index, originals: Index, count: int) -> None:

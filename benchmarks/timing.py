@@ -19,6 +19,7 @@ Measure = Callable[[], Measurements]
 
 MILLISECONDS = 1000.0
 MEGABYTE = 1e6
+KIB = 1024
 RESET_PEAK_RSS = "5"
 """Written to /proc/self/clear_refs on Linux, it resets the peak RSS: proc_pid_clear_refs(5)."""
 
@@ -126,6 +127,10 @@ class PeakMemory:
             import torch
 
             return torch.cuda.max_memory_allocated(self._device) / MEGABYTE
+        status = Path("/proc/self/status")
+        if status.exists():  # ru_maxrss would include the process that started this one
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            return int(fields["VmHWM"].split()[0]) * KIB / MEGABYTE
         import resource
 
         from utils.runtime.device import RSS_UNIT

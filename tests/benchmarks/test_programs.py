@@ -13,6 +13,7 @@ import torch
 
 import benchmarks.checkpoint
 import benchmarks.loader
+import benchmarks.shapes
 import benchmarks.startup
 import benchmarks.step
 import benchmarks.validate
@@ -32,6 +33,7 @@ FAILED_COMMAND = (
 ONCE = ["--rounds", "1", "--warm-up", "0"]
 PROGRAMS = {
     "loader": benchmarks.loader.main,
+    "shapes": benchmarks.shapes.main,
     "step": benchmarks.step.main,
     "validate": benchmarks.validate.main,
     "checkpoint": benchmarks.checkpoint.main,
@@ -61,7 +63,8 @@ def run_program(
 ) -> Any:
     """Run a program with options and return the content of its JSON file."""
     file = tmp_path / "results.json"
-    words = [*map(str, options), *ONCE, "--json", str(file)]
+    once = ONCE[:2] if program == "shapes" else ONCE  # each of its processes warms up itself
+    words = [*map(str, options), *once, "--json", str(file)]
     monkeypatch.setattr("sys.argv", [program, *words])
     PROGRAMS[program]()
     return json.loads(file.read_text(encoding="utf-8"))
@@ -88,7 +91,8 @@ def test_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--cfg", make_toy_model(tmp_path), "--imgsz", 64, "--batch-size", 2, "--boxes", 2]
     more = ["--matrix", 32, "--device", "cpu", "--against=--amp bf16 --no-channels-last"]
     written = run_program("step", [*options, *more], tmp_path, monkeypatch)
-    parts = ("to device", "forward", "loss", "backward", "gradient norm", "optimizer", "EMA")
+    names = "to device, forward, loss, assignment, backward, gradient norm, optimizer, EMA"
+    parts = names.split(", ")
     for variant in "AB":
         found = written["figures"][variant]
         assert list(found)[: len(parts)] == [f"{part}, ms" for part in parts]
@@ -188,3 +192,29 @@ def test_help_imports_neither_torch_nor_matplotlib(program: str, tmp_path: Path)
     assert f"usage: python benchmarks/{program}.py" in done.stdout
     assert "| torch\n" not in done.stderr
     assert "matplotlib" not in done.stderr
+
+
+def test_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--quick", "--clock", "cpu", "--only", "shelf", "100k"]
+    written = run_program(
+        "shapes", [*options, "--against", ROOT, "--folder", tmp_path], tmp_path, monkeypatch
+    )
+    for variant in "AB":
+        shelf = written["figures"]["shelf"][variant]
+        parts = ("inference", "suppression", "matching", "metrics")
+        whole = sum(shelf[f"{part}, ms"]["median"] for part in parts)
+        assert 0 < whole < shelf["validation, ms"]["median"]  # which includes the pre-processing
+        assert shelf["assignment, ms"]["median"] + shelf["loss, ms"]["median"] > 0
+        assert shelf["boxes per sample"]["median"] > 25  # of 150, most are outside a mosaic or tiny
+        links = written["figures"]["100k"][variant]
+        assert links.keys() < shelf.keys()
+        assert links["index, bytes/image"]["median"] > 0
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_shapes_reports_a_folder_that_is_no_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--quick", "--only", "shelf", "--against", tmp_path, "--folder", tmp_path]
+    with pytest.raises(UserError, match=r"shelf cannot be measured in .*:\n[\s\S]*No module named"):
+        run_program("shapes", options, tmp_path, monkeypatch)
