@@ -179,6 +179,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     from utils.training.build import write_config
     from utils.training.engine import Observers, fit
     from utils.training.image_digests import ImageRecorder, digests_file
+    from utils.training.loader_watch import LoaderWatch
     from utils.training.loggers import build_loggers
     from utils.training.recorder import RunRecorder
     from utils.training.seam_check import verify_resume
@@ -198,13 +199,16 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     ):
         log_start(run, plan, folder)
         recorder = RunRecorder(folder, plan, config, options, distributed, background)
-        loggers = build_loggers(folder, plan, distributed, background)
+        loggers = build_loggers(folder, plan, distributed, background, loaders.train.waiting)
         images = ImageRecorder(data, digests_file(folder, config), distributed.is_main)
         labels = LabelsPlot(folder, data.train.boxes, data.names, background, pending=plots)
         observers = Observers(
             validate=validator.evaluate_epoch,
             on_batch=FirstBatchPlots(folder, data.names, enabled=plots),
-            on_step=(recorder.save_on_step, interrupts.check, labels, images),
+            on_step=(
+                *(recorder.save_on_step, interrupts.check, labels, images),
+                LoaderWatch(loaders.train, data, options, distributed.local_world_size),
+            ),
             # logs after the checkpoint
             on_epoch=(recorder.save_on_epoch, loggers.epoch, interrupts.check),
         )
@@ -214,8 +218,11 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             recorder.save_on_begin(state, run)
             loggers.begin(state)
             write_config(config, plan, run, folder, distributed)
-            patience, stop_after = options.patience, options.stop_after
-            fit(state, context, loaders.train, observers, patience=patience, stop_after=stop_after)
+            fit(
+                *(state, context, loaders.train, observers),
+                patience=options.patience,
+                stop_after=options.stop_after,
+            )
             labels(state)  # in case there was no step left to train
             interrupts.check()
             if distributed.is_main:

@@ -92,7 +92,8 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     background = BackgroundWorker()
     run_folder = Path(tempfile.mkdtemp(dir=folder))
     recorder = RunRecorder(run_folder, plan, training.config, options, SINGLE_PROCESS, background)
-    loggers = build_loggers(run_folder, plan, SINGLE_PROCESS, background)
+    loader = training.loaders.train
+    loggers = build_loggers(run_folder, plan, SINGLE_PROCESS, background, loader.waiting)
     recorder.save_on_begin(state, training.run)
     loggers.begin(state)
     validator = Validator(training.evaluator, plan, options, SINGLE_PROCESS, SignalHandler())
@@ -106,7 +107,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
     def measure() -> Measurements:
         background.wait()
         times = [time.perf_counter()]
-        losses = train_epoch(state, training.context, training.loaders.train, observers)
+        losses = train_epoch(state, training.context, loader, observers)
         finish_epoch(state, plan, losses, observers.validate(state), options.patience)
         times.append(time.perf_counter())
         for observer in observers.on_epoch:

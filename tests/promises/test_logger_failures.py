@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -18,6 +19,7 @@ from utils.errors import UserError
 from utils.files.atomic_write import UnwritableError
 from utils.history import COLUMNS, RAW_MAP_COLUMN, SKIPPED_COLUMN, read_results, write_results
 from utils.options.parser import parse_request
+from utils.training.loggers import WAITING_TAG
 
 __all__ = ["board"]
 
@@ -122,7 +124,8 @@ def test_tensorboard_follows_a_run_across_a_kill_and_a_seam(
     def epoch(number: int, *more: str) -> list[Call]:
         row = history[number]
         scalars = [("add_scalar", tag, row[tag], number) for tag in (*COLUMNS[1:], *more)]
-        return [*scalars, ("add_scalar", SKIPPED_COLUMN, 0.0, number), ("flush",)]
+        scalars.append(("add_scalar", SKIPPED_COLUMN, 0.0, number))
+        return [*scalars, ("add_scalar", WAITING_TAG, ANY, number), ("flush",)]
 
     text = next(call for call in board if call[0] == "add_text")
     assert board == [

@@ -54,6 +54,17 @@ class ImageStore(Protocol):
         """
 
 
+def resized_sizes(sizes: np.ndarray, side: int) -> np.ndarray:
+    """Return sizes [n, 2] with the longer side scaled to `side`, the shorter one rounded up, px."""
+    sizes = sizes.astype(np.int64)
+    return -(-sizes * side // sizes.max(axis=1, keepdims=True))
+
+
+def cached_bytes(index: Index, side: int) -> int:
+    """Return the size of a cache of all images, with their longer side resized to `side`."""
+    return int(resized_sizes(index.sizes, side).prod(axis=1).sum()) * CHANNELS
+
+
 @dataclass(frozen=True, eq=False)
 class FileImages:
     """Decodes and resizes an image on every load."""
@@ -66,9 +77,8 @@ class FileImages:
 
     def size(self, i: int) -> tuple[int, int]:
         """Return (height, width) of the resized image, px; the shorter side is rounded up."""
-        height, width = map(int, self.index.sizes[i])
-        longer = max(height, width)
-        return -(-height * self.side // longer), -(-width * self.side // longer)
+        height, width = resized_sizes(self.index.sizes[i : i + 1], self.side)[0].tolist()
+        return height, width
 
     def load(self, i: int) -> np.ndarray:
         """See `ImageStore.load`."""
@@ -140,7 +150,7 @@ def open_image_store(
     files = FileImages(index, side, shrink_interpolation)
     if cache is None:
         return files
-    sizes = np.array([files.size(i) for i in range(len(index))], np.int64)
+    sizes = resized_sizes(index.sizes, side)
     offsets = np.cumsum([0, *(sizes.prod(axis=1) * CHANNELS)], dtype=np.int64)
     pixels: torch.Tensor | Path | None
     if cache == "disk":
@@ -176,11 +186,15 @@ def _pack_in_shared_file(
     return path
 
 
+def cache_room() -> int:
+    """Return the bytes of memory that are free for a cache of images."""
+    room = available_memory()
+    return min(room, free_disk(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else room
+
+
 def _fits_in_memory(size: int) -> bool:
     """Whether there is room for a cache of `size` bytes; logs a warning if there is not."""
-    room = available_memory()
-    if SHARED_MEMORY.is_dir():
-        room = min(room, free_disk(SHARED_MEMORY))
+    room = cache_room()
     if size > MAX_USED_FRACTION * room:
         _warn_no_room(size, f"{room / GIB:.1f} GiB of memory are free.")
         return False

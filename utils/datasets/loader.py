@@ -26,6 +26,7 @@ from utils.datasets.image_cache import (
     open_image_store,
 )
 from utils.datasets.index import Index, read_threads
+from utils.datasets.loading_times import SampleTimes, TimedDataset, TimedImages, WaitTimes
 from utils.datasets.rect_batches import plan_batches
 from utils.datasets.workers import signals_blocked, start_worker, usable_workers
 from utils.errors import UserError
@@ -135,15 +136,34 @@ class BatchLoader(DataLoader["Batch | LoadFailure"]):
 
 
 class TrainLoader:
-    """Yields the batches of any epoch, from any batch on; its workers persist between epochs."""
+    """Yields the batches of any epoch, from any batch on; its workers persist between epochs.
+
+    Args:
+        dataset: makes the batches.
+        sampler: chooses the images of each batch.
+        workers: number of worker processes of this process.
+        for_gpu: see `build_train_loader`.
+        times: of the samples.
+    """
 
     def __init__(
-        self, dataset: TrainDataset, sampler: EpochSampler, *, workers: int, for_gpu: bool
+        self,
+        dataset: TrainDataset,
+        sampler: EpochSampler,
+        *,
+        workers: int,
+        for_gpu: bool,
+        times: SampleTimes,
     ) -> None:
         self._sampler = sampler
         self._dataset = dataset
+        self.workers = workers
+        self.sample_times = times
+        self.waiting = WaitTimes()
+        """Of the epoch that is read now, or was read last."""
         niceness = 0 if for_gpu else WORKER_NICENESS
-        self._loader = _batch_loader(dataset, sampler, workers, niceness, pin_memory=for_gpu)
+        timed = TimedDataset(dataset, times)
+        self._loader = _batch_loader(timed, sampler, workers, niceness, pin_memory=for_gpu)
 
     def __len__(self) -> int:
         """Return the number of batches per epoch; the last batch may be smaller."""
@@ -163,7 +183,7 @@ class TrainLoader:
         invalidates it.
         """
         self._sampler.epoch, self._sampler.start, self._sampler.mosaic = epoch, start, mosaic
-        return iter(self._loader)
+        return self.waiting.measure(iter(self._loader))
 
 
 def build_train_loader(  # noqa: PLR0913 -- one argument per option of the command line
@@ -221,15 +241,18 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     count = usable_workers(workers, len(plan.batches), processes=local_processes, for_gpu=for_gpu)
     largest = _largest(plan.batches, plan.shapes, shard)
     _require_shared_memory(largest, count, local_processes)
+    times = SampleTimes(count)
+    is_cached = not isinstance(images, FileImages)
+    images = images if is_cached else TimedImages(images, times)
     neighbourhood = 0
     if hyp.mosaic > 0:
         neighbourhood = math.ceil(MIN_NEIGHBOURHOOD / batch_size) * batch_size
-        if isinstance(images, FileImages):
+        if not is_cached:
             room = MAX_RECENT_BYTES // (CHANNELS * image_size**2)
             images = RecentImages(images, min(neighbourhood, max(room, MOSAIC_TILES)))
     dataset = TrainDataset(index, images, plan.shapes, seed, hyp)
     sampler = EpochSampler(plan.batches, seed, rect, neighbourhood, shard)
-    return TrainLoader(dataset, sampler, workers=count, for_gpu=for_gpu)
+    return TrainLoader(dataset, sampler, workers=count, for_gpu=for_gpu, times=times)
 
 
 def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the command line
@@ -269,7 +292,7 @@ def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the comman
 
 
 def _batch_loader(
-    dataset: TrainDataset | EvalDataset,
+    dataset: TimedDataset | EvalDataset,
     batches: EpochSampler | list[list[int]],
     workers: int,
     niceness: int = 0,

@@ -231,6 +231,10 @@ def train_epoch(
                 observer(state)
     if line and not sys.stdout.isatty():
         log.info("%s", line)  # the bar is on standard error, which a log file may lack
+    waiting = loader.waiting
+    log.info(
+        "Trained for %.1f s, of which %.0f %% waiting for data", waiting.total, waiting.percent
+    )
     return progress.mean_losses()
 
 

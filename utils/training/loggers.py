@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from utils.checkpoint.format import ContinuationRecord
+from utils.datasets.loading_times import WaitTimes
 from utils.files.atomic_write import atomic_write_text
 from utils.history import (
     COLUMNS,
@@ -31,6 +32,8 @@ from utils.training.state import TrainingState
 
 log = logging.getLogger("yolo")
 
+WAITING_TAG = "time/waiting_for_data_percent"
+
 
 class RunLog(NamedTuple):
     """The logged data of a run; a copy, because the training continues while it is logged."""
@@ -40,12 +43,14 @@ class RunLog(NamedTuple):
     history: list[Row]
     """One row per completed epoch."""
     continuations: list[ContinuationRecord]
+    waiting: float
+    """Percentage of the time of the last epoch in which training waited for data."""
 
     @staticmethod
-    def from_state(state: TrainingState) -> RunLog:
+    def from_state(state: TrainingState, waiting: float) -> RunLog:
         """Copy the logged data of a state."""
         rows = [dict(row) for row in state.history]
-        return RunLog(state.epoch, rows, list(state.continuations))
+        return RunLog(state.epoch, rows, list(state.continuations), waiting)
 
 
 class Logger:
@@ -138,6 +143,7 @@ class TensorBoardLogger(Logger):
     def epoch(self, run: RunLog) -> None:
         """Write the results of the last epoch."""
         self._write(run.history[-1])
+        self._writer.add_scalar(WAITING_TAG, run.waiting, run.epoch - 1)
         self._writer.flush()
 
     def _write(self, row: Row) -> None:
@@ -187,17 +193,19 @@ class Loggers:
     plan: Plan
     background: BackgroundWorker
     """Also writes the checkpoints."""
+    waiting: WaitTimes
+    """Of the training loader. Not in the history: time differs between equal runs."""
     failed: set[Logger] = field(default_factory=set)
 
     def begin(self, state: TrainingState) -> None:
         """Log the start of the run in this process."""
-        run = RunLog.from_state(state)
+        run = RunLog.from_state(state, self.waiting.percent)
         self._log(lambda logger: logger.begin(run))
         self._log_seam(run)
 
     def epoch(self, state: TrainingState) -> None:
         """Log a completed epoch."""
-        run = RunLog.from_state(state)
+        run = RunLog.from_state(state, self.waiting.percent)
         self._log(lambda logger: logger.epoch(run))
         self._log_seam(run)
 
@@ -240,7 +248,11 @@ def _report_failure(logger: Logger, error: Exception) -> None:
 
 
 def build_loggers(
-    folder: Path, plan: Plan, distributed: Distributed, background: BackgroundWorker
+    folder: Path,
+    plan: Plan,
+    distributed: Distributed,
+    background: BackgroundWorker,
+    waiting: WaitTimes,
 ) -> Loggers:
     """Create the loggers of a run; none except in the main process.
 
@@ -251,4 +263,4 @@ def build_loggers(
         loggers += [ResultsLogger(folder), SeamsLogger(folder, plan)]
         if find_spec("tensorboard") is not None:
             loggers.append(TensorBoardLogger(folder, plan))
-    return Loggers(loggers, plan, background)
+    return Loggers(loggers, plan, background, waiting)

@@ -14,6 +14,7 @@ import pytest
 from tests.utils.solver.test_schedule import plan_of
 from tests.utils.training.test_engine import toy_state
 from utils.checkpoint.format import ContinuationRecord
+from utils.datasets.loading_times import WaitTimes
 from utils.files.atomic_write import UnwritableError
 from utils.history import (
     AT_SEAM_PREFIX,
@@ -30,7 +31,7 @@ from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.schedule import base_segment
 from utils.solver.seam import EMA_MAP_COLUMN
-from utils.training.loggers import Logger, Loggers, RunLog, build_loggers
+from utils.training.loggers import WAITING_TAG, Logger, Loggers, RunLog, build_loggers
 from utils.training.state import TrainingState
 
 PLAN = extend_plan(plan_of(base_segment(2, "linear", 0.1)), 2, Extension(3, "hold"))
@@ -86,13 +87,15 @@ def background() -> Iterator[BackgroundWorker]:
 
 
 def loggers_of(folder: Path, background: BackgroundWorker) -> Loggers:
-    return build_loggers(folder, PLAN, SINGLE_PROCESS, background)
+    return build_loggers(folder, PLAN, SINGLE_PROCESS, background, WaitTimes())
 
 
 def test_tensorboard_logs_all_metrics_of_an_epoch(
     board: list[Call], tmp_path: Path, background: BackgroundWorker
 ) -> None:
-    loggers = loggers_of(tmp_path, background)
+    waiting = WaitTimes()
+    waiting.total, waiting.waited = 8.0, 2.0
+    loggers = build_loggers(tmp_path, PLAN, SINGLE_PROCESS, background, waiting)
     more = {RAW_MAP_COLUMN: 0.25, SKIPPED_COLUMN: 2.0, MISS_RATE_COLUMN: 31.5, EMA_AT_SEAM: 0.5}
     loggers.begin(state_after())
     loggers.epoch(state_after(row_of(0)))
@@ -104,11 +107,13 @@ def test_tensorboard_logs_all_metrics_of_an_epoch(
         ("open", str(tmp_path), 0),
         *(("add_scalar", name, row_of(0)[name], 0) for name in columns),
         ("add_scalar", SKIPPED_COLUMN, 0.0, 0),
+        ("add_scalar", WAITING_TAG, 25.0, 0),
         ("flush",),
         *(("add_scalar", name, row_of(2)[name], 2) for name in columns),
         ("add_scalar", RAW_MAP_COLUMN, 0.25, 2),
         ("add_scalar", MISS_RATE_COLUMN, 31.5, 2),
         ("add_scalar", SKIPPED_COLUMN, 2.0, 2),
+        ("add_scalar", WAITING_TAG, 25.0, 2),
         ("flush",),
         ("close",),
     ]
@@ -266,7 +271,7 @@ class NoisyLogger(Logger):
 def test_os_errors_are_logged_in_one_sentence(
     background: BackgroundWorker, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loggers = Loggers([NoisyLogger(error)], PLAN, background)
+    loggers = Loggers([NoisyLogger(error)], PLAN, background, WaitTimes())
     for _ in range(2):
         loggers.epoch(state_after(row_of(0)))
     background.wait()
@@ -277,7 +282,9 @@ def test_os_errors_are_logged_in_one_sentence(
 
 def test_other_exceptions_of_a_logger_are_raised() -> None:
     with pytest.raises(KeyError, match="epoch"), BackgroundWorker() as background:
-        Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background).epoch(state_after(row_of(0)))
+        Loggers([NoisyLogger(KeyError("epoch"))], PLAN, background, WaitTimes()).epoch(
+            state_after(row_of(0))
+        )
 
 
 def test_files_follow_the_checkpoint(tmp_path: Path) -> None:
@@ -296,10 +303,10 @@ def test_files_follow_the_checkpoint(tmp_path: Path) -> None:
 
 def test_run_log_is_a_copy_of_the_state(tmp_path: Path) -> None:
     state = state_after(row_of(0))
-    run = RunLog.from_state(state)
+    run = RunLog.from_state(state, 0.0)
     state.record_continuation(RESUMED, replaces=False)
     state.record_seam_check(0.5, 0.25)
-    assert run == (1, [row_of(0)], [])
+    assert run == (1, [row_of(0)], [], 0.0)
 
 
 def test_seams_file_is_written_after_a_seam_or_resume(
@@ -307,7 +314,7 @@ def test_seams_file_is_written_after_a_seam_or_resume(
 ) -> None:
     plan = plan_of(base_segment(2, "linear", 0.1))
     state = state_after(row_of(0))
-    loggers = build_loggers(tmp_path, plan, SINGLE_PROCESS, background)
+    loggers = build_loggers(tmp_path, plan, SINGLE_PROCESS, background, WaitTimes())
     loggers.begin(state)
     background.wait()
     assert not (tmp_path / "seams.json").exists()
@@ -328,7 +335,7 @@ def test_seams_file_is_written_after_a_seam_or_resume(
 
 def test_only_the_main_process_logs(tmp_path: Path, background: BackgroundWorker) -> None:
     other = Distributed(rank=1, local_rank=1, world_size=2, local_world_size=2)
-    loggers = build_loggers(tmp_path, PLAN, other, background)
+    loggers = build_loggers(tmp_path, PLAN, other, background, WaitTimes())
     loggers.begin(state_after())
     loggers.epoch(state_after(row_of(0)))
     loggers.end()
