@@ -252,7 +252,7 @@ def show_plan(request: TrainRequest) -> Path:
     from utils.files.writable import is_writable
     from utils.runs.plan_preview import planned_changes, report_plan
     from utils.runs.run import open_run
-    from utils.runs.start import log_warmup
+    from utils.runs.start import log_dropped, log_warmup
     from utils.training.data import class_names, load_data_description
 
     run, how = open_run(request), request.continuation
@@ -264,8 +264,9 @@ def show_plan(request: TrainRequest) -> Path:
     folder = point.folder
     if folder is None or not is_writable(folder):  # of YOLOv5, or read-only
         folder = Path(request.options.project if "project" in request.given else "")
-    if how.rename_class or how.allow_change & {"data", CLASSES}:
+    if "data" in request.given or how.rename_class or how.allow_change & {"data", CLASSES}:
         run = run.with_names(class_names(run, load_data_description(run)))
+    log_dropped(point, run.options)
     log_warmup(point)
     report_plan(point.saved, point.next_seam, point.extension, folder, planned_changes(run))
     return folder

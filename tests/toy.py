@@ -1,4 +1,4 @@
-"""A data set of squares on grey and a model of 70,000 parameters, small enough for tests."""
+"""A data set of squares on grey and a model of 12,000 parameters, small enough for tests."""
 
 from __future__ import annotations
 

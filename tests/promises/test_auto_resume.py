@@ -69,6 +69,10 @@ def test_run_that_was_killed_before_its_first_checkpoint_starts_again(
             "--resume cannot be combined with --au",
         ),
         (
+            ["--auto-resume", "--name", "a", "--stop-after", "3"],
+            "--stop-after cannot be combined with --auto-resume; omit one",
+        ),
+        (
             ["--auto-resume", "--name", "a", "--finish-epochs", "3"],
             "--finish-epochs cannot be combined with --auto-resume; omit one",
         ),
@@ -83,7 +87,27 @@ def test_contradictions_are_errors(more: list[str], message: str) -> None:
         parse_request(more)
 
 
-def test_changed_command_is_an_error(tmp_path: Path) -> None:
-    train(parse_request(command(tmp_path, "a", "--stop-after 2")))
-    with pytest.raises(UserError, match=r"a is complete|--epochs 3 differs from the 2 epochs"):
-        train(parse_request([*command(tmp_path, "a"), "--epochs", "3", "--extend-epochs", "1"]))
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--epochs 3", r"--epochs 3 differs from the 2 epochs"),
+        ("--batch-size 5", r"--batch-size 5 differs from the run's 4"),
+        (
+            "--extend-epochs 2",
+            r"was extended already \(1 epochs with rebase\); .* use --resume .*a",
+        ),
+        ("--extend-epochs 1 --lr-continuation hold", r"--auto-resume extends a run once"),
+    ],
+)
+def test_command_that_changed_after_the_end_is_an_error(
+    finished: Path, more: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(parse_request(command(finished.parents[1], "a", more)))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs that was extended by one."""
+    folder = tmp_path_factory.mktemp("auto")
+    return train(parse_request(command(folder, "a", "--extend-epochs 1")))

@@ -117,7 +117,8 @@ def test_finish_is_compared_with_the_plan_as_it_is(
         ("--finish-epochs 2 --close-mosaic 3", r"--close-mosaic 3: must be at most 2"),
         ("--finish-epochs 2 --extend-epochs 2", r"--extend-epochs cannot be combined with --fin"),
         ("--finish-epochs 2 --peak 0.5", r"--peak cannot be combined with --finish-epochs, which"),
-        ("--extend-epochs -2", r"--extend-epochs -2: must be at least 1; .* --finish-epochs K"),
+        ("--extend-epochs -2", r"--extend-epochs -2: must be between 1 and 1000000; .* --finish"),
+        ("--lrf 0.1", r"--lrf needs --extend-epochs; add --extend-epochs X or --finish-epochs K"),
         (
             "--epochs 4",
             r"--epochs 4 differs from the 6 .* end the run earlier with --finish-epochs",
@@ -131,8 +132,30 @@ def test_contradictions_are_errors(stopped: Path, how: str, message: str) -> Non
         train(parse_request(continued(stopped, *how.split(), "--name", "x")))
 
 
+def test_planned_ends_that_an_extension_leaves_out_are_named(
+    stopped: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "yolo")
+    sentence = "--close-mosaic 1 was planned for the last epochs of 6 and ends here; give it again"
+    show_plan(parse_request(continued(stopped, "--finish-epochs", "2", "--plan")))
+    assert sentence in caplog.text
+    caplog.clear()
+    how = ("--finish-epochs", "2", "--plan", "--close-mosaic", "1")
+    show_plan(parse_request(continued(stopped, *how)))
+    assert "was planned" not in caplog.text
+
+
+def test_plan_reads_the_data_set_file_that_is_given(stopped: Path) -> None:
+    with pytest.raises(UserError, match=r"data-set file nowhere.yaml does not exist"):
+        show_plan(
+            parse_request(
+                continued(stopped, "--finish-epochs", "2", "--plan", "--data", "nowhere.yaml")
+            )
+        )
+
+
 def test_complete_run_cannot_be_finished(finished: Path) -> None:
-    with pytest.raises(UserError, match=r"--finish-epochs 1: 0 of 5 epochs are left"):
+    with pytest.raises(UserError, match=r"--finish-epochs 1: all 5 planned epochs are done; add"):
         train(parse_request(continued(finished, "--finish-epochs", "1")))
 
 

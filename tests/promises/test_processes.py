@@ -32,7 +32,7 @@ FAILURES = {
     "memory": "error: out of GPU memory; use a smaller --batch-size or --imgsz.",
     "disk": "error: cannot write .*last.pt",
     "interrupts": "interrupted",
-    "options": "error: --epochs 0: must be at least 1",
+    "options": "error: --epochs 0: must be between 1",
     "checkpoint": "error: .*nowhere.* does not exist",
 }
 """What is printed once if one process, or each, fails in one of these ways."""

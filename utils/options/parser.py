@@ -22,6 +22,7 @@ EXTEND_ONLY = (
     *("rewarm_epochs", "cooldown_epochs"),
 )
 """Options that shape an extension but not a finish."""
+FINISH_EXAMPLE = " or --finish-epochs K"
 EXAMPLES = {"resume": "--resume PATH", "extend_epochs": "--extend-epochs X"}
 
 
@@ -59,9 +60,9 @@ def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
         missing = [option for option in needed if option not in continuation]
         if missing:
             flags = " and ".join(map(flag_of, missing))
-            raise UserError(
-                f"{flag_of(name)} needs {flags}; add {' '.join(EXAMPLES[o] for o in missing)}."
-            )
+            finish = "" if name in EXTEND_ONLY else FINISH_EXAMPLE * ("extend_epochs" in missing)
+            examples = " ".join(EXAMPLES[option] for option in missing)
+            raise UserError(f"{flag_of(name)} needs {flags}; add {examples}{finish}.")
     if CLASSES in given.get("allow_change", ()):  # other classes have other labels
         given["allow_change"] |= {"data"}
     options = options_from(given, TrainOptions)
@@ -79,6 +80,6 @@ def parse_request(argv: Sequence[str] | None = None) -> TrainRequest:
 def _check_auto_resume(given: Container[str]) -> None:
     if "name" not in given:
         raise UserError("--auto-resume needs --name; add --name NAME, which names the run.")
-    for name in ("resume", "finish_epochs", "plan"):
+    for name in ("resume", "finish_epochs", "plan", "stop_after"):
         if name in given:
             raise UserError(f"{flag_of(name)} cannot be combined with --auto-resume; omit one.")

@@ -23,6 +23,7 @@ from utils.solver.schedule import LAWS, MODES
 FREE, ALLOWABLE, NOT_INHERITED = OnResume.FREE, OnResume.ALLOWABLE, OnResume.NOT_INHERITED
 MIN_IMAGE_SIZE = 32
 MIN_HOURS = 0.001
+MAX_EPOCHS = 1_000_000
 CLASSES = "classes"
 """What --allow-change accepts besides options: the class names of the data-set file."""
 AUTO_BATCH = -1
@@ -38,7 +39,7 @@ class TrainOptions:
     cfg: str = option("", "model file, e.g. yolov5n.yaml (default: model of the weights)")
     data: str = option("data/streets.yaml", "data-set file", ALLOWABLE)
     hyp: str = option("hyp/hyp.scratch-low.yaml", "hyper-parameter file", ALLOWABLE)
-    epochs: int = option(100, "planned epochs", minimum=1)
+    epochs: int = option(100, "planned epochs", minimum=1, maximum=MAX_EPOCHS)
     batch_size: int = option(
         16,
         "images per batch of all processes, -1 to measure how many fit into the GPU",
@@ -275,10 +276,10 @@ class Continuation:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.extend_epochs is not None and self.extend_epochs < 1:
+        if self.extend_epochs is not None and not 1 <= self.extend_epochs <= MAX_EPOCHS:
             raise UserError(
-                f"--extend-epochs {self.extend_epochs}: must be at least 1; to end a run earlier, "
-                "use --finish-epochs K."
+                f"--extend-epochs {self.extend_epochs}: must be between 1 and {MAX_EPOCHS}; to end "
+                "a run earlier, use --finish-epochs K."
             )
         for text in self.rename_class:
             if not all(text.partition("=")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from utils.plots.figure import DPI, INK, VERMILION, text_width
 ROW_HEIGHT = 0.21  # inches
 PAD = 0.06  # inches between a pole and its label
 FONT_SIZE = 8.5  # points
+LAST_PART = re.compile(r"[,;] [^,;]*$")
 POLE_ZORDER = 3  # above the curves, below the flags of other seams
 
 
@@ -38,7 +40,11 @@ def place_flags(marks: Sequence[tuple[float, str]], panel_width: float) -> list[
         panel_width: In inches.
     """
     poles = [x * panel_width for x, _ in marks]
-    widths = [text_width(text, FONT_SIZE) + 2 * PAD for _, text in marks]
+    texts = [
+        _fitting(text, max(pole, panel_width - pole))
+        for pole, (_, text) in zip(poles, marks, strict=True)
+    ]
+    widths = [text_width(text, FONT_SIZE) + 2 * PAD for text in texts]
     starts, left_of_pole = [], []
     for pole, width in zip(poles, widths, strict=True):
         left_of_pole.append(pole + width > panel_width)
@@ -54,7 +60,14 @@ def place_flags(marks: Sequence[tuple[float, str]], panel_width: float) -> list[
             if starts[i] < starts[j] + widths[j] and starts[j] < starts[i] + widths[i]
         ]
         rows[i] = 1 + max(below, default=-1)
-    return [Flag(x, text, rows[i], left_of_pole[i]) for i, (x, text) in enumerate(marks)]
+    return [Flag(x, texts[i], rows[i], left_of_pole[i]) for i, (x, _) in enumerate(marks)]
+
+
+def _fitting(text: str, room: float) -> str:
+    """Return a label without as many of its last parts as necessary to fit into `room`, inches."""
+    while text_width(text, FONT_SIZE) + 2 * PAD > room and (end := re.search(LAST_PART, text)):
+        text = text[: end.start()]
+    return text
 
 
 def rows_height(flags: Sequence[Flag]) -> float:

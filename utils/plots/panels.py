@@ -27,6 +27,7 @@ EXTRA_LINES = 1.5  # the header of the table, and the margin below it
 SAMPLE, NAME = 0.4, 0.55  # length of the line sample, and left edge of the first column
 COLUMN_GAP = 0.35
 TABLE_FONT = 9.0  # points
+BOLD_WIDTH = 1.12  # of bold text, as a factor
 TINTS = ("#f4f6f9", "#fdf4e7")
 HEADROOM = 1.08
 LOG_MARGIN = 1.5
@@ -143,7 +144,7 @@ def write_table(
     left = NAME
     for heading, column in columns.items():
         cells = [heading, *column]
-        width = max(text_width(cell, TABLE_FONT) for cell in cells)
+        width = BOLD_WIDTH * max(text_width(cell, TABLE_FONT) for cell in cells)
         is_left = heading in left_aligned
         look: Style = {"ha": "left" if is_left else "right", "va": "center", "size": TABLE_FONT}
         for line, cell in enumerate(cells):

@@ -70,6 +70,8 @@ class SeamMark(NamedTuple):
     """The continuation mode of the new segment."""
     note: str = ""
     """Short text on the effect of the seam."""
+    changed: bool = False
+    """Whether mAP before and after cannot be compared, so that the curves are not joined."""
 
 
 BOTTOM_MARGIN = 1.2  # inches below the panels
@@ -109,7 +111,11 @@ def save_lr_map(
     subtitle = f"{len(rows)} of {planned} epochs trained, {count}"
     panels.write_title(figure, "Learning-rate map", subtitle)
     panels.tint_segments([metrics, rates], [0, *(seam.epoch for seam in seams), planned])
-    curves = (_draw_metrics(metrics, table, planned, best), _draw_rates(rates, table, plan_rates))
+    gaps = [seam.epoch for seam in seams if seam.changed]
+    curves = (
+        _draw_metrics(metrics, table, planned, best, gaps),
+        _draw_rates(rates, table, plan_rates),
+    )
     _scale_rate_axis(rates, table, plan_rates, [seam.epoch for seam in seams])
     _mark_epochs(metrics, without_mosaic, "no mosaic", 0.01)
     _mark_epochs(metrics, averaged, "averaged", 0.955)  # above the curves
@@ -136,9 +142,13 @@ def _step_text(plan_rates: Sequence[float], epoch: int) -> str:
     return f"{before:.3g} → {after:.3g}{ratio}"
 
 
-def _draw_metrics(axes: Axes, table: pd.DataFrame, planned: int, epoch: int | None) -> list[Line2D]:
+def _draw_metrics(
+    axes: Axes, table: pd.DataFrame, planned: int, epoch: int | None, gaps: Sequence[int]
+) -> list[Line2D]:
     """Draw mAP50, mAP50-95 and the best epoch; return the legend entries."""
     validated = table.dropna(subset=[MAP50, MAP50_95])
+    between = pd.DataFrame({"epoch": [gap - 0.5 for gap in gaps]})  # NaN interrupts a line
+    validated = pd.concat([validated, between]).sort_values("epoch") if gaps else validated
     size = panels.marker_size(planned)
     epochs, map50, map50_95 = validated["epoch"], validated[MAP50], validated[MAP50_95]
     handles = [

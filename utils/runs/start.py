@@ -11,6 +11,7 @@ from utils.checkpoint.format import BEST, LAST, PREVIOUS
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.files.atomic_write import atomic_copy
+from utils.options.train_options import TrainOptions
 from utils.runs.folder import create_run_folder, delete_run_files, run_folder_of
 from utils.runs.lock import run_lock
 from utils.runs.resume import ResumePoint, last_written, position
@@ -142,11 +143,31 @@ def log_start(run: Run, plan: Plan, folder: Path) -> None:
         log.warning(  # a command that is repeated after an interruption adds its epochs again
             "The extension to %d epochs is unfinished, %d epochs are done; --resume alone continues"
             " it. --extend-epochs adds another extension: %d epochs in total. If you do not want "
-            "that, stop now and finish the earlier one with --resume %s --name NAME.",
+            "that, stop now and finish the earlier one with --resume %s.",
             *(saved.total_epochs, point.completed, plan.total_epochs),
-            point.path.with_name(f"seam_{point.next_seam}.pt"),
+            # In place, the extension has replaced the checkpoint by its own.
+            point.path
+            if run.folder is None
+            else f"{point.path.with_name(f'seam_{point.next_seam}.pt')} --name NAME",
         )
+    log_dropped(point, run.options)
     log_warmup(point)
+
+
+def log_dropped(point: ResumePoint, options: TrainOptions) -> None:
+    """Log what was planned for the last epochs of the run, and is not part of the extension."""
+    last, planned = point.saved.segments[-1], point.saved.total_epochs
+    average = point.checkpoint["config"]["options"].get("average", 0)
+    for name, epochs, now in (
+        ("close-mosaic", last.close_mosaic, options.close_mosaic),
+        ("average", average, options.average),
+    ):
+        if epochs and not now and point.next_seam < planned:
+            log.warning(
+                "--%s %d was planned for the last epochs of %d and ends here; give it again for "
+                "the last epochs of the extension.",
+                *(name, epochs, planned),
+            )
 
 
 def log_warmup(resume_point: ResumePoint) -> None:

@@ -105,6 +105,11 @@ def extend_plan(plan: Plan, completed: int, extension: Extension) -> Plan:
     trained = _trained_segments(plan, completed)
     base, last = trained[0], trained[-1]
     epochs = last.stop + extension.epochs - completed
+    if extension.finishes and completed >= last.stop:
+        raise UserError(
+            f"--finish-epochs {epochs}: all {last.stop} planned epochs are done; add epochs with "
+            "--extend-epochs."
+        )
     if extension.finishes and epochs > last.stop - completed:
         raise UserError(
             f"--finish-epochs {epochs}: {last.stop - completed} of {last.stop} epochs are left; "

@@ -12,7 +12,7 @@ from utils.options.train_options import CLASSES, TrainOptions
 from utils.runs.changes import data_changes
 from utils.runs.resume import ResumePoint
 from utils.runs.run import Run
-from utils.solver.schedule import Plan, scaled_weight_decay
+from utils.solver.schedule import FINISH, Plan, scaled_weight_decay
 from utils.training.state import TrainingState, software
 
 log = logging.getLogger("yolo")
@@ -157,7 +157,7 @@ def _best(run: Run, state: TrainingState) -> Finding:
     if run.classes is not None and not run.classes.only_renames:
         return CHANGED, "begins again, because the classes changed"
     if state.best_epoch < 0:
-        return MISSING, "no epoch was validated, or best.pt is missing"
+        return MISSING, "no best.pt of an epoch so far; the next epochs determine it"
     return RESTORED, f"{state.best_fitness:.5g} in epoch {state.best_epoch}"
 
 
@@ -165,6 +165,8 @@ def _patience(resume_point: ResumePoint, patience: int) -> Finding:
     old = resume_point.checkpoint["config"]["options"]["patience"]
     if resume_point.extended:
         detail = f"{patience} epochs" if patience == old else f"{old} → {patience} epochs"
+        if resume_point.plan.segments[-1].mode == FINISH:
+            return CHANGED, f"{detail}, does not stop a finish"
         return CHANGED, f"{detail}, restarts at the seam"
     return _compared(old, patience)
 

@@ -73,9 +73,11 @@ def evaluate_average(
 def log_average(average: Mapping[str, float], best: float) -> None:
     """Log how average.pt compares with the EMA weights, and with the mAP50-95 of best.pt."""
     ema, found = average["ema_map50_95"], average["map50_95"]
+    difference = f"{abs(found - ema):.4f} {'better' if found > ema else 'worse'} than"
+    if difference.startswith("0.0000"):
+        difference = "as good as"
     log.info(
-        "The mean of the last %d epochs (%s) has mAP50-95 %.4f, %.4f %s than the EMA weights of "
-        "the last epoch (%.4f); %s has %.4f.",
-        *(average["epochs"], AVERAGE, found, abs(found - ema)),
-        *("better" if found > ema else "worse", ema, BEST, best),
+        "The mean of the last %d epochs (%s) has mAP50-95 %.4f, %s the EMA weights of the last "
+        "epoch (%.4f); %s has %.4f.",
+        *(average["epochs"], AVERAGE, found, difference, ema, BEST, best),
     )

@@ -20,7 +20,7 @@ from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.solver.seam import COMMON_CLASSES, SeamMetrics, seam_metrics
 from utils.training.average import log_average
-from utils.training.state import TrainingState
+from utils.training.state import VALIDATION, TrainingState
 from utils.training.validation import Validator
 from utils.weights import load_model
 
@@ -86,9 +86,19 @@ def plot_run(state: TrainingState, plan: Plan, folder: Path) -> None:
     from utils.plots.run_curves import SeamMark, save_lr_map, save_results_plot
 
     history, changes = state.history, seam_changes(state.continuations)
+    incomparable = {
+        record["epoch"]
+        for record in state.continuations
+        if VALIDATION.intersection(record["allowed_changes"])
+    }
     rates = [plan.lr0 * factor for factor in plan.factors()]
     seams = [
-        SeamMark(s.epoch, s.mode, ", ".join(filter(None, (changes.get(s.epoch), _note(s)))))
+        SeamMark(
+            s.epoch,
+            s.mode,
+            ", ".join(filter(None, (changes.get(s.epoch), _note(s)))),
+            s.epoch in incomparable,
+        )
         for s in seam_metrics(plan, history)
     ]
     save_results_plot(history, folder / "results.png")

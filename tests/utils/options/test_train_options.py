@@ -32,7 +32,7 @@ def test_resume_takes_a_path_or_resumes_the_latest_run(argv: list[str], resume: 
             ["--plan"],
             "--plan needs --resume and --extend-epochs; add --resume PATH --extend-epochs X",
         ),
-        (["--epochs", "0"], "--epochs 0: must be at least 1"),
+        (["--epochs", "0"], "--epochs 0: must be between 1 and 1000000"),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1, or -1 to measure it"),
         (
             ["--resume", "a", "--batch-size", "-1", "--allow-change", "batch-size"],
@@ -40,7 +40,7 @@ def test_resume_takes_a_path_or_resumes_the_latest_run(argv: list[str], resume: 
         ),
         (["--imgsz", "16"], "--imgsz 16: must be at least 32"),
         (["--label-smoothing", "1"], "--label-smoothing 1.0"),
-        ([*EXTEND, "0"], "--extend-epochs 0: must be at least 1"),
+        ([*EXTEND, "0"], "--extend-epochs 0: must be between 1 and"),
         ([*EXTEND, "4", "--lrf", "1.5"], "--lrf 1.5: must be between 0 and 1"),
         ([*EXTEND, "4", "--cooldown-epochs", "-1"], "--cooldown-epochs -1: must be at least 0"),
         ([*EXTEND, "4", "--rewarm-epochs", "-1"], "--rewarm-epochs -1: must be at least 0"),

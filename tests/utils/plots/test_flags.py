@@ -21,3 +21,12 @@ def test_height_is_proportional_to_the_rows() -> None:
 def test_no_pole_crosses_a_label() -> None:
     flags = place_flags([(0.5, "a seam with a long label"), (0.6, "the next"), (0.7, "third")], 6.0)
     assert [flag.row for flag in flags] == [2, 1, 0]
+
+
+def test_label_without_room_loses_its_last_parts() -> None:
+    text = "epoch 5: hold, classes changed, kept classes dropped 0.1; best 0.3, +0.02 in 3 epochs"
+    [flag] = place_flags([(0.5, text)], panel_width=5.0)
+    assert text.startswith(flag.text)
+    assert flag.text == "epoch 5: hold, classes changed"
+    [whole] = place_flags([(0.5, text)], panel_width=20.0)
+    assert whole.text == text
