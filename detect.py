@@ -13,6 +13,8 @@ import logging
 import os
 import sys
 from collections import Counter
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,17 +25,18 @@ from utils.options.script import OptionParser, run_script
 
 # Heavy modules are imported where they are used, so that --help is printed at once.
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     import numpy as np
 
-    from utils.inference.outputs import OutputSettings
-    from utils.inference.predictor import Prediction, Speed
+    from utils.inference.outputs import OutputSettings, PredictionFiles
+    from utils.inference.predictor import Prediction, Predictor, Speed
     from utils.inference.sources import SourceImage
 
 log = logging.getLogger("yolo")
 
 STOP_KEYS = (27, ord("q"))  # escape is 27
+READ_AHEAD = 4  # images; a batch, if it is larger
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,7 +53,7 @@ def main() -> None:
         require_display()
     from utils.runtime.device import out_of_memory_as_user_error
 
-    with out_of_memory_as_user_error("use a smaller --imgsz"):
+    with out_of_memory_as_user_error("use a smaller --batch-size or --imgsz"):
         detect(options)
 
 
@@ -94,20 +97,38 @@ def detect(options: DetectOptions) -> Path:
     )
     predictor = Predictor(loaded_model.model, device, settings, half=options.half)
     folder = create_run_folder(options.project, options.name, options.exist_ok)
-    speeds: list[Speed] = []
     with PredictionFiles(folder, names, output_settings(options)) as files:
-        for loaded in source:
-            prediction = predictor(loaded)
-            speeds.append(prediction.speed)
-            log.info(report_line(loaded, prediction, names))
-            annotated = None
-            if options.view_img or not options.nosave:
-                annotated = files.annotate(loaded, prediction.detections)
-            files.write(loaded, prediction.detections, annotated)
-            if options.view_img and annotated is not None and show(loaded, annotated):
-                break
+        speeds = detect_all(options, source, predictor, files, names)
     log_summary(speeds, folder, files.label_files)
     return folder
+
+
+def detect_all(
+    options: DetectOptions,
+    source: Generator[SourceImage],
+    predictor: Predictor,
+    files: PredictionFiles,
+    names: Sequence[str],
+) -> list[Speed]:
+    """Predict, report, show and write all images in order; return the speed of each.
+
+    Reading and writing have a thread each, which works while this one predicts.
+    """
+    from utils.runtime.background import BackgroundWorker, read_ahead
+
+    def depth(loaded: SourceImage) -> int:
+        return 0 if loaded.is_live else max(READ_AHEAD, options.batch_size)
+
+    speeds = []
+    with closing(read_ahead(source, depth)) as images, BackgroundWorker() as writer:
+        for loaded, prediction in predictor.in_batches(images, options.batch_size):
+            speeds.append(prediction.speed)
+            log.info(report_line(loaded, prediction, names))
+            annotated = files.annotate(loaded, prediction.detections) if options.view_img else None
+            writer.submit(partial(files.write, loaded, prediction.detections, annotated))
+            if annotated is not None and show(loaded, annotated):
+                break
+    return speeds
 
 
 def require_display() -> None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
+from utils.files.atomic_write import REMEDIES
 from utils.inference.sources import SourceImage, file_name
 from utils.plots.images import class_color, draw_boxes, write_image
 
@@ -74,15 +75,28 @@ class PredictionFiles:
         )
 
     def write(
-        self, loaded: SourceImage, detections: np.ndarray, annotated: np.ndarray | None
+        self, loaded: SourceImage, detections: np.ndarray, annotated: np.ndarray | None = None
     ) -> None:
         """Write all files that the settings ask for.
 
         Args:
             loaded: the image or frame.
             detections: [n, 6] corners in pixels of the original, confidence, class; best first.
-            annotated: the original with boxes, BGR; only needed for images and videos.
+            annotated: the result of `annotate`, if the caller has it already.
+
+        Raises:
+            UserError: a file cannot be written.
         """
+        try:
+            self._write(loaded, detections, annotated)
+        except OSError as error:
+            remedy = REMEDIES.get(error.errno or 0, "choose another --project")
+            where = error.filename or self._folder
+            raise UserError(f"cannot write {where}: {error.strerror}; {remedy}.") from error
+
+    def _write(
+        self, loaded: SourceImage, detections: np.ndarray, annotated: np.ndarray | None
+    ) -> None:
         stem = self._stem(loaded.path)
         frame = f"{stem}_{loaded.frame}" if loaded.kind == "video" else stem
         worst_first = detections[::-1]  # the order of the lines in upstream's files
@@ -92,8 +106,9 @@ class PredictionFiles:
             self._write_rows(loaded, worst_first)
         if self._settings.crops:
             self._write_crops(frame, loaded.original, worst_first)
-        if self._settings.images and annotated is not None:
-            self._write_image(loaded, stem, annotated)
+        if self._settings.images:
+            drawn = self.annotate(loaded, detections) if annotated is None else annotated
+            self._write_image(loaded, stem, drawn)
 
     def _caption(self, label: int, confidence: float) -> str | None:
         if self._settings.hide_labels:

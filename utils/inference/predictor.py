@@ -1,9 +1,10 @@
-"""Predicts the detections of one image, in pixels of the original."""
+"""Predicts the detections of images, in pixels of the original."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from utils.inference.sources import SourceImage
 
 MAX_PIXEL = 255
 MS_PER_S = 1e3
+MAX_BATCHES_WAITING = 4
+"""Images of other shapes that wait for their batch to fill are at most these many batches."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """Runs a model on single images of any size.
+    """Runs a model on images of any size.
 
     Args:
         model: any detector; it is copied and fused.
@@ -67,34 +70,69 @@ class Predictor:
         self._device = device
         self._settings = settings
 
+    def in_batches(
+        self, images: Iterable[SourceImage], batch_size: int
+    ) -> Iterator[tuple[SourceImage, Prediction]]:
+        """Yield images with their predictions, in order; images of equal network shape in batches.
+
+        Other images may be between them, so their predictions wait. A frame of a video ends the
+        waiting of all.
+        """
+        order: deque[SourceImage] = deque()
+        groups: dict[tuple[int, ...], list[SourceImage]] = {}
+        predictions: dict[int, Prediction] = {}
+
+        def predict(shapes: Iterable[tuple[int, ...]]) -> Iterator[tuple[SourceImage, Prediction]]:
+            for shape in shapes:
+                group = groups.pop(shape)
+                predictions.update(zip(map(id, group), self(group), strict=True))
+            while order and id(order[0]) in predictions:
+                image = order.popleft()
+                yield image, predictions.pop(id(image))
+
+        for image in images:
+            order.append(image)
+            shape = image.network.shape
+            groups.setdefault(shape, []).append(image)
+            if image.kind == "video":
+                yield from predict(list(groups))
+            elif len(groups[shape]) == batch_size:
+                yield from predict([shape])
+            elif len(order) == MAX_BATCHES_WAITING * batch_size:
+                yield from predict([order[0].network.shape])
+        yield from predict(list(groups))
+
     @torch.inference_mode()
-    def __call__(self, loaded: SourceImage) -> Prediction:
-        """Return the detections of one image."""
+    def __call__(self, loaded: Sequence[SourceImage]) -> list[Prediction]:
+        """Return the detections of images whose network inputs have the same shape."""
         marks = [self._now()]
-        pixels = torch.from_numpy(loaded.network).to(self._device)  # [H, W, 3]
-        images = pixels.permute(2, 0, 1)[None].to(self._dtype) / MAX_PIXEL
+        pixels = torch.from_numpy(np.stack([image.network for image in loaded])).to(self._device)
+        # Batches in this memory format give the same bits as single images.
+        images = pixels.permute(0, 3, 1, 2).contiguous().to(self._dtype) / MAX_PIXEL
         marks.append(self._now())
         options = self._settings
         prediction = self._model.decode_confident(self._model(images), options.conf_thres)
         marks.append(self._now())
-        found = non_max_suppression(
+        kept = non_max_suppression(
             prediction,
             conf_thres=options.conf_thres,
             iou_thres=options.iou_thres,
             classes=options.classes,
             agnostic=options.agnostic,
             max_det=options.max_det,
-        )[0]
-        detections = found.cpu().numpy()
-        marks.append(self._now())
-        detections[:, :4] = boxes_to_original(
-            detections[:, :4],
-            ratio=loaded.ratio,
-            pad=loaded.pad,
-            original=(loaded.original.shape[0], loaded.original.shape[1]),
         )
-        spent = np.diff(marks) * MS_PER_S
-        return Prediction(detections, Speed(*(float(ms) for ms in spent)))
+        found = [detections.cpu().numpy() for detections in kept]
+        marks.append(self._now())
+        for image, detections in zip(loaded, found, strict=True):
+            detections[:, :4] = boxes_to_original(
+                detections[:, :4],
+                ratio=image.ratio,
+                pad=image.pad,
+                original=(image.original.shape[0], image.original.shape[1]),
+            )
+        spent = np.diff(marks) * MS_PER_S / len(loaded)
+        speed = Speed(*(float(ms) for ms in spent))
+        return [Prediction(detections, speed) for detections in found]
 
     def _now(self) -> float:
         if self._device.type == "cuda":

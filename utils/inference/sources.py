@@ -6,7 +6,7 @@ import glob
 import http.client
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal, NamedTuple
@@ -18,12 +18,12 @@ import numpy as np
 from utils.datasets.image_files import (
     IMAGE_SUFFIXES,
     ImageError,
-    check_unicode_name,
     read_image,
 )
 from utils.datasets.letterbox import Letterboxed, letterbox
 from utils.errors import UserError
 from utils.files.download import open_url
+from utils.inference.video import VideoReader
 
 log = logging.getLogger("yolo")
 
@@ -36,8 +36,6 @@ WEB_SCHEMES = ("http", "https")
 URL_SCHEMES = (*WEB_SCHEMES, "rtsp", "rtmp", "tcp")
 MAX_BYTES = 256 << 20  # of a downloaded image
 MAX_SHOWN_CHARACTERS = 80  # of an invalid source, in a message
-DEFAULT_FPS = 30.0  # of a stream that does not report its frame rate
-MAX_FPS = 240.0  # larger values are not frame rates; some cameras report 0 or 90000
 
 Kind = Literal["image", "video"]
 Fit = Callable[[np.ndarray], Letterboxed]
@@ -68,6 +66,11 @@ class SourceImage(NamedTuple):
     fps: float = 0.0
     """Frames yielded per second of the video; 0 for images."""
 
+    @property
+    def is_live(self) -> bool:
+        """Whether this is a frame of a camera or stream, of which the latest frame is wanted."""
+        return self.kind == "video" and self.frames == 0
+
 
 def open_source(
     source: str,
@@ -75,8 +78,8 @@ def open_source(
     image_size: tuple[int, int],
     stride: int,
     vid_stride: int = 1,
-) -> Iterator[SourceImage]:
-    """Resolve a `--source` and return an iterator over its images and video frames.
+) -> Generator[SourceImage]:
+    """Resolve a `--source` and return a generator of its images and video frames.
 
     Args:
         source: image or video file; folder (not recursive); glob pattern; .txt list of such files;
@@ -164,7 +167,7 @@ def file_name(location: str) -> PurePath:
 
 def _load(
     source: str, locations: Sequence[str], fit: Fit, vid_stride: int
-) -> Iterator[SourceImage]:
+) -> Generator[SourceImage]:
     any_loaded = False
     for number, location in enumerate(locations, start=1):
         is_image = file_name(location).suffix.lower() in IMAGE_SUFFIXES
@@ -189,7 +192,7 @@ def _load(
 
 def _load_image(location: str, fit: Fit) -> Iterator[SourceImage]:
     rgb = _fetch_image(location) if _scheme(location) in WEB_SCHEMES else read_image(location)
-    yield SourceImage(location, "image", np.ascontiguousarray(rgb[..., ::-1]), *fit(rgb))
+    yield SourceImage(location, "image", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), *fit(rgb))
 
 
 def _fetch_image(url: str) -> np.ndarray:
@@ -211,21 +214,16 @@ def _fetch_image(url: str) -> np.ndarray:
 
 
 def _load_video(location: str, fit: Fit, vid_stride: int) -> Iterator[SourceImage]:
-    check_unicode_name(location)
-    capture = cv2.VideoCapture(int(location) if location.isdecimal() else location)
+    video = VideoReader(location, vid_stride)
+    fps = video.rate / vid_stride
     try:
-        if not capture.isOpened():
-            raise ImageError("it cannot be opened as a video, a camera or a stream")
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        fps = (rate if 0 < rate <= MAX_FPS else DEFAULT_FPS) / vid_stride
-        frames = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        for frame in itertools.count(vid_stride, vid_stride):  # other frames are not decoded
-            if not all(capture.grab() for _ in range(vid_stride)):
+        for frame in itertools.count(vid_stride, vid_stride):
+            bgr = video.read()
+            if bgr is None:
                 return
-            decoded, bgr = capture.retrieve()
-            if not decoded:
-                return
-            fitted = fit(np.ascontiguousarray(bgr[..., ::-1]))
-            yield SourceImage(location, "video", bgr, *fitted, frame=frame, frames=frames, fps=fps)
+            network, ratio, pad = fit(bgr)
+            rgb = cv2.cvtColor(network, cv2.COLOR_BGR2RGB)
+            fitted = (bgr, rgb, ratio, pad)
+            yield SourceImage(location, "video", *fitted, frame=frame, frames=video.frames, fps=fps)
     finally:
-        capture.release()
+        video.close()

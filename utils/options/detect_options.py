@@ -25,6 +25,7 @@ class DetectOptions:
         minimum=1,
     )
     conf_thres: float = option(0.25, "confidence threshold", minimum=0, maximum=1)
+    batch_size: int = option(1, "images of equal shape per forward pass", minimum=1)
     iou_thres: float = option(0.45, "IoU threshold of NMS", minimum=0, maximum=1)
     max_det: int = option(1000, "maximum detections per image", minimum=1)
     device: str = option("", "GPU index, cpu or mps (default: first GPU if available, else cpu)")

@@ -1,9 +1,40 @@
-"""Run jobs in a background thread, one after another, without blocking the training."""
+"""Run jobs, or read items, in a background thread, one after another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def read_ahead(items: Generator[Item], depth: Callable[[Item], int]) -> Generator[Item]:
+    """Yield the items of a generator in order, which runs in a thread, ahead of the caller.
+
+    An error of the generator is raised in its place in the order. Closing waits until the item that
+    is being read is complete, then closes the generator.
+
+    Args:
+        items: the items; none is None.
+        depth: how many items to read ahead of this one while the caller uses it; with 0, the next
+            one is read when the caller asks for it.
+    """
+    with closing(items), ThreadPoolExecutor(1, "reader") as thread:
+        waiting: deque[Future[Item | None]] = deque()
+        try:
+            while True:
+                waiting = waiting or deque([thread.submit(next, items, None)])
+                item = waiting.popleft().result()
+                if item is None:
+                    return
+                while len(waiting) < depth(item):
+                    waiting.append(thread.submit(next, items, None))
+                yield item
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 class BackgroundWorker:
