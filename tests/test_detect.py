@@ -1,9 +1,12 @@
 import csv
+import itertools
 import json
 import logging
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,13 +18,16 @@ import detect
 from models.detector import Detector
 from models.spec import load_spec
 from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
-from tests.toy import make_toy_model
+from tests.toy import make_toy_model, make_toy_weights
+from utils.datasets.letterbox import letterbox
 from utils.errors import UserError
+from utils.inference import outputs, sources
 from utils.inference.outputs import OutputSettings, PredictionFiles, crop_box
 from utils.inference.predictor import DetectSettings, Prediction, Predictor, Speed
 from utils.inference.sources import SourceImage, open_source
 from utils.options.arguments import parse_options
 from utils.options.detect_options import DetectOptions
+from utils.options.script import run_script
 
 WEIGHTS = SHARED / "weights" / "yolov5n.pt"
 COCO128 = SHARED / "datasets" / "coco128" / "images" / "train2017"
@@ -72,7 +78,7 @@ def test_same_detections_as_the_reference() -> None:
     for stem, rows in golden["detections"].items():
         folder = COCO128 if stem.isdecimal() else SHARED / "images"
         (image,) = open_source(str(folder / f"{stem}.jpg"), image_size=(640, 640), stride=32)
-        found = predictor(image).detections
+        found = predictor([image])[0].detections
         height, width = image.original.shape[:2]
         expected = np.array(rows)[::-1]  # highest confidence first
         assert found[:, 5].tolist() == expected[:, 0].tolist()
@@ -127,14 +133,67 @@ def test_predictor_maps_boxes_to_the_original(tmp_path: Path) -> None:
     predictor = Predictor(model, torch.device("cpu"), settings)
     image = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (64, 64, 3), np.uint8)
     plain = SourceImage("x", "image", image, image, (1.0, 1.0), (0.0, 0.0), 1, 1)
-    boxes = predictor(plain).detections
+    boxes = predictor([plain])[0].detections
     assert boxes.shape == (50, 6)
     assert (np.diff(boxes[:, 4]) <= 0).all()
     assert 0 <= boxes[:, :4].min() < boxes[:, :4].max() <= 64
 
     twice = plain._replace(original=np.zeros((120, 96, 3)), ratio=(0.5, 0.5), pad=(8.0, 2.0))
     expected = np.clip((boxes[:, :4] - (8, 2, 8, 2)) / 0.5, 0, (96, 120, 96, 120))
-    assert predictor(twice).detections[:, :4] == pytest.approx(expected, abs=1e-3)
+    (mapped,) = predictor([twice])
+    assert mapped.detections[:, :4] == pytest.approx(expected, abs=1e-3)
+
+
+class CountingPredictor(Predictor):
+    """Notes the sizes of its batches."""
+
+    def __call__(self, loaded: Sequence[SourceImage]) -> list[Prediction]:
+        self.sizes = [*getattr(self, "sizes", []), len(loaded)]
+        return super().__call__(loaded)
+
+
+def of_shapes(rows: Sequence[int], kind: str = "image") -> list[SourceImage]:
+    """Images of random pixels, whose widths are 64."""
+    rng = np.random.default_rng(0)
+    pixels = [rng.integers(0, 256, (height, 64, 3), np.uint8) for height in rows]
+    return [SourceImage(str(i), kind, p, p, (1.0, 1.0), (0.0, 0.0)) for i, p in enumerate(pixels)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"),
+    # Of the 9 images, the 1st, 3rd, 5th, 7th and 9th are equal in shape, and the 2nd, 6th and 8th.
+    [(1, [1] * 9), (2, [2, 2, 2, 1, 1, 1]), (4, [4, 3, 1, 1])],
+)
+def test_batches_of_equal_shapes_yield_the_detections_of_single_images_in_order(
+    tmp_path: Path, batch_size: int, sizes: list[int]
+) -> None:
+    """Equal up to rounding, as the library may sum a batch in another order than an image."""
+    model = Detector(load_spec(make_toy_model(tmp_path)))
+    settings = DetectSettings(conf_thres=0.0, iou_thres=0.5, max_det=20)
+    predictor = CountingPredictor(model, torch.device("cpu"), settings)
+    images = of_shapes([64, 32, 64, 96, 64, 32, 64, 32, 64])
+    pairs = list(predictor.in_batches(iter(images), batch_size))
+    assert predictor.sizes == sizes
+    assert [image.path for image, _ in pairs] == [image.path for image in images]
+    for image, prediction in pairs:
+        (alone,) = predictor([image])
+        assert prediction.detections == pytest.approx(alone.detections, rel=1e-5, abs=1e-4)
+
+
+def test_waiting_for_a_full_batch_has_a_limit_and_ends_with_a_video(tmp_path: Path) -> None:
+    predictor = CountingPredictor(
+        Detector(load_spec(make_toy_model(tmp_path))), torch.device("cpu"), DetectSettings()
+    )
+    given: list[str] = []
+
+    def images() -> Iterator[SourceImage]:
+        for image in [*of_shapes([96, *[64, 32] * 4]), *of_shapes([64, 64], "video")]:
+            given.append(image.path)
+            yield image
+
+    found = [len(given) for _ in predictor.in_batches(images(), 3)]
+    # The first is predicted when 12 images wait or a video comes: the 10th is one.
+    assert found == [10] * 10 + [11]
 
 
 def test_yolo_label_files(tmp_path: Path) -> None:
@@ -287,3 +346,98 @@ def test_help_is_quick() -> None:
         )
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.5
+
+
+@pytest.fixture
+def on_video(tmp_path: Path) -> list[object]:
+    """The options that detect on a video of 12 frames with a toy model."""
+    path = str(tmp_path / "v.mp4")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (96, 64))
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        writer.write(rng.integers(0, 256, (64, 96, 3), np.uint8))
+    writer.release()
+    options = ["--weights", make_toy_weights(tmp_path), "--source", path, "--imgsz", 64]
+    return [*options, "--device", "cpu", "--project", tmp_path / "runs", "--conf-thres", 0.001]
+
+
+def test_video_is_that_of_a_plain_loop(on_video: list[object], tmp_path: Path) -> None:
+    """Reading, predicting and writing one frame after another, without threads."""
+    from utils.weights import load_model
+
+    folder = run(*on_video, "--save-txt", "--save-conf", "--vid-stride", 2)
+    expected = tmp_path / "expected"
+    expected.mkdir()
+    model = load_model(tmp_path / "toy.pt", torch.device("cpu"))
+    predictor = Predictor(model.model, torch.device("cpu"), DetectSettings(0.001))
+    settings = OutputSettings(txt=True, txt_confidence=True)
+    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    with PredictionFiles(expected, model.names, settings) as files:
+        for frame in range(2, 13, 2):
+            capture.grab()
+            bgr = capture.read()[1]
+            fitted = letterbox(np.ascontiguousarray(bgr[..., ::-1]), 64, auto=True)
+            source = str(tmp_path / "v.mp4")
+            item = SourceImage(source, "video", bgr, *fitted, frame=frame, frames=12, fps=5.0)
+            files.write(item, predictor([item])[0].detections)
+    assert tree(folder) == ["labels/" + f"v_{n}.txt" for n in (10, 12, 2, 4, 6, 8)] + ["v.mp4"]
+    for name in tree(folder):
+        assert (folder / name).read_bytes() == (expected / name).read_bytes()
+
+
+def error_of(
+    options: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    """The exit code and the error output of detect.py; no thread is left."""
+    threads = threading.active_count()
+    monkeypatch.setattr("sys.argv", ["detect.py", *map(str, options)])
+    with pytest.raises(SystemExit) as stop:
+        run_script(detect.main)
+    assert threading.active_count() == threads
+    assert isinstance(stop.value.code, int)
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error", "code", "sentence"),
+    [
+        (sources, "letterbox", UserError("no colour; buy some."), 2, "error: no colour; buy"),
+        (Predictor, "__call__", KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            outputs,
+            "draw_boxes",
+            OSError(28, "No space left on device", "/d/v.mp4"),
+            2,
+            "error: cannot write /d/v.mp4: No space left on device; free disk space, then",
+        ),
+        (outputs, "draw_boxes", UserError("cannot write."), 2, "error: cannot write.\n"),
+    ],
+    ids=["reading", "Ctrl-C", "full disk", "writing"],
+)
+def test_error_in_any_thread_ends_the_program_in_one_sentence(  # noqa: PLR0917
+    owner: object,
+    name: str,
+    error: BaseException,
+    code: int,
+    sentence: str,
+    on_video: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """The error comes with the 4th frame; frames before it are written, and the video is whole."""
+    right = getattr(owner, name)
+    calls = itertools.count(1)
+
+    def failing(*args: object, **options: object) -> object:
+        if next(calls) == 4:
+            raise error
+        return right(*args, **options)
+
+    monkeypatch.setattr(owner, name, failing)
+    found = error_of(on_video, monkeypatch, capsys)
+    assert found[0] == code
+    assert found[1].startswith(sentence)
+    assert found[1].count("\n") == 1
+    capture = cv2.VideoCapture(str(tmp_path / "runs" / "exp" / "v.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3

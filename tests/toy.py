@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 import yaml
 
+from models.detector import Detector
 from models.spec import load_spec
+from tests.checkpoints import save_checkpoint
+from utils.checkpoint.format import FORMAT, VERSION
 
 SIDE = 64
 OPTIONS = "--imgsz 64 --batch-size 4 --workers 0 --noautoanchor --noplots"
@@ -57,3 +60,21 @@ def toy_arguments(folder: Path, more: str = "") -> list[str]:
     model = make_toy_model(folder)
     files = ["--data", str(data), "--cfg", str(model), "--weights", "", "--project"]
     return [*files, str(folder / "runs"), *shlex.split(OPTIONS), *shlex.split(more)]
+
+
+def make_toy_weights(folder: Path) -> Path:
+    """Write a weights file of the toy model, with random weights and two classes."""
+    spec = load_spec(make_toy_model(folder)).with_classes(2)
+    path = folder / "toy.pt"
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": "deploy",
+        "weights": Detector(spec).state_dict(),
+        "spec": spec.to_dict(),
+        "names": ["green", "red"],
+        "epoch": 0,
+        "fitness": 0.0,
+    }
+    save_checkpoint(content, path)
+    return path

@@ -17,13 +17,10 @@ import benchmarks.shapes
 import benchmarks.startup
 import benchmarks.step
 import benchmarks.validate
+import benchmarks.video
 from benchmarks.startup import import_table, parse_import_times
-from models.detector import Detector
-from models.spec import load_spec
-from tests.checkpoints import save_checkpoint
 from tests.paths import ROOT
-from tests.toy import make_toy, make_toy_model, toy_arguments
-from utils.checkpoint.format import FORMAT, VERSION
+from tests.toy import make_toy, make_toy_model, make_toy_weights, toy_arguments
 from utils.errors import UserError
 
 FAILED_COMMAND = (
@@ -36,6 +33,7 @@ PROGRAMS = {
     "shapes": benchmarks.shapes.main,
     "step": benchmarks.step.main,
     "validate": benchmarks.validate.main,
+    "video": benchmarks.video.main,
     "checkpoint": benchmarks.checkpoint.main,
     "startup": benchmarks.startup.main,
 }
@@ -103,22 +101,16 @@ def test_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_validate(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = load_spec(make_toy_model(tmp_path)).with_classes(2)
-    weights = tmp_path / "toy.pt"
-    save_checkpoint(
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "kind": "deploy",
-            "weights": Detector(spec).state_dict(),
-            "spec": spec.to_dict(),
-            "names": ["green", "red"],
-            "epoch": 0,
-            "fitness": 0.0,
-        },
-        weights,
-    )
-    options = ["--weights", weights, "--data", toy, "--imgsz", 64, "--batch-size", 2]
+    options = [
+        "--weights",
+        make_toy_weights(tmp_path),
+        "--data",
+        toy,
+        "--imgsz",
+        64,
+        "--batch-size",
+        2,
+    ]
     written = run_program("validate", [*options, "--device", "cpu"], tmp_path, monkeypatch)
     found = written["figures"]["A"]
     stages = ("loading", "pre-process", "inference", "NMS", "metrics")
@@ -126,6 +118,15 @@ def test_validate(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all(part > 0 for part in parts)
     assert sum(parts) == pytest.approx(found["whole, ms/image"]["median"])
     assert {"mAP50", "mAP50-95", "images/s", "peak memory, MB"} <= found.keys()
+
+
+def test_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--weights", make_toy_weights(tmp_path), "--frames", 3, "--imgsz", 64]
+    written = run_program("video", [*options, "--device", "cpu"], tmp_path, monkeypatch)
+    overlapped, one_by_one = (written["figures"][name] for name in "AB")
+    assert overlapped.keys() == {"frames/s", "wall ms/frame", "processor ms/frame"}
+    stages = [one_by_one[f"{s}, processor ms"]["median"] for s in ("read", "predict", "write")]
+    assert sum(stages) == pytest.approx(one_by_one["processor ms/frame"]["median"], rel=0.2)
 
 
 def test_checkpoint(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

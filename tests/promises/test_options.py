@@ -130,6 +130,7 @@ DETECT = {
     "--half": False,
     "--vid-stride": 1,
 }
+DETECT_OWN = {"--batch-size": 1}
 
 # script and option -> default, where it differs from YOLOv5 intentionally
 CHANGED = {
@@ -141,7 +142,7 @@ CHANGED = {
     ("detect", "--data"): "",  # class names come from the weights
 }
 
-FROZEN = {"train": TRAIN | TRAIN_OWN, "val": VAL | VAL_OWN, "detect": DETECT}
+FROZEN = {"train": TRAIN | TRAIN_OWN, "val": VAL | VAL_OWN, "detect": DETECT | DETECT_OWN}
 
 
 def build(program: str) -> argparse.ArgumentParser:

@@ -138,6 +138,23 @@ def cache_files(folder: Path) -> list[Path]:
     return list((folder.parent / "labels").glob("yolo-index-*.npz"))
 
 
+def test_second_run_reads_only_times(folder: Path) -> None:
+    """Files replaced by others of the same size and time are not noticed: nothing opens them."""
+    add_regions(folder.parent, "0", ".5 .5 .5 .25\n")
+    first = build_index([folder], NAMES)
+    for file in [
+        *folder.iterdir(),
+        *folder.parent.glob("labels/*.txt"),
+        folder.parent / "ignore/0.txt",
+    ]:
+        times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+        file.write_bytes(b"x" * file.stat().st_size)
+        os.utime(file, ns=times)
+    again = build_index([folder], NAMES)
+    assert same(first, again)
+    assert again.regions(0).tolist() == [[0.5, 0.5, 0.5, 0.25]]
+
+
 def test_cached_index_equals_built_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "2.png").write_bytes(b"broken")
     first = build_index([folder], NAMES)
