@@ -259,6 +259,17 @@ def test_video_is_written_as_one_file_per_source(tmp_path: Path) -> None:
     assert first.original.max() > 100  # the boxes
 
 
+def test_incomplete_video_is_reported(tmp_path: Path) -> None:
+    files = PredictionFiles(tmp_path, NAMES, OutputSettings())
+    files.write(loaded("/in/v.avi", "video", 1), FOUND)
+    (tmp_path / "v.mp4").unlink()
+    files.__exit__(KeyboardInterrupt)  # an earlier error is not replaced
+    files.write(loaded("/in/v.avi", "video", 1), FOUND)
+    (tmp_path / "v.mp4").unlink()
+    with pytest.raises(UserError, match=r"v\.mp4: it is incomplete, .*disk is full"):
+        files.__exit__(None)
+
+
 def test_captions() -> None:
     for settings, differs in ((OutputSettings(), True), (OutputSettings(hide_labels=True), False)):
         files = PredictionFiles(Path(), NAMES, settings)

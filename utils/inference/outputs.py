@@ -50,7 +50,7 @@ class PredictionFiles:
     def __init__(self, folder: Path, names: Sequence[str], settings: OutputSettings) -> None:
         self._folder, self._names, self._settings = folder, names, settings
         self._stems: dict[str, str] = {}  # stem of the outputs -> source
-        self._video: tuple[str, cv2.VideoWriter] | None = None  # source and its open writer
+        self._video: tuple[str, cv2.VideoWriter, Path] | None = None  # source, open writer, file
         self.label_files = 0
 
     def __enter__(self) -> PredictionFiles:
@@ -59,8 +59,8 @@ class PredictionFiles:
                 csv.writer(file).writerow(CSV_HEADER)
         return self
 
-    def __exit__(self, *reason: object) -> None:
-        self._close_video()
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._close_video(check=kind is None)
 
     def annotate(self, loaded: SourceImage, detections: np.ndarray) -> np.ndarray:
         """Return the original image (BGR) with detections [n, 6], the most confident on top."""
@@ -179,13 +179,20 @@ class PredictionFiles:
                 f"cannot write {path}: OpenCV cannot open an MP4 writer; "
                 "use --nosave, or --nosave with --save-txt."
             )
-        self._video = (loaded.path, writer)
+        self._video = (loaded.path, writer, path)
         return writer
 
-    def _close_video(self) -> None:
-        if self._video is not None:
-            self._video[1].release()
-            self._video = None
+    def _close_video(self, *, check: bool = True) -> None:
+        if self._video is None:
+            return
+        (_, writer, path), self._video = self._video, None
+        writer.release()
+        # OpenCV reports no errors of writing.
+        if check and not cv2.VideoCapture(str(path)).isOpened():
+            raise UserError(
+                f"cannot write {path}: it is incomplete, probably because the disk is full; free "
+                "disk space, then run again."
+            )
 
 
 def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
