@@ -283,7 +283,10 @@ def test_data_set_is_measured_in_its_own_process(
         "indexing from scratch, ms/image",
         "indexing from the cache, ms/image",
         "training sample, ms",
+        "first batch of an epoch, s",
         "index, bytes/image",
+        "loader process, private MB",
+        "loader process, RSS MB",
         "peak memory, MB",
     }
     assert (tmp_path / "scaling.png").is_file()
