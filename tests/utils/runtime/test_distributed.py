@@ -93,3 +93,18 @@ def test_error_ends_the_process_without_waiting_for_the_others(
     ):
         raise error
     assert (found, stop.value.code) == (printed, code)
+
+
+@pytest.mark.parametrize(
+    ("rank", "local_rank", "order"),
+    [(0, 0, ["body", "meet"]), (2, 0, ["body", "meet"]), (3, 1, ["meet", "body"])],
+)
+def test_first_process_of_each_machine_goes_first(
+    rank: int, local_rank: int, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+    process = Distributed(rank, world_size=4, local_rank=local_rank, local_world_size=2)
+    monkeypatch.setattr(Distributed, "all_reduce_max", lambda *_: found.append("meet"))
+    with process.local_main_first():
+        found.append("body")
+    assert found == order
