@@ -76,7 +76,7 @@ class Predictor:
         """Yield images with their predictions, in order; images of equal network shape in batches.
 
         Other images may be between them, so their predictions wait. A frame of a video ends the
-        waiting of all.
+        waiting of all. Detections of a batch are those of its single images up to rounding.
         """
         order: deque[SourceImage] = deque()
         groups: dict[tuple[int, ...], list[SourceImage]] = {}
@@ -107,8 +107,10 @@ class Predictor:
         """Return the detections of images whose network inputs have the same shape."""
         marks = [self._now()]
         pixels = torch.from_numpy(np.stack([image.network for image in loaded])).to(self._device)
-        # Batches in this memory format give the same bits as single images.
-        images = pixels.permute(0, 3, 1, 2).contiguous().to(self._dtype) / MAX_PIXEL
+        images = pixels.permute(0, 3, 1, 2)  # channels_last, in which batches are faster
+        if len(loaded) == 1:
+            images = images.contiguous()  # keeps the results of earlier versions, bit for bit
+        images = images.to(self._dtype) / MAX_PIXEL
         marks.append(self._now())
         options = self._settings
         prediction = self._model.decode_confident(self._model(images), options.conf_thres)
