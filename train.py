@@ -225,12 +225,18 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             )
             labels(state)  # in case there was no step left to train
             interrupts.check()
-            if distributed.is_main:
+
+            def finish() -> None:
                 loggers.end()
                 recorder.strip_best()
-                average = evaluate_average(state, config, loaders.letterboxed, validator, folder)
-                report_run(state, plan, folder, validator, average, plots=plots)
+                report_run(
+                    *(state, plan, folder, validator),
+                    evaluate_average(state, config, loaders.letterboxed, validator, folder),
+                    plots=plots,
+                )
                 recorder.finalize(state)
+
+            distributed.on_main(finish)
         except RunInterruptedError as stop:
             recorder.save(state)
             background.wait()

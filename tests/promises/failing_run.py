@@ -14,7 +14,7 @@ from utils.datasets.dataset import TrainDataset
 from utils.errors import UserError
 from utils.options.script import run_script
 from utils.runtime import signals
-from utils.training import engine
+from utils.training import engine, summary
 from utils.training.state import TrainingState
 
 RANK = int(os.environ["RANK"])
@@ -58,6 +58,17 @@ def broken_image() -> None:
     setattr(TrainDataset, "sample", failing)  # noqa: B010 -- assigning is an error of types
 
 
+def interrupted_report() -> None:
+    """A signal arrives in the main process while it validates best.pt, and the others wait."""
+    load = getattr(summary, "load_model")  # noqa: B009 -- not exported
+
+    def signalled(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return load(*arguments)
+
+    setattr(summary, "load_model", signalled)  # noqa: B010
+
+
 if __name__ == "__main__":
     case = sys.argv.pop(1)
     if case == "image" and RANK == 1:
@@ -66,6 +77,8 @@ if __name__ == "__main__":
         in_step(out_of_memory)
     elif case == "disk" and RANK == 0:
         in_step(full_disk)
+    elif case == "end" and RANK == 0:
+        interrupted_report()
     elif case == "interrupts" and RANK == 1:
         in_step(two_interrupts)
     run_script(train.main)

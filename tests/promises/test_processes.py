@@ -150,7 +150,9 @@ def test_error_of_a_process_is_printed_once_and_ends_all(tmp_path: Path) -> None
         with process:
             output, _ = process.communicate(timeout=120)
         assert process.returncode == 1, output  # that of torchrun
-        left = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, check=False)
+        # By the name in their arguments: torchrun starts each process in a session of its own.
+        name = str(tmp_path / case / "runs")
+        left = subprocess.run(["pgrep", "-f", name], capture_output=True, check=False)
         last = tmp_path / case / "runs" / case / "weights" / "last.pt"
         epoch = read_checkpoint(last)["position"]["epoch"] if last.is_file() else None
         found[case] = (len(re.findall(FAILURES[case], output)), left.stdout, epoch)
@@ -176,6 +178,16 @@ def test_run_that_torchrun_restarts_ends_like_an_undisturbed_one(tmp_path: Path)
     assert process.returncode == 0, output
     assert "Resuming" in output
     assert same_run(whole, killed) == []
+
+
+def test_signal_in_the_report_of_the_first_process_ends_all(tmp_path: Path) -> None:
+    arguments = toy_arguments(tmp_path, "--epochs 1 --name end --auto-resume --extend-epochs 1")
+    with start_two(["end", *arguments], "-m tests.promises.failing_run") as process:
+        output, _ = process.communicate(timeout=120)
+    assert "Stopped by SIGTERM" in output
+    assert "error:" not in output
+    last = read_checkpoint(tmp_path / "runs" / "end" / "weights" / "last.pt")
+    assert (last["position"]["epoch"], last["closed"]) == (1, False)
 
 
 def children_of(process: int) -> list[int]:

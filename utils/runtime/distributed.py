@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -90,6 +90,23 @@ class Distributed:
         with _peer_failures_as_user_errors():
             dist.broadcast_object_list(shared, src=0, group=_gloo_group())
         return shared[0]
+
+    def on_main(self, work: Callable[[], Value]) -> Value:
+        """Run `work` in the main process, and return its result in every process.
+
+        Raises:
+            RunInterruptedError: in every process, if it interrupted the work.
+        """
+        found: Value | RunInterruptedError | None = None
+        if self.is_main:
+            try:
+                found = work()
+            except RunInterruptedError as stop:
+                found = stop
+        found = self.broadcast(found)
+        if isinstance(found, RunInterruptedError):
+            raise found
+        return cast("Value", found)
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Replace contiguous tensors on the device by those of the main process."""

@@ -54,7 +54,7 @@ def measure_best_again(
         model.load_state_dict(checkpoint["weights"])
         return ValidationResult(validator.evaluate_model(model).evaluation, None)
 
-    found = validator.evaluate_on_main(measure).ema
+    found = validator.distributed.on_main(measure).ema
     assert found is not None  # for the type checker
     state.replace_best(fitness(found.map50, found.map50_95), epoch, saved_fitness)
     log.info(

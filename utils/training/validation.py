@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,6 @@ from models.detector import Detector, fuse
 from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
 from utils.datasets.ignore_regions import IgnoreRegions
-from utils.errors import RunInterruptedError
 from utils.evaluation.citypersons import MissRateEvaluator, PedestrianTarget
 from utils.evaluation.evaluate import EvalSettings, Evaluation, Observer, evaluate
 from utils.evaluation.miss_rate import MissRate, log_miss_rates
@@ -86,7 +85,7 @@ class Validator:
         if self.options.noval and state.epoch + 1 < self.plan.total_epochs:
             return NOT_VALIDATED
         raw = self._is_near_seam(state.epoch)
-        return self.evaluate_on_main(lambda: self._evaluate(state, raw=raw, tables=True))
+        return self.distributed.on_main(lambda: self._evaluate(state, raw=raw, tables=True))
 
     def evaluate_resumed(self, state: TrainingState) -> ValidationResult:
         """Validate a restored state, to compare it with the saved metrics.
@@ -96,20 +95,7 @@ class Validator:
         """
         if self.options.noval:
             return NOT_VALIDATED
-        return self.evaluate_on_main(lambda: self._evaluate(state, raw=True, tables=False))
-
-    def evaluate_on_main(self, measure: Callable[[], ValidationResult]) -> ValidationResult:
-        """Validate in the main process; broadcasts its result or interruption to all processes."""
-        found: ValidationResult | RunInterruptedError | None = None
-        if self.distributed.is_main:
-            try:
-                found = measure()
-            except RunInterruptedError as stop:
-                found = stop
-        found = self.distributed.broadcast(found)
-        if isinstance(found, ValidationResult):
-            return found
-        raise found or AssertionError("the main process sent no result")
+        return self.distributed.on_main(lambda: self._evaluate(state, raw=True, tables=False))
 
     def _evaluate(self, state: TrainingState, *, raw: bool, tables: bool) -> ValidationResult:
         ema, miss_rates = self.evaluate_model(state.ema.model)

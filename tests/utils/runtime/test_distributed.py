@@ -22,6 +22,7 @@ def test_single_process_collectives_return_the_input() -> None:
     assert SINGLE_PROCESS.all_reduce_sum(tensor) is tensor
     assert SINGLE_PROCESS.all_reduce_max(3) == 3
     assert SINGLE_PROCESS.broadcast("value") == "value"
+    assert SINGLE_PROCESS.on_main(lambda: 3) == 3
     with SINGLE_PROCESS.local_main_first():
         pass
     model = torch.nn.Linear(2, 1)
@@ -108,3 +109,23 @@ def test_first_process_of_each_machine_goes_first(
     with process.local_main_first():
         found.append("body")
     assert found == order
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_interruption_of_the_main_process_reaches_all(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise RunInterruptedError("SIGTERM", 143)
+
+    sent: list[object] = []
+
+    def broadcast(_: Distributed, value: object) -> object:
+        sent.append(value)
+        return value or RunInterruptedError("SIGTERM", 143)  # what the main process sends
+
+    monkeypatch.setattr(Distributed, "broadcast", broadcast)
+    two = Distributed(rank, world_size=2, local_rank=rank, local_world_size=2)
+    with pytest.raises(RunInterruptedError):
+        two.on_main(interrupted)
+    assert [isinstance(value, RunInterruptedError) for value in sent] == [rank == 0]
