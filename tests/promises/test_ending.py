@@ -49,6 +49,14 @@ def test_stopped_run_is_saved_and_ends_like_a_run_that_was_not_stopped(stopped: 
     assert same_run(whole, branch) == []
 
 
+def test_closing_the_mosaic_of_a_run_without_mosaics_is_named(
+    stopped: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    how = ("--finish-epochs", "1", "--close-mosaic", "1", "--rect", "--allow-change", "rect")
+    train(parse_request(continued(stopped, *how, "--name", "rect", "--noval")))
+    assert "--close-mosaic has no effect: with --rect, no epoch has mosaics." in caplog.text
+
+
 def test_time_limit_stops_after_a_step(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "deadline", property(lambda _: 0.0))
     with pytest.raises(RunInterruptedError) as stop:

@@ -112,6 +112,9 @@ def _write_best(resume_point: ResumePoint, target: Path) -> None:
 
 def log_start(run: Run, plan: Plan, folder: Path) -> None:
     """Log which run starts and in which folder; at a seam, also how the learning rate changes."""
+    if plan.segments[-1].close_mosaic and (run.options.rect or not run.hyp.mosaic):
+        why = "--rect" if run.options.rect else "mosaic 0 in the hyper-parameters"
+        log.warning("--close-mosaic has no effect: with %s, no epoch has mosaics.", why)
     point = run.resume_point
     if point is None:
         log.info("Training %d epochs into %s", plan.total_epochs, folder)
