@@ -35,7 +35,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "weights": FLOOR | {"models", "checkpoint", "upstream"},
     "plots": frozenset({"history", "datasets", "solver"}),
     "evaluation": FLOOR | {"boxes", "runtime", "models", "datasets", "plots"},
-    "inference": FLOOR | {"models", "datasets", "plots"},
+    "inference": FLOOR | {"models", "datasets", "weights", "plots"},
     "runs": FLOOR | {"history", "hyp", "solver", "checkpoint", "options", "upstream", "plots"},
     "training": FLOOR
     | {"history", "runtime", "models", "datasets", "solver", "checkpoint", "autoanchor"}
