@@ -20,9 +20,9 @@ from utils.options.val_options import SPEED_CONF_THRES, SPEED_IOU_THRES, ValOpti
 # Heavy modules are imported where they are used, so that --help is printed at once.
 if TYPE_CHECKING:
     from utils.datasets.description import DatasetDescription
+    from utils.datasets.eval_loader import EvalLoader
     from utils.datasets.ignore_regions import IgnoreRegions
     from utils.datasets.index import Index
-    from utils.datasets.loader import BatchLoader
     from utils.evaluation.citypersons import MissRateEvaluator
     from utils.evaluation.evaluate import EvalSettings, Evaluation, Observer
     from utils.weights import LoadedModel
@@ -178,9 +178,9 @@ def build_split_index(options: ValOptions, description: DatasetDescription) -> I
 
 def build_loader(
     options: ValOptions, index: Index, stride: int, *, for_gpu: bool = False
-) -> BatchLoader:
+) -> EvalLoader:
     """The loader: rectangular batches, or square ones to measure the speed."""
-    from utils.datasets.loader import build_eval_loader
+    from utils.datasets.eval_loader import build_eval_loader
     from utils.datasets.rect_batches import round_up_to_stride
 
     image_size = round_up_to_stride(options.imgsz, stride)

@@ -154,7 +154,7 @@ def measure_validation(shape: Shape, folder: Path, index: Index) -> Measurements
 
     from models.detector import Detector, fuse
     from models.spec import load_spec
-    from utils.datasets.loader import build_eval_loader
+    from utils.datasets.eval_loader import build_eval_loader
     from utils.evaluation.evaluate import evaluate
     from utils.evaluation.report import save_plots
     from utils.runtime.device import select_device

@@ -67,8 +67,8 @@ def prepare(args: argparse.Namespace) -> Measure:
     """
     from models.detector import fuse
     from utils.datasets.description import ensure_available, load_description
+    from utils.datasets.eval_loader import build_eval_loader
     from utils.datasets.index import build_index
-    from utils.datasets.loader import build_eval_loader
     from utils.evaluation.evaluate import EvalSettings, evaluate
     from utils.runtime.device import keep_freed_memory, select_device
     from utils.weights import load_model

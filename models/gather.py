@@ -1,7 +1,8 @@
-"""Gathers the inputs of the loss from a raw map: all objectness logits, all positive cells."""
+"""Gathers the inputs of the loss from the raw maps: all objectness logits, all positive cells."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,19 +16,20 @@ OBJECTNESS = BOX_FIELDS - 1
 
 
 class Gathered(NamedTuple):
-    """Gathered parts of a raw map, float32."""
+    """Gathered parts of the raw maps of all levels, float32."""
 
     objectness: Tensor
-    """Objectness logits of all cells, ``[B, A, h, w]``."""
+    """Objectness logits of all cells, ``[cells]``, ordered by level, image, anchor, row, column."""
     positives: Tensor
     """All logits of the positive cells, ``[n, 5 + classes]``."""
 
 
-def gather(raw: Tensor, assignment: Assignment) -> Gathered:
-    """Gather from a raw map ``[B, A, h, w, 5 + classes]``; convert only these parts to float32."""
-    cells = (assignment.image, assignment.anchor, assignment.row, assignment.col)
-    objectness, positives = _Gather.apply(raw, *cells)
-    return Gathered(objectness, positives)
+def gather(raw: Sequence[Tensor], assignment: Assignment) -> Gathered:
+    """Gather from raw maps ``[B, A, h, w, 5 + classes]``; convert only these parts to float32."""
+    columns = (column.split(assignment.counts) for column in assignment[:4])
+    found = [_Gather.apply(level, *cells) for level, *cells in zip(raw, *columns, strict=True)]
+    objectness, positives = zip(*found, strict=True)
+    return Gathered(torch.cat([level.flatten() for level in objectness]), torch.cat(positives))
 
 
 class _Gather(torch.autograd.Function):

@@ -85,7 +85,7 @@ class DetectionHead(nn.Module):
             For each image ``[n, 5 + classes]``: centre and size in pixels of the network input,
             objectness and class scores, 0 to 1; ordered by level, anchor, row, column.
         """
-        found: list[list[Tensor]] = [[] for _ in raw[0]]
+        levels, ends = [], []
         for level, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
             objectness = level[..., BOX_FIELDS - 1].float().sigmoid()
             cells = (objectness > threshold).nonzero()  # [n, 4]
@@ -96,11 +96,13 @@ class DetectionHead(nn.Module):
             scores = fields[confident].float().sigmoid()
             xy = (scores[:, :2] * 2 - 0.5 + torch.stack((col, row), 1)) * stride
             wh = (scores[:, 2:4] * 2).square() * (anchors.float()[anchor] * stride)
-            boxes = torch.cat((xy, wh, scores[:, 4:]), 1)
-            counts = image.bincount(minlength=len(level)).tolist()
-            for of_image, part in zip(found, boxes.split(counts), strict=True):
-                of_image.append(part)
-        return [torch.cat(parts) for parts in found]
+            levels.append(torch.cat((xy, wh, scores[:, 4:]), 1))
+            # The cells are ordered by image. Counting would read the largest index first.
+            images = torch.arange(len(level), device=level.device)
+            ends.append(torch.searchsorted(image.contiguous(), images, right=True))
+        counts = torch.stack(ends).diff(dim=1, prepend=ends[0].new_zeros(len(ends), 1)).tolist()
+        parts = [boxes.split(count) for boxes, count in zip(levels, counts, strict=True)]
+        return [torch.cat(of_image) for of_image in zip(*parts, strict=True)]
 
     @torch.no_grad()
     def _initialise_biases(self) -> None:

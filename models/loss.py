@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from models.gather import gather
 from models.head import BOX_FIELDS
 from utils.boxes import complete_iou
 from utils.hyp import Hyp
+from utils.runtime.device import to_device
 
 FOCAL_ALPHA = 0.25
 """Weight of positives versus negatives (Lin et al., "Focal Loss", 2017, table 1b)."""
@@ -43,12 +44,13 @@ class DetectionLosses(NamedTuple):
     """Class loss with its gain; detached."""
 
 
-class LevelLosses(NamedTuple):
-    """Scalar losses of one level, without gains."""
+class LossMeans(NamedTuple):
+    """Losses of a batch or a part of it as means, without gains."""
 
-    box: Tensor
-    obj: Tensor
-    cls: Tensor
+    means: Tensor
+    """``[3, levels]``: box, class (over the positive cells) and objectness (over all cells)."""
+    counts: Tensor
+    """``[levels + 1]``: number of positive cells of each level, number of images."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,18 @@ def build_loss(
     )
     balance = THREE_LEVEL_BALANCE if levels == len(THREE_LEVEL_BALANCE) else DEEP_BALANCE[:levels]
     assigner = ShapeRatioAssigner(model.head.anchors, hyp.anchor_t)
-    return DetectionLoss(assigner, gains, model.classes, balance)
+    return DetectionLoss(assigner, gains, model.classes, balance, model.head.anchors.device)
 
 
 class DetectionLoss:
     """YOLOv5's loss, computed in float32 for raw maps of any dtype.
 
     Args:
-        assigner: assigns targets to cells; the loss is on its device.
+        assigner: assigns targets to cells.
         gains: weights of the three losses.
         classes: number of classes; with one class there is no class loss.
         level_balance: weight of each level's objectness, fine to coarse.
+        device: device of the raw maps.
     """
 
     def __init__(
@@ -113,14 +116,16 @@ class DetectionLoss:
         gains: LossGains,
         classes: int,
         level_balance: Sequence[float],
+        device: torch.device | None = None,
     ) -> None:
         self.assigner = assigner
         self.gains = gains
         self.classes = classes
         self.level_balance = tuple(level_balance)
         self._total: Callable[[Tensor], Tensor] | None = None
-        self._obj_weight = assigner.anchors.new_tensor(gains.obj_pw)
-        self._cls_weight = assigner.anchors.new_tensor(gains.cls_pw)
+        self._obj_weight = torch.tensor(gains.obj_pw, device=device)
+        self._cls_weight = torch.tensor(gains.cls_pw, device=device)
+        self._balance = torch.tensor(level_balance, device=device)
 
     def for_partial_batches(self, total: Callable[[Tensor], Tensor]) -> DetectionLoss:
         """Return a copy for a batch that is computed in parts, for example by several processes.
@@ -128,24 +133,11 @@ class DetectionLoss:
         The sum of the losses of all parts is the loss of the whole batch; so are the gradients.
 
         Args:
-            total: sums the result of `counts` over all parts; called once per loss.
+            total: sums `LossMeans.counts` over all parts; called once per loss.
         """
         shared = copy.copy(self)
         shared._total = total
         return shared
-
-    def counts(self, raw: Sequence[Tensor], targets: Tensor, images: int) -> Tensor:
-        """Return the counts that the means of the loss divide by.
-
-        Args:
-            raw: maps of the right sizes, of any number of images.
-            targets: ``[n, 6]``; see `__call__`.
-            images: number of images.
-
-        Returns:
-            ``[levels + 1]``: number of positives of each level, number of images.
-        """
-        return _counts(self._assigned(raw, targets), targets, images)
 
     def __call__(
         self,
@@ -154,53 +146,64 @@ class DetectionLoss:
         images: int | None = None,
         ignored: Tensor | None = None,
     ) -> DetectionLosses:
-        """Return the losses of a batch.
+        """Return the losses of a batch; the arguments are those of `means`."""
+        means, counts = self.means(raw, targets, images, ignored)
+        whole = counts if self._total is None else self._total(counts)
+        box, obj, cls = self.weighted(shares(means, counts, whole))
+        total = (box + obj + cls) * whole[-1].clamp(min=1)
+        return DetectionLosses(total, box.detach(), obj.detach(), cls.detach())
+
+    def weighted(self, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the box, objectness and class loss with their gains, from means ``[3, L]``."""
+        box, cls, obj = means
+        balanced = obj * self._balance.to(obj.device)
+        return (
+            box.sum() * self.gains.box,
+            balanced.sum() * self.gains.obj,
+            cls.sum() * self.gains.cls,
+        )
+
+    def means(
+        self,
+        raw: Sequence[Tensor],
+        targets: Tensor,
+        images: int | None = None,
+        ignored: Tensor | None = None,
+    ) -> LossMeans:
+        """Return the means of the losses, which `weighted` makes the losses from.
 
         Args:
             raw: for each level ``[B, A, h, w, 5 + classes]``, logits.
-            targets: ``[n, 6]``: image index, class, centre and size as fractions of the
+            targets: ``[n, 6]`` on the CPU: image index, class, centre and size as fractions of the
                 network input; n may be 0.
             images: number of images that count, the others being padding without targets; all if
                 None.
             ignored: ignore regions ``[m, 5]``: image index, centre and size; see
                 `assigner.objectness_weight`.
         """
-        images = raw[0].shape[0] if images is None else images
-        assignments = self._assigned(raw, targets)
-        levels = [self._level(*pair, ignored) for pair in zip(raw, assignments, strict=True)]
-        batch_size: int | Tensor = images
-        if self._total is not None:
-            own = _counts(assignments, targets, images)
-            whole = self._total(own).clamp(min=1)
-            levels = _shares(levels, own / whole)
-            batch_size = whole[-1]
+        device, batch = raw[0].device, len(raw[0])
+        shapes = [(batch, *level.shape[1:4]) for level in raw]
+        assigned = self.assigner(targets, batch, [(shape[2], shape[3]) for shape in shapes])
+        numbers = torch.tensor([*assigned.counts, batch if images is None else images])
+        counts = to_device(numbers.float(), device)
+        assigned = assigned.to(device)
 
-        balanced = zip(levels, self.level_balance, strict=True)
-        box = torch.stack([level.box for level in levels]).sum() * self.gains.box
-        obj = torch.stack([level.obj * weight for level, weight in balanced]).sum() * self.gains.obj
-        cls = torch.stack([level.cls for level in levels]).sum() * self.gains.cls
-        total = (box + obj + cls) * batch_size
-        return DetectionLosses(total, box.detach(), obj.detach(), cls.detach())
-
-    def _assigned(self, raw: Sequence[Tensor], targets: Tensor) -> list[Assignment]:
-        return self.assigner(targets, [(level.shape[2], level.shape[3]) for level in raw])
-
-    def _level(self, raw: Tensor, assignment: Assignment, ignored: Tensor | None) -> LevelLosses:
-        """Return the losses of one level ``[B, A, h, w, 5 + classes]``."""
+        objectness, picked = gather(raw, assigned)
+        iou = complete_iou(decoded_boxes(picked, assigned.anchor_sizes), assigned.boxes)
         gamma = self.gains.fl_gamma
-        objectness, picked = gather(raw, assignment)
-        iou = objectness.new_zeros(0)
-        box = cls = objectness.new_zeros(())
-        if assignment.image.numel():
-            iou = complete_iou(decoded_boxes(picked, assignment.anchor_sizes), assignment.boxes)
-            box = (1 - iou).mean()
-            if self.classes > 1:
-                cls_target = self._class_target(assignment.classes)
-                cls = binary_loss(picked[:, BOX_FIELDS:], cls_target, self._cls_weight, gamma)
-        obj_target = objectness_target(iou.detach().clamp(min=0), assignment, objectness.shape)
-        weight = objectness_weight(ignored, assignment, objectness.shape)
-        obj = binary_loss(objectness, obj_target, self._obj_weight, gamma, weight)
-        return LevelLosses(box, obj, cls)
+        box = _level_means(1 - iou, assigned.counts)
+        cls = torch.zeros_like(box)
+        if self.classes > 1:
+            cls_target = self._class_target(assigned.classes)
+            cls_losses = binary_loss(picked[:, BOX_FIELDS:], cls_target, self._cls_weight, gamma)
+            cls = _level_means(cls_losses, assigned.counts)
+        obj_target = objectness_target(iou.detach().clamp(min=0), assigned, len(objectness))
+        weight = None
+        if ignored is not None and len(ignored):
+            weight = objectness_weight(to_device(ignored, device), assigned, shapes)
+        obj_losses = binary_loss(objectness, obj_target, self._obj_weight, gamma, weight)
+        obj = _level_means(obj_losses, [prod(shape) for shape in shapes])
+        return LossMeans(torch.stack((box, cls, obj)), counts)
 
     def _class_target(self, classes: Tensor) -> Tensor:
         """Return smoothed class targets ``[n, classes]`` for class indices ``[n]``."""
@@ -209,22 +212,27 @@ class DetectionLoss:
         return target.scatter_(1, classes[:, None], 1 - absent)
 
 
-def _counts(assignments: Sequence[Assignment], targets: Tensor, images: int) -> Tensor:
-    """Return the counts; see `DetectionLoss.counts`."""
-    return targets.new_tensor([*(positive.image.numel() for positive in assignments), images])
-
-
-def _shares(levels: Sequence[LevelLosses], share: Tensor) -> list[LevelLosses]:
+def shares(means: Tensor, counts: Tensor, whole: Tensor) -> Tensor:
     """Scale the means over a part of a batch to its contribution to the means over the batch.
 
     Args:
-        levels: means over positives (box, class) and over the cells of all images (objectness).
-        share: fractions ``[levels + 1]`` of each level's positives, and of the images, in the part.
+        means: see `LossMeans`.
+        counts: see `LossMeans`.
+        whole: the counts of the whole batch.
     """
-    return [
-        LevelLosses(level.box * positives, level.obj * share[-1], level.cls * positives)
-        for level, positives in zip(levels, share[:-1], strict=True)
-    ]
+    positives, images = counts[:-1] / whole[:-1].clamp(min=1), counts[-1:] / whole[-1:].clamp(min=1)
+    return means * torch.stack((positives, positives, images.expand_as(positives)))
+
+
+def _level_means(losses: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the mean of each level's losses; 0 for a level that has none.
+
+    Args:
+        losses: ``[n]`` or ``[n, k]``, ordered by level.
+        counts: how many of the n belong to each level.
+    """
+    # The sum of nothing, not a new zero, so that every level has a gradient.
+    return torch.stack([p.mean() if len(p) else p.sum() for p in losses.split(list(counts))])
 
 
 def decoded_boxes(picked: Tensor, anchor_sizes: Tensor) -> Tensor:
@@ -236,24 +244,18 @@ def decoded_boxes(picked: Tensor, anchor_sizes: Tensor) -> Tensor:
     return torch.cat((scores[:, :2] - 0.5, scores[:, 2:].square() * anchor_sizes), 1)
 
 
-def objectness_target(iou: Tensor, assignment: Assignment, shape: Sequence[int]) -> Tensor:
-    """Return the objectness target ``[B, A, h, w]``: the IoU of positive cells, zero elsewhere.
+def objectness_target(iou: Tensor, assignment: Assignment, cells: int) -> Tensor:
+    """Return the objectness target ``[cells]``: the IoU of positive cells, zero elsewhere.
 
-    If several targets share a cell, the last one counts. All duplicates get its value before they
-    are written, so that the result does not depend on the order of parallel writes.
+    If several targets share a cell, the last one counts. All duplicates write its value, so that
+    the result does not depend on the order of parallel writes.
 
     Args:
         iou: ``[n]``, 0 to 1.
         assignment: the n positive cells.
-        shape: B, A, h, w.
+        cells: number of cells of all levels.
     """
-    _, anchors, height, width = shape
-    cell = (assignment.image * anchors + assignment.anchor) * height + assignment.row
-    cell = cell * width + assignment.col  # [n]
-    position = torch.arange(len(cell), device=cell.device)
-    last = cell.new_zeros(math.prod(shape))
-    last.scatter_reduce_(0, cell, position, "amax")
-    return iou.new_zeros(len(last)).scatter_(0, cell, iou[last[cell]]).view(*shape)
+    return iou.new_zeros(cells).scatter_(0, assignment.cell, iou[assignment.last])
 
 
 def binary_loss(
@@ -263,25 +265,24 @@ def binary_loss(
     gamma: float,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean binary cross-entropy, or the focal loss (Lin et al., 2017) if gamma > 0.
+    """Return the binary cross-entropy, or the focal loss (Lin et al., 2017) if gamma > 0.
 
     Args:
         logits: any shape, float32.
         target: same shape, 0 to 1; for values in between, the focal factors are interpolated.
         positive_weight: scalar weight of positives (`pos_weight` of torch).
         gamma: focal exponent, which reduces the loss of well-classified elements.
-        weight: weight of each element, same shape; the mean still divides by their number.
+        weight: weight of each element, same shape.
+
+    Returns:
+        The loss of each element.
     """
     loss = F.binary_cross_entropy_with_logits(
-        logits,
-        target,
-        weight=weight,
-        pos_weight=positive_weight,
-        reduction="none" if gamma > 0 else "mean",
+        logits, target, weight=weight, pos_weight=positive_weight, reduction="none"
     )
     if gamma <= 0:
         return loss
     score = logits.sigmoid()
     right = target * score + (1 - target) * (1 - score)
     alpha = target * FOCAL_ALPHA + (1 - target) * (1 - FOCAL_ALPHA)
-    return (loss * alpha * (1 - right) ** gamma).mean()
+    return loss * alpha * (1 - right) ** gamma

@@ -64,8 +64,10 @@ def complete_iou(a: Tensor, b: Tensor) -> Tensor:
     a_low, a_high = a[:, :2] - a_size / 2, a[:, :2] + a_size / 2
     b_low, b_high = b[:, :2] - b_size / 2, b[:, :2] + b_size / 2
 
-    shared = (torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp(min=0).prod(1)
-    iou = shared / (a_size.prod(1) + b_size.prod(1) - shared + EPS)
+    overlap = (torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp(min=0)
+    # Products of columns: the gradient of `prod` reads how many factors are zero.
+    shared, a_area, b_area = (sides[:, 0] * sides[:, 1] for sides in (overlap, a_size, b_size))
+    iou = shared / (a_area + b_area - shared + EPS)
 
     enclosing = torch.maximum(a_high, b_high) - torch.minimum(a_low, b_low)
     distance = (a[:, :2] - b[:, :2]).square().sum(1) / (enclosing.square().sum(1) + EPS)

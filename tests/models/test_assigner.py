@@ -17,7 +17,7 @@ def assign(
     targets: list[list[float]], anchors: list[list[float]], height: int = 8, width: int = 8
 ) -> Assignment:
     assigner = ShapeRatioAssigner(torch.tensor([anchors]))
-    return assigner(torch.tensor(targets).view(-1, 6), [(height, width)])[0]
+    return assigner(torch.tensor(targets).view(-1, 6), 4, [(height, width)])
 
 
 def cells(assignment: Assignment) -> list[tuple[int, int]]:
@@ -90,9 +90,25 @@ def test_rectangular_grids() -> None:
 
 def test_levels_use_their_own_anchors_and_grids() -> None:
     assigner = ShapeRatioAssigner(torch.tensor([[[1.0, 1.0]], [[9.0, 9.0]]]), ratio_limit=2.0)
-    fine, coarse = assigner(torch.tensor([[0, 0, 0.5625, 0.5625, 0.125, 0.125]]), [(8, 8), (4, 4)])
-    assert cells(fine) == [(4, 4)]
-    assert cells(coarse) == []
+    targets = torch.tensor([[1, 0, 0.5625, 0.5625, 0.125, 0.125], [0, 0, 0.4, 0.4, 0.6, 0.4]])
+    found = assigner(targets, 2, [(8, 8), (4, 4)])
+    assert found.counts == (1, 0)
+    assert cells(found) == [(4, 4)]
+    targets[1, 4:] = 2.0
+    found = assigner(targets, 2, [(8, 8), (4, 4)])
+    assert found.counts == (1, 3)
+    assert cells(found) == [(4, 4), (1, 1), (1, 2), (2, 1)]
+    # 64 cells of each of the two images come before those of the second level, 16 each.
+    assert found.cell.tolist() == [64 + 4 * 8 + 4, *(128 + cell for cell in (5, 6, 9))]
+
+
+def test_last_of_the_positives_that_share_a_cell() -> None:
+    box = [0.5625, 0.5625, 0.125, 0.125]
+    found = assign([[0, 7, *box], [0, 5, 0.1, 0.1, 0.125, 0.125], [0, 3, *box]], [[1.0, 1.0]])
+    of_cell = list(zip(found.cell.tolist(), found.classes[found.last].tolist(), strict=True))
+    assert of_cell[0] == (4 * 8 + 4, 3)
+    assert of_cell[1][1] == 5
+    assert of_cell[2] == of_cell[0]
 
 
 def test_box_of_zero_area_is_not_assigned() -> None:
@@ -112,13 +128,15 @@ def test_assignments_equal_upstreams(case: str) -> None:
     golden = np.load(GOLDENS / f"loss_{case}.npz")
     assigner = ShapeRatioAssigner(Detector(load_spec("yolov5n.yaml")).head.anchors)
     sizes = [golden[f"p{level}"].shape[2:4] for level in range(3)]
-    found = assigner(torch.from_numpy(golden["targets"]), sizes)
-    for level, own in enumerate(found):
+    found = assigner(torch.from_numpy(golden["targets"]), len(golden["p0"]), sizes)
+    fields = (torch.stack(found[:4], 1), found.classes, found.anchor_sizes, found.boxes)
+    levels = zip(*(field.split(found.counts) for field in fields), strict=True)
+    for level, (indices, classes, anchor_sizes, boxes) in enumerate(levels):
         # The order is compared too: if targets share a cell, it decides which one counts.
-        np.testing.assert_array_equal(torch.stack(own[:4], 1), golden[f"assign{level}"])
-        np.testing.assert_array_equal(own.classes, golden[f"tcls{level}"])
-        np.testing.assert_array_equal(own.anchor_sizes, golden[f"anch{level}"])
-        np.testing.assert_allclose(own.boxes, golden[f"tbox{level}"], rtol=1e-6)
+        np.testing.assert_array_equal(indices, golden[f"assign{level}"])
+        np.testing.assert_array_equal(classes, golden[f"tcls{level}"])
+        np.testing.assert_array_equal(anchor_sizes, golden[f"anch{level}"])
+        np.testing.assert_allclose(boxes, golden[f"tbox{level}"], rtol=1e-6)
 
 
 def test_cells_with_centre_in_a_region_of_their_image_are_ignored() -> None:
@@ -143,9 +161,6 @@ def test_objectness_weight_is_zero_in_regions_except_for_positives() -> None:
     assert cells(positive) == [(0, 2)]
     assert positive.anchor.tolist() == [0]
     region = torch.tensor([[0, 0.5, 0.25, 0.5, 0.5]])
-    weight = objectness_weight(region, positive, (1, 2, 2, 4))
-    assert weight is not None
-    assert weight[0, 0].tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]
-    assert weight[0, 1].tolist() == [[1, 0, 0, 1], [1, 1, 1, 1]]
-    for empty in (None, region[:0]):
-        assert objectness_weight(empty, positive, (1, 2, 2, 4)) is None
+    weight = objectness_weight(region, positive, [(1, 2, 2, 4)]).view(2, 2, 4)
+    assert weight[0].tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]
+    assert weight[1].tolist() == [[1, 0, 0, 1], [1, 1, 1, 1]]

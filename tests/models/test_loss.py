@@ -39,12 +39,6 @@ def centred_target() -> Tensor:
     return torch.tensor([[0, 1, 0.5, 0.5, 1.0, 1.0]])
 
 
-def positives(cells: list[tuple[int, int, int, int]]) -> Assignment:
-    image, anchor, row, col = torch.tensor(cells).T
-    rest = torch.zeros(len(cells), 4)
-    return Assignment(image, anchor, row, col, rest, image, rest[:, :2])
-
-
 def test_gains_of_the_nominal_model_are_not_scaled() -> None:
     model = Detector(load_spec("yolov5n.yaml"))
     gains = build_loss(model, Hyp(), image_size=640, label_smoothing=0.1).gains
@@ -117,18 +111,22 @@ def test_objectness_target_has_no_gradient() -> None:
 
 
 def test_last_target_of_a_cell_sets_its_objectness() -> None:
-    found = objectness_target(
-        torch.tensor([0.9, 0.2, 0.5, 0.4]),
-        positives([(0, 0, 0, 1), (1, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)]),
-        (2, 1, 2, 2),
+    empty = torch.zeros(4, dtype=torch.int64)
+    assigned = Assignment(
+        *(empty,) * 5,
+        cell=torch.tensor([1, 6, 1, 0]),
+        last=torch.tensor([2, 1, 2, 3]),
+        boxes=torch.zeros(4, 4),
+        anchor_sizes=torch.zeros(4, 2),
+        counts=(4,),
     )
-    assert torch.equal(found[0, 0], torch.tensor([[0.4, 0.5], [0, 0]]))
-    assert torch.equal(found[1, 0], torch.tensor([[0, 0], [0.2, 0]]))
+    found = objectness_target(torch.tensor([0.9, 0.2, 0.5, 0.4]), assigned, 8)
+    assert torch.equal(found, torch.tensor([0.4, 0.5, 0, 0, 0, 0, 0.2, 0]))
 
 
 def test_binary_loss_weights_positives() -> None:
     logits, target = torch.zeros(2), torch.tensor([1.0, 0.0])
-    found = binary_loss(logits, target, torch.tensor(3.0), gamma=0.0)
+    found = binary_loss(logits, target, torch.tensor(3.0), gamma=0.0).mean()
     assert found.item() == pytest.approx((3 + 1) / 2 * math.log(2))
 
 

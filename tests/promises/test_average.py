@@ -15,8 +15,8 @@ from tests.promises.test_interrupts import signalled_at
 from tests.promises.test_resume import differences, killed_after, resumed, same_run
 from tests.toy import SIDE, toy_arguments
 from train import train
+from utils.datasets.eval_loader import build_eval_loader
 from utils.datasets.index import build_index
-from utils.datasets.loader import build_eval_loader
 from utils.errors import RunInterruptedError, UserError
 from utils.evaluation.evaluate import evaluate
 from utils.options.parser import parse_request

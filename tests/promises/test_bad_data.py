@@ -15,8 +15,9 @@ from PIL import Image
 from tests.toy import make_toy, toy_arguments
 from tests.utils.datasets.drawn import draw
 from train import train
+from utils.datasets.eval_loader import build_eval_loader
 from utils.datasets.index import Index, build_index
-from utils.datasets.loader import build_eval_loader, build_train_loader
+from utils.datasets.loader import build_train_loader
 from utils.errors import UserError
 from utils.history import read_results
 from utils.hyp import Hyp

@@ -160,7 +160,7 @@ def test_best_weights_are_measured_after_an_interruption(
         raise RunInterruptedError("SIGTERM", 143)
 
     with monkeypatch.context() as patch:
-        patch.setattr("utils.training.validation.evaluate", interrupt)
+        patch.setattr("utils.training.validation.collect", interrupt)
         with pytest.raises(RunInterruptedError):
             resume(run, *how)
     caplog.set_level(logging.INFO, "yolo")

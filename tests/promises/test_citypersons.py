@@ -1,6 +1,7 @@
 """CityPersons: from annotations to a trained, extended and evaluated detector."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,10 @@ def one_box(monkeypatch: pytest.MonkeyPatch) -> None:
     # A sixteenth of 800, 300, 964 and 700 px, plus 16 px of padding from 64x128 to 96x160.
     row = [50 + 16, 18.75 + 16, 60.25 + 16, 43.75 + 16, 0.9, 0]
 
-    def found(prediction: Tensor, **_: object) -> list[Tensor]:
-        return [torch.tensor([row]) for _ in prediction]
+    def found(candidates: Sequence[Tensor], *_: object, **__: object) -> list[Tensor]:
+        return [torch.tensor([row]) for _ in candidates]
 
-    monkeypatch.setattr(evaluate, "non_max_suppression", found)
+    monkeypatch.setattr(evaluate, "suppress", found)
 
 
 @pytest.mark.usefixtures("one_box")

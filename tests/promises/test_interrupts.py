@@ -89,14 +89,14 @@ def test_run_interrupted_after_every_step_equals_uninterrupted_run(
 def test_signal_during_validation_repeats_only_the_validation(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluator = Evaluator.__call__
+    collect = Evaluator.collect
 
     def signalled(self: Evaluator, *more: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        return evaluator(self, *more)
+        return collect(self, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Evaluator, "__call__", signalled)
+        patch.setattr(Evaluator, "collect", signalled)
         with pytest.raises(RunInterruptedError):
             train(parse_request(toy_arguments(whole.parents[1], f"{HOW} --name validated")))
     run = whole.with_name("validated")
@@ -163,14 +163,14 @@ def test_signal_during_the_resume_validation_changes_nothing(
     arguments = toy_arguments(whole.parents[1], f"{HOW} --name measured")
     signalled_at(4, monkeypatch, arguments)
     run = whole.with_name("measured")
-    evaluator = Evaluator.__call__
+    collect = Evaluator.collect
 
     def signalled(self: Evaluator, *more: Any) -> Any:
         signal.raise_signal(signal.SIGUSR1)
-        return evaluator(self, *more)
+        return collect(self, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Evaluator, "__call__", signalled)
+        patch.setattr(Evaluator, "collect", signalled)
         with pytest.raises(RunInterruptedError) as stop:
             train(parse_request(["--resume", str(run), "--noplots"]))
     assert stop.value.exit_code == 85

@@ -25,7 +25,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "history": frozenset({"files"}),
     "runtime": frozenset({"errors"}),
     "data.street_scenes": frozenset({"errors"}),
-    "models": FLOOR | {"boxes", "hyp"},
+    "models": FLOOR | {"boxes", "hyp", "runtime"},
     "datasets": FLOOR | {"hyp", "data.street_scenes"},
     "solver": frozenset({"errors", "history"}),
     "checkpoint": FLOOR | {"history"},

@@ -14,7 +14,7 @@ from tests.promises.test_resume import differences, killed_after, resumed, same_
 from tests.toy import toy_arguments
 from train import show_plan, train
 from utils.errors import UserError
-from utils.evaluation.evaluate import Evaluation, evaluate
+from utils.evaluation.evaluate import Evaluation, summarize
 from utils.options.parser import parse_request
 from utils.runs.run import open_run
 from utils.solver.schedule import Plan
@@ -44,10 +44,10 @@ def test_seam_metrics_use_one_validation(finished: Path, monkeypatch: pytest.Mon
     # non-EMA weights) before the first step, and to 0.05 and 0.06 after the epoch.
     scores = iter([0.3, 0.1, 0.2, 0.05, 0.06, 0.05])  # the first is of best.pt
 
-    def evaluate_model(*arguments: Any, **options: Any) -> Evaluation:
-        return replace(evaluate(*arguments, **options), map50_95=next(scores))
+    def scored(*arguments: Any, **options: Any) -> Evaluation:
+        return replace(summarize(*arguments, **options), map50_95=next(scores))
 
-    monkeypatch.setattr("utils.training.validation.evaluate", evaluate_model)
+    monkeypatch.setattr("utils.training.validation.summarize", scored)
     how = "--lr-continuation hold --name smaller --imgsz 96 --allow-change imgsz"
     run = train(parse_request(extension_of(finished, how)))
     recorded = read_checkpoint(finished / "weights" / "last.pt")["history"][-1][EMA_MAP_COLUMN]

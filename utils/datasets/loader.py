@@ -6,30 +6,32 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from utils.datasets.augment_params import MOSAIC_TILES
-from utils.datasets.dataset import Batch, BatchRequest, EvalDataset, LoadFailure, TrainDataset
+from utils.datasets.batch_loader import (
+    WHOLE_BATCH,
+    BatchShape,
+    batch_loader,
+    largest_batch,
+    require_shared_memory,
+)
+from utils.datasets.dataset import Batch, BatchRequest, TrainDataset
 from utils.datasets.image_cache import (
     CHANNELS,
-    SHARED_MEMORY,
     CacheKind,
     FileImages,
     RecentImages,
     Share,
-    free_disk,
     open_image_store,
 )
 from utils.datasets.index import Index, read_threads
 from utils.datasets.loading_times import SampleTimes, TimedDataset, TimedImages, WaitTimes
 from utils.datasets.rect_batches import plan_batches
-from utils.datasets.workers import signals_blocked, start_worker, usable_workers
-from utils.errors import UserError
+from utils.datasets.workers import usable_workers
 from utils.hyp import Hyp
 
 log = logging.getLogger("yolo")
@@ -44,20 +46,6 @@ MAX_RECENT_BYTES = 256_000_000
 the images of one mosaic are kept."""
 WORKER_NICENESS = 5
 """Niceness of the workers when training runs on the same CPUs, so that training has priority."""
-WHOLE_BATCH = slice(None)
-PREFETCHED_BATCHES = 2
-"""Batches that each worker prepares in advance."""
-MIB = 1 << 20
-
-
-class BatchShape(NamedTuple):
-    """Size of the images of a batch."""
-
-    images: int
-    height: int
-    """px"""
-    width: int
-    """px"""
 
 
 @dataclass(eq=False)
@@ -119,22 +107,6 @@ class EpochSampler(Sampler[BatchRequest]):
         return images[first : first + size]
 
 
-class BatchLoader(DataLoader["Batch | LoadFailure"]):
-    """A DataLoader of batches that raises the failures reported by its workers.
-
-    Raises:
-        UserError: while iterating, if an image file is no longer usable.
-    """
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # no failures
-        with signals_blocked():  # workers inherit the block, see `start_worker`
-            batches = super().__iter__()
-        for batch in batches:
-            if isinstance(batch, LoadFailure):
-                raise UserError(batch.message)
-            yield batch
-
-
 class TrainLoader:
     """Yields the batches of any epoch, from any batch on; its workers persist between epochs.
 
@@ -163,7 +135,7 @@ class TrainLoader:
         """Of the epoch that is read now, or was read last."""
         niceness = 0 if for_gpu else WORKER_NICENESS
         timed = TimedDataset(dataset, times)
-        self._loader = _batch_loader(timed, sampler, workers, niceness, pin_memory=for_gpu)
+        self._loader = batch_loader(timed, sampler, workers, niceness, pin_memory=for_gpu)
 
     def __len__(self) -> int:
         """Return the number of batches per epoch; the last batch may be smaller."""
@@ -172,7 +144,7 @@ class TrainLoader:
     @property
     def largest_batch(self) -> BatchShape:
         """The largest batch of this process."""
-        return _largest(self._sampler.batches, self._dataset.shapes, self._sampler.shard)
+        return largest_batch(self._sampler.batches, self._dataset.shapes, self._sampler.shard)
 
     def batches(self, epoch: int, start: int = 0, *, mosaic: bool = True) -> Iterator[Batch]:
         """Yield the batches of `epoch`, starting with batch `start`.
@@ -239,8 +211,8 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
         share=share,
     )
     count = usable_workers(workers, len(plan.batches), processes=local_processes, for_gpu=for_gpu)
-    largest = _largest(plan.batches, plan.shapes, shard)
-    _require_shared_memory(largest, count, local_processes)
+    largest = largest_batch(plan.batches, plan.shapes, shard)
+    require_shared_memory(largest, count, local_processes)
     times = SampleTimes(count)
     is_cached = not isinstance(images, FileImages)
     images = images if is_cached else TimedImages(images, times)
@@ -253,93 +225,3 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     dataset = TrainDataset(index, images, plan.shapes, seed, hyp)
     sampler = EpochSampler(plan.batches, seed, rect, neighbourhood, shard)
     return TrainLoader(dataset, sampler, workers=count, for_gpu=for_gpu, times=times)
-
-
-def build_eval_loader(  # noqa: PLR0913 -- one argument per option of the command line
-    index: Index,
-    *,
-    image_size: int,
-    batch_size: int,
-    workers: int | None,
-    rect: bool = True,
-    pad: float = 0.5,
-    stride: int = 32,
-    cache: CacheKind | None = None,
-    every: int = 1,
-    for_gpu: bool = False,
-) -> BatchLoader:
-    """Build the loader for evaluation; it yields every image once, or every n-th with `every`.
-
-    The longer side of the images becomes `image_size`, px. With `rect`, images are sorted by aspect
-    ratio, and a batch is letterboxed to the smallest common shape, after adding `pad` strides;
-    otherwise to squares. The other arguments are those of `build_train_loader`.
-    """
-    sizes = index.sizes[::every]
-    plan = plan_batches(sizes, batch_size, image_size, rect=rect, stride=stride, pad=pad)
-    images = open_image_store(
-        index,
-        image_size,
-        shrink_interpolation=cv2.INTER_AREA,
-        cache=cache,
-        threads=read_threads(workers),
-    )
-    count = usable_workers(workers, len(plan.batches), for_gpu=for_gpu)
-    _require_shared_memory(_largest(plan.batches, plan.shapes), count)
-    batches = [(batch * every).tolist() for batch in plan.batches]
-    shapes = plan.shapes.repeat(every, axis=0)  # by data-set index
-    dataset = EvalDataset(index, images, shapes)
-    return _batch_loader(dataset, batches, count, pin_memory=for_gpu)
-
-
-def _batch_loader(
-    dataset: TimedDataset | EvalDataset,
-    batches: EpochSampler | list[list[int]],
-    workers: int,
-    niceness: int = 0,
-    *,
-    pin_memory: bool,
-) -> BatchLoader:
-    """Build a loader that indexes the data set with each item of `batches`."""
-    return BatchLoader(
-        dataset,
-        sampler=batches,
-        batch_size=None,  # the data set returns whole batches
-        collate_fn=_identity,  # type: ignore[arg-type] # takes a batch, not a list of samples
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=PREFETCHED_BATCHES if workers else None,
-        worker_init_fn=partial(start_worker, niceness=niceness),
-        persistent_workers=workers > 0,
-    )
-
-
-def _largest(
-    batches: Sequence[np.ndarray], shapes: np.ndarray, shard: slice = WHOLE_BATCH
-) -> BatchShape:
-    """Return the shape of the batch with the most pixels, of one process."""
-    found = (BatchShape(len(batch[shard]), *shapes[batch[0]].tolist()) for batch in batches)
-    return max(found, key=math.prod)
-
-
-def _require_shared_memory(largest: BatchShape, workers: int, processes: int = 1) -> None:
-    """Check that there is room for the batches that the workers prepare, and the one in use.
-
-    A process that writes beyond the end of shared memory is killed, during an epoch.
-
-    Raises:
-        UserError: if there is too little.
-    """
-    if workers == 0 or not SHARED_MEMORY.is_dir():
-        return
-    needed = processes * (PREFETCHED_BATCHES * workers + 1) * math.prod(largest) * CHANNELS
-    free = free_disk(SHARED_MEMORY)
-    if needed > free:
-        raise UserError(
-            f"{SHARED_MEMORY} has {free / MIB:.0f} MiB of free shared memory, but the loader "
-            f"workers need {needed / MIB:.0f} MiB; start the container with a larger --shm-size or "
-            "with --ipc=host, or use fewer --workers (0 needs none)."
-        )
-
-
-def _identity(batch: Batch | LoadFailure) -> Batch | LoadFailure:
-    return batch

@@ -18,7 +18,7 @@ from utils.evaluation.citypersons_files import (
     PedestrianGroundTruth,
     read_ground_truth,
 )
-from utils.evaluation.evaluate import to_original
+from utils.evaluation.collected import to_original
 from utils.evaluation.miss_rate import MissRate, log_miss_rates, miss_rates, percentages
 
 log = logging.getLogger("yolo")
@@ -91,22 +91,23 @@ class MissRateEvaluator:
     def __init__(self, target: PedestrianTarget) -> None:
         self._truth, self._label = target
         self._positions = {Path(name).stem: i for i, name in enumerate(self._truth.image_names)}
-        self._found: list[PedestrianDetections] = []
+        self.found: list[PedestrianDetections] = []
+        """Of each batch."""
 
     def __call__(self, batch: Batch, detections: list[Tensor]) -> None:
         """Collect the detections of a batch, in pixels of the original images."""
+        of_images = []
         for frame, found in zip(batch.frames, detections, strict=True):
             position = self._positions[Path(frame.path).stem]
             rows = to_original(found[found[:, 5] == self._label], frame).double().numpy()
             rows[:, 2:4] -= rows[:, :2]
             images = np.full(len(rows), position)
-            self._found.append(PedestrianDetections(images, rows[:, :4], rows[:, 4]))
+            of_images.append(PedestrianDetections(images, rows[:, :4], rows[:, 4]))
+        self.found.append(_joined(of_images))
 
     def rates(self) -> tuple[MissRate, ...]:
         """Return the miss rates of all collected detections."""
-        empty = PedestrianDetections(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0))
-        columns = zip(empty, *self._found, strict=True)
-        return miss_rates(self._truth, PedestrianDetections(*map(np.concatenate, columns)))
+        return miss_rates(self._truth, _joined(self.found))
 
     def report(self, plot: Path | None) -> dict[str, object]:
         """Log the miss rates, and plot their curves to the image file `plot`, if there is one.
@@ -121,3 +122,8 @@ class MissRateEvaluator:
 
             save_miss_rate_curves(rates, plot)
         return {"miss_rate_percent": percentages(rates)}
+
+
+def _joined(found: Sequence[PedestrianDetections]) -> PedestrianDetections:
+    empty = PedestrianDetections(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0))
+    return PedestrianDetections(*map(np.concatenate, zip(empty, *found, strict=True)))

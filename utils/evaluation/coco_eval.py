@@ -19,7 +19,8 @@ from utils.datasets.ignore_regions import IgnoreRegions
 from utils.datasets.index import Index
 from utils.datasets.labels import to_pixels
 from utils.errors import UserError
-from utils.evaluation.evaluate import Evaluation, to_original
+from utils.evaluation.collected import to_original
+from utils.evaluation.evaluate import Evaluation
 from utils.files.json_file import JsonObject, read_json
 
 log = logging.getLogger("yolo")

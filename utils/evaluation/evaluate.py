@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Sized
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -15,31 +15,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.detector import Detector
-from models.loss import DetectionLoss
-from models.nms import non_max_suppression
-from utils.boxes import box_iou, xywh_to_xyxy
-from utils.datasets.dataset import Batch, Frame
+from models.loss import DetectionLoss, shares
+from models.nms import suppress
+from utils.datasets.dataset import Batch
 from utils.datasets.ignore_regions import IgnoreRegions
-from utils.datasets.letterbox import boxes_to_original
-from utils.evaluation.forward import Forward, Stopwatch
+from utils.evaluation.collected import Collected, Matches, OfBatch, in_order
+from utils.evaluation.forward import MILLISECONDS, Forward
 from utils.evaluation.metrics import (
     IOU_THRESHOLDS,
-    Bools,
     ClassMetrics,
     Floats,
-    Ints,
     MetricCurves,
     ap_per_class,
-    count_confusion,
-    fraction_inside,
-    match_detections,
 )
 
-MILLISECONDS = 1000.0
 SINGLE_CLASS_NAME = "item"
 TABLE_HEADER = ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
-MIN_IGNORED_FRACTION = 0.5
-"""A detection lies in an ignore region if more than this fraction of its area does."""
 BAR = "{l_bar}{bar:10}{r_bar}"
 
 Observer = Callable[[Batch, list[Tensor]], None]
@@ -132,8 +123,36 @@ def evaluate(
         observers: called with every batch and its detections: for each image [n, 6], corners in
             pixels of the network input, confidence, class; best first, on the CPU.
     """
-    accumulator = _Accumulator(evaluated_names(names, single_class=settings.single_class), settings)
-    losses = torch.zeros(3, device=device)
+    collected = collect(
+        model,
+        batches,
+        names=names,
+        device=device,
+        loss=loss,
+        settings=settings,
+        observers=observers,
+    )
+    return summarize([collected], names=names, loss=loss, settings=settings)
+
+
+def collect(  # noqa: PLR0913 -- one argument more than `evaluate`
+    model: Detector,
+    batches: Iterable[Batch],
+    *,
+    names: Sequence[str],
+    device: torch.device,
+    loss: DetectionLoss | None = None,
+    settings: EvalSettings = EvalSettings(),
+    observers: Sequence[Observer] = (),
+    progress: bool = True,
+) -> Collected:
+    """Detect on batches, which may be a share of all, and match with the labels.
+
+    The arguments are those of `evaluate`; `progress` shows a bar.
+    """
+    collected = Collected.for_classes(
+        len(evaluated_names(names, single_class=settings.single_class))
+    )
     forward = Forward(
         model,
         device,
@@ -141,22 +160,33 @@ def evaluate(
         threshold=settings.conf_thres,
         loss=loss,
         images_per_pass=settings.images_per_pass,
+        ahead=device.type != "cpu",
     )
-    suppression = Stopwatch(device)
     was_training = model.training
     model.eval()
     try:
-        for batch in tqdm(batches, table_row(*TABLE_HEADER), bar_format=BAR):
-            forwarded = forward(batch)
-            losses += forwarded.losses
-            with suppression:
-                detections = _detect(forwarded.boxes, settings)
-            accumulator.add(batch, detections)
-            for observer in observers:
-                observer(batch, detections)
+        total = len(batches) if isinstance(batches, Sized) else None
+        with tqdm(
+            forward(batches),
+            table_row(*TABLE_HEADER),
+            total,
+            bar_format=BAR,
+            disable=not progress,
+        ) as bar:
+            for batch, (candidates, losses) in bar:
+                with forward.suppression:
+                    detections = _detect(candidates, settings)
+                collected.add(
+                    *(batch, detections, losses),
+                    single_class=settings.single_class,
+                    ignore=settings.ignore,
+                )
+                for observer in observers:
+                    observer(batch, detections)
     finally:
         model.train(was_training)
-    return accumulator.result(losses, (forward.preprocessing, forward.inference, suppression))
+    watches = (forward.preprocessing, forward.inference, forward.suppression)
+    return collected.finished([watch.seconds for watch in watches])
 
 
 def evaluated_names(names: Sequence[str], *, single_class: bool) -> tuple[str, ...]:
@@ -169,112 +199,76 @@ def table_row(name: str, *cells: str) -> str:
     return f"{name:>22}" + "".join(f"{cell:>11}" for cell in cells)
 
 
-def to_original(detections: Tensor, frame: Frame) -> Tensor:
-    """Convert detections [n, 6] from network-input pixels to original pixels, and clip them."""
-    boxes = boxes_to_original(
-        detections[:, :4], ratio=frame.ratio, pad=frame.pad, original=frame.original
-    )
-    return torch.cat((boxes, detections[:, 4:]), 1)
-
-
-def _detect(prediction: Sequence[Tensor], settings: EvalSettings) -> list[Tensor]:
-    """Return the detections [n, 6] of each image from its decoded predictions [n, 5 + classes]."""
-    detections = non_max_suppression(
-        prediction,
-        conf_thres=settings.conf_thres,
-        iou_thres=settings.iou_thres,
+def _detect(candidates: Sequence[Tensor], settings: EvalSettings) -> list[Tensor]:
+    """Return the detections [n, 6] of each image from its candidates [m, 6]."""
+    detections = suppress(
+        candidates,
+        settings.iou_thres,
         agnostic=settings.single_class,
-        multi_label=True,
         max_det=settings.max_det,
     )
-    detections = [found.cpu() for found in detections]
     if settings.single_class:
         for found in detections:
             found[:, 5] = 0
     return detections
 
 
-class _Matches(NamedTuple):
-    """Matching result of n detections with m labels."""
+def summarize(
+    shares_of_processes: Sequence[Collected],
+    batch_of: Sequence[int] | None = None,
+    *,
+    names: Sequence[str],
+    loss: DetectionLoss | None,
+    settings: EvalSettings,
+) -> Evaluation:
+    """Return the metrics of what one or several processes have collected.
 
-    tp: Bools
-    """True positives at the ten IoU thresholds, [n, 10]."""
-    confidence: Floats
-    """Confidence of the detections, [n]."""
-    predicted: Ints
-    """Classes of the detections, [n]."""
-    labels: Ints
-    """Classes of the labels, [m]."""
-
-
-class _Accumulator:
-    """Matches detections with labels image by image, and accumulates the results."""
-
-    def __init__(self, names: tuple[str, ...], settings: EvalSettings) -> None:
-        self.names = names
-        self.settings = settings
-        self.confusion = np.zeros((len(names) + 1, len(names) + 1), dtype=np.int64)
-        self.matches: list[_Matches] = []
-        self.batches = 0
-
-    def add(self, batch: Batch, detections: Sequence[Tensor]) -> None:
-        """Match the detections [n, 6] of every image of a batch with its labels."""
-        self.batches += 1
-        height, width = batch.images.shape[2:]
-        corners = xywh_to_xyxy(batch.targets[:, 2:]) * torch.tensor([width, height, width, height])
-        for position, (frame, found) in enumerate(zip(batch.frames, detections, strict=True)):
-            in_image = batch.targets[:, 0] == position
-            classes = batch.targets[in_image, 1].int().numpy()
-            if self.settings.single_class:
-                classes = np.zeros_like(classes)
-            boxes = boxes_to_original(
-                corners[in_image], ratio=frame.ratio, pad=frame.pad, original=frame.original
-            )
-            found_boxes = to_original(found, frame)[:, :4]
-            iou = box_iou(boxes, found_boxes).numpy()
-            confidence, predicted = found[:, 4].numpy(), found[:, 5].int().numpy()
-            tp = match_detections(iou, classes, predicted)
-            if self.settings.ignore is not None:
-                regions = self.settings.ignore.of(int(batch.indices[position]))
-                kept = tp.any(1) | ~_in_regions(found_boxes, regions, frame)
-                tp, iou = tp[kept], iou[:, kept]
-                confidence, predicted = confidence[kept], predicted[kept]
-            count_confusion(self.confusion, iou, classes, predicted, confidence)
-            self.matches.append(_Matches(tp, confidence, predicted, classes))
-
-    def result(self, losses: Tensor, watches: Sequence[Stopwatch]) -> Evaluation:
-        """Return the metrics of all images, and the means of the summed losses [3] and times."""
-        empty = _Matches(np.zeros((0, len(IOU_THRESHOLDS)), bool), *[np.zeros(0, int)] * 3)
-        all_matches = _Matches(*map(np.concatenate, zip(empty, *self.matches, strict=True)))
-        metrics = ap_per_class(*all_matches, names=self.names)
-        images = len(self.matches)
-        box, obj, cls = (losses / max(self.batches, 1)).tolist()
-        pre, inference, nms = (w.seconds * MILLISECONDS / max(images, 1) for w in watches)
-        return Evaluation(
-            precision=_mean(metrics.precision),
-            recall=_mean(metrics.recall),
-            map50=_mean(metrics.ap[:, 0]),
-            map50_95=_mean(metrics.ap),
-            losses=(box, obj, cls),
-            images=images,
-            instances=len(all_matches.labels),
-            classes=_class_results(metrics, self.names, images),
-            names=self.names,
-            curves=metrics.curves,
-            confusion=self.confusion,
-            speed_ms=(pre, inference, nms),
-        )
-
-
-def _in_regions(boxes: Tensor, regions: Floats, frame: Frame) -> Bools:
-    """Return which boxes (corners, pixels of the original, [n, 4]) lie in ignore regions.
-
-    The regions are normalised centres and sizes, [k, 4].
+    Args:
+        shares_of_processes: of n processes; the first one has every n-th part, from the first on.
+        batch_of: the number of the batch that each part belongs to; None: each is a batch.
+        names: class names by index.
+        loss: the loss that was computed, if any.
+        settings: settings of the evaluation.
     """
-    height, width = frame.original
-    centres, half = regions[:, :2], regions[:, 2:] / 2
-    corners = np.concatenate([centres - half, centres + half], 1) * (width, height, width, height)
-    return fraction_inside(boxes.numpy(), corners) > MIN_IGNORED_FRACTION
+    evaluated = evaluated_names(names, single_class=settings.single_class)
+    parts = in_order([one.batches for one in shares_of_processes])
+    empty = Matches(np.zeros((0, len(IOU_THRESHOLDS)), bool), *[np.zeros(0, int)] * 3)
+    matches = [of_image for part in parts for of_image in part.matches]
+    all_matches = Matches(*map(np.concatenate, zip(empty, *matches, strict=True)))
+    metrics = ap_per_class(*all_matches, names=evaluated)
+    spent = np.sum([one.seconds for one in shares_of_processes], 0) / max(len(matches), 1)
+    pre, inference, nms = (float(seconds) * MILLISECONDS for seconds in spent)
+    return Evaluation(
+        precision=_mean(metrics.precision),
+        recall=_mean(metrics.recall),
+        map50=_mean(metrics.ap[:, 0]),
+        map50_95=_mean(metrics.ap),
+        losses=_mean_losses(loss, parts, range(len(parts)) if batch_of is None else batch_of),
+        images=len(matches),
+        instances=len(all_matches.labels),
+        classes=_class_results(metrics, evaluated, len(matches)),
+        names=evaluated,
+        curves=metrics.curves,
+        confusion=np.sum([one.confusion for one in shares_of_processes], 0),
+        speed_ms=(pre, inference, nms),
+    )
+
+
+def _mean_losses(
+    loss: DetectionLoss | None, parts: Sequence[OfBatch], batch_of: Sequence[int]
+) -> tuple[float, float, float]:
+    """Return the mean box, objectness and class loss over the batches."""
+    summed, batches = torch.zeros(3), 0
+    numbered = zip(batch_of, parts, strict=True)
+    for _, of_batch in groupby(numbered, lambda pair: pair[0]):
+        passes = [one for _, part in of_batch for one in part.losses]
+        batches += 1
+        for means, counts in passes:
+            assert loss is not None  # for the type checker
+            whole = torch.stack([one.counts for one in passes]).sum(0)
+            summed += torch.stack(loss.weighted(shares(means, counts, whole)))
+    box, obj, cls = (summed / max(batches, 1)).tolist()
+    return box, obj, cls
 
 
 def _mean(values: Floats) -> float:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.detector import Detector
-from models.loss import DetectionLoss
+from models.loss import DetectionLoss, LossMeans
+from models.nms import best_candidates
 from utils.datasets.dataset import Batch
 from utils.runtime.device import Precision, images_to_device
 
+MILLISECONDS = 1000.0
 CPU_CHUNK_PIXELS = 4 * 640 * 640
 """Pixels per forward pass on a CPU: activations then stay in its caches for the next layer."""
 
@@ -22,10 +24,26 @@ CPU_CHUNK_PIXELS = 4 * 640 * 640
 class ForwardResult(NamedTuple):
     """Output of a model for a batch."""
 
-    boxes: list[Tensor]
-    """For each image ``[n, 5 + classes]``; see `DetectionHead.decode_confident`."""
-    losses: Tensor
-    """Box, objectness and class loss, ``[3]``; zeros if no loss was given."""
+    candidates: list[Tensor]
+    """For each image ``[m, 6]``, on the CPU; see `nms.best_candidates`."""
+    losses: list[LossMeans]
+    """Those of each part of the batch; empty if no loss was given."""
+
+
+class _Launched(NamedTuple):
+    """A forward pass over a part of a batch, which a GPU may still compute."""
+
+    batch: Batch
+    part: range
+    raw: list[Tensor]
+
+
+def images_in_pass(device: torch.device, limit: int, height: int, width: int) -> int:
+    """Return how many images of a size in pixels are computed together, at most `limit` on a GPU.
+
+    On a CPU the limit has no influence: the memory is small, and results are the same for any.
+    """
+    return max(CPU_CHUNK_PIXELS // (height * width), 1) if device.type == "cpu" else limit
 
 
 class Forward:
@@ -35,9 +53,11 @@ class Forward:
         model: a detector on `device`, in eval mode.
         device: device of the model.
         precision: fp32, bf16 or fp16.
-        threshold: minimum score of a box.
+        threshold: minimum score of a candidate.
         loss: also compute this training loss.
         images_per_pass: divide larger batches. Shapes of images and losses stay those of the batch.
+        ahead: launch the next pass before the results of one are used, so that a GPU computes
+            meanwhile.
     """
 
     def __init__(
@@ -49,6 +69,7 @@ class Forward:
         threshold: float,
         loss: DetectionLoss | None = None,
         images_per_pass: int = sys.maxsize,
+        ahead: bool = False,
     ) -> None:
         self._images_per_pass = images_per_pass
         self._model = model
@@ -56,43 +77,55 @@ class Forward:
         self._precision = Precision(precision, device.type)
         self._threshold = threshold
         self._loss = loss
+        self._ahead = ahead
         self.preprocessing = Stopwatch(device)
         self.inference = Stopwatch(device)
+        self.suppression = Stopwatch(torch.device("cpu"))  # begins when the device is done
+
+    def __call__(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, ForwardResult]]:
+        """Yield each batch with its results."""
+        launches = self._launches(batches)
+        result = ForwardResult([], [])
+        following = next(launches, None)
+        while (launched := following) is not None:
+            batch, part, _ = launched
+            self._finish(launched, result)
+            if self._ahead:
+                following = next(launches, None)
+            if part.stop == len(batch.images):
+                yield batch, result
+                result = ForwardResult([], [])
+            if not self._ahead:
+                following = next(launches, None)
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> ForwardResult:
-        """Run a batch, in chunks of its images."""
-        count = len(batch.images)
-        chunk = self._images_per_pass
-        if self._device.type == "cpu":
-            chunk = min(chunk, max(CPU_CHUNK_PIXELS // batch.images[0, 0].numel(), 1))
-        boxes: list[Tensor] = []
-        losses = torch.zeros(3, device=self._device)
-        for start in range(0, count, chunk):
-            part = range(start, min(start + chunk, count))
-            with self.preprocessing:
-                images = images_to_device(
-                    batch.images[part.start : part.stop], self._device, self._precision.dtype
-                )
-            with self.inference:
-                with self._precision.autocast():
+    def _launches(self, batches: Iterable[Batch]) -> Iterator[_Launched]:
+        for batch in batches:
+            count, _, height, width = batch.images.shape
+            size = images_in_pass(self._device, self._images_per_pass, height, width)
+            for start in range(0, count, size):
+                part = range(start, min(start + size, count))
+                with self.preprocessing:
+                    images = images_to_device(
+                        batch.images[part.start : part.stop], self._device, self._precision.dtype
+                    )
+                with self.inference, self._precision.autocast():
                     raw = self._model(images)
-                boxes += self._model.decode_confident(raw, self._threshold)
-            if self._loss is not None:
-                losses += self._losses(self._loss, raw, batch, part)
-        return ForwardResult(boxes, losses)
+                yield _Launched(batch, part, raw)
 
-    def _losses(
-        self, loss: DetectionLoss, raw: Sequence[Tensor], batch: Batch, part: range
-    ) -> Tensor:
-        """Return the contribution of a chunk of images to the losses of the batch, ``[3]``."""
-        targets, ignored = batch.targets.to(self._device), batch.ignored.to(self._device)
-        if len(part) < len(batch.images):
-            whole = loss.counts(raw, targets, len(batch.images))
-            loss = loss.for_partial_batches(lambda own: whole)
-            targets, ignored = _of_images(targets, part), _of_images(ignored, part)
-        parts = loss(raw, targets, ignored=ignored)
-        return torch.stack((parts.box, parts.obj, parts.cls))
+    @torch.no_grad()
+    def _finish(self, launched: _Launched, result: ForwardResult) -> None:
+        """Add what a pass has computed to the result of its batch; waits for it."""
+        batch, part, raw = launched
+        if self._loss is not None:
+            targets, ignored = batch.targets, batch.ignored
+            if len(part) < len(batch.images):
+                targets, ignored = _of_images(targets, part), _of_images(ignored, part)
+            result.losses.append(self._loss.means(raw, targets, ignored=ignored))
+        with self.inference:
+            boxes = self._model.decode_confident(raw, self._threshold)
+        with self.suppression:
+            result.candidates.extend(best_candidates(boxes, self._threshold, multi_label=True))
 
 
 def _of_images(rows: Tensor, part: range) -> Tensor:
@@ -102,20 +135,35 @@ def _of_images(rows: Tensor, part: range) -> Tensor:
 
 
 class Stopwatch:
-    """Sums the seconds spent in its with-blocks; waits for the GPU to finish."""
+    """Sums the time spent in its with-blocks: of a GPU by events, which nothing waits for."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds = 0.0
+        self._seconds = 0.0
         self._start = 0.0
+        self._events: list[torch.cuda.Event] = []
+        """Of a GPU: start and end of each block."""
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+    @property
+    def seconds(self) -> float:
+        """The time so far; waits for the GPU."""
+        if not self._events:
+            return self._seconds
+        self._events[-1].synchronize()
+        pairs = zip(self._events[::2], self._events[1::2], strict=True)
+        return sum(start.elapsed_time(end) for start, end in pairs) / MILLISECONDS
+
+    def _record(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._events.append(event)
 
     def __enter__(self) -> None:
-        self._start = self._now()
+        if self.device.type == "cuda":
+            self._record()
+        self._start = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self.seconds += self._now() - self._start
+        if self.device.type == "cuda":
+            self._record()
+        self._seconds += time.perf_counter() - self._start

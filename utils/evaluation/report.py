@@ -14,7 +14,8 @@ from torch import Tensor
 
 from utils.boxes import xyxy_to_xywh
 from utils.datasets.dataset import Batch
-from utils.evaluation.evaluate import ClassResult, Evaluation, table_row, to_original
+from utils.evaluation.collected import to_original
+from utils.evaluation.evaluate import ClassResult, Evaluation, table_row
 from utils.plots.images import save_batch_grid
 
 log = logging.getLogger("yolo")

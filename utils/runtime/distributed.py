@@ -51,7 +51,7 @@ class Distributed:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that evaluates, writes files and logs."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
@@ -90,6 +90,15 @@ class Distributed:
         with _peer_failures_as_user_errors():
             dist.broadcast_object_list(shared, src=0, group=_gloo_group())
         return shared[0]
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes in the main process, and an empty list in others."""
+        if self.world_size == 1:
+            return [value]
+        found: list[Value] = [value] * self.world_size if self.is_main else []
+        with _peer_failures_as_user_errors():
+            dist.gather_object(value, found if self.is_main else None, group=_gloo_group())
+        return found
 
     def on_main(self, work: Callable[[], Value]) -> Value:
         """Run `work` in the main process, and return its result in every process.

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from utils.datasets.acquire import MissingDataError
 from utils.datasets.description import (
@@ -22,8 +21,9 @@ from utils.datasets.description import (
     ensure_available,
     load_description,
 )
+from utils.datasets.eval_loader import EvalLoader, build_eval_loader
 from utils.datasets.index import Index, build_index
-from utils.datasets.loader import TrainLoader, build_eval_loader, build_train_loader
+from utils.datasets.loader import TrainLoader, build_train_loader
 from utils.datasets.locate import DATASETS_VARIABLE
 from utils.datasets.rect_batches import round_up_to_stride
 from utils.errors import UserError
@@ -42,8 +42,8 @@ class Loaders(NamedTuple):
     """The loaders of training and validation batches."""
 
     train: TrainLoader
-    val: DataLoader
-    letterboxed: DataLoader | None = None
+    val: EvalLoader
+    letterboxed: EvalLoader | None = None
     """Training images without augmentation, if `--average` needs batch-norm statistics."""
 
 
@@ -113,7 +113,9 @@ class TrainingData:
             batch_size=options.batch_size * EVAL_BATCH_FACTOR,
             workers=options.workers,
             stride=stride,
-            cache=options.cache if distributed.is_main else None,  # which validates
+            cache=options.cache,
+            share=distributed.shared_file if distributed.shares_memory else None,
+            local_processes=distributed.local_world_size,
             for_gpu=for_gpu,
         )
         if not options.average:

@@ -11,7 +11,7 @@ import torch
 
 from models.detector import Detector
 from models.loss import DetectionLoss
-from utils.datasets.loader import BatchShape
+from utils.datasets.batch_loader import BatchShape
 from utils.errors import UserError
 from utils.options.train_options import AUTO_BATCH, TrainOptions
 from utils.runs.run import Run
@@ -42,8 +42,8 @@ def trial_step(
     """
     device = next(model.parameters()).device
     pixels = torch.zeros(shape.images, 3, shape.height, shape.width, device=device)
-    targets = torch.tensor([0, 0, 0.5, 0.5, 0.1, 0.1], device=device).repeat(shape.images, 1)
-    targets[:, 0] = torch.arange(shape.images, device=device)
+    targets = torch.tensor([0, 0, 0.5, 0.5, 0.1, 0.1]).repeat(shape.images, 1)
+    targets[:, 0] = torch.arange(shape.images)
     with precision.autocast():
         raw = model(pixels.contiguous(memory_format=torch.channels_last))
     total = loss(raw, targets.repeat(BOXES_PER_IMAGE, 1)).total

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,16 +15,21 @@ import numpy as np
 from models.detector import Detector, fuse
 from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
+from utils.datasets.eval_loader import EvalLoader, EvalShare
 from utils.datasets.ignore_regions import IgnoreRegions
+from utils.errors import RunInterruptedError
 from utils.evaluation.citypersons import MissRateEvaluator, PedestrianTarget
-from utils.evaluation.evaluate import EvalSettings, Evaluation, Observer, evaluate
+from utils.evaluation.citypersons_files import PedestrianDetections
+from utils.evaluation.collected import Collected, in_order
+from utils.evaluation.evaluate import EvalSettings, Evaluation, Observer, collect, summarize
+from utils.evaluation.forward import images_in_pass
 from utils.evaluation.miss_rate import MissRate, log_miss_rates
 from utils.evaluation.report import log_table
 from utils.history import COMMON_PREFIX, RAW_MAP_COLUMN, Row
 from utils.options.train_options import TrainOptions
 from utils.plots.images import save_batch_grid
 from utils.runtime.background import BackgroundWorker
-from utils.runtime.distributed import Distributed
+from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.runtime.signals import SignalHandler
 from utils.solver.schedule import Plan
 from utils.solver.seam import EMA_MAP_COLUMN
@@ -65,8 +71,8 @@ NOT_VALIDATED = ValidationResult(None, None)
 class Validator:
     """Validates a state: the EMA weights; at a resume and around seams also the non-EMA weights.
 
-    The main process validates and broadcasts the result. With `--noval` only the last epoch is
-    validated.
+    Each process evaluates its share of the images; the main process computes the metrics, and all
+    get the result. With `--noval` only the last epoch is validated.
     """
 
     evaluator: Evaluator
@@ -84,8 +90,7 @@ class Validator:
         """
         if self.options.noval and state.epoch + 1 < self.plan.total_epochs:
             return NOT_VALIDATED
-        raw = self._is_near_seam(state.epoch)
-        return self.distributed.on_main(lambda: self._evaluate(state, raw=raw, tables=True))
+        return self._evaluate(state, raw=self._is_near_seam(state.epoch), tables=True)
 
     def evaluate_resumed(self, state: TrainingState) -> ValidationResult:
         """Validate a restored state, to compare it with the saved metrics.
@@ -95,23 +100,44 @@ class Validator:
         """
         if self.options.noval:
             return NOT_VALIDATED
-        return self.distributed.on_main(lambda: self._evaluate(state, raw=True, tables=False))
+        return self._evaluate(state, raw=True, tables=False)
 
     def _evaluate(self, state: TrainingState, *, raw: bool, tables: bool) -> ValidationResult:
-        ema, miss_rates = self.evaluate_model(state.ema.model)
+        ema, miss_rates = self._evaluate_together(state.ema.model)
         if tables:
             log_table(ema)
             if miss_rates:
                 log_miss_rates(miss_rates)
         if not raw:
             return ValidationResult(ema, None, miss_rates)
-        evaluation = self.evaluate_model(state.model).evaluation
+        evaluation = self._evaluate_together(state.model).evaluation
         if tables:
             log_table(evaluation, label="non-EMA weights")
         return ValidationResult(ema, evaluation, miss_rates)
 
+    def _evaluate_together(self, model: Detector) -> EvalResult:
+        """Evaluate a model in all processes.
+
+        Raises:
+            RunInterruptedError: in all, if a signal arrives in one of them.
+        """
+        own: EvalShares | RunInterruptedError
+        try:
+            own = self.evaluator.collect(model, [self.interrupts.check_own], self.distributed)
+        except RunInterruptedError as stop:
+            own = stop
+        found = self.distributed.gather(own)
+
+        def result() -> EvalResult:
+            for one in found:
+                if isinstance(one, RunInterruptedError):
+                    raise one
+            return self.evaluator.result([one for one in found if isinstance(one, EvalShares)])
+
+        return self.distributed.on_main(result)
+
     def evaluate_model(self, model: Detector, observers: Sequence[Observer] = ()) -> EvalResult:
-        """Evaluate a model in this process.
+        """Evaluate a model in this process alone.
 
         Raises:
             RunInterruptedError: if a signal arrives.
@@ -178,11 +204,21 @@ class EvalResult(NamedTuple):
     """One per subset; empty if the data set has no ground truth for them."""
 
 
+class EvalShares(NamedTuple):
+    """What one process has found in its share of the validation images."""
+
+    collected: Collected
+    pedestrians: list[PedestrianDetections]
+    """Of each part, if the data set has ground truth of the miss rate."""
+    batch_of: Sequence[int] | None
+    """See `evaluate.summarize`."""
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """Evaluates models on the validation data of a run, with the same settings each time."""
 
-    batches: Iterable[Batch]
+    batches: EvalLoader
     names: Sequence[str]
     loss: DetectionLoss
     precision: str
@@ -201,19 +237,54 @@ class Evaluator:
             model: on the device to compute on; a copy with fused batch norms is evaluated.
             observers: called with each batch and its detections.
         """
+        return self.result([self.collect(model, observers)])
+
+    def collect(
+        self,
+        model: Detector,
+        observers: Sequence[Observer] = (),
+        distributed: Distributed = SINGLE_PROCESS,
+    ) -> EvalShares:
+        """Detect on this process's share of the images, and match with the labels."""
+        device = next(model.parameters()).device
+        batches: EvalLoader | EvalShare = self.batches
+        batch_of = None
+        if distributed.world_size > 1:
+            size = partial(images_in_pass, device, self.images_per_pass)
+            batches = self.batches.share(distributed.rank, distributed.world_size, size)
+            batch_of = batches.batch_of
         evaluators = [] if self.pedestrians is None else [MissRateEvaluator(self.pedestrians)]
-        evaluation = evaluate(
+        collected = collect(
             fuse(model),
-            self.batches,
+            batches,
             names=self.names,
-            device=next(model.parameters()).device,
+            device=device,
             loss=self.loss,
-            settings=EvalSettings(
-                precision=self.precision,
-                images_per_pass=self.images_per_pass,
-                ignore=self.ignore,
-            ),
+            settings=self.settings,
             observers=[*observers, *evaluators],
+            progress=distributed.is_main,
         )
-        rates = [rate for evaluator in evaluators for rate in evaluator.rates()]
-        return EvalResult(evaluation, tuple(rates))
+        found = [found for evaluator in evaluators for found in evaluator.found]
+        return EvalShares(collected, found, batch_of)
+
+    def result(self, found: Sequence[EvalShares]) -> EvalResult:
+        """Return the metrics of what all processes have found, in the order of their ranks."""
+        evaluation = summarize(
+            [one.collected for one in found],
+            found[0].batch_of,
+            names=self.names,
+            loss=self.loss,
+            settings=self.settings,
+        )
+        if self.pedestrians is None:
+            return EvalResult(evaluation, ())
+        pedestrians = MissRateEvaluator(self.pedestrians)
+        pedestrians.found = in_order([one.pedestrians for one in found])
+        return EvalResult(evaluation, pedestrians.rates())
+
+    @property
+    def settings(self) -> EvalSettings:
+        """The settings of every evaluation."""
+        return EvalSettings(
+            precision=self.precision, images_per_pass=self.images_per_pass, ignore=self.ignore
+        )

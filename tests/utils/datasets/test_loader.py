@@ -10,18 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.paths import SHARED, requires_shared
 from tests.utils.datasets.drawn import drawn_index
 from utils.datasets.dataset import Batch, BatchRequest
+from utils.datasets.eval_loader import build_eval_loader
 from utils.datasets.ignore_regions import IgnoreRegions
 from utils.datasets.image_files import read_image
-from utils.datasets.index import Index, build_index
-from utils.datasets.loader import (
-    EpochSampler,
-    TrainLoader,
-    build_eval_loader,
-    build_train_loader,
-)
+from utils.datasets.index import Index
+from utils.datasets.loader import EpochSampler, TrainLoader, build_train_loader
 from utils.datasets.packed_strings import PackedStrings
 from utils.datasets.rect_batches import plan_batches
 from utils.errors import UserError
@@ -204,7 +199,9 @@ def test_batches_are_pinned_for_a_gpu_and_workers_nice_for_a_cpu(
     assert isinstance(loader.worker_init_fn, partial)
     assert loader.worker_init_fn.keywords == {"niceness": niceness}
     assert loader.pin_memory == gpu
-    evaluated = build_eval_loader(index, image_size=64, batch_size=4, workers=0, for_gpu=gpu)
+    evaluated = build_eval_loader(
+        index, image_size=64, batch_size=4, workers=0, for_gpu=gpu
+    )._loader
     assert evaluated.pin_memory == gpu
 
 
@@ -225,9 +222,9 @@ def test_too_little_shared_memory_is_reported_before_the_workers_start(
     monkeypatch.setattr("utils.datasets.workers.processors", lambda: 4)
     # A worker prepares two batches, while one is in use.
     for free, workers, processes in ((3 * one, 1, 1), (5 * one, 2, 1), (6 * one, 2, 2)):
-        monkeypatch.setattr("utils.datasets.loader.free_disk", lambda _, free=free: free)
+        monkeypatch.setattr("utils.datasets.batch_loader.free_disk", lambda _, free=free: free)
         train_loader(index, workers=workers, local_processes=processes)
-        monkeypatch.setattr("utils.datasets.loader.free_disk", lambda _, free=free: free - 1)
+        monkeypatch.setattr("utils.datasets.batch_loader.free_disk", lambda _, free=free: free - 1)
         with pytest.raises(UserError, match=message):
             train_loader(index, workers=workers, local_processes=processes)
         train_loader(index, workers=0)
@@ -318,27 +315,6 @@ def test_workers_report_missing_images_as_user_errors(index: Index, workers: int
         assert "Traceback" not in str(caught.value)
 
 
-def test_evaluation_has_every_image_once_sorted_by_aspect_ratio(index: Index) -> None:
-    loader = build_eval_loader(index, image_size=64, batch_size=3, workers=0, stride=16)
-    assert len(loader) == 3
-    batches = list(loader)
-    aspects = [index.sizes[i, 0] / index.sizes[i, 1] for i in np.concatenate(orders(batches))]
-    assert aspects == sorted(aspects)
-    assert sorted(np.concatenate(orders(batches)).tolist()) == list(range(9))
-    # half a stride is added to 0.75, 1 and 1 / 1.14 times 4 strides before rounding up
-    assert [tuple(batch.images.shape[2:]) for batch in batches] == [(64, 80), (80, 80), (80, 64)]
-    assert equal(
-        build_eval_loader(index, image_size=64, batch_size=3, workers=2, stride=16), batches
-    )
-
-
-def test_evaluation_in_squares(index: Index) -> None:
-    loader = build_eval_loader(index, image_size=64, batch_size=4, workers=0, rect=False)
-    batches = list(loader)
-    assert orders(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
-    assert all(batch.images.shape[2:] == (64, 64) for batch in batches)
-
-
 @pytest.mark.parametrize("rect", [False, True])
 @pytest.mark.parametrize("processes", [2, 3])
 def test_shards_of_all_processes_form_the_whole_batches(
@@ -357,29 +333,3 @@ def test_shards_of_all_processes_form_the_whole_batches(
         for batch in batches:  # placeholders have an image but no targets
             assert len(batch.images) == max(len(batch.indices), 1)
             assert len(batch.indices) or not len(batch.targets)
-
-
-@requires_shared
-def test_rectangular_batches_of_coco128() -> None:
-    index = build_index([SHARED / "datasets" / "coco128" / "images"], ["name"] * 80)
-    loader = build_eval_loader(index, image_size=160, batch_size=32, workers=0)
-    batches = list(loader)
-    assert sum(len(batch.targets) for batch in batches) == 929
-    assert [tuple(batch.images.shape[2:]) for batch in batches] == [
-        (128, 192),
-        (160, 192),
-        (192, 192),
-        (192, 192),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("every", "expected"), [(1, [[0, 1, 2, 3], [4, 5, 6, 7], [8]]), (4, [[0, 4, 8]])]
-)
-def test_squares_are_in_index_order(index: Index, every: int, expected: list[list[int]]) -> None:
-    loader = build_eval_loader(
-        index, image_size=32, batch_size=4, workers=0, rect=False, every=every
-    )
-    batches = list(loader)
-    assert orders(batches) == expected
-    assert {tuple(batch.images.shape[1:]) for batch in batches} == {(3, 32, 32)}

@@ -1,16 +1,19 @@
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models.loss import DetectionLosses
+from models.detector import Detector
+from models.loss import LossMeans
 from utils.datasets.dataset import Batch, Frame
 from utils.datasets.ignore_regions import IgnoreRegions
-from utils.evaluation.evaluate import EvalSettings, Evaluation, evaluate, to_original
+from utils.evaluation.collected import Collected, to_original
+from utils.evaluation.evaluate import EvalSettings, Evaluation, collect, evaluate, summarize
 from utils.history import fitness
 
 CPU = torch.device("cpu")
@@ -43,6 +46,22 @@ class FakeDetector(nn.Module):
 
     def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
         return [boxes[boxes[:, 4] > threshold] for boxes in raw[0].float()]
+
+
+class FakeLoss:
+    """A loss of one level with given means (box, class, objectness) and counts."""
+
+    def __init__(
+        self, means: Iterator[list[list[float]]], counts: Iterator[list[float]] | None = None
+    ) -> None:
+        self._means = means
+        self._counts = counts or repeat([1.0, 1.0])
+
+    def means(self, raw: list[Tensor], targets: Tensor, ignored: Tensor) -> LossMeans:
+        return LossMeans(torch.tensor(next(self._means)), torch.tensor(next(self._counts)))
+
+    def weighted(self, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return means[0].sum(), means[2].sum(), means[1].sum()
 
 
 class Recorder:
@@ -205,14 +224,46 @@ def test_mode_is_restored_after_an_error() -> None:
 
 
 def test_losses_are_means_over_batches() -> None:
-    values = iter([(1.0, 2.0, 3.0), (3.0, 6.0, 5.0)])
-
-    def loss(raw: list[Tensor], targets: Tensor, ignored: Tensor) -> DetectionLosses:
-        assert targets.shape == (1, 6)
-        return DetectionLosses(torch.tensor(0.0), *map(torch.tensor, next(values)))
-
     batch = make_batch([[CAT]])
+    loss: Any = FakeLoss(iter([[[1.0], [3.0], [2.0]], [[3.0], [5.0], [6.0]]]))
     assert run(FakeDetector([[]]), batch, batch, loss=loss).losses == (2.0, 4.0, 4.0)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_shares_of_several_processes_give_the_metrics_of_one(processes: int) -> None:
+    """The parts are images 0 and 1 of a batch, image 2 of the same batch, and another batch."""
+    answers = [[(*CAT, 0.9), (*DOG, 0.8)], [(*DOG, 0.7), (*CAT, 0.7)], [(*DOG, 0.7)]]
+    parts = [make_batch([[CAT], [DOG]]), make_batch([[CAT]]), make_batch([[DOG], [], [CAT, DOG]])]
+    models = [FakeDetector(answers[:2]), FakeDetector(answers[2:]), FakeDetector(answers)]
+    means = [[[0.5], [0.0], [1.0]], [[2.0], [0.0], [4.0]], [[1.0], [0.0], [1.5]]]
+    counts = [[2.0, 2.0], [1.0, 1.0], [3.0, 3.0]]
+
+    def loss_of(*numbers: int) -> Any:
+        return FakeLoss(iter(means[i] for i in numbers), iter(counts[i] for i in numbers))
+
+    one_by_one = [
+        collect(cast("Detector", model), [part], names=NAMES, device=CPU, loss=loss_of(number))
+        for number, (model, part) in enumerate(zip(models, parts, strict=True))
+    ]
+    found = []
+    for rank in range(processes):
+        own = Collected.for_classes(len(NAMES))
+        for part in one_by_one[rank::processes]:
+            own.batches += part.batches
+            own.confusion += part.confusion
+        found.append(own)
+    how: Any = {"names": NAMES, "loss": loss_of(), "settings": EvalSettings()}
+    result = summarize(found, [0, 0, 1], **how)
+    assert result.losses == pytest.approx(((0.5 * 2 / 3 + 2.0 / 3 + 1) / 2, (2 + 1.5) / 2, 0))
+    together = Collected.for_classes(len(NAMES))
+    for one in one_by_one:
+        together.batches += one.batches
+        together.confusion += one.confusion
+    expected = summarize([together], [0, 0, 1], **how)
+    assert result.losses == expected.losses
+    assert (result.map50, result.map50_95) == (expected.map50, expected.map50_95)
+    assert result.confusion.tolist() == expected.confusion.tolist()
+    assert (result.images, result.instances) == (6, 6)
 
 
 def test_observers_get_detections_in_input_pixels_best_first() -> None:

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from models.assigner import ShapeRatioAssigner
 from models.head import DetectionHead
-from models.loss import DetectionLoss, LossGains
+from models.loss import DetectionLoss, LossGains, shares
 from utils.datasets.dataset import Batch
 from utils.evaluation import forward as module
-from utils.evaluation.forward import Forward, Stopwatch
+from utils.evaluation.forward import Forward, Stopwatch, images_in_pass
 
 CPU = torch.device("cpu")
 
@@ -58,45 +58,63 @@ def make_forward(model: Small, **options: Any) -> Forward:
     return Forward(model, CPU, **{"precision": "fp32", "threshold": 0.0, **options})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("limit", ["pixels", "images"])
-def test_chunks_give_the_results_of_the_whole_batch(
-    limit: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ahead", [False, True])
+def test_parts_give_the_results_of_whole_batches(
+    ahead: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Small()
     gains = LossGains(box=0.05, obj=1.0, cls=0.5)
     loss = DetectionLoss(ShapeRatioAssigner(model.head.anchors, 4.0), gains, 2, (4.0, 1.0))
-    forward = make_forward(model, loss=loss)
-    whole = forward(make_batch(5))
-    if limit == "pixels":
-        monkeypatch.setattr(module, "CPU_CHUNK_PIXELS", 2 * 32 * 48)
-    else:
-        forward = make_forward(model, loss=loss, images_per_pass=2)
-    parts = forward(make_batch(5))
-    assert model.seen == [5, 2, 2, 1]
-    for one, other in zip(parts.boxes, whole.boxes, strict=True):
-        assert one.shape == (30, 7)
-        torch.testing.assert_close(one, other)
-    assert (whole.losses > 0).all()
-    torch.testing.assert_close(parts.losses, whole.losses)
+    batches = [make_batch(5), make_batch(3)]
+    whole = list(make_forward(model, loss=loss)(batches))
+    monkeypatch.setattr(module, "CPU_CHUNK_PIXELS", 2 * 32 * 48)
+    parts = list(make_forward(model, loss=loss, ahead=ahead)(batches))
+    assert model.seen == [5, 3, 2, 2, 1, 2, 1]
+    assert [len(result.losses) for _, result in whole + parts] == [1, 1, 3, 2]
+    for (batch, one), (same, other) in zip(parts, whole, strict=True):
+        assert batch is same
+        for found, expected in zip(one.candidates, other.candidates, strict=True):
+            assert found.shape == (2 * 30, 6)  # of two classes
+            torch.testing.assert_close(found, expected)
+        counts = torch.stack([losses.counts for losses in one.losses]).sum(0)
+        assert torch.equal(counts, other.losses[0].counts)
+        summed = sum(shares(*losses, counts) for losses in one.losses)
+        torch.testing.assert_close(summed, other.losses[0].means)
+        assert (other.losses[0].means[:, 0] > 0).all()
 
 
-def test_losses_are_zero_without_a_loss() -> None:
-    assert make_forward(Small())(make_batch(3)).losses.tolist() == [0, 0, 0]
+def test_next_pass_is_launched_before_results_are_used() -> None:
+    for ahead, seen in ((True, [[2, 3], [2, 3]]), (False, [[2], [2, 3]])):
+        model = Small()
+        found = make_forward(model, ahead=ahead)(make_batch(count) for count in (2, 3))
+        assert [list(model.seen) for _ in found] == seen
 
 
-def test_chunk_has_at_least_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CPU_CHUNK_PIXELS", 1)
+def test_images_in_a_pass() -> None:
+    gpu = torch.device("cuda")
+    assert images_in_pass(CPU, 2, 640, 640) == 4
+    assert images_in_pass(CPU, 99, 320, 640) == 8
+    assert images_in_pass(CPU, 99, 9_000, 9_000) == 1
+    assert images_in_pass(gpu, 99, 320, 640) == 99
+
+
+def test_limit_divides_a_batch_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "images_in_pass", lambda _, limit, *size: limit)
     model = Small()
-    found = make_forward(model, threshold=1.0)(make_batch(2))
-    assert model.seen == [1, 1]
-    assert [len(boxes) for boxes in found.boxes] == [0, 0]
+    list(make_forward(model, images_per_pass=2)([make_batch(5)]))
+    assert model.seen == [2, 2, 1]
 
 
-def test_boxes_are_float32_in_low_precision() -> None:
+def test_there_are_no_losses_without_a_loss() -> None:
+    ((_, result),) = make_forward(Small())([make_batch(3)])
+    assert result.losses == []
+
+
+def test_candidates_are_float32_in_low_precision() -> None:
     model = Small()
-    (boxes,) = make_forward(model, precision="bf16")(make_batch(1)).boxes
+    ((_, result),) = make_forward(model, precision="bf16")([make_batch(1)])
     assert model.made == [torch.bfloat16]
-    assert boxes.dtype == torch.float32
+    assert result.candidates[0].dtype == torch.float32
 
 
 def test_stopwatch_counts_only_time_inside_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,5 +125,5 @@ def test_workers_are_divided_by_the_processes_of_a_machine(
     for nodes in (1, 2):
         distributed = Distributed(0, 2, local_world_size=2 // nodes)
         loaders = data.loaders(run, 64, 32, distributed)
-        counts.append((loaders.train._loader.num_workers, loaders.val.num_workers))
-    assert counts == [(1, 2), (2, 2)]  # only one process validates
+        counts.append((loaders.train._loader.num_workers, loaders.val._loader.num_workers))
+    assert counts == [(1, 1), (2, 2)]

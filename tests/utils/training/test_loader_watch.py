@@ -8,7 +8,7 @@ import pytest
 
 from tests.utils.datasets.drawn import drawn_index
 from tests.utils.training.test_engine import toy_state
-from utils.datasets.loader import BatchShape
+from utils.datasets.batch_loader import BatchShape
 from utils.datasets.loading_times import WaitTimes
 from utils.options.train_options import TrainOptions
 from utils.training import loader_watch

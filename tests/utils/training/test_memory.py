@@ -16,7 +16,7 @@ from tests.toy import toy_arguments
 from tests.utils.training.test_engine import context_for, toy_batch, toy_state
 from train import main, train
 from utils.checkpoint.format import Config
-from utils.datasets.loader import BatchShape
+from utils.datasets.batch_loader import BatchShape
 from utils.options.parser import parse_request
 from utils.options.script import run_script
 from utils.runtime.distributed import Distributed
