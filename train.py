@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from utils.checkpoint.format import Config
     from utils.runs.run import Run
     from utils.runtime.distributed import Distributed
+    from utils.runtime.signals import SignalHandler
     from utils.solver.schedule import Plan
     from utils.training.data import Loaders, TrainingData
     from utils.training.engine import TrainContext
@@ -103,6 +104,7 @@ class Training(NamedTuple):
     loaders: Loaders
     evaluator: Evaluator
     config: Config
+    interrupts: SignalHandler
 
 
 def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
@@ -111,6 +113,7 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
     from utils.evaluation.citypersons import pedestrian_target
     from utils.runs.run import plan_of
     from utils.runtime.device import choose_precision
+    from utils.runtime.signals import SignalHandler
     from utils.training.build import (
         build_context,
         build_model,
@@ -153,7 +156,8 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
     run = run.with_data(fingerprint, len(loaders.train))
     plan = plan_of(run, len(loaders.train))
     state = build_state(run, model, plan, precision, distributed)
-    context = build_context(options, model, plan, loss, precision, distributed)
+    interrupts = SignalHandler(distributed, run.deadline)
+    context = build_context(options, model, plan, loss, precision, interrupts)
     try_largest_size(state, context, loaders.train.largest_batch)
     evaluator = Evaluator(
         loaders.val,
@@ -166,14 +170,13 @@ def build(run: Run, distributed: Distributed, device: torch.device) -> Training:
         EVAL_BATCH_FACTOR * math.ceil(options.batch_size / distributed.world_size),
     )
     config = resolved_config(run, model, data.names, fingerprint, precision, distributed)
-    return Training(run, plan, state, context, data, loaders, evaluator, config)
+    return Training(run, plan, state, context, data, loaders, evaluator, config, interrupts)
 
 
 def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     """Train a run from its current position to its end, report it, and return its folder."""
     from utils.runs.start import locked_folder, log_start, open_folder
     from utils.runtime.background import BackgroundWorker
-    from utils.runtime.signals import SignalHandler
     from utils.training.average import evaluate_average
     from utils.training.best import measure_best_again
     from utils.training.build import write_config
@@ -186,11 +189,11 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     from utils.training.summary import log_next_steps, log_resume_command, report_run
     from utils.training.validation import FirstBatchPlots, LabelsPlot, Validator
 
-    run, plan, state, context, data, loaders, evaluator, config = build(run, distributed, device)
+    training = build(run, distributed, device)
+    run, plan, state, context, data, loaders, evaluator, config, interrupts = training
     options = run.options
     plots = distributed.is_main and not options.noplots
     folder = distributed.broadcast(open_folder(run) if distributed.is_main else Path())
-    interrupts = SignalHandler(distributed, run.deadline)
     validator = Validator(evaluator, plan, options, distributed, interrupts)
     with (
         locked_folder(run, folder) if distributed.is_main else nullcontext(),
@@ -206,7 +209,9 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             validate=validator.evaluate_epoch,
             on_batch=FirstBatchPlots(folder, data.names, enabled=plots),
             on_step=(
-                *(recorder.save_on_step, interrupts.check, labels, images),
+                recorder.save_on_step,
+                lambda state: interrupts.check_sum(state.votes),
+                *(labels, images),
                 LoaderWatch(loaders.train, data, options, distributed.local_world_size),
             ),
             # logs after the checkpoint

@@ -153,6 +153,7 @@ def build_training(args: argparse.Namespace) -> InstrumentedTraining:
     from utils.runs.run import open_run, plan_of
     from utils.runtime.device import choose_precision, keep_freed_memory, select_device
     from utils.runtime.distributed import SINGLE_PROCESS
+    from utils.runtime.signals import SignalHandler
     from utils.training.build import build_context, build_state
 
     options = {"--optimizer": args.optimizer, "--batch-size": args.batch_size}
@@ -171,7 +172,7 @@ def build_training(args: argparse.Namespace) -> InstrumentedTraining:
     plan = plan_of(run, batches_per_epoch=1000)
     state = build_state(run, model.train(), plan, precision, SINGLE_PROCESS)
     loss = build_loss(model, run.hyp, image_size=args.imgsz, label_smoothing=0.0)
-    context = build_context(run.options, model, plan, loss, precision, SINGLE_PROCESS)
+    context = build_context(run.options, model, plan, loss, precision, SignalHandler())
     parts = PartTimes(device)
     return InstrumentedTraining(*add_marks(state, context, parts, memory_format), model, parts)
 

@@ -171,6 +171,24 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+class HostCopy:
+    """A copy of a small tensor for the host, which begins now and is waited for when it is read."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copy = tensor.detach().to("cpu", non_blocking=True)
+        self._done: torch.cuda.Event | None = None
+        if tensor.is_cuda:
+            self._done = torch.cuda.Event()
+            self._done.record()
+
+    def read(self) -> list[float]:
+        """Return the values; waits for them, but not for what was queued after them."""
+        if self._done is not None:
+            self._done.synchronize()
+        values: list[float] = self._copy.tolist()
+        return values
+
+
 def images_to_device(
     images: Tensor, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Tensor:

@@ -58,20 +58,16 @@ class Distributed:
         """Return the sum of the tensors of all processes, not differentiable."""
         return tensor if self.world_size == 1 else all_reduce_sum(tensor.detach())
 
-    def all_reduce_gradients(self, model: torch.nn.Module) -> None:
-        """Replace every gradient by its sum over the processes, in one collective."""
-        if self.world_size == 1:
-            return
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        for p in parameters:
-            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        message = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    def start_sum(self, tensor: Tensor) -> Callable[[], None]:
+        """Begin to replace a tensor by its sum over all processes; the result waits for it."""
         with _peer_failures_as_user_errors():
-            dist.all_reduce(message)
-        parts = message.split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+            work = dist.all_reduce(tensor, async_op=True)
+
+        def wait() -> None:
+            with _peer_failures_as_user_errors():
+                work.wait()
+
+        return wait
 
     def all_reduce_max(self, number: int) -> int:
         """Return the maximum of the numbers of all processes."""
@@ -185,6 +181,18 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     with _peer_failures_as_user_errors():
         dist.all_reduce(total)
     return total
+
+
+def all_gather(tensor: Tensor) -> Tensor:
+    """Return the tensors of all processes, of which there are several, stacked by rank.
+
+    Raises:
+        UserError: another process has ended.
+    """
+    found = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    with _peer_failures_as_user_errors():
+        dist.all_gather(found, tensor)
+    return torch.stack(found)
 
 
 def distributed_from_environment() -> Distributed:

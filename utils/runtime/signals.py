@@ -7,7 +7,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from types import FrameType
+
+import torch
+from torch import Tensor
 
 from utils.errors import RunInterruptedError
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
@@ -27,6 +31,8 @@ EXIT_CODES = {
 SIGINT_DEBOUNCE_S = 1.0
 """Seconds within which SIGINTs count as one: the terminal and torchrun both forward Ctrl-C."""
 TIME_LIMIT = "--max-hours"
+CAUSES = (TIME_LIMIT, *EXIT_CODES)
+"""What stops a run."""
 
 
 def stopped_on_purpose(option: str) -> RunInterruptedError:
@@ -52,7 +58,7 @@ class SignalHandler:
     def __init__(
         self, distributed: Distributed = SINGLE_PROCESS, deadline: float = math.inf
     ) -> None:
-        self._distributed = distributed
+        self.distributed = distributed
         self._deadline = deadline
         self._received: str | None = None
         self._received_at = 0.0
@@ -88,13 +94,41 @@ class SignalHandler:
         Raises:
             RunInterruptedError: a process received a signal, or its time is over.
         """
-        names = [None, TIME_LIMIT, *EXIT_CODES]
-        own = self._received or (TIME_LIMIT if time.monotonic() > self._deadline else None)
-        agreed = names[self._distributed.all_reduce_max(names.index(own))]
-        if agreed == TIME_LIMIT:
+        causes = [None, *CAUSES]
+        self._stop(causes[self.distributed.all_reduce_max(causes.index(self._own_cause()))])
+
+    def votes(self) -> Tensor:
+        """For each of `CAUSES` 1 if it stops this process, else 0; their sums are for `check_sum`.
+
+        Empty in a single process. So processes agree with a sum over them that is computed anyway.
+        """
+        if self.distributed.world_size == 1:
+            return torch.zeros(0)
+        own = self._own_cause()
+        return torch.tensor([float(cause == own) for cause in CAUSES])
+
+    def check_sum(self, votes: Sequence[float]) -> None:
+        """Stop if any process voted for it, or a single process has a cause to.
+
+        Args:
+            votes: the sums over all processes, from the last step whose outcome was read.
+
+        Raises:
+            RunInterruptedError: a process received a signal, or its time is over.
+        """
+        if self.distributed.world_size == 1:
+            self._stop(self._own_cause())
+            return
+        self._stop(next((cause for cause, n in zip(CAUSES, votes, strict=False) if n), None))
+
+    def _own_cause(self) -> str | None:
+        return self._received or (TIME_LIMIT if time.monotonic() > self._deadline else None)
+
+    def _stop(self, cause: str | None) -> None:
+        if cause == TIME_LIMIT:
             raise stopped_on_purpose(TIME_LIMIT)
-        if agreed is not None:
-            raise RunInterruptedError(agreed, EXIT_CODES[agreed])
+        if cause is not None:
+            raise RunInterruptedError(cause, EXIT_CODES[cause])
 
     def check_own(self, *_: object) -> None:
         """Stop if this process received a signal, while the other processes wait for it.

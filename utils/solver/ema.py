@@ -33,11 +33,16 @@ class ModelEma(Generic[Model]):
         self._integers = {name: t for name, t in state.items() if name not in self._floats}
 
     @torch.no_grad()
-    def update(self, model: Model) -> None:
-        """Update the EMA weights after an optimizer step; integer tensors are copied."""
+    def update(self, model: Model, replaced: Mapping[str, Tensor] | None = None) -> None:
+        """Update the EMA weights after an optimizer step; integer tensors are copied.
+
+        Args:
+            model: the model after the step.
+            replaced: tensors to use in the place of the model's, by name.
+        """
         self.updates += 1
         new_weight = self._new_weight()
-        current = model.state_dict()
+        current = model.state_dict() | dict(replaced or {})
         values = [current[name] for name in self._floats]
         torch._foreach_lerp_(list(self._floats.values()), values, new_weight)
         if self._integers:

@@ -67,7 +67,24 @@ def build_optimizer(
     ]
     kind = optimizer_kind(name)
     build = without_compiler(getattr(torch.optim, kind.name))
-    return build(members, lr=lr, **kind.momentum(momentum), **kind.extra(momentum))
+    # A fused optimizer can skip a step without asking the host. It ignores the memory layout:
+    # parameters, gradients and buffers must have the same.
+    optimizer = build(members, lr=lr, fused=True, **kind.momentum(momentum), **kind.extra(momentum))
+    _add_momentum(optimizer)
+    return optimizer
+
+
+def _add_momentum(optimizer: Optimizer) -> None:
+    """Give SGD the momentum buffers that it lacks; zeros have the effect of none.
+
+    If a fused SGD skips its first step, it leaves them uninitialized otherwise.
+    """
+    if isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter].setdefault(
+                    "momentum_buffer", torch.zeros_like(parameter)
+                )
 
 
 def without_compiler(kind: type[Optimizer]) -> Callable[..., Optimizer]:
@@ -103,10 +120,17 @@ def restore_buffers(
 ) -> None:
     """Inverse of `optimizer_buffers`; a parameter without saved buffers starts without state."""
     state = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state["state"] = {
-        # Cloned, because the optimizer would write into the given tensors in place.
-        index: {key: value.clone() for key, value in buffers[name].items()}
-        for index, name in enumerate(names)
+        # New tensors, in which the optimizer writes in place, in the layout of the parameter.
+        index: {
+            key: torch.empty_like(parameter).copy_(value)
+            if value.shape == parameter.shape
+            else value.clone()
+            for key, value in buffers[name].items()
+        }
+        for index, (name, parameter) in enumerate(zip(names, parameters, strict=True))
         if name in buffers
     }
     optimizer.load_state_dict(state)
+    _add_momentum(optimizer)

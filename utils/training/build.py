@@ -23,6 +23,7 @@ from utils.options.train_options import TrainOptions
 from utils.runs.run import Run
 from utils.runtime.device import Precision, compile_forward
 from utils.runtime.distributed import Distributed
+from utils.runtime.signals import SignalHandler
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import build_optimizer, parameter_groups
 from utils.solver.schedule import Plan, scaled_weight_decay
@@ -93,7 +94,7 @@ def build_model(
     )
     _freeze(model, run)
     if run.options.sync_bn and distributed.world_size > 1:
-        model = convert_sync_batchnorm(model, device)
+        model = convert_sync_batchnorm(model)
     model = model.to(device)
     distributed.broadcast_tensors(model.state_dict().values())
     model = model.to(memory_format=torch.channels_last)
@@ -185,13 +186,14 @@ def build_context(
     plan: Plan,
     loss: DetectionLoss,
     precision: Precision,
-    distributed: Distributed,
+    interrupts: SignalHandler,
 ) -> TrainContext:
     """Build the settings of the training step from the options of a run.
 
     Raises:
         UserError: if there are more processes than images in a batch.
     """
+    distributed = interrupts.distributed
     if options.batch_size < distributed.world_size:
         raise UserError(
             f"--batch-size {options.batch_size}: must be at least {distributed.world_size}, one "
@@ -211,6 +213,7 @@ def build_context(
         multi_scale=options.multi_scale,
         max_gradient_norm=options.clip_grad_norm,
         max_bad_steps=options.max_bad_steps,
+        votes=interrupts.votes,
         average=options.average,
     )
 

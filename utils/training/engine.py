@@ -6,19 +6,18 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
 from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
 from utils.datasets.loader import TrainLoader
-from utils.errors import UserError
 from utils.evaluation.miss_rate import percentages
 from utils.history import (
     LOSS_NAMES,
@@ -29,14 +28,20 @@ from utils.history import (
     fitness,
     new_row,
 )
-from utils.runtime.device import Precision, images_to_device, memory_in_use
+from utils.runtime.device import (
+    HostCopy,
+    Precision,
+    images_to_device,
+    memory_in_use,
+    to_device,
+)
 from utils.runtime.distributed import Distributed
 from utils.runtime.signals import stopped_on_purpose
 from utils.solver.guard import check_applied_rates
 from utils.solver.param_groups import apply_settings
 from utils.solver.schedule import FINISH, Plan
 from utils.training.batch_norm import BatchNormStats
-from utils.training.state import EpochProgress, TrainingState
+from utils.training.state import EpochProgress, StepOutcome, StepSource, TrainingState
 from utils.training.validation import ValidationResult, common_maps
 
 log = logging.getLogger("yolo")
@@ -45,7 +50,7 @@ DISPLAY_EVERY = 10  # batches; showing the losses synchronizes with the GPU
 BAR_FORMAT = "{l_bar}{bar:10}{r_bar}"
 SIZE_STREAM = 2  # rng stream of image sizes, separate from those of order and augmentation
 MIN_RESIZE, MAX_RESIZE = 0.5, 1.5  # of --multi-scale
-MIN_SCALE = 1.0  # an overflow at a larger loss scale is due to the scale, not to the batch
+NORM_EPS = 1e-6  # as in torch's clip_grad_norm_
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class TrainContext:
     max_bad_steps: int
     """Abort after this many consecutive batches with a non-finite loss, or this many consecutive
     optimizer steps with a non-finite gradient."""
+    votes: Callable[[], Tensor]
+    """What this process says about stopping; see `SignalHandler.votes`."""
     average: int = 0
     """Number of the last planned epochs whose weights are averaged."""
 
@@ -86,10 +93,12 @@ class Observers:
 
 
 def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, last: bool) -> None:
-    """Forward, loss and backward pass; steps optimizer and EMA after enough accumulated batches.
+    """Forward, loss and backward pass; steps the optimizer after enough accumulated batches.
 
     A batch with a non-finite loss or non-finite batch-norm statistics is skipped: it changes
-    neither gradients nor batch-norm statistics.
+    neither gradients nor batch-norm statistics. If every batch is a step, this is decided on the
+    device: the host reads the outcome after it has launched the next forward pass, and EMA and
+    counters follow then, see `TrainingState.settle`.
 
     Args:
         state: changed in place.
@@ -110,69 +119,71 @@ def train_step(state: TrainingState, context: TrainContext, batch: Batch, *, las
         images = resized(
             images, context.stride, [context.seed, state.epoch, state.iteration, SIZE_STREAM]
         )
-    targets = batch.targets.to(context.device, non_blocking=True)
-    context.statistics.snapshot()
+    statistics, progress = context.statistics, state.progress
+    statistics.snapshot()
     with context.precision.autocast():
         raw = state.model(images)
-    ignored = batch.ignored.to(context.device, non_blocking=True)
-    losses = context.loss(raw, targets, images=len(batch.indices), ignored=ignored)
-    local_losses = torch.stack((losses.box, losses.obj, losses.cls, context.statistics.nonfinite()))
-    global_losses = context.distributed.all_reduce_sum(local_losses)
-    progress = state.progress
-    if torch.isfinite(global_losses).all():
-        state.scaler.scale(losses.total).backward()
-        context.statistics.average(context.distributed)
-        progress.add(global_losses[: len(LOSS_NAMES)])
-        state.bad_losses = 0
-    else:
-        context.statistics.restore()
-        progress.skipped += 1
-        state.bad_losses += 1
-        _report_skipped_step(state.bad_losses, state, context, batch, "loss or batch norm")
-    if progress.pending and (last or progress.pending >= settings.accumulate):
-        _apply_gradients(state, context, batch)
+    state.settle(statistics.saved)  # the step before this one
+    losses = context.loss(raw, batch.targets, len(batch.indices), batch.ignored)
+    local = torch.stack((losses.box, losses.obj, losses.cls, statistics.nonfinite()))
+    votes = to_device(context.votes(), context.device)
+    measured = context.distributed.all_reduce_sum(torch.cat((local, votes)))
+    finite = torch.isfinite(measured[: len(local)]).all()
+
+    files = tuple(frame.path for frame in batch.frames)
+    source = StepSource(progress.batches, state.epoch, files, context.max_bad_steps)
+    is_step = last or progress.pending + 1 >= settings.accumulate
+    # Accumulated gradients of earlier batches must be protected from those of a bad one.
+    is_checked_late = is_step and not progress.pending
+    good = is_checked_late or state.check_loss(measured, source)
+    with state.gradients.summed(context.distributed) if is_step else nullcontext():
+        if good:
+            state.scaler.scale(losses.total).backward()
+            progress.pending += 1
+    if good:
+        statistics.average(context.distributed)
+    if is_checked_late or not good:
+        statistics.restore(~finite)
+    if is_step:
+        known_good = torch.ones_like(finite)
+        usable = finite if is_checked_late else known_good
+        _apply_gradients(state, context, measured, usable, source, is_loss_new=is_checked_late)
     state.iteration += 1
     progress.batches += 1
 
 
-def _apply_gradients(state: TrainingState, context: TrainContext, batch: Batch) -> None:
-    """Step optimizer and EMA with the accumulated gradients, if these are finite."""
-    context.distributed.all_reduce_gradients(state.model)
-    state.scaler.unscale_(state.optimizer)
-    trained = [p for p in state.model.parameters() if p.grad is not None]
-    norm = get_total_norm([p.grad for p in trained if p.grad is not None])
-    if torch.isfinite(norm):
-        if context.max_gradient_norm > 0:
-            clip_grads_with_norm_(trained, context.max_gradient_norm, norm)
-        state.scaler.step(state.optimizer)
-        state.ema.update(state.model)
-        state.bad_gradients = 0
-    elif not state.scaler.is_enabled() or state.scaler.get_scale() <= MIN_SCALE:
-        state.progress.skipped += state.progress.pending
-        state.bad_gradients += 1
-        _report_skipped_step(state.bad_gradients, state, context, batch, "gradient")
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.progress.pending = 0
-
-
-def _report_skipped_step(
-    consecutive: int, state: TrainingState, context: TrainContext, batch: Batch, what: str
+def _apply_gradients(
+    state: TrainingState,
+    context: TrainContext,
+    measured: Tensor,
+    usable: Tensor,
+    source: StepSource,
+    *,
+    is_loss_new: bool,
 ) -> None:
-    """Log a skipped step.
+    """Step the optimizer with the accumulated gradients, if these are usable and finite.
 
-    Raises:
-        UserError: after too many consecutive ones.
+    Nothing here waits for the device; `state.settle` reads the outcome.
     """
-    number, epoch = state.progress.batches, state.epoch
-    log.warning("Skipped batch %d of epoch %d: its %s is not finite.", number, epoch, what)
-    if consecutive >= context.max_bad_steps:
-        files = ", ".join(frame.path for frame in batch.frames)
-        raise UserError(
-            f"{consecutive} consecutive steps had a non-finite {what}, the last with {files}; "
-            "check these images and labels, or lower lr0 in the hyp file. No optimizer step used "
-            "these batches."
-        )
+    gradients, optimizer = state.gradients, state.optimizer
+    state.scaler.unscale_(optimizer)
+    norm = torch.linalg.vector_norm(gradients.flat)
+    if context.max_gradient_norm > 0:
+        gradients.flat.mul_((context.max_gradient_norm / (norm + NORM_EPS)).clamp(max=1))
+    is_finite = torch.isfinite(norm)
+    # A fused optimizer skips the step if this is 1.
+    optimizer.found_inf = 1 - (usable & is_finite).float()  # type: ignore[attr-defined]
+    optimizer.grad_scale = None  # type: ignore[attr-defined] # already unscaled
+    optimizer.step()
+    scale = state.scaler.scale(torch.ones_like(norm))
+    state.scaler.update()
+    gradients.flat.zero_()
+    checks = torch.stack((usable.float(), is_finite.float(), scale))
+    values = torch.cat((measured[: len(LOSS_NAMES)], checks, measured[len(LOSS_NAMES) + 1 :]))
+    state.unsettled = StepOutcome(
+        HostCopy(values), is_loss_new, applied=state.progress.pending, source=source
+    )
+    state.progress.pending = 0
 
 
 def resized(images: Tensor, stride: int, seed: list[int]) -> Tensor:
@@ -224,7 +235,10 @@ def train_epoch(
             observers.on_batch(state.iteration, batch)
             train_step(state, context, batch, last=progress.batches == count - 1)
             number = progress.batches
-            if number % DISPLAY_EVERY == 0 or number == count or context.device.type == "cpu":
+            if number == count:
+                state.settle()
+            shown = number % DISPLAY_EVERY == 0 or number == count or context.device.type == "cpu"
+            if shown and progress.counted:
                 line = _progress_line(state, context, batch)
                 bar.set_description(line)
             for observer in observers.on_step:

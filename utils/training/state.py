@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,13 +30,18 @@ from utils.checkpoint.format import (
 )
 from utils.errors import UserError
 from utils.history import AT_SEAM_PREFIX, LOSS_NAMES, RAW_MAP_COLUMN, Row
+from utils.runtime.device import HostCopy
 from utils.runtime.distributed import SINGLE_PROCESS, Distributed
 from utils.solver.ema import ModelEma, WeightAverage
 from utils.solver.param_groups import optimizer_buffers, restore_buffers
 from utils.solver.schedule import Plan
 from utils.solver.seam import EMA_MAP_COLUMN
+from utils.training.gradients import FlatGradients
+
+log = logging.getLogger("yolo")
 
 NO_EPOCH = -1
+MIN_SCALE = 1.0  # an overflow at a larger loss scale is due to the scale, not to the batch
 VALIDATION = {"batch_size", "classes", "data", "imgsz"}
 """Allowed changes after which metrics cannot be compared with those before."""
 
@@ -54,15 +62,54 @@ class EpochProgress:
     """Batches skipped because their loss or gradient was not finite."""
 
     def add(self, losses: Tensor) -> None:
-        """Add the losses [3] of a batch whose gradients were accumulated."""
-        self.losses = self.losses.to(losses.device) + losses
+        """Add the losses [3] of a batch."""
+        self.losses = self.losses + losses
         self.counted += 1
-        self.pending += 1
 
     def mean_losses(self) -> list[float]:
         """Mean box, objectness and class loss so far; NaN if no batch was counted."""
         means: list[float] = (self.losses / self.counted).tolist()
         return means
+
+
+class StepSource(NamedTuple):
+    """The batch of a step, for messages."""
+
+    batch: int
+    """Number in its epoch."""
+    epoch: int
+    files: tuple[str, ...]
+    """The images of this process."""
+    max_bad_steps: int
+    """See `TrainContext`."""
+
+    def report(self, consecutive: int, what: str) -> None:
+        """Log a skipped step.
+
+        Raises:
+            UserError: after too many consecutive ones.
+        """
+        log.warning("Skipped batch %d of epoch %d: its %s is not finite.", *self[:2], what)
+        if consecutive >= self.max_bad_steps:
+            raise UserError(
+                f"{consecutive} consecutive steps had a non-finite {what}, the last with "
+                f"{', '.join(self.files)}; check these images and labels, or lower lr0 in the hyp "
+                "file. No optimizer step used these batches."
+            )
+
+
+class StepOutcome(NamedTuple):
+    """The outcome of an optimizer step, which the host reads one step later."""
+
+    values: HostCopy
+    """Box, objectness and class loss of the batch; 1 if losses and statistics are finite, else 0; 1
+    if the gradient is; the loss scale; the votes of all processes to stop."""
+    is_loss_new: bool
+    """Whether the losses are still to be checked and added."""
+    applied: int
+    """Number of batches whose gradients the step applies."""
+    source: StepSource
+    """The last of these batches."""
 
 
 @dataclass
@@ -93,16 +140,82 @@ class TrainingState:
     stopped_early: bool = False
     finalized: bool = False
     """Whether the steps after the last epoch are done too; key `closed` in the checkpoint."""
+    gradients: FlatGradients = field(init=False)
+    """Of the trained parameters; zeros between two steps."""
+    unsettled: StepOutcome | None = None
+    """The last optimizer step, if its outcome was not read yet: EMA and counters lack it."""
+    votes: Sequence[float] = ()
+    """Those of the last outcome that was read."""
     average: WeightAverage[Detector] | None = None
     """Mean of the weights after the last planned epochs, from the first of these epochs on."""
     history: list[Row] = field(default_factory=list)
     continuations: list[ContinuationRecord] = field(default_factory=list)
     """One record per resume or extension of the run."""
 
+    def __post_init__(self) -> None:
+        """Allocate the gradients."""
+        self.gradients = FlatGradients([p for p in self.model.parameters() if p.requires_grad])
+
+    def settle(self, statistics: Mapping[str, Tensor] | None = None) -> None:
+        """Read the outcome of the last step, and let EMA and counters follow.
+
+        Args:
+            statistics: batch-norm statistics after that step, if a forward pass has changed those
+                of the model since.
+
+        Raises:
+            UserError: too many consecutive steps were not finite.
+        """
+        outcome, self.unsettled = self.unsettled, None
+        if outcome is None:
+            return
+        box, obj, cls, finite_loss, finite_gradient, scale, *self.votes = outcome.values.read()
+        if outcome.is_loss_new:
+            self._count_loss([box, obj, cls], outcome.source, finite=bool(finite_loss))
+        if not finite_loss:
+            return
+        if finite_gradient:
+            self.ema.update(self.model, statistics)
+            self.bad_gradients = 0
+        elif scale <= MIN_SCALE:
+            self.progress.skipped += outcome.applied
+            self.bad_gradients += 1
+            outcome.source.report(self.bad_gradients, "gradient")
+
+    def check_loss(self, measured: Tensor, source: StepSource) -> bool:
+        """Return whether the losses of a batch are finite, and count it; waits for the device.
+
+        Args:
+            measured: box, objectness and class loss, what else must be finite, and the votes.
+            source: the batch.
+
+        Raises:
+            UserError: after too many consecutive batches that were skipped.
+        """
+        *losses, statistics = (values := HostCopy(measured).read())[: len(LOSS_NAMES) + 1]
+        self.votes = values[len(LOSS_NAMES) + 1 :]
+        finite = all(map(math.isfinite, (*losses, statistics)))
+        self._count_loss(losses, source, finite=finite)
+        return finite
+
+    def _count_loss(self, losses: Sequence[float], source: StepSource, *, finite: bool) -> None:
+        if finite:
+            self.progress.add(torch.tensor(losses))
+            self.bad_losses = 0
+            return
+        self.progress.skipped += 1
+        self.bad_losses += 1
+        source.report(self.bad_losses, "loss or batch norm")
+
     def to_checkpoint(
         self, plan: Plan, config: Config, distributed: Distributed = SINGLE_PROCESS
     ) -> TrainingCheckpoint:
-        """The complete state as tensors and plain data; all processes must call this together."""
+        """The complete state as tensors and plain data; all processes must call this together.
+
+        Raises:
+            UserError: see `settle`.
+        """
+        self.settle()
         checkpoint = TrainingCheckpoint(
             format=FORMAT,
             version=VERSION,
@@ -142,9 +255,10 @@ class TrainingState:
         gradients = {}
         for name in self.parameter_names if done.pending else ():
             parameter = self.model.get_parameter(name)
-            local = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            assert parameter.grad is not None  # for the type checker; see FlatGradients
             # Saved without loss scaling, because the run may be resumed in another precision.
-            gradients[name] = (distributed.all_reduce_sum(local) / self.scaler.get_scale()).cpu()
+            summed = distributed.all_reduce_sum(parameter.grad)
+            gradients[name] = (summed / self.scaler.get_scale()).cpu()
         return SavedProgress(
             batches=done.batches,
             counted=done.counted,
@@ -173,7 +287,8 @@ class TrainingState:
         if distributed.is_main:  # saved as the sum over all processes
             for name, gradient in saved["gradients"].items():
                 parameter = self.model.get_parameter(name)
-                parameter.grad = gradient.to(parameter.device) * self.scaler.get_scale()
+                assert parameter.grad is not None  # for the type checker; see FlatGradients
+                parameter.grad.copy_(gradient.to(parameter.device) * self.scaler.get_scale())
 
     def restore(
         self,

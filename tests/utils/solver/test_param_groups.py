@@ -108,10 +108,39 @@ def test_buffers_are_keyed_by_name_and_restored_optimizer_steps_identically(name
         assert torch.equal(tensor, twin.state_dict()[name_])
 
 
-def test_parameter_without_saved_buffers_starts_without_state() -> None:
-    optimizer = optimizer_of(tiny())
-    restore_buffers(optimizer, ["0.bias", "1.bias", "0.weight", "1.weight"], {})
-    assert optimizer.state_dict()["state"] == {}
+def test_parameter_without_saved_buffers_starts_without_momentum() -> None:
+    names = ["0.bias", "1.bias", "0.weight", "1.weight"]
+    for name, keys in (("SGD", {"momentum_buffer"}), ("AdamW", set[str]())):
+        optimizer = optimizer_of(tiny(), name)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter] = {"momentum_buffer": torch.ones_like(parameter)}
+        restore_buffers(optimizer, names, {})
+        buffers = list(optimizer.state_dict()["state"].values())
+        assert all(set(one) == keys for one in buffers)
+        assert not any(tensor.any() for one in buffers for tensor in one.values())
+        assert len(buffers) == (4 if keys else 0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_step_is_skipped_where_the_device_says_so(name: str) -> None:
+    """From the first step on; a skipped step has no effect on the later ones."""
+    moved = []
+    for skipped in ((), (0,), (2,)):
+        model = tiny()
+        optimizer = optimizer_of(model, name)
+        for step in range(3 + len(skipped)):
+            optimizer.zero_grad()
+            model(torch.full((2, 1, 3, 3), 0.5)).square().mean().backward()
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+            optimizer.found_inf = torch.tensor(float(step in skipped))  # type: ignore[attr-defined]
+            if step in skipped:
+                for parameter in model.parameters():
+                    parameter.grad = torch.full_like(parameter, torch.nan)
+            optimizer.step()
+        moved.append([parameter.clone() for parameter in model.parameters()])
+    assert all(map(torch.equal, moved[0], moved[1]))
+    assert all(map(torch.equal, moved[0], moved[2]))
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])

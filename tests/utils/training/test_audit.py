@@ -50,6 +50,7 @@ def trained() -> TrainingState:
     state = toy_state()
     state.model.train()
     train_step(state, context_for(state), toy_batch(), last=True)
+    state.settle()
     state.epoch, state.progress = 1, EpochProgress()
     state.history = [{"epoch": 0.0, EMA_MAP_COLUMN: 0.25}]
     state.best_fitness, state.best_epoch = 0.3, 0

@@ -73,7 +73,7 @@ def test_model_without_batch_norm_needs_no_images() -> None:
 def test_sync_batch_norm_keeps_names_parameters_and_buffers() -> None:
     model = norm()
     parts = dict(model.named_parameters()) | dict(model.named_buffers())
-    shared = convert_sync_batchnorm(model, torch.device("cpu"))
+    shared = convert_sync_batchnorm(model)
     assert isinstance(shared[1], SyncBatchNorm2d)
     assert (shared[1].eps, shared[1].momentum) == (1e-3, 0.03)
     after = dict(shared.named_parameters()) | dict(shared.named_buffers())
@@ -86,7 +86,7 @@ def _half(rank: int, port: int, results: "mp.Queue[dict[str, list[float]]]") -> 
     """One of two processes: trains on images 0 and 2, or 1 and 3, and averages statistics."""
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     images = IMAGES[rank::2].clone().requires_grad_()
-    model = convert_sync_batchnorm(norm().train(), torch.device("cpu"))
+    model = convert_sync_batchnorm(norm().train())
     out = model(images)
     (out * out).sum().backward()
     assert images.grad is not None

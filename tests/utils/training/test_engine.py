@@ -18,6 +18,7 @@ from utils.evaluation.evaluate import evaluate
 from utils.hyp import Hyp
 from utils.runtime.device import Precision
 from utils.runtime.distributed import SINGLE_PROCESS
+from utils.runtime.signals import SignalHandler
 from utils.solver.continuation import Extension, extend_plan
 from utils.solver.ema import ModelEma
 from utils.solver.param_groups import apply_settings, build_optimizer, parameter_groups
@@ -30,12 +31,12 @@ from utils.training.validation import ValidationResult
 CPU = torch.device("cpu")
 
 
-def toy_state() -> TrainingState:
+def toy_state(name: str = "SGD") -> TrainingState:
     torch.manual_seed(0)
     spec = replace(load_spec(Path("yolov5n.yaml")), width_multiple=0.01).with_classes(2)
     model = Detector(spec)
     groups = parameter_groups(model)
-    optimizer = build_optimizer(groups, "SGD", lr=0.01, momentum=0.9, weight_decay=0.0)
+    optimizer = build_optimizer(groups, name, lr=0.01, momentum=0.9, weight_decay=0.0)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     return TrainingState(model, ModelEma(model), optimizer, groups.names, scaler)
 
@@ -55,6 +56,7 @@ def context_for(state: TrainingState, accumulate: int = 1, precision: str = "fp3
         multi_scale=False,
         max_gradient_norm=10.0,
         max_bad_steps=3,
+        votes=SignalHandler().votes,
     )
 
 
@@ -66,6 +68,12 @@ def toy_batch() -> Batch:
     return Batch(images, targets, torch.arange(2), frames)
 
 
+def settled_step(state: TrainingState, context: TrainContext, batch: Batch, *, last: bool) -> None:
+    """Run `train_step` and read its outcome at once."""
+    train_step(state, context, batch, last=last)
+    state.settle()
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_model_overfits_one_batch(precision: str) -> None:
     state = toy_state()
@@ -74,7 +82,7 @@ def test_model_overfits_one_batch(precision: str) -> None:
     state.model.train()
     totals = [0.0]
     for _ in range(200):
-        train_step(state, context, toy_batch(), last=True)
+        settled_step(state, context, toy_batch(), last=True)
         totals.append(state.progress.losses.sum().item())
     assert totals[-1] - totals[-2] < 0.5 * totals[1]
     assert state.iteration == state.ema.updates == 200
@@ -87,7 +95,7 @@ def test_optimizer_steps_after_accumulation_or_at_epoch_end() -> None:
     state.iteration = 10  # after the warm-up
     pending = []
     for number in range(1, 6):
-        train_step(state, context, toy_batch(), last=number == 5)
+        settled_step(state, context, toy_batch(), last=number == 5)
         pending.append(state.progress.pending)
     assert pending == [1, 2, 0, 1, 0]
     assert state.ema.updates == 2
@@ -209,26 +217,108 @@ def test_batch_with_non_finite_loss_changes_nothing() -> None:
     context = context_for(state, accumulate=3)
     state.model.train()
     state.iteration = 10
-    train_step(state, context, toy_batch(), last=True)
-    train_step(state, context, toy_batch(), last=False)
+    settled_step(state, context, toy_batch(), last=True)
+    settled_step(state, context, toy_batch(), last=False)
     before = all_tensors(state)
-    train_step(state, with_infinite_loss(context, "box"), toy_batch(), last=False)
+    settled_step(state, with_infinite_loss(context, "box"), toy_batch(), last=False)
     assert_equal(before, all_tensors(state))
     assert (state.progress.batches, state.progress.counted) == (3, 2)
     assert (state.progress.pending, state.progress.skipped, state.bad_losses) == (1, 1, 1)
     assert state.iteration == 13
-    train_step(state, context, toy_batch(), last=True)
+    settled_step(state, context, toy_batch(), last=True)
     assert state.bad_losses == 0
     assert state.ema.updates == 2
+
+
+BAD = {"loss": "box", "gradient": "total"}
+
+
+@pytest.mark.parametrize("bad", [None, *BAD])
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+@pytest.mark.parametrize("first", [False, True], ids=["later", "first"])
+def test_outcome_that_is_read_late_changes_nothing(
+    bad: str | None, optimizer: str, first: bool
+) -> None:
+    """Four steps, of which the third, or the first one of all, may be bad."""
+    results = []
+    for step in (train_step, settled_step):
+        state = toy_state(optimizer)
+        context = context_for(state)
+        state.model.train()
+        for number in range(4):
+            own = context
+            if bad and number == (0 if first else 2):
+                own = with_infinite_loss(context, BAD[bad])
+            step(state, own, toy_batch(), last=False)
+            assert state.ema.updates == number + (step is settled_step) - (
+                bad is not None and number > (0 if first else 2) - (step is settled_step)
+            )
+        state.settle()
+        results.append((all_tensors(state), state.ema.updates, state.progress.skipped))
+    (late, *counts), (at_once, *expected) = results
+    assert_equal(late, at_once)
+    assert counts == expected == [4 - bool(bad), int(bool(bad))]
+    assert all(tensor.isfinite().all() for tensor in late.values())
+
+
+def test_bad_step_of_fused_sgd_leaves_no_trace_in_momentum() -> None:
+    states = [toy_state(), toy_state()]
+    for state in states:
+        state.model.train()
+    context = [context_for(state) for state in states]
+    settled_step(states[0], with_infinite_loss(context[0], "total"), toy_batch(), last=True)
+    states[1].model.load_state_dict(states[0].model.state_dict())
+    for state, own in zip(states, context, strict=True):
+        state.iteration = 1
+        settled_step(state, own, toy_batch(), last=True)
+    buffers = [state.optimizer.state_dict()["state"] for state in states]
+    for index, one in buffers[0].items():
+        assert torch.equal(one["momentum_buffer"], buffers[1][index]["momentum_buffer"])
+
+
+def test_save_reads_the_outcome_first() -> None:
+    state = toy_state()
+    context = context_for(state)
+    train_step(state, context, toy_batch(), last=False)
+    assert state.ema.updates == state.progress.counted == 0
+    config = Config(options={}, hyp={}, spec={}, names=[], precision="fp32")
+    checkpoint = state.to_checkpoint(context.plan, config)
+    assert checkpoint["ema"]["updates"] == checkpoint["progress"]["counted"] == 1
+
+
+def test_overflow_in_fp16_lowers_the_scale_and_is_no_bad_step() -> None:
+    state = toy_state()
+    state = replace(state, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127))
+    context = context_for(state)
+    state.model.train()
+    weights = [parameter.clone() for parameter in state.model.parameters()]
+    settled_step(state, context, toy_batch(), last=True)
+    assert state.scaler.get_scale() == 2.0**126
+    assert (state.ema.updates, state.bad_gradients, state.progress.skipped) == (0, 0, 0)
+    assert all(map(torch.equal, weights, state.model.parameters()))
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    settled_step(state, context, toy_batch(), last=True)
+    assert state.ema.updates == 1
+
+
+def test_votes_of_all_processes_are_read_with_the_outcome() -> None:
+    state = toy_state()
+    context = replace(context_for(state), votes=lambda: torch.tensor([0.0, 1.0]))
+    settled_step(state, context, toy_batch(), last=True)
+    assert state.votes == [0, 1]
+    accumulating = replace(context_for(state, accumulate=3), votes=lambda: torch.tensor([2.0]))
+    state.iteration = 10  # after the warm-up
+    train_step(state, accumulating, toy_batch(), last=False)
+    assert state.votes == [2]
 
 
 def test_non_finite_gradient_changes_no_weight() -> None:
     state = toy_state()
     context = context_for(state)
     state.model.train()
-    train_step(state, context, toy_batch(), last=False)
+    settled_step(state, context, toy_batch(), last=False)
     before = all_tensors(state)
-    train_step(state, with_infinite_loss(context, "total"), toy_batch(), last=False)
+    settled_step(state, with_infinite_loss(context, "total"), toy_batch(), last=False)
     after = all_tensors(state)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert all("running" in name or "num_batches" in name for name in changed - {"losses"})
@@ -242,11 +332,11 @@ def test_too_many_consecutive_bad_steps_abort_and_name_the_files(part: str, what
     context = with_infinite_loss(context_for(state), part)
     state.model.train()
     for _ in range(2):
-        train_step(state, context, toy_batch(), last=False)
+        settled_step(state, context, toy_batch(), last=False)
     with pytest.raises(
         UserError, match=rf"3 consecutive steps had a non-finite {what}.* with a\.jpg, b\.jpg;"
     ):
-        train_step(state, context, toy_batch(), last=False)
+        settled_step(state, context, toy_batch(), last=False)
 
 
 @pytest.mark.parametrize(("limit", "clipped"), [(0.0, False), (0.01, True)])
@@ -258,7 +348,7 @@ def test_gradients_are_clipped(limit: float, clipped: bool) -> None:
         state.model.train()
         state.iteration = 10  # after the warm-up, which starts with a rate of 0
         before = state.model.get_parameter("model.0.conv.weight").clone()
-        train_step(state, context, toy_batch(), last=True)
+        settled_step(state, context, toy_batch(), last=True)
         moved.append((state.model.get_parameter("model.0.conv.weight") - before).norm().item())
     assert (moved[0] < 0.5 * moved[1]) == clipped
     assert (moved[0] == moved[1]) != clipped
@@ -270,8 +360,8 @@ def test_good_batch_resets_the_count_of_bad_ones() -> None:
     state.model.train()
     state.iteration = 10
     for _ in range(4):
-        train_step(state, with_infinite_loss(context, "box"), toy_batch(), last=False)
-        train_step(state, context, toy_batch(), last=False)
+        settled_step(state, with_infinite_loss(context, "box"), toy_batch(), last=False)
+        settled_step(state, context, toy_batch(), last=False)
     assert (state.progress.skipped, state.progress.pending, state.bad_losses) == (4, 4, 0)
 
 
@@ -282,7 +372,7 @@ def test_batch_with_overflowing_variance_is_skipped() -> None:
     before = all_tensors(state)
     with torch.no_grad():
         state.model.get_parameter("model.0.conv.weight").mul_(1e30)
-    train_step(state, context, toy_batch(), last=True)
+    settled_step(state, context, toy_batch(), last=True)
     assert state.bad_losses == 1
     after = all_tensors(state)
     before["model/model.0.conv.weight"] = after["model/model.0.conv.weight"]

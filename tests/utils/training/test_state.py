@@ -151,6 +151,7 @@ def test_accumulated_gradients_are_saved_without_loss_scale(scale: float | None)
     assert torch.equal(restored, gradient / 1024 * (scale or 1.0))
     # The last batch of the epoch is skipped, but the accumulated gradients are applied.
     train_step(other, with_infinite_loss(context, "box"), toy_batch(), last=True)
+    other.settle()
     assert other.progress.pending == 0
     assert other.ema.updates == 1
 
