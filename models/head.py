@@ -91,7 +91,7 @@ class DetectionHead(nn.Module):
             cells = (objectness > threshold).nonzero()  # [n, 4]
             fields = level[cells.unbind(1)]
             best = fields[:, BOX_FIELDS:].amax(1).float().sigmoid()
-            confident = best * objectness[cells.unbind(1)] > threshold
+            (confident,) = (best * objectness[cells.unbind(1)] > threshold).nonzero(as_tuple=True)
             image, anchor, row, col = cells[confident].unbind(1)
             scores = fields[confident].float().sigmoid()
             xy = (scores[:, :2] * 2 - 0.5 + torch.stack((col, row), 1)) * stride
@@ -100,7 +100,9 @@ class DetectionHead(nn.Module):
             # The cells are ordered by image. Counting would read the largest index first.
             images = torch.arange(len(level), device=level.device)
             ends.append(torch.searchsorted(image.contiguous(), images, right=True))
-        counts = torch.stack(ends).diff(dim=1, prepend=ends[0].new_zeros(len(ends), 1)).tolist()
+        counts = (
+            torch.stack(ends).diff(dim=1, prepend=ends[0].new_zeros(len(ends), 1)).cpu().tolist()
+        )
         parts = [boxes.split(count) for boxes, count in zip(levels, counts, strict=True)]
         return [torch.cat(of_image) for of_image in zip(*parts, strict=True)]
 

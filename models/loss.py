@@ -123,9 +123,9 @@ class DetectionLoss:
         self.classes = classes
         self.level_balance = tuple(level_balance)
         self._total: Callable[[Tensor], Tensor] | None = None
-        self._obj_weight = torch.tensor(gains.obj_pw, device=device)
-        self._cls_weight = torch.tensor(gains.cls_pw, device=device)
-        self._balance = torch.tensor(level_balance, device=device)
+        self._obj_weight = torch.tensor(gains.obj_pw).to(device)
+        self._cls_weight = torch.tensor(gains.cls_pw).to(device)
+        self._balance = torch.tensor(level_balance).to(device)
 
     def for_partial_batches(self, total: Callable[[Tensor], Tensor]) -> DetectionLoss:
         """Return a copy for a batch that is computed in parts, for example by several processes.

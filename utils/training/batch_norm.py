@@ -67,7 +67,8 @@ class BatchNormStats:
         saved = torch.cat([t for t in self.saved.values() if t.is_floating_point()])
         kept = torch.where(bad, saved, torch.cat(self._statistics))
         self._write(kept)
-        torch._foreach_add_(self._counters, -bad.long())
+        # A list, because a single tensor would be read as a number, for which the host waits.
+        torch._foreach_sub_(self._counters, [bad.long()] * len(self._counters))
 
     @torch.no_grad()
     def average(self, distributed: Distributed) -> None:
