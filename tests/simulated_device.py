@@ -57,7 +57,7 @@ class DeviceTensor(Tensor):
         return f"DeviceTensor({self.content})"
 
     @classmethod
-    def __torch_dispatch__(cls, *_: Any, **__: Any) -> Any:  # type: ignore[override] # not called
+    def __torch_dispatch__(cls, *_: Any, **__: Any) -> Any:
         raise AssertionError("a tensor of the device is used outside of SimulatedDevice")
 
 

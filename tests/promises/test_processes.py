@@ -17,6 +17,7 @@ from tests.checkpoints import read_checkpoint
 from tests.paths import ROOT
 from tests.promises.test_interrupts import signalled_at, wait_for
 from tests.promises.test_resume import same_run
+from tests.promises.two_processes import validation
 from tests.toy import make_toy, toy_arguments
 from train import train
 from utils.options.parser import parse_request
@@ -113,6 +114,23 @@ def test_two_processes_resume_a_run_of_one_within_a_step(runs: tuple[Path, Path]
     train_in_two([*resume, "--save-steps", "1"])
     assert distance(one, one.with_name("resumed")) < 1e-5
     assert changed_processes(one.with_name("resumed")) == ["1 → 2"]
+
+
+@pytest.mark.parametrize("cache", ["", "--cache ram"])
+def test_two_processes_validate_like_one(tmp_path: Path, cache: str) -> None:
+    """Bit for bit, also the losses; batches of 8 images, of which an odd number is left over."""
+    data = make_toy(tmp_path / "data", images=13)
+    how = f"--rect --batch-size 4 --amp off {cache}"
+    arguments = toy_arguments(tmp_path, f"--data {data} {how}")
+    alone = validation(arguments)
+    program = "-m tests.promises.two_processes validate"
+    with start_two([*arguments], program) as process:
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert len(found) == 2
+    assert found == [json.loads(json.dumps(alone))] * 2
+    assert alone["ema"][1][0] == 13
 
 
 def test_processes_of_a_machine_share_one_cache_in_memory(tmp_path: Path) -> None:

@@ -1,16 +1,27 @@
-"""Run by torchrun with a data-set file: prints what two processes share, one JSON line each."""
+"""Run by torchrun: prints what two processes share, or find together, one JSON line each.
+
+Usage:
+    two_processes.py DATA_FILE
+    two_processes.py validate ARGUMENTS_OF_TRAIN
+"""
 
 import json
 import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 
+from train import build
 from utils.datasets.image_cache import PackedImages, open_image_store
 from utils.datasets.index import build_index
+from utils.options.parser import parse_request
+from utils.runs.run import open_run
 from utils.runtime.distributed import distributed_from_environment, process_group
+from utils.training.validation import Validator
 
 SIDE = 1600  # 7.7 MB an image
 
@@ -28,7 +39,31 @@ def shared_kilobytes() -> Counter[str]:
     return found
 
 
+def validation(arguments: list[str]) -> dict[str, Any]:
+    """Validate the first state of a run, EMA and non-EMA weights; all processes call this."""
+    distributed, device = distributed_from_environment(), torch.device("cpu")
+    # Batches have several parts also in this small data set.
+    small = mock.patch("utils.evaluation.forward.CPU_CHUNK_PIXELS", 3 * 96 * 96)
+    with process_group(distributed, device), small:
+        built = build(open_run(parse_request(arguments)), distributed, device)
+        options, interrupts = built.run.options, built.interrupts
+        validator = Validator(built.evaluator, built.plan, options, distributed, interrupts)
+        ema, raw, _ = validator.evaluate_resumed(built.state)
+        assert ema is not None
+        assert raw is not None
+        found: dict[str, Any] = {}
+        for name, one in (("ema", ema), ("raw", raw)):
+            metrics = (one.precision, one.recall, one.map50, one.map50_95, *one.losses)
+            counts = (one.images, one.instances, one.confusion.tolist())
+            curves = (one.curves.precision.tolist(), one.curves.envelope.tolist())
+            found[name] = [metrics, counts, curves]
+        return found
+
+
 def main() -> None:
+    if sys.argv[1] == "validate":
+        print(json.dumps(validation(sys.argv[2:])), flush=True)  # noqa: T201
+        return
     distributed = distributed_from_environment()
     with process_group(distributed, torch.device("cpu")):
         folder = Path(sys.argv[1]).parent
