@@ -13,6 +13,8 @@ from utils.errors import UserError
 from utils.files.yaml_file import read_yaml
 
 HYP_FOLDER = Path(__file__).resolve().parent.parent / "hyp"
+MOSAIC_BATCHES = 8
+"""Mosaics combine the images of so many consecutive batches of an epoch."""
 PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste")
 
 

@@ -49,6 +49,8 @@ def test_kept_stopped_run_resumes_like_an_uninterrupted_run(runs: Path) -> None:
     assert [row["epoch"] for row in read_results(run / "results.csv")] == [0, 1, 2]
     found, expected = (read_checkpoint(f / "weights" / "last.pt") for f in (run, whole))
     assert found["position"] == expected["position"] == {"epoch": 3, "iteration": 9}
+    assert "mosaic_batches" not in found["config"]  # mosaics go on as they were
+    assert expected["config"]["mosaic_batches"] == 8
     for part, tolerance in TOLERANCES.items():
         tensors, wanted = flat(found[part]), flat(expected[part])
         assert tensors.keys() == wanted.keys()

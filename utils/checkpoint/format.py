@@ -101,6 +101,8 @@ class ConfigExtras(TypedDict, total=False):
     """World size of the training."""
     data: dict[str, str | int]
     """Data-set file, and its number of images and boxes."""
+    mosaic_batches: int
+    """Batches whose images mosaics combine; absent: as many as have 64 images."""
 
 
 class Config(ConfigExtras):

@@ -32,7 +32,7 @@ from utils.datasets.index import Index, read_threads
 from utils.datasets.loading_times import SampleTimes, TimedDataset, TimedImages, WaitTimes
 from utils.datasets.rect_batches import plan_batches
 from utils.datasets.workers import usable_workers
-from utils.hyp import Hyp
+from utils.hyp import MOSAIC_BATCHES, Hyp
 
 log = logging.getLogger("yolo")
 
@@ -167,6 +167,7 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     seed: int,
     workers: int | None,
     cache: CacheKind | None,
+    mosaic_batches: int | None = MOSAIC_BATCHES,
     rect: bool = False,
     stride: int = 32,
     shard: slice = WHOLE_BATCH,
@@ -186,6 +187,9 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
             main process.
         cache: decode and resize all images now, into memory (`ram`) or a file (`disk`); None: each
             image when it is needed.
+        mosaic_batches: mosaics combine the images of so many consecutive batches, at least 64; None
+            for exactly 64, as in earlier versions. Memory decides only how many of the decoded
+            images are kept.
         rect: rectangular batches of images with similar aspect ratios, without mosaics.
         stride: stride of the network, px, for rectangular shapes.
         shard: the images of every batch that belong to this process.
@@ -218,7 +222,8 @@ def build_train_loader(  # noqa: PLR0913 -- one argument per option of the comma
     images = images if is_cached else TimedImages(images, times)
     neighbourhood = 0
     if hyp.mosaic > 0:
-        neighbourhood = math.ceil(MIN_NEIGHBOURHOOD / batch_size) * batch_size
+        batches = max(mosaic_batches or 0, math.ceil(MIN_NEIGHBOURHOOD / batch_size))
+        neighbourhood = batches * batch_size
         if not is_cached:
             room = MAX_RECENT_BYTES // (CHANNELS * image_size**2)
             images = RecentImages(images, min(neighbourhood, max(room, MOSAIC_TILES)))

@@ -14,6 +14,7 @@ from models.detector import Detector
 from models.loss import DetectionLoss, LossMeans
 from models.nms import best_candidates
 from utils.datasets.dataset import Batch
+from utils.datasets.prefetch import prefetched
 from utils.runtime.device import Precision, images_to_device
 
 MILLISECONDS = 1000.0
@@ -100,7 +101,7 @@ class Forward:
 
     @torch.no_grad()
     def _launches(self, batches: Iterable[Batch]) -> Iterator[_Launched]:
-        for batch in batches:
+        for batch in prefetched(batches, self._device):
             count, _, height, width = batch.images.shape
             size = images_in_pass(self._device, self._images_per_pass, height, width)
             for start in range(0, count, size):

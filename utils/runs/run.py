@@ -12,7 +12,7 @@ from pathlib import Path
 from utils.checkpoint.format import LAST
 from utils.errors import UserError
 from utils.files.writable import is_writable
-from utils.hyp import Hyp, load_hyp
+from utils.hyp import MOSAIC_BATCHES, Hyp, load_hyp
 from utils.options.resumed_options import resumed_options
 from utils.options.train_options import CLASSES, Continuation, TrainOptions, TrainRequest
 from utils.runs.changes import changed_hyp, continued_warmup, data_changes
@@ -47,6 +47,12 @@ class Run:
     """How the classes change; None if they stay."""
     opened: float = field(default_factory=time.monotonic)
     """Value of `time.monotonic()` at the start."""
+
+    @property
+    def mosaic_batches(self) -> int | None:
+        """See `Config`; a run keeps what it began with."""
+        point = self.resume_point
+        return MOSAIC_BATCHES if point is None else point.checkpoint["config"].get("mosaic_batches")
 
     @property
     def deadline(self) -> float:

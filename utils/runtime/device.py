@@ -110,6 +110,17 @@ def out_of_memory_as_user_error(remedy: str) -> Iterator[None]:
         raise UserError(f"out of {'CPU' if of_cpu else 'GPU'} memory; {remedy}.") from error
 
 
+@contextmanager
+def tuned_convolutions(enabled: bool) -> Iterator[None]:
+    """Let cuDNN time its algorithms for each new shape, which pays if there are few shapes."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = enabled
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 @dataclass(frozen=True)
 class Precision:
     """Precision of the forward pass; weights, losses and optimizer stay in fp32."""
@@ -165,7 +176,12 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the CPU to the device; on a GPU through pinned memory, without waiting."""
+    """Copy a tensor from the CPU to the device, unless it is there; the host does not wait.
+
+    To a GPU it goes through pinned memory.
+    """
+    if tensor.device == device:
+        return tensor
     if device.type == "cuda" and not tensor.is_pinned():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -211,6 +211,7 @@ def build_context(
         seed=options.seed,
         stride=model.max_stride,
         multi_scale=options.multi_scale,
+        fixed_shapes=not (options.multi_scale or options.rect),
         max_gradient_norm=options.clip_grad_norm,
         max_bad_steps=options.max_bad_steps,
         votes=interrupts.votes,
@@ -227,7 +228,7 @@ def resolved_config(
     distributed: Distributed,
 ) -> Config:
     """The configuration of a run, as saved in its checkpoints; `data` is a fingerprint."""
-    return Config(
+    config = Config(
         options=run.options.to_dict(),
         hyp=run.hyp.to_dict(),
         spec=model.spec.to_dict(),
@@ -236,6 +237,9 @@ def resolved_config(
         processes=distributed.world_size,
         data=data,
     )
+    if run.mosaic_batches is not None:
+        config["mosaic_batches"] = run.mosaic_batches
+    return config
 
 
 def write_config(

@@ -100,6 +100,7 @@ class TrainingData:
             seed=options.seed,
             workers=options.workers,
             cache=options.cache,
+            mosaic_batches=run.mosaic_batches,
             rect=options.rect,
             stride=stride,
             shard=slice(distributed.rank, None, distributed.world_size),

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
 from utils.datasets.loader import TrainLoader
+from utils.datasets.prefetch import prefetched
 from utils.evaluation.miss_rate import percentages
 from utils.history import (
     LOSS_NAMES,
@@ -34,6 +35,7 @@ from utils.runtime.device import (
     images_to_device,
     memory_in_use,
     to_device,
+    tuned_convolutions,
 )
 from utils.runtime.distributed import Distributed
 from utils.runtime.signals import stopped_on_purpose
@@ -67,6 +69,8 @@ class TrainContext:
     seed: int
     stride: int
     multi_scale: bool
+    fixed_shapes: bool
+    """Whether all batches have the same shape, except for the last one of an epoch."""
     max_gradient_norm: float
     """Gradients are clipped to this norm; 0 disables clipping."""
     max_bad_steps: int
@@ -224,13 +228,16 @@ def train_epoch(
     mosaic = context.plan.uses_mosaic(state.epoch)
     batches = loader.batches(state.epoch, progress.batches, mosaic=mosaic)
     line = ""
-    with tqdm(
-        batches,
-        total=count,
-        initial=progress.batches,
-        bar_format=BAR_FORMAT,
-        disable=not context.distributed.is_main,
-    ) as bar:
+    with (
+        tuned_convolutions(context.fixed_shapes),
+        tqdm(
+            prefetched(batches, context.device),
+            total=count,
+            initial=progress.batches,
+            bar_format=BAR_FORMAT,
+            disable=not context.distributed.is_main,
+        ) as bar,
+    ):
         for batch in bar:
             observers.on_batch(state.iteration, batch)
             train_step(state, context, batch, last=progress.batches == count - 1)

@@ -28,7 +28,7 @@ from utils.checkpoint.format import (
     plan_digest,
 )
 from utils.errors import UserError
-from utils.hyp import Hyp
+from utils.hyp import MOSAIC_BATCHES, Hyp
 from utils.options.train_options import Continuation, TrainOptions
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment
 from utils.upstream.best import import_best
@@ -220,6 +220,7 @@ def _checkpoint(parts: _RunParts, options: TrainOptions) -> TrainingCheckpoint:
             "names": list(content.names),
             "precision": "fp32" if raw.get("device") in FP32_DEVICES else UNKNOWN,
             "processes": _processes(raw),
+            "mosaic_batches": MOSAIC_BATCHES,
         },
         software={"yolov5": content.version},
     )

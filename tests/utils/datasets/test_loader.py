@@ -260,13 +260,17 @@ def test_neighbourhoods_do_not_depend_on_shard_or_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "expected"), [(1, 64), (16, 64), (24, 72), (64, 64), (100, 100)]
+    ("mosaic_batches", "batch_size", "expected"),
+    [
+        *((8, 1, 64), (8, 5, 65), (8, 16, 128), (8, 24, 192), (8, 64, 512)),
+        *((None, 1, 64), (None, 16, 64), (None, 24, 72), (None, 64, 64), (None, 100, 100)),
+    ],
 )
 def test_neighbourhood_is_a_multiple_of_the_batch_size(
-    index: Index, batch_size: int, expected: int
+    index: Index, mosaic_batches: int | None, batch_size: int, expected: int
 ) -> None:
-    many = replace(index, **repeated(index, 200))
-    loader = train_loader(many, batch_size=batch_size)
+    many = replace(index, **repeated(index, 600))
+    loader = train_loader(many, batch_size=batch_size, mosaic_batches=mosaic_batches)
     assert {len(request.neighbours) for request in loader._sampler} == {expected}
 
 

@@ -54,6 +54,7 @@ def context_for(state: TrainingState, accumulate: int = 1, precision: str = "fp3
         seed=0,
         stride=32,
         multi_scale=False,
+        fixed_shapes=True,
         max_gradient_norm=10.0,
         max_bad_steps=3,
         votes=SignalHandler().votes,
