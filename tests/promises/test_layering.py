@@ -34,8 +34,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "upstream": FLOOR | {"hyp", "history", "models", "solver", "checkpoint", "options"},
     "weights": FLOOR | {"models", "checkpoint", "upstream"},
     "plots": frozenset({"history", "datasets", "solver"}),
-    "evaluation": FLOOR | {"boxes", "runtime", "models", "datasets", "plots"},
     "inference": FLOOR | {"models", "datasets", "weights", "plots"},
+    "evaluation": FLOOR | {"boxes", "runtime", "models", "datasets", "plots", "inference"},
     "runs": FLOOR | {"history", "hyp", "solver", "checkpoint", "options", "upstream", "plots"},
     "training": FLOOR
     | {"history", "runtime", "models", "datasets", "solver", "checkpoint", "autoanchor"}

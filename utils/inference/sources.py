@@ -77,6 +77,7 @@ def open_source(
     *,
     image_size: tuple[int, int],
     stride: int,
+    auto: bool = True,
     vid_stride: int = 1,
 ) -> Generator[SourceImage]:
     """Resolve a `--source` and return a generator of its images and video frames.
@@ -84,9 +85,9 @@ def open_source(
     Args:
         source: image or video file; folder (not recursive); glob pattern; .txt list of such files;
             camera index; http, https, rtsp, rtmp or tcp URL.
-        image_size: (height, width) that each image is fitted into, px; it is padded only up to the
-            next multiple of the stride.
+        image_size: (height, width) that each image is fitted into, px.
         stride: stride of the network, px.
+        auto: pad an image only up to the next multiple of the stride; otherwise to `image_size`.
         vid_stride: yield every n-th frame of videos.
 
     Raises:
@@ -102,7 +103,7 @@ def open_source(
             f"--source {source[:MAX_SHOWN_CHARACTERS]} cannot be used ({error}); "
             "give another source."
         ) from error
-    fit = partial(letterbox, new_shape=image_size, auto=True, stride=stride)
+    fit = partial(letterbox, new_shape=image_size, auto=auto, stride=stride)
     return _load(source, locations, fit, vid_stride)
 
 
