@@ -12,7 +12,6 @@ import argparse
 import logging
 import os
 import sys
-from collections import Counter
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -183,14 +182,14 @@ def output_settings(options: DetectOptions) -> OutputSettings:
 
 def report_line(loaded: SourceImage, prediction: Prediction, names: Sequence[str]) -> str:
     """One line per image, in the format of YOLOv5: source, network input, detections, time."""
+    from utils.inference.outputs import count_detections
+
     where = f"{loaded.kind} {loaded.number}/{loaded.files}"
     if loaded.kind == "video":
         of = f"/{loaded.frames}" if loaded.frames else ""
         where += f" ({loaded.frame}{of})"
     height, width = loaded.network.shape[:2]
-    counts = Counter(int(label) for label in prediction.detections[:, 5])
-    found = [f"{n} {names[label]}{'s' * (n > 1)}" for label, n in sorted(counts.items())]
-    what = ", ".join(found or ["(no detections)"])
+    what = count_detections(prediction.detections[:, 5], names)
     return f"{where} {loaded.path}: {height}x{width} {what}, {prediction.speed.inference:.1f}ms"
 
 

@@ -192,8 +192,17 @@ def _load(
 
 
 def _load_image(location: str, fit: Fit) -> Iterator[SourceImage]:
-    rgb = _fetch_image(location) if _scheme(location) in WEB_SCHEMES else read_image(location)
+    rgb = load_rgb(location)
     yield SourceImage(location, "image", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), *fit(rgb))
+
+
+def load_rgb(location: str) -> np.ndarray:
+    """Return the image of a path or of an http(s) URL, uint8 [h, w, 3] RGB, upright.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    return _fetch_image(location) if _scheme(location) in WEB_SCHEMES else read_image(location)
 
 
 def _fetch_image(url: str) -> np.ndarray:
