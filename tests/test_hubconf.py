@@ -99,3 +99,5 @@ def test_published_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     four = load(channels=4)
     assert four.names[0] == "person"
     assert four(torch.zeros(1, 4, 64, 64))[0].shape == (1, 3 * 84, 85)
+    with pytest.raises(Exception, match="the model has no RGB input; give a tensor"):
+        four(str(BUS))

@@ -91,12 +91,12 @@ class TorchBackend:
     @property
     def device(self) -> torch.device:
         """The device of the weights; it changes with them."""
-        return self.model.head.anchors.device
+        return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
-        return self.model.head.anchors.dtype
+        return next(self.model.parameters()).dtype
 
     def __call__(self, images: Tensor, threshold: float) -> list[Tensor]:
         """Return the boxes above a threshold; see `Backend`."""
@@ -190,7 +190,11 @@ def _open(weights: str | Path, device: torch.device, *, half: bool) -> Backend:
 
         return open_exported(path, device, half=half)
     loaded = load_model(weights, device)
-    model = fuse(loaded.model).to(dtype=torch.float16 if half else torch.float32)
+    model = fuse(loaded.model)
+    if half:
+        anchors = model.head.anchors
+        model.half()
+        model.head.anchors = anchors  # fp16 is too coarse for sizes in pixels
     return TorchBackend(model, loaded.names, loaded.origin)
 
 

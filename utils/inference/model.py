@@ -33,8 +33,8 @@ from utils.weights import load_model as load_detector
 
 log = logging.getLogger("yolo")
 
-MAX_CHANNELS = 4
-"""An array whose first side is at most this is [channels, height, width]."""
+RGB_CHANNELS, MAX_CHANNELS = 3, 4
+"""An array whose first side is at most this is [channels, height, width], if its last is not."""
 IMAGE_SIDES, BATCH_SIDES, MAX_SIZES = 3, 4, 2
 MS_PER_S = 1e3
 PROFILE_ROWS = 20
@@ -69,7 +69,7 @@ class Model(nn.Module):
         self.backend = backend
         self.names = dict(enumerate(backend.names))
         self.stride = backend.max_stride
-        self.model = nn.ModuleList(_modules(backend))
+        self.model = nn.ModuleList(_detectors(backend))
 
     def forward(
         self,
@@ -117,6 +117,8 @@ class Model(nn.Module):
         ims: ImageInput | Sequence[ImageInput],
         size: int | Sequence[int],
     ) -> Results:
+        if any(member.channels != RGB_CHANNELS for member in _detectors(backend)):
+            raise UserError("the model has no RGB input; give a tensor of its number of channels.")
         predictor = Predictor(backend, self._settings())
         start = time.perf_counter()
         given = ims if isinstance(ims, list | tuple) else [ims]
@@ -177,7 +179,7 @@ def _members(backend: Backend) -> Sequence[Backend]:
     return backend.members if isinstance(backend, Ensemble) else [backend]
 
 
-def _modules(backend: Backend) -> list[nn.Module]:
+def _detectors(backend: Backend) -> list[Detector]:
     return [one.model for one in _members(backend) if isinstance(one, TorchBackend)]
 
 

@@ -58,6 +58,8 @@ def test_half_computes_in_fp16() -> None:
     with torch.no_grad():
         (found,) = backend(torch.rand(1, 3, 64, 64), -1)
     assert found.dtype == torch.float32
+    assert isinstance(backend, TorchBackend)
+    assert backend.model.head.anchors.dtype == torch.float32  # exact in any precision
 
 
 def test_an_ensemble_joins_the_boxes_of_its_models() -> None:
