@@ -27,7 +27,6 @@ _PRIVATE = f"yolov5_extend_{_zlib.crc32(str(_ROOT).encode()):08x}"
 """Package that contains this repository's packages in the process of a user, who may have other
 packages called `models` and `utils`; the number keeps two repositories apart."""
 _NAMES = [f"yolov5{size}{levels}" for size in "nsmlx" for levels in ("", "6")]
-_CHANNELS, _CLASSES = 3, 80
 
 
 def custom(
@@ -55,14 +54,12 @@ def custom(
 def _published(name: str) -> _Callable[..., _Any]:
     def create(
         pretrained: bool = True,
-        channels: int = _CHANNELS,
-        classes: int = _CLASSES,
+        channels: int = 3,
+        classes: int = 80,
         autoshape: bool = True,
         _verbose: bool = True,
         device: object = None,
     ) -> _Any:  # noqa: ANN401
-        if pretrained and (channels, classes) == (_CHANNELS, _CLASSES):
-            return custom(f"{name}.pt", autoshape, _verbose, device)
         build = _own("utils.inference.model").build_model
         size = {"channels": channels, "classes": classes}
         chosen = _device(device, verbose=_verbose)

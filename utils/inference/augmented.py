@@ -30,7 +30,7 @@ def augmented(backend: Backend) -> Backend:
     if not isinstance(backend, TorchBackend):
         raise UserError(
             f"{backend.origin} is an exported model, which has no test-time augmentation; "
-            "use the .pt file or omit --augment."
+            "use the .pt file, or no augmentation."
         )
     return AugmentedBackend(backend.model, backend.names, backend.origin)
 

@@ -8,38 +8,30 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import cv2
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from models.detector import Detector, fuse, transfer_weights
 from models.spec import load_spec
-from utils.datasets.image_files import ImageError
 from utils.datasets.letterbox import letterbox
-from utils.datasets.rect_batches import round_up_to_stride
 from utils.errors import UserError
-from utils.files.download import is_url
 from utils.inference.augmented import augmented
 from utils.inference.backend import Backend, Ensemble, TorchBackend, open_backend
+from utils.inference.inputs import ImageInput, common_shape, load_image
 from utils.inference.predictor import DetectSettings, Predictor
 from utils.inference.results import Results
-from utils.inference.sources import SourceImage, load_rgb
+from utils.inference.sources import SourceImage
 from utils.weights import find_weights, read_weights
 from utils.weights import load_model as load_detector
 
 log = logging.getLogger("yolo")
 
-RGB_CHANNELS, MAX_CHANNELS = 3, 4
-"""An array whose first side is at most this is [channels, height, width], if its last is not."""
-IMAGE_SIDES, BATCH_SIDES, MAX_SIZES = 3, 4, 2
+RGB_CHANNELS = 3
+BATCH_SIDES = 4
 MS_PER_S = 1e3
 PROFILE_ROWS = 20
-
-ImageInput = str | Path | Image.Image | np.ndarray
 
 
 class Model(nn.Module):
@@ -69,7 +61,10 @@ class Model(nn.Module):
         self.backend = backend
         self.names = dict(enumerate(backend.names))
         self.stride = backend.max_stride
-        self.model = nn.ModuleList(_detectors(backend))
+        members = backend.members if isinstance(backend, Ensemble) else [backend]
+        detectors = [one.model for one in members if isinstance(one, TorchBackend)]
+        self.model = nn.ModuleList(detectors)
+        self._exported = [one for one in members if not isinstance(one, TorchBackend)]
 
     def forward(
         self,
@@ -117,7 +112,7 @@ class Model(nn.Module):
         ims: ImageInput | Sequence[ImageInput],
         size: int | Sequence[int],
     ) -> Results:
-        if any(member.channels != RGB_CHANNELS for member in _detectors(backend)):
+        if any(member.channels != RGB_CHANNELS for member in self.model):
             raise UserError("the model has no RGB input; give a tensor of its number of channels.")
         predictor = Predictor(backend, self._settings())
         start = time.perf_counter()
@@ -163,8 +158,7 @@ class Model(nn.Module):
         Raises:
             UserError: the model is exported, and would have to move.
         """
-        fixed = [one for one in _members(self.backend) if not isinstance(one, TorchBackend)]
-        for one in fixed:
+        for one in self._exported:
             moved = fn(torch.zeros(0, device=one.device, dtype=one.dtype))
             if (moved.device, moved.dtype) != (one.device, one.dtype):
                 raise UserError(
@@ -175,110 +169,23 @@ class Model(nn.Module):
         return self
 
 
-def _members(backend: Backend) -> Sequence[Backend]:
-    return backend.members if isinstance(backend, Ensemble) else [backend]
-
-
-def _detectors(backend: Backend) -> list[Detector]:
-    return [one.model for one in _members(backend) if isinstance(one, TorchBackend)]
-
-
 def _predict(backend: Backend, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Return the decoded predictions of a tensor [B, 3, H, W], and the raw maps if there are."""
-    stride = backend.max_stride
-    height_width = tuple(images.shape[2:])
     if images.ndim != BATCH_SIDES or not images.is_floating_point():
         raise UserError(
             f"the tensor is {images.dtype} {list(images.shape)}; give floating-point numbers from "
             "0 to 1, [B, 3, H, W]."
         )
-    if any(side % stride for side in height_width):
+    height, width = images.shape[2:]
+    if height % backend.max_stride or width % backend.max_stride:
         raise UserError(
-            f"the tensor has images of {height_width[0]} x {height_width[1]}; make both sides "
-            f"multiples of {stride}."
+            f"the tensor has images of {height} x {width}; make both sides multiples of "
+            f"{backend.max_stride}."
         )
     if type(backend) is not TorchBackend:
         return torch.stack(backend(images, -1)), []
     raw = backend.model(images.to(backend.device, backend.dtype))
     return torch.stack(backend.model.decode_confident(raw, -1)), raw
-
-
-def common_shape(
-    sizes: Sequence[Sequence[int]], size: int | Sequence[int], stride: int
-) -> tuple[int, int]:
-    """Return (height, width) of the network input for images that are predicted together, px.
-
-    Each image is scaled so that its longer side is `size`; the shape is the largest of the scaled
-    heights and widths, rounded up to multiples of the stride.
-
-    Args:
-        sizes: (height, width) of the images, px.
-        size: longer side, px; or (height, width) of the network input.
-        stride: stride of the network, px.
-
-    Raises:
-        UserError: the size is not positive, or has more than two sides.
-    """
-    sides = np.atleast_1d(size).tolist()
-    if min(sides) < 1 or len(sides) > MAX_SIZES:
-        raise UserError(f"size {size}: give one side in pixels, at least 1, or (height, width).")
-    if len(sides) == 1:
-        # Rounded down: an error of rounding must not add a stride.
-        scaled = [[int(side * sides[0] / max(one)) for side in one] for one in sizes]
-        sides = [max(lengths) for lengths in zip(*scaled, strict=True)]
-    height, width = (max(round_up_to_stride(side, stride), stride) for side in sides)
-    return height, width
-
-
-def load_image(item: Any, number: int) -> tuple[str, np.ndarray]:  # noqa: ANN401 -- checked
-    """Return the name of an image, with the suffix .jpg, and its pixels, uint8 [h, w, 3] RGB.
-
-    Args:
-        item: path, URL, PIL image or array.
-        number: index of the image in its list, for the name of an image without a file.
-
-    Raises:
-        UserError: it is neither, or cannot be read.
-    """
-    name = f"image{number}"
-    if isinstance(item, str | Path):
-        try:
-            image = load_rgb(str(item))
-        except ImageError as error:
-            raise UserError(f"{item} cannot be used ({error}); give another image.") from error
-        name = str(item)
-    elif isinstance(item, Image.Image):
-        name = str(getattr(item, "filename", "") or name)
-        if item.mode[0] in "IF":
-            raise UserError(f"a PIL image has the mode {item.mode}; convert it to RGB first.")
-        image = np.asarray(ImageOps.exif_transpose(item).convert("RGB"))
-    elif isinstance(item, np.ndarray):
-        image = _rgb(item)
-    else:
-        raise UserError(
-            f"an image is a {type(item).__name__}; give a path, a URL, a PIL image or an array."
-        )
-    stem = name.partition("?")[0] if is_url(name) else name
-    return str(Path(stem).with_suffix(".jpg")), np.ascontiguousarray(image)
-
-
-def _rgb(array: np.ndarray) -> np.ndarray:
-    """Return an array of an image as [h, w, 3].
-
-    Raises:
-        UserError: it is not uint8, or has no pixels or another number of dimensions or channels.
-    """
-    image = array[..., None] if array.ndim == IMAGE_SIDES - 1 else array
-    if image.ndim == IMAGE_SIDES and image.shape[0] <= MAX_CHANNELS < image.shape[2]:
-        image = image.transpose(1, 2, 0)
-    if image.dtype != np.uint8 or image.ndim != IMAGE_SIDES or not image.size:
-        raise UserError(
-            f"the array of an image is {array.dtype} {list(array.shape)}; give uint8 "
-            "[height, width, 3] in RGB order."
-        )
-    if image.shape[2] in (1, 2):  # grey, grey and opacity
-        return image[..., [0, 0, 0]]
-    return image[..., :3]
 
 
 def load_model(
@@ -313,12 +220,12 @@ def build_model(
     classes: int,
     autoshape: bool = True,
 ) -> Model | Detector:
-    """Build a published model with another number of channels or classes, or random weights.
+    """Load a published model, if wanted with other channels or classes, or with random weights.
 
     Args:
         name: name of the model, such as `yolov5s`.
         device: device to compute on.
-        pretrained: copy the published weights that fit.
+        pretrained: use the published weights, as far as they fit.
         channels: number of image channels.
         classes: number of classes.
         autoshape: as of `load_model`.
@@ -326,12 +233,13 @@ def build_model(
     Raises:
         UserError: the name is unknown, or the published weights cannot be downloaded.
     """
-    detector = Detector(load_spec(f"{name}.yaml").with_classes(classes), channels)
+    weights = read_weights(find_weights(f"{name}.pt")) if pretrained else None
+    spec = weights.spec if weights else load_spec(f"{name}.yaml")
+    detector = Detector(spec.with_classes(classes), channels)
     names = tuple(map(str, range(classes)))
-    if pretrained:
-        weights = read_weights(find_weights(f"{name}.pt"))
+    if weights:
         transfer = transfer_weights(detector, weights.state)
         names = weights.names if len(weights.names) == classes else names
-        log.info("Copied %d of %d tensors of %s", *transfer[:2], weights.origin)
+        log.info("Loaded %d of %d tensors of %s", *transfer[:2], weights.origin)
     detector.to(device).eval()
     return Model(TorchBackend(fuse(detector), names, name)) if autoshape else detector

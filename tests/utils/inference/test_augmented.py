@@ -89,5 +89,5 @@ def test_every_model_of_an_ensemble_is_augmented() -> None:
 
 def test_an_exported_model_has_no_augmentation() -> None:
     for backend in (Fake(), Ensemble([tiny("yolov5n.yaml"), Fake(names=("cell",))])):
-        with pytest.raises(UserError, match=r"0\.5\.onnx is an exported model.*omit --augment"):
+        with pytest.raises(UserError, match=r"0\.5\.onnx is an exported model.*or no augmentation"):
             augmented(backend)

@@ -10,11 +10,10 @@ from PIL import Image
 
 from tests.paths import GOLDENS, SHARED, requires_shared
 from tests.toy import make_toy_weights
-from tests.utils.datasets.web import serving
 from tests.utils.inference.test_backend import CPU, Fake
 from utils.errors import UserError
 from utils.inference.backend import Ensemble, open_backend
-from utils.inference.model import Model, common_shape, load_image, load_model
+from utils.inference.model import Model, load_model
 from utils.inference.results import Results
 
 WEIGHTS = SHARED / "weights" / "yolov5n.pt"
@@ -90,52 +89,6 @@ def test_grey_and_empty_images(yolov5n: Model) -> None:
     assert results.s == (1, 3, 480, 640)
 
 
-def test_all_kinds_of_images_are_the_same_image(tmp_path: Path) -> None:
-    """Rotated by EXIF; of different names."""
-    upright = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees to the right
-    turned = np.rot90(upright)
-    file = tmp_path / "a.png"
-    Image.fromarray(np.ascontiguousarray(turned)).save(file, exif=exif)
-    with serving(tmp_path) as address:
-        kinds: list[tuple[Any, str]] = [
-            (file, f"{tmp_path}/a.jpg"),
-            (str(file), f"{tmp_path}/a.jpg"),
-            (f"{address}/a.png?n=1", f"{address.replace('//', '/')}/a.jpg"),
-            (Image.open(file), f"{tmp_path}/a.jpg"),
-            (Image.fromarray(upright), "image5.jpg"),
-            (upright, "image5.jpg"),
-            (upright[:, ::-1][:, ::-1], "image5.jpg"),
-            (upright.transpose(2, 0, 1), "image5.jpg"),
-            (np.dstack([upright, upright[..., 0]]), "image5.jpg"),
-        ]
-        for item, expected in kinds:
-            name, image = load_image(item, 5)
-            assert name == expected
-            assert np.array_equal(image, upright)
-            assert image.flags.c_contiguous
-
-
-@pytest.mark.parametrize(
-    ("item", "sentence"),
-    [
-        (5, "an image is a int; give a path, a URL, a PIL image or an array"),
-        (None, "an image is a NoneType"),
-        ("absent.jpg", r"absent\.jpg cannot be used \(.*No such file.*\); give another image"),
-        (np.zeros((4, 4, 3), np.float32), r"is float32 \[4, 4, 3\]; give uint8"),
-        (np.zeros((0, 4, 3), np.uint8), r"\[0, 4, 3\]; give uint8 \[height, width, 3\]"),
-        (np.zeros((2, 3, 8, 8), np.uint8), r"\[2, 3, 8, 8\]; give uint8"),
-        (Image.new("I", (8, 8)), "has the mode I; convert it to RGB first"),
-        ([], "the list of images is empty"),
-        ([[np.zeros((4, 4, 3), np.uint8)]], "an image is a list"),
-    ],
-)
-def test_what_is_no_image_is_refused(toy: Model, item: object, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        toy(item)
-
-
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
@@ -168,28 +121,6 @@ def test_attributes_select_detections(toy: Model) -> None:
     assert len(labels()) > len(one_label)
     toy.max_det = 3
     assert len(labels()) == 3
-
-
-@pytest.mark.parametrize(
-    ("sizes", "size", "shape"),
-    [
-        ([(720, 1280)], 640, (384, 640)),
-        ([(720, 1280), (1080, 810)], 640, (640, 640)),
-        ([(48, 64)], 640, (480, 640)),
-        ([(10, 1000)], 320, (32, 320)),  # a side is at least one stride
-        ([(641, 641)], 33, (64, 64)),
-        ([(481, 640)], [320, 100], (320, 128)),
-        ([(448, 490), (70, 35)], np.int64(320), (320, 320)),
-    ],
-)
-def test_common_shape(sizes: list[tuple[int, int]], size: Any, shape: tuple[int, int]) -> None:
-    assert common_shape(sizes, size, 32) == shape
-
-
-@pytest.mark.parametrize("size", [0, (64, 0), (1, 2, 3)])
-def test_a_size_that_is_none(size: Any) -> None:
-    with pytest.raises(UserError, match="give one side in pixels, at least 1, or"):
-        common_shape([(10, 10)], size, 32)
 
 
 def test_a_tensor_gives_predictions_before_suppression(toy: Model) -> None:
@@ -272,3 +203,8 @@ def test_several_files_are_an_ensemble(tmp_path: Path) -> None:
     assert isinstance(model, Model)
     model.conf, model.iou = 0.001, 1.0
     assert both.xyxy[0].shape[0] == 2 * detect(model, tmp_path / "a.png", 64).xyxy[0].shape[0] > 0
+
+
+def test_an_empty_list_is_refused(toy: Model) -> None:
+    with pytest.raises(UserError, match="the list of images is empty"):
+        toy([])
