@@ -124,7 +124,7 @@ def test_images_are_padded_to_the_fixed_size_of_a_model(
     with caplog.at_level(logging.INFO, "yolo"):
         run("--source", tmp_path / "a.png", "--project", tmp_path, "--nosave")
     assert shapes == [(1, 3, 96, 160)]
-    assert caplog.messages[0] == "toy.pt accepts no other image size; using 96 x 160."
+    assert caplog.messages[0] == "toy.pt accepts only one image size; using 96 x 160."
     assert caplog.messages[1].startswith(f"image 1/1 {tmp_path}/a.png: 96x160 ")
 
 

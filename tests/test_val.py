@@ -334,7 +334,7 @@ def test_a_model_with_a_fixed_size_gets_square_images_of_it(
     monkeypatch.setattr("utils.inference.backend.open_backend", lambda *_, **__: backend)
     with caplog.at_level(logging.WARNING, "yolo"):
         folder = validate(*options)
-    assert caplog.messages == ["fixed.onnx accepts no other image size; using 128 x 128."]
+    assert caplog.messages == ["fixed.onnx accepts only one image size; using 128 x 128."]
     assert backend.shapes == [(2, 3, 128, 128)]
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert (metrics["instances"], metrics["map50"]) == (8, 0)

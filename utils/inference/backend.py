@@ -213,6 +213,6 @@ def network_size(sizes: Sequence[int], backend: Backend) -> tuple[int, int]:
     if (height, width) != wanted:
         reason = f"--imgsz {' '.join(map(str, sizes))} is not a multiple of the stride {stride}"
         if backend.input_size:
-            reason = f"{backend.origin} accepts no other image size"
+            reason = f"{backend.origin} accepts only one image size"
         log.warning("%s; using %d x %d.", reason, height, width)
     return height, width

@@ -111,7 +111,7 @@ def test_several_files_are_an_ensemble(tmp_path: Path) -> None:
             [640],
             (320, 640),
             (320, 640),
-            ["0.5.onnx accepts no other image size; using 320 x 640."],
+            ["0.5.onnx accepts only one image size; using 320 x 640."],
         ),
     ],
 )
