@@ -59,7 +59,7 @@ def validate(options: ValOptions) -> Path:
     from utils.evaluation import report
     from utils.evaluation.coco_eval import CocoBenchmark
     from utils.evaluation.evaluate import evaluate, evaluated_names
-    from utils.inference.backend import open_backend
+    from utils.inference.backend import as_detector, open_backend
     from utils.runs.folder import create_run_folder
     from utils.runtime.device import keep_freed_memory, select_device
 
@@ -88,7 +88,7 @@ def validate(options: ValOptions) -> Path:
     if options.save_txt:
         observers.append(report.TextFiles(folder / "labels", with_confidence=options.save_conf))
     evaluation = evaluate(
-        backend,
+        as_detector(backend),
         loader,
         names=description.names,
         device=device,

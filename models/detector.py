@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.builders import build_layers
-from models.head import ALL_LEVELS, DetectionHead
+from models.head import DetectionHead
 from models.layers import Conv
 from models.spec import ModelSpec
 
@@ -77,11 +77,9 @@ class Detector(nn.Module):
                 kept[index] = output
         return cast(list[Tensor], output)
 
-    def decode_confident(
-        self, raw: Sequence[Tensor], threshold: float, levels: slice = ALL_LEVELS
-    ) -> list[Tensor]:
+    def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
         """Decode boxes with a score above a threshold; see `DetectionHead.decode_confident`."""
-        return self.head.decode_confident(raw, threshold, levels)
+        return self.head.decode_confident(raw, threshold)
 
 
 def fuse(model: Detector) -> Detector:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 BOX_FIELDS = 5
 """Fields before the class scores: x, y, w, h, objectness."""
-ALL_LEVELS = slice(None)
 EXPECTED_OBJECTS = 8
 EXPECTED_IMAGE_SIZE = 640
 """Initial objectness: this number of objects is expected per image of this size, in pixels."""
@@ -72,9 +71,7 @@ class DetectionHead(nn.Module):
             for conv, feature in zip(self.m, features, strict=True)
         ]
 
-    def decode_confident(
-        self, raw: Sequence[Tensor], threshold: float, levels: slice = ALL_LEVELS
-    ) -> list[Tensor]:
+    def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
         """Decode the boxes whose best score, objectness times class score, is above a threshold.
 
         ``xy = (2 sigmoid - 0.5 + cell) * stride``, ``wh = (2 sigmoid)^2 * anchor``, in float32:
@@ -83,15 +80,13 @@ class DetectionHead(nn.Module):
         Args:
             raw: for each level ``[B, A, h, w, 5 + classes]``.
             threshold: 0 to 1; -1 decodes every box.
-            levels: decode only these levels.
 
         Returns:
             For each image ``[n, 5 + classes]``: centre and size in pixels of the network input,
             objectness and class scores, 0 to 1; ordered by level, anchor, row, column.
         """
         found: list[list[Tensor]] = [[] for _ in raw[0]]
-        everything = list(zip(raw, self.anchors, self.strides, strict=True))
-        for level, anchors, stride in everything[levels]:
+        for level, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
             objectness = level[..., BOX_FIELDS - 1].float().sigmoid()
             cells = (objectness > threshold).nonzero()  # [n, 4]
             fields = level[cells.unbind(1)]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from models.detector import Detector
@@ -35,7 +34,6 @@ from utils.evaluation.metrics import (
     fraction_inside,
     match_detections,
 )
-from utils.inference.backend import Backend
 
 MILLISECONDS = 1000.0
 SINGLE_CLASS_NAME = "item"
@@ -111,7 +109,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Detector | Backend,
+    model: Detector,
     batches: Iterable[Batch],
     *,
     names: Sequence[str],
@@ -125,8 +123,7 @@ def evaluate(
     Boxes are compared in pixels of the original images.
 
     Args:
-        model: a detector on `device`, whose train or eval mode is restored at the end; without a
-            loss, also a backend.
+        model: a detector on `device`; its train or eval mode is restored at the end.
         batches: labelled images, uint8.
         names: class names by index.
         device: device of the model.
@@ -146,7 +143,9 @@ def evaluate(
         images_per_pass=settings.images_per_pass,
     )
     suppression = Stopwatch(device)
-    with _in_eval_mode(model):
+    was_training = model.training
+    model.eval()
+    try:
         for batch in tqdm(batches, table_row(*TABLE_HEADER), bar_format=BAR):
             forwarded = forward(batch)
             losses += forwarded.losses
@@ -155,20 +154,9 @@ def evaluate(
             accumulator.add(batch, detections)
             for observer in observers:
                 observer(batch, detections)
-    return accumulator.result(losses, (forward.preprocessing, forward.inference, suppression))
-
-
-@contextmanager
-def _in_eval_mode(model: Detector | Backend) -> Iterator[None]:
-    if not isinstance(model, nn.Module):  # a backend has no other mode
-        yield
-        return
-    was_training = model.training
-    model.eval()
-    try:
-        yield
     finally:
         model.train(was_training)
+    return accumulator.result(losses, (forward.preprocessing, forward.inference, suppression))
 
 
 def evaluated_names(names: Sequence[str], *, single_class: bool) -> tuple[str, ...]:

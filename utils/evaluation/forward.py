@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.detector import Detector
 from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
-from utils.inference.backend import Backend
 from utils.runtime.device import Precision, images_to_device
 
 CPU_CHUNK_PIXELS = 4 * 640 * 640
@@ -33,7 +32,7 @@ class Forward:
     """Runs a model for validation, and measures the time.
 
     Args:
-        model: a detector on `device`, in eval mode; without a loss, also a backend.
+        model: a detector on `device`, in eval mode.
         device: device of the model.
         precision: fp32, bf16 or fp16.
         threshold: minimum score of a box.
@@ -43,7 +42,7 @@ class Forward:
 
     def __init__(
         self,
-        model: Detector | Backend,
+        model: Detector,
         device: torch.device,
         precision: str,
         *,
@@ -76,19 +75,12 @@ class Forward:
                     batch.images[part.start : part.stop], self._device, self._precision.dtype
                 )
             with self.inference:
-                raw, found = self._detect(images)
-            boxes += found
+                with self._precision.autocast():
+                    raw = self._model(images)
+                boxes += self._model.decode_confident(raw, self._threshold)
             if self._loss is not None:
                 losses += self._losses(self._loss, raw, batch, part)
         return ForwardResult(boxes, losses)
-
-    def _detect(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the raw maps, which a backend does not give, and the boxes of each image."""
-        if not isinstance(self._model, nn.Module):
-            return [], self._model(images, self._threshold)
-        with self._precision.autocast():
-            raw = self._model(images)
-        return raw, self._model.decode_confident(raw, self._threshold)
 
     def _losses(
         self, loss: DetectionLoss, raw: Sequence[Tensor], batch: Batch, part: range

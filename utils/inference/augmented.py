@@ -11,10 +11,9 @@ from torch import Tensor
 from utils.errors import UserError
 from utils.inference.backend import Backend, Ensemble, TorchBackend
 
-PASSES = ((1.0, False, slice(-1)), (0.83, True, slice(None)), (0.67, False, slice(1, None)))
-"""Scale, whether to mirror, and the levels whose boxes count. Each size of objects is left to the
-passes that detect it well: the coarsest level of the whole image and the finest of the smallest
-copy do not count. These are the passes of YOLOv5."""
+PASSES = ((1.0, False, -1), (0.83, True, None), (0.67, False, 0))
+"""Scale, whether to mirror, and the level whose boxes do not count: the coarsest of the whole image
+and the finest of the smallest copy. These are the passes of YOLOv5."""
 PADDING = 0.447
 """The mean of ImageNet, as YOLOv5 pads the copies."""
 
@@ -42,17 +41,19 @@ class AugmentedBackend(TorchBackend):
         """Return the boxes above a threshold; see `Backend`."""
         images = images.to(self.device, self.dtype)
         found = [
-            self._pass(images, threshold, scale, levels, mirror=mirror)
-            for scale, mirror, levels in PASSES
-            if self.model.strides[levels]
+            self._pass(images, threshold, scale, unused, mirror=mirror)
+            for scale, mirror, unused in PASSES
         ]
         return [torch.cat(of_image) for of_image in zip(*found, strict=True)]
 
     def _pass(
-        self, images: Tensor, threshold: float, scale: float, levels: slice, *, mirror: bool
+        self, images: Tensor, threshold: float, scale: float, unused: int | None, *, mirror: bool
     ) -> list[Tensor]:
         copies = resize_and_pad(images.flip(3) if mirror else images, scale, self.max_stride)
-        found = self.model.decode_confident(self.model(copies), threshold, levels)
+        raw = self.model(copies)
+        if unused is not None:
+            raw[unused] = raw[unused][:, :, :0]  # no cells
+        found = self.model.decode_confident(raw, threshold)
         for boxes in found:
             boxes[:, :4] /= scale
             if mirror:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.detector import Detector, fuse
 from utils.datasets.rect_batches import round_up_to_stride
@@ -151,6 +151,25 @@ class Ensemble:
         """Return the boxes of all models; see `Backend`."""
         found = [member(images, threshold) for member in self.members]
         return [torch.cat(of_image) for of_image in zip(*found, strict=True)]
+
+
+class _AsDetector(nn.Module):
+    """Has the two steps of a `Detector`; the second one does all the work."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__()
+        self._backend = backend
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+    def decode_confident(self, raw: Sequence[Tensor], threshold: float) -> list[Tensor]:
+        return self._backend(raw[0], threshold)
+
+
+def as_detector(backend: Backend) -> Detector:
+    """Return a backend as a model for the validation loop, which cannot compute losses with it."""
+    return backend.model if type(backend) is TorchBackend else cast(Detector, _AsDetector(backend))
 
 
 def open_backend(
