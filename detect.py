@@ -12,7 +12,6 @@ import argparse
 import logging
 import os
 import sys
-from collections import Counter
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -67,25 +66,25 @@ def detect(options: DetectOptions) -> Path:
         UserError: if an option or a file is invalid.
     """
     from models.torchvision_operators import check_nms
+    from utils.inference.backend import network_size, open_backend
     from utils.inference.outputs import PredictionFiles
     from utils.inference.predictor import DetectSettings, Predictor
     from utils.inference.sources import open_source
     from utils.runs.folder import create_run_folder
     from utils.runtime.device import keep_freed_memory, select_device
-    from utils.weights import load_model
 
     device = select_device(options.device)
     keep_freed_memory(device)
     check_nms()
     if options.half and device.type == "cpu":
         raise UserError("--half needs a GPU; omit it on a CPU.")
-    loaded_model = load_model(options.weights, device)
-    names = class_names(options, loaded_model.names)
-    stride = loaded_model.model.max_stride
+    backend = open_backend(options.weights, device, half=options.half, augment=options.augment)
+    names = class_names(options, backend.names)
     source = open_source(
         options.source,
-        image_size=network_size(options.imgsz, stride),
-        stride=stride,
+        image_size=network_size(options.imgsz, backend),
+        stride=backend.max_stride,
+        auto=backend.input_size is None,
         vid_stride=options.vid_stride,
     )
     settings = DetectSettings(
@@ -95,7 +94,7 @@ def detect(options: DetectOptions) -> Path:
         options.classes,
         options.agnostic_nms,
     )
-    predictor = Predictor(loaded_model.model, device, settings, half=options.half)
+    predictor = Predictor(backend, settings)
     folder = create_run_folder(options.project, options.name, options.exist_ok)
     with PredictionFiles(folder, names, output_settings(options)) as files:
         speeds = detect_all(options, source, predictor, files, names)
@@ -155,27 +154,13 @@ def class_names(options: DetectOptions, own: tuple[str, ...]) -> tuple[str, ...]
         names = load_description(options.data).names
         if len(names) != len(own):
             raise UserError(
-                f"--data {options.data} has {len(names)} classes, but {options.weights} detects "
-                f"{len(own)}; omit --data to use the names in the weights file."
+                f"--data {options.data} has {len(names)} classes, but {' '.join(options.weights)} "
+                f"detects {len(own)}; omit --data to use the names in the weights file."
             )
     unknown = [label for label in options.classes or () if not 0 <= label < len(names)]
     if unknown:
         raise UserError(f"--classes {unknown[0]}: must be between 0 and {len(names) - 1}.")
     return names
-
-
-def network_size(sizes: Sequence[int], stride: int) -> tuple[int, int]:
-    """(height, width) of the network input in pixels: --imgsz, rounded up to the stride."""
-    from utils.datasets.rect_batches import round_up_to_stride
-
-    height, width = sizes[0], sizes[-1]
-    rounded = (round_up_to_stride(height, stride), round_up_to_stride(width, stride))
-    if rounded != (height, width):
-        log.warning(
-            "--imgsz %s is not a multiple of the stride %d; using %d x %d.",
-            *(" ".join(map(str, sizes)), stride, *rounded),
-        )
-    return rounded
 
 
 def output_settings(options: DetectOptions) -> OutputSettings:
@@ -197,14 +182,14 @@ def output_settings(options: DetectOptions) -> OutputSettings:
 
 def report_line(loaded: SourceImage, prediction: Prediction, names: Sequence[str]) -> str:
     """One line per image, in the format of YOLOv5: source, network input, detections, time."""
+    from utils.inference.outputs import count_detections
+
     where = f"{loaded.kind} {loaded.number}/{loaded.files}"
     if loaded.kind == "video":
         of = f"/{loaded.frames}" if loaded.frames else ""
         where += f" ({loaded.frame}{of})"
     height, width = loaded.network.shape[:2]
-    counts = Counter(int(label) for label in prediction.detections[:, 5])
-    found = [f"{n} {names[label]}{'s' * (n > 1)}" for label, n in sorted(counts.items())]
-    what = ", ".join(found or ["(no detections)"])
+    what = count_detections(prediction.detections[:, 5], names)
     return f"{where} {loaded.path}: {height}x{width} {what}, {prediction.speed.inference:.1f}ms"
 
 

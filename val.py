@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from utils.datasets.index import Index
     from utils.evaluation.citypersons import MissRateEvaluator
     from utils.evaluation.evaluate import EvalSettings, Evaluation, Observer
-    from utils.weights import LoadedModel
+    from utils.inference.backend import Backend
 
 log = logging.getLogger("yolo")
 
@@ -54,15 +54,14 @@ def validate(options: ValOptions) -> Path:
     Raises:
         UserError: if an option or a file is invalid, or the weights do not match the data set.
     """
-    from models.detector import fuse
     from models.torchvision_operators import check_nms
     from utils.datasets.description import COCO_KEY, check_obtainable, load_description, truth_file
     from utils.evaluation import report
     from utils.evaluation.coco_eval import CocoBenchmark
     from utils.evaluation.evaluate import evaluate, evaluated_names
+    from utils.inference.backend import as_detector, open_backend
     from utils.runs.folder import create_run_folder
     from utils.runtime.device import keep_freed_memory, select_device
-    from utils.weights import load_model
 
     device = select_device(options.device)
     keep_freed_memory(device)
@@ -71,11 +70,11 @@ def validate(options: ValOptions) -> Path:
         raise UserError("--half needs a GPU; omit it on a CPU.")
     description = load_description(options.data)
     check_obtainable(description, (options.split,))
-    loaded = load_model(options.weights, device)
+    backend = open_backend(options.weights, device, half=options.half, augment=options.augment)
     if not options.single_cls:
-        require_same_classes(description, loaded)
+        require_same_classes(description, backend)
     index = build_split_index(options, description)
-    loader = build_loader(options, index, loaded.model.max_stride, for_gpu=device.type == "cuda")
+    loader = build_loader(options, index, backend, for_gpu=device.type == "cuda")
     names = evaluated_names(description.names, single_class=options.single_cls)
     ignore = index.ignored
     pedestrians = miss_rate_evaluator(description, names, index) if options.miss_rate else None
@@ -89,7 +88,7 @@ def validate(options: ValOptions) -> Path:
     if options.save_txt:
         observers.append(report.TextFiles(folder / "labels", with_confidence=options.save_conf))
     evaluation = evaluate(
-        fuse(loaded.model),
+        as_detector(backend),
         loader,
         names=description.names,
         device=device,
@@ -99,7 +98,7 @@ def validate(options: ValOptions) -> Path:
     log_results(evaluation, verbose=options.verbose)
     benchmarks: dict[str, object] = {}
     if coco:
-        results = folder / f"{Path(options.weights).stem}_predictions.json"
+        results = folder / f"{Path(options.weights[0]).stem}_predictions.json"
         benchmarks |= coco.report(evaluation, results)
     if pedestrians:
         benchmarks |= pedestrians.report(folder / "miss_rate.png" if save_plots else None)
@@ -110,16 +109,16 @@ def validate(options: ValOptions) -> Path:
     return folder
 
 
-def require_same_classes(description: DatasetDescription, loaded: LoadedModel) -> None:
+def require_same_classes(description: DatasetDescription, backend: Backend) -> None:
     """Check that the data set and the weights have the same number of classes.
 
     Raises:
         UserError: if they differ.
     """
-    if len(loaded.names) != len(description.names):
+    if len(backend.names) != len(description.names):
         raise UserError(
-            f"{description.path} has {len(description.names)} classes, but {loaded.origin} detects "
-            f"{len(loaded.names)}; use matching data and weights, or add --single-cls."
+            f"{description.path} has {len(description.names)} classes, but {backend.origin} "
+            f"detects {len(backend.names)}; use matching data and weights, or add --single-cls."
         )
 
 
@@ -177,25 +176,29 @@ def build_split_index(options: ValOptions, description: DatasetDescription) -> I
 
 
 def build_loader(
-    options: ValOptions, index: Index, stride: int, *, for_gpu: bool = False
+    options: ValOptions, index: Index, backend: Backend, *, for_gpu: bool = False
 ) -> EvalLoader:
-    """The loader: rectangular batches, or square ones to measure the speed."""
-    from utils.datasets.eval_loader import build_eval_loader
-    from utils.datasets.rect_batches import round_up_to_stride
+    """The loader: rectangular batches, or square ones to measure the speed or for a fixed size.
 
-    image_size = round_up_to_stride(options.imgsz, stride)
-    if image_size != options.imgsz:
-        log.warning(
-            "--imgsz %d is not a multiple of the stride %d; using %d.",
-            *(options.imgsz, stride, image_size),
+    Raises:
+        UserError: if the model accepts rectangles of one size only.
+    """
+    from utils.datasets.eval_loader import build_eval_loader
+    from utils.inference.backend import network_size
+
+    height, width = network_size([options.imgsz], backend)
+    if height != width:
+        raise UserError(
+            f"{backend.origin} accepts only images of {height} x {width}, but val.py needs square "
+            "ones; export it again with one number as --imgsz, or with --dynamic."
         )
     return build_eval_loader(
         index,
-        image_size=image_size,
+        image_size=height,
         batch_size=options.batch_size,
         workers=options.workers,
-        rect=not options.speed,
-        stride=stride,
+        rect=not options.speed and backend.input_size is None,
+        stride=backend.max_stride,
         for_gpu=for_gpu,
     )
 

@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import dataset, step, validate
 from benchmarks.shape_data import READING, SHAPES, TRAINING, VALIDATION, Shape, class_names
@@ -199,7 +199,7 @@ def measure_validation(shape: Shape, folder: Path, index: Index) -> Measurements
     }
 
 
-class StandIn:
+class StandIn(nn.Module):
     """Wraps an untrained model: it computes as always, but can return boxes of a trained one.
 
     Args:
@@ -208,6 +208,7 @@ class StandIn:
     """
 
     def __init__(self, model: Detector, shape: Shape) -> None:
+        super().__init__()
         self._model = model
         self._shape = shape
         for level in model.head.m if shape.trained else ():
@@ -218,10 +219,7 @@ class StandIn:
         self.preparing = 0.0
         """Seconds spent in `prepare`."""
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._model, name)
-
-    def __call__(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> list[Tensor]:
         """Run `Detector.forward`."""
         raw: list[Tensor] = self._model(images)
         return raw

@@ -67,17 +67,17 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
         UserError: an option or the weights are invalid.
     """
     from detect import detect_all, log
+    from utils.inference.backend import open_backend
     from utils.inference.outputs import OutputSettings, PredictionFiles
     from utils.inference.predictor import DetectSettings, Predictor
     from utils.inference.sources import open_source
     from utils.options.detect_options import DetectOptions
     from utils.runtime.device import keep_freed_memory, select_device
-    from utils.weights import load_model
 
     device = select_device(args.device)
     keep_freed_memory(device)  # as detect.py does
-    loaded = load_model(args.weights, device)
-    predictor = Predictor(loaded.model, device, DetectSettings())
+    backend = open_backend(args.weights, device)
+    predictor = Predictor(backend, DetectSettings())
     source = folder / "street.avi"  # the results are an .mp4
     write_video(source, args.frames)
     count = args.frames // args.vid_stride
@@ -86,14 +86,14 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
         images = open_source(
             str(source),
             image_size=(args.imgsz, args.imgsz),
-            stride=loaded.model.max_stride,
+            stride=backend.max_stride,
             vid_stride=args.vid_stride,
         )
         spent = dict.fromkeys(("read", "predict", "write"), 0.0)
         level = log.level
         log.setLevel("WARNING")  # no line per frame
         began, before = time.perf_counter(), time.process_time()
-        with PredictionFiles(folder, loaded.names, OutputSettings()) as files:
+        with PredictionFiles(folder, backend.names, OutputSettings()) as files:
             if args.one_by_one:
                 mark = before
                 for image in images:
@@ -105,7 +105,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Measure:
                     for stage, start, end in zip(spent, marks, marks[1:], strict=False):
                         spent[stage] += end - start
             else:
-                detect_all(DetectOptions(), images, predictor, files, loaded.names)
+                detect_all(DetectOptions(), images, predictor, files, backend.names)
         wall, whole = time.perf_counter() - began, time.process_time() - before
         log.setLevel(level)
         stages = {f"{stage}, processor ms": s * MILLISECONDS / count for stage, s in spent.items()}

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 import detect
-from models.detector import Detector
+from models.detector import Detector, fuse
 from models.spec import load_spec
 from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
-from tests.toy import make_toy_model
+from tests.toy import make_toy_model, make_toy_weights
 from utils.errors import UserError
+from utils.inference.backend import TorchBackend, open_backend
 from utils.inference.outputs import OutputSettings, PredictionFiles, crop_box
 from utils.inference.predictor import DetectSettings, Prediction, Predictor, Speed
 from utils.inference.sources import SourceImage, open_source
@@ -35,6 +36,10 @@ FOUND = np.array([[20, 20, 60, 40, 0.9, 1], [0, 10, 10, 30, 0.5, 0]], np.float32
 def loaded(path: str = "/in/a.png", kind: str = "image", frame: int = 0) -> SourceImage:
     image = np.zeros((80, 100, 3), np.uint8)
     return SourceImage(path, kind, image, image, (1, 1), (0, 0), 2, 7, frame, 9, 10.0)  # type: ignore[arg-type]
+
+
+def toy(folder: Path) -> TorchBackend:
+    return TorchBackend(fuse(Detector(load_spec(make_toy_model(folder)))), NAMES, "toy.pt")
 
 
 def run(*options: object) -> Path:
@@ -62,13 +67,9 @@ def write(folder: Path, settings: OutputSettings, *items: SourceImage) -> None:
 @pytest.mark.slow
 def test_same_detections_as_the_reference() -> None:
     """The reference file rounds corners to whole pixels, so the tolerance is one pixel."""
-    from utils.weights import load_model
-
     golden = json.loads((GOLDENS / "detect_yolov5n_640.json").read_text(encoding="utf-8"))
-    device = torch.device("cpu")
-    model = load_model(WEIGHTS, device).model
     settings = DetectSettings(golden["conf_thres"], golden["iou_thres"])
-    predictor = Predictor(model, device, settings)
+    predictor = Predictor(open_backend(WEIGHTS, torch.device("cpu")), settings)
     assert len(golden["detections"]) == 7
     for stem, rows in golden["detections"].items():
         folder = COCO128 if stem.isdecimal() else SHARED / "images"
@@ -111,6 +112,36 @@ def test_detect_end_to_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     ]
 
 
+def test_images_are_padded_to_the_fixed_size_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = toy(tmp_path)
+    shapes: list[tuple[int, ...]] = []
+    backend.model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    backend.input_size = (96, 160)  # type: ignore[assignment]
+    monkeypatch.setattr("utils.inference.backend.open_backend", lambda *_, **__: backend)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((50, 60, 3), np.uint8))
+    with caplog.at_level(logging.INFO, "yolo"):
+        run("--source", tmp_path / "a.png", "--project", tmp_path, "--nosave")
+    assert shapes == [(1, 3, 96, 160)]
+    assert caplog.messages[0] == "toy.pt accepts only one image size; using 96 x 160."
+    assert caplog.messages[1].startswith(f"image 1/1 {tmp_path}/a.png: 96x160 ")
+
+
+@pytest.mark.parametrize("more", ["--augment", ""])
+def test_a_model_twice_detects_what_it_detects_once(more: str, tmp_path: Path) -> None:
+    """NMS drops the second copy of every box."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 64, 3), 200, np.uint8))
+    weights = make_toy_weights(tmp_path)
+    options: list[object] = ["--source", tmp_path / "a.png", "--imgsz", 64, "--max-det", 9]
+    options += ["--conf-thres", 0.001, "--project", tmp_path, "--nosave", "--save-txt"]
+    options += ["--save-conf", *more.split()]
+    one, two = (run("--weights", *files, *options) for files in ([weights], [weights] * 2))
+    labels = (one / "labels" / "a.txt").read_text()
+    assert len(labels.splitlines()) == 9
+    assert (two / "labels" / "a.txt").read_text() == labels
+
+
 @requires_shared
 def test_nosave_writes_nothing_and_runs_are_numbered(tmp_path: Path) -> None:
     options = ("--weights", WEIGHTS, "--source", SHARED / "images" / "bus.jpg", "--imgsz", 96)
@@ -123,9 +154,8 @@ def test_nosave_writes_nothing_and_runs_are_numbered(tmp_path: Path) -> None:
 
 def test_predictor_maps_boxes_to_the_original(tmp_path: Path) -> None:
     """Boxes are mapped back through an explicit scale and padding."""
-    model = Detector(load_spec(make_toy_model(tmp_path)))
     settings = DetectSettings(conf_thres=0.0, iou_thres=1.0, max_det=50)
-    predictor = Predictor(model, torch.device("cpu"), settings)
+    predictor = Predictor(toy(tmp_path), settings)
     image = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (64, 64, 3), np.uint8)
     plain = SourceImage("x", "image", image, image, (1.0, 1.0), (0.0, 0.0), 1, 1)
     boxes = predictor([plain])[0].detections
@@ -163,9 +193,8 @@ def test_batches_of_equal_shapes_yield_the_detections_of_single_images_in_order(
     tmp_path: Path, batch_size: int, sizes: list[int]
 ) -> None:
     """Equal up to rounding, as the library may sum a batch in another order than an image."""
-    model = Detector(load_spec(make_toy_model(tmp_path)))
     settings = DetectSettings(conf_thres=0.0, iou_thres=0.5, max_det=20)
-    predictor = CountingPredictor(model, torch.device("cpu"), settings)
+    predictor = CountingPredictor(toy(tmp_path), settings)
     images = of_shapes([64, 32, 64, 96, 64, 32, 64, 32, 64])
     pairs = list(predictor.in_batches(iter(images), batch_size))
     assert predictor.sizes == sizes
@@ -176,9 +205,7 @@ def test_batches_of_equal_shapes_yield_the_detections_of_single_images_in_order(
 
 
 def test_waiting_for_a_full_batch_has_a_limit_and_ends_with_a_video(tmp_path: Path) -> None:
-    predictor = CountingPredictor(
-        Detector(load_spec(make_toy_model(tmp_path))), torch.device("cpu"), DetectSettings()
-    )
+    predictor = CountingPredictor(toy(tmp_path), DetectSettings())
     given: list[str] = []
 
     def images() -> Iterator[SourceImage]:
@@ -290,13 +317,6 @@ def test_captions() -> None:
 )
 def test_report_line(item: SourceImage, found: np.ndarray, line: str) -> None:
     assert detect.report_line(item, Prediction(found, Speed(1.0, 12.34, 1.0)), NAMES) == line
-
-
-@pytest.mark.parametrize(
-    ("sizes", "expected"), [([640], (640, 640)), ([480, 641], (480, 672)), ([1], (32, 32))]
-)
-def test_network_size(sizes: list[int], expected: tuple[int, int]) -> None:
-    assert detect.network_size(sizes, 32) == expected
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from pycocotools.coco import COCO
+from torch import Tensor
 
 import val
 from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
 from utils.datasets.description import load_description
 from utils.errors import UserError
 from utils.evaluation import coco_eval as coco_benchmark
+from utils.inference.backend import open_backend
 from utils.options.arguments import parse_options
 from utils.options.val_options import ValOptions
 
@@ -234,7 +237,8 @@ def test_single_cls_accepts_other_classes(two_images: Path, tmp_path: Path) -> N
 def test_speed_task_uses_square_images_and_saves_no_plots(two_images: Path, tmp_path: Path) -> None:
     options = ("--data", two_images, "--imgsz", 300, "--task", "speed", *common(tmp_path))
     index = val.build_split_index(parse(*options), load_description(two_images))
-    batch = next(iter(val.build_loader(parse(*options), index, 32)))
+    backend = open_backend(WEIGHTS, torch.device("cpu"))
+    batch = next(iter(val.build_loader(parse(*options), index, backend)))
     assert batch.images.shape == (2, 3, 320, 320)
     assert [path.name for path in validate(*options).iterdir()] == ["metrics.json"]
 
@@ -289,3 +293,51 @@ def test_help_is_quick() -> None:
     )
     assert "--save-json" in done.stdout
     assert time.perf_counter() - start < 2  # 0.1 s on an idle machine; importing torch takes 3 s
+
+
+@requires_shared
+@pytest.mark.slow
+def test_augmented_metrics_of_coco128(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metrics that YOLOv5's val.py --augment reports for these options."""
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(SHARED / "datasets"))
+    options = ("--data", "coco128.yaml", "--batch-size", 16, "--noplots", "--augment")
+    folder = validate(*options, *common(tmp_path))
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    expected = {"precision": 0.641, "recall": 0.496, "map50": 0.545, "map50_95": 0.367}
+    assert {name: found[name] for name in METRICS} == pytest.approx(expected, abs=0.003)
+
+
+class FixedSize:
+    """A model that accepts images of one size only; it records their shapes and finds nothing."""
+
+    device, dtype, batch, max_stride = torch.device("cpu"), torch.float32, None, 32
+
+    def __init__(self, size: tuple[int, int], classes: int = 80) -> None:
+        self.input_size, self.origin = size, "fixed.onnx"
+        self.names = tuple(map(str, range(classes)))
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, images: Tensor, threshold: float) -> list[Tensor]:
+        self.shapes.append(tuple(images.shape))
+        return [torch.zeros(0, 85)] * len(images)
+
+
+@requires_shared
+def test_a_model_with_a_fixed_size_gets_square_images_of_it(
+    two_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options = ("--data", two_images, "--imgsz", 320, "--noplots", *common(tmp_path))
+    backend = FixedSize((128, 128))
+    monkeypatch.setattr("utils.inference.backend.open_backend", lambda *_, **__: backend)
+    with caplog.at_level(logging.WARNING, "yolo"):
+        folder = validate(*options)
+    assert caplog.messages == ["fixed.onnx accepts only one image size; using 128 x 128."]
+    assert backend.shapes == [(2, 3, 128, 128)]
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["instances"], metrics["map50"]) == (8, 0)
+    backend.input_size = (128, 96)
+    with pytest.raises(UserError, match=r"fixed\.onnx accepts only images of 128 x 96"):
+        validate(*options)

@@ -56,15 +56,15 @@ def find_weights(weights: str | Path) -> Path:
             download_file(f"{RELEASE_URL}/{path.name}", path)
         except UserError as error:
             raise UserError(
-                f"{error}; download the file yourself, or give another with --weights FILE."
+                f"{error}; download the file yourself, or give another weights file."
             ) from error
         return path
     if path.is_dir():
         raise UserError(
-            f"--weights {weights} is a folder; give a .pt file, e.g. {path / 'weights/best.pt'}."
+            f"weights file {weights} is a folder; give a .pt file, e.g. {path / 'weights/best.pt'}."
         )
     raise UserError(
-        f"--weights {weights} does not exist; give a .pt file or one of the published models "
+        f"weights file {weights} does not exist; give a .pt file or one of the published models "
         f"{', '.join(sorted(RELEASED_FILES))}."
     )
 

@@ -15,11 +15,11 @@ from tests.toy import make_toy_weights
 from utils.datasets.letterbox import letterbox
 from utils.errors import UserError
 from utils.inference import outputs, sources
+from utils.inference.backend import open_backend
 from utils.inference.outputs import OutputSettings, PredictionFiles
 from utils.inference.predictor import DetectSettings, Predictor
 from utils.inference.sources import SourceImage
 from utils.options.script import run_script
-from utils.weights import load_model
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_video_is_that_of_a_plain_loop(on_video: list[object], tmp_path: Path) -
     folder = run(*on_video, "--save-txt", "--save-conf", "--vid-stride", 2)
     expected = tmp_path / "expected"
     expected.mkdir()
-    model = load_model(tmp_path / "toy.pt", torch.device("cpu"))
-    predictor = Predictor(model.model, torch.device("cpu"), DetectSettings(0.001))
+    model = open_backend(tmp_path / "toy.pt", torch.device("cpu"))
+    predictor = Predictor(model, DetectSettings(0.001))
     settings = OutputSettings(txt=True, txt_confidence=True)
     capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
     with PredictionFiles(expected, model.names, settings) as files:

@@ -14,7 +14,7 @@ from tests.paths import ROOT
 
 PACKAGES = ("models", "utils", "data")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-SCRIPTS = ("train", "val", "detect")
+SCRIPTS = ("train", "val", "detect", "hubconf")
 
 FLOOR = frozenset({"errors", "files"})
 ALLOWED: dict[str, frozenset[str]] = {
@@ -34,9 +34,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "upstream": FLOOR | {"hyp", "history", "models", "solver", "checkpoint", "options"},
     "weights": FLOOR | {"models", "checkpoint", "upstream"},
     "plots": frozenset({"history", "datasets", "solver"}),
-    "evaluation": FLOOR | {"boxes", "runtime", "models", "datasets", "plots"},
-    "inference": FLOOR | {"models", "datasets", "weights", "plots"},
     "runs": FLOOR | {"history", "hyp", "solver", "checkpoint", "options", "upstream", "plots"},
+    "inference": FLOOR | {"boxes", "models", "datasets", "weights", "plots", "runs"},
+    "evaluation": FLOOR | {"boxes", "runtime", "models", "datasets", "plots"},
     "training": FLOOR
     | {"history", "runtime", "models", "datasets", "solver", "checkpoint", "autoanchor"}
     | {"options", "weights", "plots", "evaluation", "runs"},
@@ -57,6 +57,7 @@ WITHOUT_TORCH = (
     "train",
     "val",
     "data.street_scenes.make",
+    "hubconf",
     "models.anchors",
     "models.spec",
     "utils.autoanchor",

@@ -78,7 +78,7 @@ TRAIN_OWN = {
 
 VAL = {
     "--data": "data/coco128.yaml",
-    "--weights": "yolov5s.pt",
+    "--weights": ["yolov5s.pt"],
     "--batch-size": 32,
     "--imgsz": 640,
     "--img": 640,
@@ -90,6 +90,7 @@ VAL = {
     "--device": "",
     "--workers": 8,
     "--single-cls": False,
+    "--augment": False,
     "--verbose": False,
     "--save-txt": False,
     "--save-conf": False,
@@ -102,7 +103,7 @@ VAL = {
 VAL_OWN = {"--noplots": False, "--miss-rate": False}
 
 DETECT = {
-    "--weights": "yolov5s.pt",
+    "--weights": ["yolov5s.pt"],
     "--source": "data/images",
     "--data": "data/coco128.yaml",
     "--imgsz": [640],
@@ -121,6 +122,7 @@ DETECT = {
     "--nosave": False,
     "--classes": None,
     "--agnostic-nms": False,
+    "--augment": False,
     "--project": "runs/detect",
     "--name": "exp",
     "--exist-ok": False,
@@ -208,6 +210,7 @@ def test_nothing_is_positional_and_everything_has_help(program: str) -> None:
         ("val", ["--img", "320"], "imgsz", 320),
         ("val", ["--task", "speed"], "task", "speed"),
         ("val", ["--iou", "0.65"], "iou_thres", 0.65),
+        ("val", ["--weights", "a.pt", "b.pt"], "weights", ["a.pt", "b.pt"]),
         ("detect", ["--img", "640", "480"], "imgsz", [640, 480]),
         ("detect", ["--classes", "0", "2"], "classes", [0, 2]),
         ("detect", ["--source", "0"], "source", "0"),

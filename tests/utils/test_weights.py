@@ -81,7 +81,7 @@ def test_published_weights_without_network(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("utils.weights.download_file", fail)
     remedy = (
         r"v7\.0/yolov5n\.pt cannot be downloaded \(no network\); download the file yourself, "
-        r"or give another with --weights FILE"
+        r"or give another weights file"
     )
     with pytest.raises(UserError, match=remedy):
         find_weights(tmp_path / "yolov5n.pt")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -203,3 +204,10 @@ def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     x1, y1 = np.maximum(centre - half, 0).astype(int)
     x2, y2 = np.minimum(centre + half, (width, height)).astype(int)
     return image[y1:y2, x1:x2]
+
+
+def count_detections(labels: Iterable[float], names: Mapping[int, str] | Sequence[str]) -> str:
+    """Return the number of detections of each class, as in `2 persons, 1 bus`."""
+    counts = sorted(Counter(map(int, labels)).items())
+    found = [f"{n} {names[label]}{'s' * (n > 1)}" for label, n in counts]
+    return ", ".join(found) or "(no detections)"

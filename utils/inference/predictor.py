@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from models.detector import Detector, fuse
 from models.nms import non_max_suppression
 from utils.datasets.letterbox import boxes_to_original
+from utils.inference.backend import Backend
 from utils.inference.sources import SourceImage
 
 MAX_PIXEL = 255
@@ -33,6 +33,8 @@ class DetectSettings:
     """Keep only these classes; all if None."""
     agnostic: bool = False
     """Class-agnostic NMS: boxes of different classes suppress each other."""
+    multi_label: bool = False
+    """A box may yield a detection for each class above the threshold, not only for the best."""
 
 
 class Speed(NamedTuple):
@@ -56,18 +58,13 @@ class Predictor:
     """Runs a model on images of any size.
 
     Args:
-        model: any detector; it is copied and fused.
-        device: device of the model and its inputs.
+        backend: the model.
         settings: thresholds and filters of detections.
-        half: compute in fp16, which is fast on GPUs only.
     """
 
-    def __init__(
-        self, model: Detector, device: torch.device, settings: DetectSettings, *, half: bool = False
-    ) -> None:
-        self._dtype = torch.float16 if half else torch.float32
-        self._model = fuse(model).to(device, self._dtype)
-        self._device = device
+    def __init__(self, backend: Backend, settings: DetectSettings) -> None:
+        self._backend = backend
+        self._device = backend.device
         self._settings = settings
 
     def in_batches(
@@ -110,10 +107,10 @@ class Predictor:
         images = pixels.permute(0, 3, 1, 2)  # channels_last, in which batches are faster
         if len(loaded) == 1:
             images = images.contiguous()  # keeps the results of earlier versions, bit for bit
-        images = images.to(self._dtype) / MAX_PIXEL
+        images = images.to(self._backend.dtype) / MAX_PIXEL
         marks.append(self._now())
         options = self._settings
-        prediction = self._model.decode_confident(self._model(images), options.conf_thres)
+        prediction = self._backend(images, options.conf_thres)
         marks.append(self._now())
         kept = non_max_suppression(
             prediction,
@@ -121,6 +118,7 @@ class Predictor:
             iou_thres=options.iou_thres,
             classes=options.classes,
             agnostic=options.agnostic,
+            multi_label=options.multi_label,
             max_det=options.max_det,
         )
         found = [detections.cpu().numpy() for detections in kept]

@@ -77,6 +77,7 @@ def open_source(
     *,
     image_size: tuple[int, int],
     stride: int,
+    auto: bool = True,
     vid_stride: int = 1,
 ) -> Generator[SourceImage]:
     """Resolve a `--source` and return a generator of its images and video frames.
@@ -84,9 +85,9 @@ def open_source(
     Args:
         source: image or video file; folder (not recursive); glob pattern; .txt list of such files;
             camera index; http, https, rtsp, rtmp or tcp URL.
-        image_size: (height, width) that each image is fitted into, px; it is padded only up to the
-            next multiple of the stride.
+        image_size: (height, width) that each image is fitted into, px.
         stride: stride of the network, px.
+        auto: pad an image only up to the next multiple of the stride; otherwise to `image_size`.
         vid_stride: yield every n-th frame of videos.
 
     Raises:
@@ -102,7 +103,7 @@ def open_source(
             f"--source {source[:MAX_SHOWN_CHARACTERS]} cannot be used ({error}); "
             "give another source."
         ) from error
-    fit = partial(letterbox, new_shape=image_size, auto=True, stride=stride)
+    fit = partial(letterbox, new_shape=image_size, auto=auto, stride=stride)
     return _load(source, locations, fit, vid_stride)
 
 
@@ -191,8 +192,17 @@ def _load(
 
 
 def _load_image(location: str, fit: Fit) -> Iterator[SourceImage]:
-    rgb = _fetch_image(location) if _scheme(location) in WEB_SCHEMES else read_image(location)
+    rgb = load_rgb(location)
     yield SourceImage(location, "image", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), *fit(rgb))
+
+
+def load_rgb(location: str) -> np.ndarray:
+    """Return the image of a path or of an http(s) URL, uint8 [h, w, 3] RGB, upright.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    return _fetch_image(location) if _scheme(location) in WEB_SCHEMES else read_image(location)
 
 
 def _fetch_image(url: str) -> np.ndarray:

@@ -15,7 +15,11 @@ MAX_SIZES = 2
 class DetectOptions:
     """The model, the source, the thresholds and the output of a detection run."""
 
-    weights: str = option("yolov5s.pt", "weights file of this project or YOLOv5")
+    weights: list[str] = option(
+        ["yolov5s.pt"],
+        "weights file of this project or YOLOv5, or an exported model; several are an ensemble, "
+        "whose boxes are joined before NMS (default: {default[0]})",
+    )
     source: str = option("data/images", "image, video, folder, glob, list.txt, URL or camera")
     data: str = option("", "data-set file with the class names (default: names in the weights)")
     imgsz: list[int] = option(
@@ -40,6 +44,7 @@ class DetectOptions:
         None, "class indices to detect, e.g. --classes 0 2 3 (default: all)"
     )
     agnostic_nms: bool = option(False, "class-agnostic NMS")
+    augment: bool = option(False, "test-time augmentation: 3 passes per image; .pt files only")
     project: str = option("runs/detect", "parent folder of runs")
     name: str = option("exp", "name of the run folder, numbered if it exists")
     exist_ok: bool = option(False, "write into an existing run folder")

@@ -17,7 +17,11 @@ class ValOptions:
     """The model, the data set, the thresholds and the output of a validation."""
 
     data: str = option("coco128.yaml", "data-set file")
-    weights: str = option("yolov5s.pt", "weights file of this project or YOLOv5")
+    weights: list[str] = option(
+        ["yolov5s.pt"],
+        "weights file of this project or YOLOv5, or an exported model; several are an ensemble, "
+        "whose boxes are joined before NMS (default: {default[0]})",
+    )
     batch_size: int = option(32, "images per batch", minimum=1)
     imgsz: int = option(640, "image size in pixels", flags=IMAGE_SIZE_FLAGS, minimum=1)
     conf_thres: float = option(
@@ -37,6 +41,7 @@ class ValOptions:
         None, "data-loader processes (default: as many as help)", minimum=0
     )
     single_cls: bool = option(False, "treat all classes as one")
+    augment: bool = option(False, "test-time augmentation: 3 passes per image; .pt files only")
     verbose: bool = option(False, "print the metrics of each class, even if there are many classes")
     save_txt: bool = option(False, "save detections as label files")
     save_conf: bool = option(False, "add confidences to the label files of --save-txt")

@@ -324,7 +324,7 @@ def test_terminal_report_is_sorted_by_severity(
         (["coco128.yaml", "--cfg", "none.yaml"], "none.yaml"),
         (
             ["coco128.yaml", "--weights", "none.pt"],
-            "--weights none.pt does not exist; give a .pt file",
+            "weights file none.pt does not exist; give a .pt file",
         ),
     ],
 )
