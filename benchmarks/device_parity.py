@@ -111,7 +111,6 @@ def compute(
     before = vector(model.parameters())
     batch = random_batch(IMAGES, image_size, BOXES, model.classes)
     images = images_to_device(batch.images, device, context.precision.dtype)
-    targets, ignored = batch.targets.to(device), batch.ignored.to(device)
     default = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
@@ -119,17 +118,18 @@ def compute(
             raw = model(images)
         for raw_map in raw:
             raw_map.retain_grad()
-        losses = context.loss(raw, targets, images=IMAGES, ignored=ignored)
+        losses = context.loss(raw, batch.targets, IMAGES, batch.ignored)
         state.scaler.scale(losses.total).backward()
         gradients = [vector(t.grad for t in group) for group in (raw, model.parameters())]
-        state.optimizer.zero_grad(set_to_none=True)
-        sums = [torch.zeros(3, device=device)]
+        state.gradients.flat.zero_()
+        sums = [torch.zeros(3)]
         for _ in range(STEPS):
             train_step(state, context, batch, last=True)
+            state.settle()
             sums.append(state.progress.losses.clone())
     finally:
         torch.backends.cudnn.allow_tf32 = default
-    of_steps = torch.stack(sums).double().cpu().diff(dim=0)  # [STEPS, 3]
+    of_steps = torch.stack(sums).double().diff(dim=0)  # [STEPS, 3]
     scale = LOSS_SCALE if state.scaler.is_enabled() else 1.0
     return Computed(
         raw_maps=vector(raw),

@@ -111,7 +111,7 @@ def prepare(args: argparse.Namespace) -> Measure:
         parts.mark("begin")
         for _ in range(args.steps):
             train_step(state, context, batch, last=True)
-            parts.mark("EMA")
+            parts.mark("outcome")
         milliseconds = {part: t / args.steps for part, t in parts.milliseconds().items()}
         seconds = sum(milliseconds.values()) / MILLISECONDS
         rate = flops / GIGA / seconds
@@ -211,8 +211,16 @@ def add_marks(
     state.optimizer.register_step_post_hook(lambda *_: parts.mark("optimizer"))
     model: Any = InstrumentedModel(state.model, parts, memory_format)
     statistics: Any = InstrumentedBatchNormStats(context.statistics, parts)
+    marked = dataclasses.replace(state, model=model)
+    settle = marked.settle
+
+    def marked_settle(*args: object) -> None:
+        cast("Callable[..., None]", settle)(*args)
+        parts.mark("EMA")
+
+    marked.settle = marked_settle  # type: ignore[assignment, method-assign] # of this object only
     return (
-        dataclasses.replace(state, model=model),
+        marked,
         dataclasses.replace(context, loss=cast("DetectionLoss", loss), statistics=statistics),
     )
 

@@ -85,6 +85,7 @@ class Detector(nn.Module):
 def fuse(model: Detector) -> Detector:
     """Return a copy for inference, with batch norms folded into convolutions, without gradients."""
     fused = copy.deepcopy(model).eval().requires_grad_(False)
+    fused.zero_grad()  # frees the copies of the gradients
     for module in list(fused.modules()):
         if isinstance(module, Conv):
             module.fold_batch_norm()

@@ -89,7 +89,7 @@ def test_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--cfg", make_toy_model(tmp_path), "--imgsz", 64, "--batch-size", 2, "--boxes", 2]
     more = ["--matrix", 32, "--device", "cpu", "--against=--amp bf16 --no-channels-last"]
     written = run_program("step", [*options, *more], tmp_path, monkeypatch)
-    names = "to device, forward, loss, assignment, backward, gradient norm, optimizer, EMA"
+    names = "to device, forward, EMA, loss, assignment, backward, gradient norm, optimizer, outcome"
     parts = names.split(", ")
     for variant in "AB":
         found = written["figures"][variant]

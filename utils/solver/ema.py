@@ -27,6 +27,7 @@ class ModelEma(Generic[Model]):
 
     def __init__(self, model: Model, updates: int = 0) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model.zero_grad()  # frees the copies of the gradients
         self.updates = updates
         state = self.model.state_dict()
         self._floats = {name: t for name, t in state.items() if t.is_floating_point()}

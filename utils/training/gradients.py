@@ -53,7 +53,7 @@ class FlatGradients:
         If there are several buckets, and the body is a backward pass, each is summed as soon as it
         is complete. The last one is the first, because the pass begins with the last layer. Order
         and division are the same in every process and in every step, so that a resumed run computes
-        the same sums. (torch's DistributedDataParallel divides anew after its first step.)
+        the same sums. (torch's DistributedDataParallel divides them again after its first step.)
         """
         if distributed.world_size == 1:
             yield
