@@ -182,7 +182,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """
     if tensor.device == device:
         return tensor
-    if device.type == "cuda" and not tensor.is_pinned():
+    if device.type == "cuda" and tensor.numel() and not tensor.is_pinned():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 

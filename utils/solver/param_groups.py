@@ -67,9 +67,11 @@ def build_optimizer(
     ]
     kind = optimizer_kind(name)
     build = without_compiler(getattr(torch.optim, kind.name))
-    # A fused optimizer can skip a step without asking the host. It ignores the memory layout:
-    # parameters, gradients and buffers must have the same.
-    optimizer = build(members, lr=lr, fused=True, **kind.momentum(momentum), **kind.extra(momentum))
+    # A fused optimizer can skip a step without asking the host, except on Metal. It ignores the
+    # memory layout: parameters, gradients and buffers must have the same.
+    fused = next(p for member in members for p in member["params"]).device.type != "mps"
+    options = {**kind.momentum(momentum), **kind.extra(momentum), "fused": fused}
+    optimizer = build(members, lr=lr, **options)
     _add_momentum(optimizer)
     return optimizer
 

@@ -167,7 +167,7 @@ def _apply_gradients(
 ) -> None:
     """Step the optimizer with the accumulated gradients, if these are usable and finite.
 
-    Nothing here waits for the device; `state.settle` reads the outcome.
+    On a CPU or CUDA GPU nothing here waits for the device; `state.settle` reads the outcome.
     """
     gradients, optimizer = state.gradients, state.optimizer
     state.scaler.unscale_(optimizer)
@@ -175,10 +175,12 @@ def _apply_gradients(
     if context.max_gradient_norm > 0:
         gradients.flat.mul_((context.max_gradient_norm / (norm + NORM_EPS)).clamp(max=1))
     is_finite = torch.isfinite(norm)
-    # A fused optimizer skips the step if this is 1.
-    optimizer.found_inf = 1 - (usable & is_finite).float()  # type: ignore[attr-defined]
-    optimizer.grad_scale = None  # type: ignore[attr-defined] # already unscaled
-    optimizer.step()
+    if optimizer.defaults["fused"]:  # it skips the step if `found_inf` is 1
+        optimizer.found_inf = 1 - (usable & is_finite).float()  # type: ignore[attr-defined]
+        optimizer.grad_scale = None  # type: ignore[attr-defined] # already unscaled
+        optimizer.step()
+    elif bool(usable & is_finite):
+        optimizer.step()
     scale = state.scaler.scale(torch.ones_like(norm))
     state.scaler.update()
     gradients.flat.zero_()

@@ -234,6 +234,21 @@ def test_batch_with_non_finite_loss_changes_nothing() -> None:
 BAD = {"loss": "box", "gradient": "total"}
 
 
+def test_optimizer_that_cannot_skip_a_step_is_not_called() -> None:
+    """As on Metal, where optimizers are not fused."""
+    state = toy_state()
+    for group in (*state.optimizer.param_groups, state.optimizer.defaults):
+        group["fused"] = False
+    context = context_for(state)
+    state.model.train()
+    before = all_tensors(state)
+    settled_step(state, with_infinite_loss(context, "total"), toy_batch(), last=True)
+    after = all_tensors(state)
+    assert all(torch.equal(before[n], after[n]) for n in before if "weight" in n or "bias" in n)
+    settled_step(state, context, toy_batch(), last=True)
+    assert state.ema.updates == 1
+
+
 @pytest.mark.parametrize("bad", [None, *BAD])
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 @pytest.mark.parametrize("first", [False, True], ids=["later", "first"])
