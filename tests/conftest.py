@@ -6,8 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.paths import NEEDS_SHARED
+
 # Exact results are promised on a CPU, and a resumed run does not keep the device of the run.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line which tests were skipped for want of data, and how to run them."""
+    reports = terminalreporter.stats.get("skipped", ())
+    count = sum(NEEDS_SHARED in str(report.longrepr) for report in reports)
+    if count:
+        terminalreporter.write_line(
+            f"{count} tests were skipped: they need yolov5n.pt, COCO128, BCCD, CityPersons or "
+            "checkpoints of YOLOv5. To run them, set YOLO_DATASETS_DIR to the datasets folder "
+            "beside weights/, images/, legacy/ and goldens/."
+        )
 
 
 @pytest.fixture(autouse=True)

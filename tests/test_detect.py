@@ -15,7 +15,7 @@ import torch
 import detect
 from models.detector import Detector, fuse
 from models.spec import load_spec
-from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
+from tests.paths import ROOT, SHARED, SHARED_GOLDENS, requires_shared
 from tests.toy import make_toy_model, make_toy_weights
 from utils.errors import UserError
 from utils.inference.backend import TorchBackend, open_backend
@@ -67,7 +67,7 @@ def write(folder: Path, settings: OutputSettings, *items: SourceImage) -> None:
 @pytest.mark.slow
 def test_same_detections_as_the_reference() -> None:
     """The reference file rounds corners to whole pixels, so the tolerance is one pixel."""
-    golden = json.loads((GOLDENS / "detect_yolov5n_640.json").read_text(encoding="utf-8"))
+    golden = json.loads((SHARED_GOLDENS / "detect_yolov5n_640.json").read_text(encoding="utf-8"))
     settings = DetectSettings(golden["conf_thres"], golden["iou_thres"])
     predictor = Predictor(open_backend(WEIGHTS, torch.device("cpu")), settings)
     assert len(golden["detections"]) == 7

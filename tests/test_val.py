@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 import val
-from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
+from tests.paths import ROOT, SHARED, SHARED_GOLDENS, requires_shared
 from utils.datasets.description import load_description
 from utils.errors import UserError
 from utils.evaluation import coco_eval as coco_benchmark
@@ -69,7 +69,7 @@ def test_coco128_metrics_equal_the_reference(
     folder = validate(*options, *common(tmp_path))
     assert [path.name for path in folder.iterdir()] == ["metrics.json"]
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    goldens = json.loads((GOLDENS / "val_yolov5n_coco128.json").read_text(encoding="utf-8"))
+    goldens = json.loads((SHARED_GOLDENS / "val_yolov5n_coco128.json").read_text(encoding="utf-8"))
     golden = goldens[str(size)]
     overall = golden.pop("all")
     assert (found["images"], found["instances"]) == (128, 929)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from utils.datasets.description import DATA_FOLDER, load_description
 
 PUBLISHED = (
@@ -28,7 +28,6 @@ def listed(entry: object) -> list[object]:
     return entry if isinstance(entry, list) else [entry]
 
 
-@requires_shared
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_files_match_the_published_content(name: str) -> None:
     expected = json.loads((GOLDENS / "datasets.json").read_text())[name]
@@ -41,7 +40,6 @@ def test_published_files_match_the_published_content(name: str) -> None:
         assert content["download"] == expected["download_url"]
 
 
-@requires_shared
 def test_all_published_files_exist() -> None:
     assert sorted(json.loads((GOLDENS / "datasets.json").read_text())) == sorted(PUBLISHED)
     assert set(PUBLISHED) <= set(FILES)

@@ -10,7 +10,7 @@ from models.assigner import (
 )
 from models.detector import Detector
 from models.spec import load_spec
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 
 
 def assign(
@@ -122,7 +122,6 @@ def test_no_targets() -> None:
     assert found.anchor_sizes.shape == (0, 2)
 
 
-@requires_shared
 @pytest.mark.parametrize("case", ["default", "empty", "smooth_focal"])
 def test_assignments_equal_upstreams(case: str) -> None:
     golden = np.load(GOLDENS / f"loss_{case}.npz")

@@ -14,7 +14,7 @@ from models.detector import (
     transfer_weights,
 )
 from models.spec import ModelSpec, load_spec
-from tests.paths import GOLDENS, SHARED, requires_shared
+from tests.paths import GOLDENS, SHARED, SHARED_GOLDENS, requires_shared
 from utils.upstream.reader import read_upstream
 
 PUBLISHED = [f"yolov5{size}{levels}.yaml" for size in "nsmlx" for levels in ("", "6")]
@@ -101,7 +101,6 @@ def test_transfer_converts_the_dtype() -> None:
     assert model.state_dict()["model.0.conv.weight"].dtype == torch.float32
 
 
-@requires_shared
 def test_state_names_and_shapes_equal_upstreams() -> None:
     expected = json.loads((GOLDENS / "state_dict_yolov5n.json").read_text(encoding="utf-8"))
     with torch.device("meta"):
@@ -109,7 +108,6 @@ def test_state_names_and_shapes_equal_upstreams() -> None:
     assert [(name, list(value.shape)) for name, value in state.items()] == list(expected.items())
 
 
-@requires_shared
 @pytest.mark.parametrize("name", PUBLISHED + OTHERS)
 def test_model_zoo(name: str) -> None:
     zoo = json.loads((GOLDENS / "model_zoo.json").read_text(encoding="utf-8"))
@@ -125,7 +123,7 @@ def test_model_zoo(name: str) -> None:
 
 @requires_shared
 def test_raw_maps_equal_upstreams(pretrained: Detector) -> None:
-    golden = np.load(GOLDENS / "forward_yolov5n.npz")
+    golden = np.load(SHARED_GOLDENS / "forward_yolov5n.npz")
     with torch.no_grad():
         raw = pretrained(torch.from_numpy(golden["image"]))
     for level, maps in enumerate(raw):
@@ -134,7 +132,7 @@ def test_raw_maps_equal_upstreams(pretrained: Detector) -> None:
 
 @requires_shared
 def test_predictions_equal_upstreams(pretrained: Detector) -> None:
-    golden = np.load(GOLDENS / "forward_yolov5n.npz")
+    golden = np.load(SHARED_GOLDENS / "forward_yolov5n.npz")
     image = torch.from_numpy(golden["image"])
     with torch.no_grad():
         assert_predictions_close(predict(pretrained, image), golden["pred"])

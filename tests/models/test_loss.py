@@ -18,7 +18,7 @@ from models.loss import (
     objectness_target,
 )
 from models.spec import load_spec
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from utils.hyp import Hyp
 
 ONE = torch.tensor(1.0)
@@ -243,7 +243,6 @@ def test_extreme_logits_stay_finite() -> None:
         assert raw.grad.isfinite().all()
 
 
-@requires_shared
 @pytest.mark.parametrize("case", GOLDEN_SETTINGS)
 def test_losses_and_gradients_equal_upstreams(case: str) -> None:
     golden = np.load(GOLDENS / f"loss_{case}.npz")

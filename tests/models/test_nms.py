@@ -8,7 +8,7 @@ from torchvision import ops
 
 from models import torchvision_operators
 from models.nms import non_max_suppression
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from utils.boxes import xywh_to_xyxy
 
 CONF, IOU, LIMIT = 0.001, 0.6, 5_000
@@ -169,7 +169,6 @@ def test_suppression_stops_when_enough_boxes_have_survived(monkeypatch: pytest.M
     assert suppressed == [1_000]
 
 
-@requires_shared
 @pytest.mark.parametrize("case", CASES)
 def test_detections_equal_upstreams(case: str) -> None:
     golden = np.load(GOLDENS / "nms.npz")

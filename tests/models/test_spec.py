@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from models.spec import LayerSpec, ModelSpec, load_spec
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from utils.errors import UserError
 
 PUBLISHED = [f"yolov5{size}{levels}.yaml" for size in "nsmlx" for levels in ("", "6")]
@@ -104,7 +104,6 @@ def test_file_without_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
         load_spec(file)
 
 
-@requires_shared
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_model_files_equal_the_published_ones(name: str) -> None:
     published = json.loads((GOLDENS / "model_specs.json").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from tests.utils.solver.test_continuation import golden_extension
 from tests.utils.solver.test_schedule import plan_of
 from utils.errors import UserError
@@ -213,7 +213,6 @@ def test_plan_reloaded_at_every_epoch_does_not_change(seams: list[Seam]) -> None
         assert reloaded(seam.new) == seam.new
 
 
-@requires_shared
 def test_golden_extensions_resumed_at_every_epoch() -> None:
     cases = json.loads((GOLDENS / "lr_continuation.json").read_text())
     for case in cases:
@@ -226,7 +225,6 @@ def test_golden_extensions_resumed_at_every_epoch() -> None:
         assert after == pytest.approx(case["factors"][seam:], abs=1e-9), case["extensions"]
 
 
-@requires_shared
 def test_golden_laws_resumed_at_every_epoch() -> None:
     for case in json.loads((GOLDENS / "lr_laws.json").read_text()):
         plan = plan_of(base_segment(case["epochs"], case["law"], case["lrf"]))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.paths import GOLDENS, ROOT, requires_shared
+from tests.paths import GOLDENS, ROOT
 from utils.errors import UserError
 from utils.hyp import Hyp, load_hyp
 
@@ -21,7 +21,6 @@ PUBLISHED = [
 ]
 
 
-@requires_shared
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_values(name: str) -> None:
     """The file has exactly the published keys; missing ones have the defaults of `Hyp`."""
@@ -30,7 +29,6 @@ def test_published_values(name: str) -> None:
     assert load_hyp(name).to_dict() == Hyp().to_dict() | published
 
 
-@requires_shared
 def test_every_published_file_exists() -> None:
     current = json.loads((GOLDENS / "hyps.json").read_text())
     assert sorted(name for name in current if not name.startswith("v5.0 ")) == PUBLISHED

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from tests.utils.datasets.web import serving
 from utils.datasets.acquire import Archive
 from utils.datasets.description import (
@@ -181,7 +181,6 @@ def test_missing_data_set_file() -> None:
         load_description("nowhere.yaml")
 
 
-@requires_shared
 @pytest.mark.parametrize("name", ["coco128.yaml", "coco.yaml"])
 def test_published_data_sets(name: str) -> None:
     expected = json.loads((GOLDENS / "datasets.json").read_text())[name]

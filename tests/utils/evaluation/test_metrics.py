@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from utils.evaluation.metrics import (
     ap_per_class,
     average_precision,
@@ -65,7 +65,6 @@ def test_matching_equals_a_loop_over_detections() -> None:
         assert (match_detections(iou, labels, detections) == expected).all()
 
 
-@requires_shared
 def test_metrics_equal_the_reference() -> None:
     golden = np.load(GOLDENS / "ap.npz")
     result = ap_per_class(golden["tp"], golden["conf"], golden["pred_cls"], golden["target_cls"])

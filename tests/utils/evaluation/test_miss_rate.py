@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tests.paths import DATASETS, GOLDENS, requires_shared
+from tests.paths import DATASETS, SHARED_GOLDENS, requires_shared
 from utils.evaluation.citypersons_files import (
     PedestrianDetections,
     PedestrianGroundTruth,
@@ -66,9 +66,9 @@ AWAY = (500.0, 100.0, 40.0, 100.0)
 
 @requires_shared
 def test_results_equal_the_benchmarks() -> None:
-    golden = json.loads((GOLDENS / "citypersons_mr_a.json").read_text())
+    golden = json.loads((SHARED_GOLDENS / "citypersons_mr_a.json").read_text())
     truth = read_ground_truth(DATASETS / "citypersons" / "val_gt.json")
-    rates = miss_rates(truth, read_detections(GOLDENS / golden["detections"], truth))
+    rates = miss_rates(truth, read_detections(SHARED_GOLDENS / golden["detections"], truth))
     found = percentages(rates)
     expected = golden["log_average_miss_rate_percent"]
     assert found.keys() == expected.keys()

@@ -6,7 +6,7 @@ import torch
 
 from models.detector import Detector
 from models.spec import load_spec
-from tests.paths import GOLDENS, SHARED, requires_shared
+from tests.paths import SHARED, SHARED_GOLDENS, requires_shared
 from tests.utils.inference.test_backend import CPU, Fake
 from utils.errors import UserError
 from utils.inference.augmented import AugmentedBackend, augmented, resize_and_pad
@@ -21,7 +21,7 @@ def tiny(model_file: str) -> TorchBackend:
 
 @requires_shared
 def test_the_boxes_are_those_of_the_original() -> None:
-    golden = np.load(GOLDENS / "tta_yolov5n.npz")
+    golden = np.load(SHARED_GOLDENS / "tta_yolov5n.npz")
     image, expected = torch.from_numpy(golden["image"]), golden["pred"]
     backend = open_backend(SHARED / "weights" / "yolov5n.pt", CPU, augment=True)
     with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.paths import GOLDENS, SHARED, requires_shared
+from tests.paths import SHARED, SHARED_GOLDENS, requires_shared
 from tests.toy import make_toy_weights
 from tests.utils.inference.test_backend import CPU, Fake
 from utils.errors import UserError
@@ -42,7 +42,7 @@ def picture(name: str) -> Image.Image:
 
 
 def golden() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((GOLDENS / "hub_yolov5n.json").read_text("utf-8"))
+    content: dict[str, Any] = json.loads((SHARED_GOLDENS / "hub_yolov5n.json").read_text("utf-8"))
     return content
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageShow
 
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import SHARED_GOLDENS, requires_shared
 from utils.errors import UserError
 from utils.inference.outputs import crop_box
 from utils.inference.predictor import Speed
@@ -68,7 +68,7 @@ def test_text(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
 
 @requires_shared
 def test_tables_have_the_columns_of_the_original(results: Results) -> None:
-    golden = json.loads((GOLDENS / "hub_yolov5n.json").read_text("utf-8"))
+    golden = json.loads((SHARED_GOLDENS / "hub_yolov5n.json").read_text("utf-8"))
     tables = results.pandas()
     for key, columns in (("xyxy", "columns"), ("xywhn", "columns_xywhn")):
         for table in getattr(tables, key):

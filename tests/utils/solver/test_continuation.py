@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from tests.utils.solver.test_schedule import plan_of
 from utils.errors import UserError
 from utils.solver.continuation import Extension, counted_from, extend_plan, first_flat_epoch
@@ -145,7 +145,6 @@ def golden_extension(saved: dict[str, Any]) -> Extension:
     )
 
 
-@requires_shared
 def test_factors_of_a_saved_and_loaded_plan_equal_the_goldens() -> None:
     cases = json.loads((GOLDENS / "lr_continuation.json").read_text())
     assert len(cases) == 41

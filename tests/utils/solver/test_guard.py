@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from tests.utils.solver.test_continuation import golden_extension
 from tests.utils.solver.test_schedule import LAWS, plan_of
 from utils.errors import UserError
@@ -54,7 +54,6 @@ def golden_plans() -> Iterator[tuple[Plan, int]]:
         yield plan, plan.total_epochs
 
 
-@requires_shared
 def test_goldens_resumed_at_every_epoch_pass() -> None:
     plans = list(golden_plans())
     assert len(plans) == 85

@@ -7,7 +7,7 @@ from torch import nn
 
 from models.detector import Detector
 from models.spec import load_spec
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from utils.errors import UserError
 from utils.solver.optimizers import OPTIMIZERS
 from utils.solver.param_groups import (
@@ -29,7 +29,6 @@ def optimizer_of(model: nn.Module, name: str = "SGD") -> torch.optim.Optimizer:
     return build_optimizer(parameter_groups(model), name, lr=0.1, momentum=0.9, weight_decay=0.5)
 
 
-@requires_shared
 def test_parameter_names_equal_the_goldens() -> None:
     groups = parameter_groups(Detector(load_spec(Path("yolov5n.yaml"))))
     expected = json.loads((GOLDENS / "optimizer_groups_yolov5n.json").read_text())

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.paths import GOLDENS, requires_shared
+from tests.paths import GOLDENS
 from utils.solver.schedule import (
     Plan,
     Segment,
@@ -38,7 +38,6 @@ def test_law_over_four_epochs_with_lrf_0_2(law: str, expected: list[float]) -> N
     assert [law_factor(law, e, 4, 0.2) for e in range(4)] == pytest.approx(expected, abs=1e-15)
 
 
-@requires_shared
 def test_laws_equal_the_goldens() -> None:
     cases = json.loads((GOLDENS / "lr_laws.json").read_text())
     assert {case["law"] for case in cases} == set(LAWS)
