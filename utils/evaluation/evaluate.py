@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from models.detector import Detector
 from models.loss import DetectionLoss, shares
@@ -28,10 +27,10 @@ from utils.evaluation.metrics import (
     MetricCurves,
     ap_per_class,
 )
+from utils.runtime.progress import Progress
 
 SINGLE_CLASS_NAME = "item"
 TABLE_HEADER = ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
-BAR = "{l_bar}{bar:10}{r_bar}"
 
 Observer = Callable[[Batch, list[Tensor]], None]
 
@@ -166,23 +165,17 @@ def collect(  # noqa: PLR0913 -- one argument more than `evaluate`
     model.eval()
     try:
         total = len(batches) if isinstance(batches, Sized) else None
-        with tqdm(
-            forward(batches),
-            table_row(*TABLE_HEADER),
-            total,
-            bar_format=BAR,
-            disable=not progress,
-        ) as bar:
-            for batch, (candidates, losses) in bar:
-                with forward.suppression:
-                    detections = _detect(candidates, settings)
-                collected.add(
-                    *(batch, detections, losses),
-                    single_class=settings.single_class,
-                    ignore=settings.ignore,
-                )
-                for observer in observers:
-                    observer(batch, detections)
+        results = Progress(forward(batches), total, table_row(*TABLE_HEADER), enabled=progress)
+        for batch, (candidates, losses) in results:
+            with forward.suppression:
+                detections = _detect(candidates, settings)
+            collected.add(
+                *(batch, detections, losses),
+                single_class=settings.single_class,
+                ignore=settings.ignore,
+            )
+            for observer in observers:
+                observer(batch, detections)
     finally:
         model.train(was_training)
     watches = (forward.preprocessing, forward.inference, forward.suppression)

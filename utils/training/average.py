@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from models.detector import Detector
 from utils.checkpoint.format import AVERAGE, BEST, Best, Config
 from utils.checkpoint.store import save_checkpoint
-from utils.datasets.dataset import Batch
-from utils.evaluation.evaluate import BAR
+from utils.datasets.eval_loader import EvalLoader
 from utils.evaluation.report import log_table
 from utils.history import fitness
+from utils.runtime.progress import Progress
 from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.batch_norm import recompute_statistics
 from utils.training.state import TrainingState, stripped
@@ -28,7 +27,7 @@ log = logging.getLogger("yolo")
 def evaluate_average(
     state: TrainingState,
     config: Config,
-    batches: Iterable[Batch] | None,
+    batches: EvalLoader | None,
     validator: Validator,
     folder: Path,
 ) -> dict[str, float]:
@@ -57,7 +56,7 @@ def evaluate_average(
     model = Detector(state.model.spec)  # not a copy, whose batch norm may be synchronized
     model.load_state_dict(state.average.model.state_dict())
     model = model.to(device).to(memory_format=torch.channels_last)
-    progress = tqdm(batches, "Batch-norm statistics", bar_format=BAR)
+    progress = Progress(batches, len(batches), "Batch-norm statistics")
     recompute_statistics(model, progress, device, validator.interrupts.check_own)
     content = stripped(model.state_dict(), config, Best(epoch=state.epoch - 1, fitness=math.nan))
     model.load_state_dict(content["weights"])  # evaluate the fp16 weights that are written

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from models.loss import DetectionLoss
 from utils.datasets.dataset import Batch
@@ -38,6 +37,7 @@ from utils.runtime.device import (
     tuned_convolutions,
 )
 from utils.runtime.distributed import Distributed
+from utils.runtime.progress import Progress
 from utils.runtime.signals import stopped_on_purpose
 from utils.solver.guard import check_applied_rates
 from utils.solver.param_groups import apply_settings
@@ -49,7 +49,6 @@ from utils.training.validation import ValidationResult, common_maps
 log = logging.getLogger("yolo")
 
 DISPLAY_EVERY = 10  # batches; showing the losses synchronizes with the GPU
-BAR_FORMAT = "{l_bar}{bar:10}{r_bar}"
 SIZE_STREAM = 2  # rng stream of image sizes, separate from those of order and augmentation
 MIN_RESIZE, MAX_RESIZE = 0.5, 1.5  # of --multi-scale
 NORM_EPS = 1e-6  # as in torch's clip_grad_norm_
@@ -230,16 +229,13 @@ def train_epoch(
     mosaic = context.plan.uses_mosaic(state.epoch)
     batches = loader.batches(state.epoch, progress.batches, mosaic=mosaic)
     line = ""
-    with (
-        tuned_convolutions(context.fixed_shapes),
-        tqdm(
-            prefetched(batches, context.device),
-            total=count,
-            initial=progress.batches,
-            bar_format=BAR_FORMAT,
-            disable=not context.distributed.is_main,
-        ) as bar,
-    ):
+    bar = Progress(
+        prefetched(batches, context.device),
+        count,
+        initial=progress.batches,
+        enabled=context.distributed.is_main,
+    )
+    with tuned_convolutions(context.fixed_shapes):
         for batch in bar:
             observers.on_batch(state.iteration, batch)
             train_step(state, context, batch, last=progress.batches == count - 1)
@@ -249,11 +245,11 @@ def train_epoch(
             shown = number % DISPLAY_EVERY == 0 or number == count or context.device.type == "cpu"
             if shown and progress.counted:
                 line = _progress_line(state, context, batch)
-                bar.set_description(line)
+                bar.describe(line)
             for observer in observers.on_step:
                 observer(state)
     if line and not sys.stdout.isatty():
-        log.info("%s", line)  # the bar is on standard error, which a log file may lack
+        log.info("%s", line)  # a bar is on standard error, which a log file may lack
     waiting = loader.waiting
     log.info(
         "Trained for %.1f s, of which %.0f %% waiting for data", waiting.total, waiting.percent
