@@ -13,7 +13,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line which tests were skipped for want of data, and how to run them."""
+    """Say in one line which tests were skipped because data are missing, and how to run them."""
     reports = terminalreporter.stats.get("skipped", ())
     count = sum(NEEDS_SHARED in str(report.longrepr) for report in reports)
     if count:
