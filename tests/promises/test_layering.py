@@ -39,7 +39,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "evaluation": FLOOR | {"boxes", "runtime", "models", "datasets", "plots"},
     "training": FLOOR
     | {"history", "runtime", "models", "datasets", "solver", "checkpoint", "autoanchor"}
-    | {"options", "weights", "plots", "evaluation", "runs"},
+    | {"options", "upstream", "weights", "plots", "evaluation", "runs"},
     "tools.check": FLOOR
     | {"hyp", "models", "datasets", "autoanchor", "options", "weights", "plots"},
     "tools.convert": FLOOR | {"datasets", "options"},

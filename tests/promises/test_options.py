@@ -68,6 +68,8 @@ TRAIN_OWN = {
     "--completed-epochs": None,
     "--allow-partial-state": False,
     "--average": 0,
+    "--export-yolov5": False,
+    "--no-export-yolov5": False,
     "--seam-epochs": 5,
     "--save-steps": 0,
     "--clip-grad-norm": 10.0,

@@ -87,8 +87,13 @@ class TrainingFacts(NamedTuple):
     """Training options; at least `imgsz` and `batch_size`."""
     hyp: Mapping[str, float]
     """Hyper-parameters; empty if unknown."""
-    fitness: float = math.nan
-    """0.1 mAP50 + 0.9 mAP50-95; NaN if unknown."""
+    fitness: float | None = None
+    """0.1 mAP50 + 0.9 mAP50-95; None, NaN or -inf if it was not measured."""
+
+
+def upstream_path(weights: Path) -> Path:
+    """Return the YOLOv5 file of a weights file, beside it: best_yolov5.pt."""
+    return weights.with_name(f"{weights.stem}_yolov5.pt")
 
 
 def write_upstream(
@@ -105,9 +110,11 @@ def write_upstream(
     Raises:
         UserError: the file cannot be written.
     """
+    fitness = training.fitness
+    measured = fitness is not None and math.isfinite(fitness)
     content = {
         "epoch": -1,  # and no optimizer: a finished training, as YOLOv5 leaves it
-        "best_fitness": None if math.isnan(training.fitness) else float(training.fitness),
+        "best_fitness": fitness if measured else None,
         "model": _model_record(model, names, training.hyp),
         **dict.fromkeys(("ema", "updates", "optimizer")),
         "opt": dict(training.options),

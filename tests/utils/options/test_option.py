@@ -197,7 +197,7 @@ def test_options_that_may_change_on_resume() -> None:
     assert option_names(TrainOptions, OnResume.NOT_INHERITED) == of_the_command
     assert option_names(TrainOptions, OnResume.FREE) == {
         *("compile", "workers", "cache", "patience", "project", "name"),
-        *("save_period", "save_steps", "seam_epochs", "max_bad_steps", "average"),
+        *("save_period", "save_steps", "seam_epochs", "max_bad_steps", "average", "export_yolov5"),
     }
     assert option_names(TrainOptions, OnResume.ALLOWABLE) == {
         *("data", "hyp", "batch_size", "nominal_batch_size", "imgsz", "optimizer", "seed"),
