@@ -1,0 +1,160 @@
+"""Detection heads of exported models, and the model that has one of them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.detector import Detector, fuse
+from models.head import BOX_FIELDS, DetectionHead
+
+CLASS_INDEX, BOX_INDEX = 1, 2
+"""Columns of the operator NonMaxSuppression; column 0 is the image."""
+
+
+class NmsSettings(NamedTuple):
+    """Settings of the suppression in an exported model."""
+
+    conf_thres: float
+    iou_thres: float
+    per_class: int
+    """Maximum number of detections of an image and class."""
+
+
+def with_export_head(
+    model: Detector,
+    heads: str,
+    size: tuple[int, int] | None,
+    nms: NmsSettings | None = None,
+    *,
+    half: bool = False,
+) -> nn.Module:
+    """Return a fused copy of a model whose last layer computes what an exported file returns.
+
+    Args:
+        model: the model in float32.
+        heads: decoded: one tensor ``[B, N, 5 + classes]``, see `DecodedHead`; raw or sigmoid: for
+            each level ``[B, A (5 + classes), h, w]``, before or after the sigmoid.
+        size: the only (height, width) of the images, px; None if it is dynamic.
+        nms: also suppress overlapping boxes, see `SuppressedHead`.
+        half: compute in float16, except for boxes, which need more digits.
+    """
+    exported = fuse(model).to(torch.float16 if half else torch.float32)
+    head: nn.Module
+    if heads != "decoded":
+        head = LevelHead(exported.head.m, sigmoid=heads == "sigmoid")
+    else:
+        head = DecodedHead(exported.head.m, model.head, size)
+    exported.model[-1] = SuppressedHead(head, nms) if nms else head
+    return exported
+
+
+class LevelHead(nn.Module):
+    """Returns the output of each level's convolution, logits or with a sigmoid."""
+
+    def __init__(self, convolutions: nn.ModuleList, *, sigmoid: bool) -> None:
+        super().__init__()
+        self.m = convolutions
+        self.sigmoid = sigmoid
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        """Map ``[B, C, h, w]`` of each level to ``[B, A (5 + classes), h, w]``."""
+        raw = [conv(feature) for conv, feature in zip(self.m, features, strict=True)]
+        return tuple(level.sigmoid() if self.sigmoid else level for level in raw)
+
+
+class DecodedHead(nn.Module):
+    """Decodes all boxes; the formulas are those of `DetectionHead.decode_confident`.
+
+    Args:
+        convolutions: one for each level.
+        head: strides and anchors, float32.
+        size: the only (height, width) of the images, px, for which the cells are constants; None
+            computes them for each input.
+    """
+
+    def __init__(
+        self, convolutions: nn.ModuleList, head: DetectionHead, size: tuple[int, int] | None
+    ) -> None:
+        super().__init__()
+        self.m = convolutions
+        self.strides = head.strides
+        self.fields = BOX_FIELDS + head.classes
+        self.size = size
+        for level, stride in enumerate(head.strides):
+            sides = head.anchors[level][:, None, None] * stride  # [A, 1, 1, 2], px
+            self.register_buffer(f"sides{level}", sides, persistent=False)
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """Map ``[B, C, h, w]`` of each level to boxes ``[B, N, 5 + classes]``, float32.
+
+        They are centre and size in pixels of the network input, objectness and class scores.
+        """
+        levels = map(self._decode, range(len(features)), features)
+        return torch.cat(list(levels), 1)
+
+    def _decode(self, level: int, feature: Tensor) -> Tensor:
+        """Decode one level ``[B, C, h, w]`` to ``[B, A h w, 5 + classes]``."""
+        stride, sides = self.strides[level], self.get_buffer(f"sides{level}")
+        # A slice of the shape would not be traced, nor is `unflatten`, which DetectionHead uses.
+        batch, height, width = feature.shape[0], feature.shape[2], feature.shape[3]
+        if self.size is not None:
+            height, width = (side // stride for side in self.size)
+        raw = self.m[level](feature).reshape(batch, -1, self.fields, height, width)
+        scores = raw.permute(0, 1, 3, 4, 2).float().sigmoid()
+        cells = torch.stack(
+            (
+                torch.arange(width, device=feature.device).expand(height, width),
+                torch.arange(height, device=feature.device)[:, None].expand(height, width),
+            ),
+            2,
+        )
+        xy = (scores[..., :2] * 2 - 0.5 + cells) * stride
+        wh = (scores[..., 2:4] * 2).square() * sides
+        return torch.cat((xy, wh, scores[..., 4:]), 4).flatten(1, 3)
+
+
+class _OnnxNms(torch.autograd.Function):
+    """The ONNX operator NonMaxSuppression, which torch does not have."""
+
+    @staticmethod
+    def forward(ctx: object, boxes: Tensor, scores: Tensor, settings: NmsSettings) -> Tensor:
+        """Return a row (image, class, box), so that the layers after it can be traced."""
+        return torch.zeros((1, 3), dtype=torch.int64)
+
+    @staticmethod
+    def symbolic(g: Any, boxes: Any, scores: Any, settings: NmsSettings) -> Any:  # noqa: ANN401
+        """Return the operator; its boxes are centre and size."""
+        numbers = (
+            torch.tensor([settings.per_class]),
+            torch.tensor([settings.iou_thres]),
+            torch.tensor([settings.conf_thres]),
+        )
+        constants = [g.op("Constant", value_t=number) for number in numbers]
+        return g.op("NonMaxSuppression", boxes, scores, *constants, center_point_box_i=1)
+
+
+class SuppressedHead(nn.Module):
+    """Suppresses overlapping boxes of the same class; can be exported to ONNX, but not be run."""
+
+    def __init__(self, head: nn.Module, settings: NmsSettings) -> None:
+        super().__init__()
+        self.head = head
+        self.settings = settings
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """Return ``[n, 7]``: image, left, top, right, bottom in pixels, score, class."""
+        boxes = self.head(*features)
+        count, classes = boxes.shape[1], boxes.shape[2] - BOX_FIELDS
+        centres, halves = boxes[..., :2], boxes[..., 2:4] / 2
+        scores = boxes[..., BOX_FIELDS:] * boxes[..., BOX_FIELDS - 1 : BOX_FIELDS]  # [B, N, nc]
+        found = _OnnxNms.apply(boxes[..., :4], scores.transpose(1, 2), self.settings)
+        image, label, box = found[:, 0], found[:, CLASS_INDEX], found[:, BOX_INDEX]
+        row = image * count + box
+        corners = torch.cat((centres - halves, centres + halves), 2).flatten(0, 1)[row]
+        ranks = scores.flatten()[row * classes + label]
+        return torch.cat(
+            (image[:, None].float(), corners, ranks[:, None], label[:, None].float()), 1
+        )
