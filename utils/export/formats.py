@@ -67,6 +67,7 @@ def write_onnx(traced: Traced, target: Path, opset: int, *, simplify: bool) -> N
     def write(part: Path) -> None:
         _trace_onnx(traced, part, opset)
         model = onnx.load(part)
+        _set_lengths(traced, model.graph.output)
         if slim:
             model = slim.slim(model)
         entries = {name: str(value) for name, value in traced.facts.to_metadata().items()}
@@ -75,6 +76,17 @@ def write_onnx(traced: Traced, target: Path, opset: int, *, simplify: bool) -> N
         onnx.save(model, part)
 
     atomic_write(target, write)
+
+
+def _set_lengths(traced: Traced, outputs: Any) -> None:  # noqa: ANN401 -- of the package onnx
+    """Set the lengths of the axes that are fixed; torch does not infer all of them."""
+    with torch.no_grad():
+        found = traced.module(traced.images)
+    for value, tensor in zip(outputs, [found] if isinstance(found, Tensor) else found, strict=True):
+        named = traced.dynamic_axes.get(value.name, {})
+        for axis, length in enumerate(tensor.shape):
+            if axis not in named:
+                value.type.tensor_type.shape.dim[axis].dim_value = length
 
 
 def _trace_onnx(traced: Traced, path: Path, opset: int) -> None:

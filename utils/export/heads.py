@@ -81,7 +81,7 @@ class DecodedHead(nn.Module):
         super().__init__()
         self.m = convolutions
         self.strides = head.strides
-        self.fields = BOX_FIELDS + head.classes
+        self.fields = (head.anchors_per_level, BOX_FIELDS + head.classes)
         self.size = size
         for level, stride in enumerate(head.strides):
             sides = head.anchors[level][:, None, None] * stride  # [A, 1, 1, 2], px
@@ -102,7 +102,7 @@ class DecodedHead(nn.Module):
         batch, height, width = feature.shape[0], feature.shape[2], feature.shape[3]
         if self.size is not None:
             height, width = (side // stride for side in self.size)
-        raw = self.m[level](feature).reshape(batch, -1, self.fields, height, width)
+        raw = self.m[level](feature).reshape(batch, *self.fields, height, width)
         scores = raw.permute(0, 1, 3, 4, 2).float().sigmoid()
         cells = torch.stack(
             (
