@@ -104,16 +104,16 @@ class DecodedHead(nn.Module):
             height, width = (side // stride for side in self.size)
         raw = self.m[level](feature).reshape(batch, *self.fields, height, width)
         scores = raw.permute(0, 1, 3, 4, 2).float().sigmoid()
+        rows = torch.arange(height, device=feature.device, dtype=torch.float32)
+        cols = torch.arange(width, device=feature.device, dtype=torch.float32)
         cells = torch.stack(
-            (
-                torch.arange(width, device=feature.device).expand(height, width),
-                torch.arange(height, device=feature.device)[:, None].expand(height, width),
-            ),
-            2,
-        )
+            (cols.expand(height, width), rows[:, None].expand(height, width)), 2
+        )  # [h, w, 2]: x, y
         xy = (scores[..., :2] * 2 - 0.5 + cells) * stride
         wh = (scores[..., 2:4] * 2).square() * sides
-        return torch.cat((xy, wh, scores[..., 4:]), 4).flatten(1, 3)
+        boxes = torch.cat((xy, wh, scores[..., 4:]), 4)
+        anchors, fields = self.fields
+        return boxes.reshape(batch, anchors * height * width, fields)
 
 
 class _OnnxNms(torch.autograd.Function):
