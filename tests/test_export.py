@@ -258,6 +258,23 @@ def test_one_map_per_level_and_the_anchors(heads: str, dynamic: bool, toy: Path)
     ]
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_torchscript_can_move_to_another_device(dynamic: bool, toy: Path) -> None:
+    """The meta device stands for a GPU: tensors on it cannot be combined with those on the CPU."""
+    arguments = ["--dynamic"] * dynamic
+    (path,) = run("--weights", toy, "--include", "torchscript", "--imgsz", 64, *arguments)
+    with torchscript_warnings_ignored():
+        script = torch.jit.load(path)
+    for module in script.modules():
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, tensor in tensors:  # ScriptModule.to does not know this device
+            module._c.setattr(name, tensor.detach().to("meta"))
+    with torch.inference_mode():
+        boxes = script(torch.zeros(1, 3, 64, 64, device="meta"))
+    assert boxes.device.type == "meta"
+    assert boxes.shape == (1, 3 * (64 + 16 + 4), 7)
+
+
 def test_half_precision_computes_in_fp16_but_keeps_pixels(toy: Path) -> None:
     made = run("--weights", toy, "--include", *FORMATS, "--imgsz", 64, "--half")
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

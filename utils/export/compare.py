@@ -159,9 +159,10 @@ def _difference(own: Tensor, other: Tensor, heads: str) -> Difference:
 
 def log_table(rows: Sequence[Row]) -> None:
     """Log size, differences and speed of each file; warn of differences beyond rounding."""
+    log.info("\nLargest differences from PyTorch on %d images, and the time of an image:", IMAGES)
     header = ("File", "Size (MB)", "Boxes (px)", "Scores", "ms/image")
     width = max(len(header[0]), *(len(row.path.name) for row in rows))
-    log.info(f"\n%-{width}s  %9s  %10s  %8s  %8s", *header)
+    log.info(f"%-{width}s  %9s  %10s  %8s  %8s", *header)
     for path, found, ms in rows:
         files = [path] if path.is_file() else list(path.iterdir())
         size = sum(file.stat().st_size for file in files) / MB

@@ -86,6 +86,9 @@ class DecodedHead(nn.Module):
         for level, stride in enumerate(head.strides):
             sides = head.anchors[level][:, None, None] * stride  # [A, 1, 1, 2], px
             self.register_buffer(f"sides{level}", sides, persistent=False)
+            if size is not None:
+                shape = (size[0] // stride, size[1] // stride)
+                self.register_buffer(f"cells{level}", _cells(shape, sides), persistent=False)
 
     def forward(self, *features: Tensor) -> Tensor:
         """Map ``[B, C, h, w]`` of each level to boxes ``[B, N, 5 + classes]``, float32.
@@ -104,16 +107,26 @@ class DecodedHead(nn.Module):
             height, width = (side // stride for side in self.size)
         raw = self.m[level](feature).reshape(batch, *self.fields, height, width)
         scores = raw.permute(0, 1, 3, 4, 2).float().sigmoid()
-        rows = torch.arange(height, device=feature.device, dtype=torch.float32)
-        cols = torch.arange(width, device=feature.device, dtype=torch.float32)
-        cells = torch.stack(
-            (cols.expand(height, width), rows[:, None].expand(height, width)), 2
-        )  # [h, w, 2]: x, y
+        if self.size is None:
+            cells = _cells((height, width), scores)
+        else:
+            cells = self.get_buffer(f"cells{level}")
         xy = (scores[..., :2] * 2 - 0.5 + cells) * stride
         wh = (scores[..., 2:4] * 2).square() * sides
         boxes = torch.cat((xy, wh, scores[..., 4:]), 4)
         anchors, fields = self.fields
         return boxes.reshape(batch, anchors * height * width, fields)
+
+
+def _cells(shape: tuple[int, int], like: Tensor) -> Tensor:
+    """Return column and row of each cell ``[h, w, 2]``, on the device of a float32 tensor.
+
+    A trace records `device=` as a constant, but `type_as` as an operator. So a TorchScript model
+    runs on another device than the one that it was traced on.
+    """
+    height, width = shape
+    rows, cols = torch.arange(height).type_as(like), torch.arange(width).type_as(like)
+    return torch.stack((cols.expand(height, width), rows[:, None].expand(height, width)), 2)
 
 
 class _OnnxNms(torch.autograd.Function):
@@ -122,7 +135,7 @@ class _OnnxNms(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, boxes: Tensor, scores: Tensor, settings: NmsSettings) -> Tensor:
         """Return a row (image, class, box), so that the layers after it can be traced."""
-        return torch.zeros((1, 3), dtype=torch.int64)
+        return torch.zeros((1, 3), dtype=torch.int64, device=boxes.device)
 
     @staticmethod
     def symbolic(g: Any, boxes: Any, scores: Any, settings: NmsSettings) -> Any:  # noqa: ANN401
