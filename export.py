@@ -59,12 +59,17 @@ def export(options: ExportOptions) -> list[Path]:
         UserError: an option or a file is invalid, or a package is not installed.
     """
     from utils.export.compare import comparison_images, log_table
+    from utils.files.writable import is_writable
     from utils.inference.backend import TorchBackend, network_size
     from utils.runtime.device import select_device
     from utils.weights import load_model
 
     require_packages(options)
     loaded = load_model(options.weights, select_device(options.device))
+    if not is_writable(Path(options.weights).parent):
+        raise UserError(
+            f"the folder of {options.weights} is read-only; copy the weights to another folder."
+        )
     backend = TorchBackend(loaded.model, loaded.names, loaded.origin)
     size = network_size(options.imgsz, backend)
     batches = comparison_images(image_sources(options), size, options.batch_size)

@@ -356,7 +356,10 @@ def test_a_kill_leaves_the_earlier_files_or_none(toy: Path, tmp_path: Path) -> N
         ("--include torchscript --optimize --half", "--optimize is for CPUs; use it with --device"),
         ("--include onnx --imgsz 32 32 32", "--imgsz 32 32 32: give one size, or the height and"),
         ("--include onnx --opset 11", "--opset 11: must be between 12 and 20"),
-        ("--include onnx --weights none.pt", "--weights none.pt does not exist; give a .pt file"),
+        (
+            "--include onnx --weights none.pt",
+            "none.pt does not exist; give a .pt file or one of the",
+        ),
     ],
 )
 def test_wrong_options_are_one_sentence(arguments: str, message: str) -> None:
@@ -398,6 +401,16 @@ def test_a_file_that_cannot_be_run_here_is_written_anyway(
     assert "was written, but not compared: " in caplog.text
     assert "pip install onnxruntime " in caplog.text
     assert caplog.messages[-1].split()[2:] == ["-", "-", "-"]
+
+
+def test_a_read_only_folder_is_one_sentence(toy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    weights = Path(shutil.copy(toy, folder))
+    folder.chmod(0o555)
+    with pytest.raises(UserError, match=r"the folder of .*toy.pt is read-only; copy the weights"):
+        run("--weights", weights, "--include", "yolov5")
+    assert list(folder.iterdir()) == [weights]
 
 
 def test_optimize_is_possible_or_one_sentence(toy: Path, tmp_path: Path) -> None:
