@@ -148,6 +148,18 @@ def test_dynamic_models_accept_all_multiples_of_the_stride(
 
 
 @requires_shared
+def test_models_of_v5_0_are_exported(tmp_path: Path) -> None:
+    """They have a Focus layer and an SPP."""
+    source = SHARED / "legacy" / "v5.0" / "last_stripped.pt"
+    weights = Path(shutil.copyfile(source, tmp_path / "v5.pt"))
+    made = run("--weights", weights, "--include", *FORMATS, "--imgsz", 64, "--dynamic")
+    images = torch.rand(2, 3, 96, 160, generator=torch.Generator().manual_seed(0))
+    for path in made:
+        found = torch.stack(open_backend(path, CPU)(images, -1.0))
+        assert_close(found, detect_all(weights, images))
+
+
+@requires_shared
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_onnx_with_nms_returns_the_detections_of_pytorch(
     official: Path, seven: Path, dynamic: bool
