@@ -173,7 +173,7 @@ def compare(
     batches: Sequence[torch.Tensor],
 ) -> list[Row]:
     """The rows of the table: PyTorch with fused layers, and each file."""
-    from utils.export.compare import Row, difference, measure, suppressed_run, torch_run
+    from utils.export.compare import Row, difference, measure, torch_run
     from utils.export.heads import with_export_head
     from utils.inference.exported import open_session
     from utils.weights import load_model
@@ -185,8 +185,7 @@ def compare(
             session = open_session(path, device)
             return lambda images: session.run(images.to(session.device, session.dtype))
         model = loaded.model if path == Path(options.weights) else load_model(path, device).model
-        run = partial(torch_run, with_export_head(model, options.heads, None))
-        return run if nms is None else suppressed_run(run, nms)
+        return partial(torch_run, with_export_head(model, options.heads, None, nms))
 
     expected, ms = measure(run_of(Path(options.weights)), batches)
     rows = [Row(Path(options.weights), None, ms)]

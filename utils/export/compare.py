@@ -16,11 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from data.street_scenes.scene import paint_scene
-from models.nms import non_max_suppression
 from utils.datasets.image_files import ImageError, list_images, read_image
 from utils.datasets.letterbox import letterbox
 from utils.errors import UserError
-from utils.export.heads import NmsSettings
 
 log = logging.getLogger("yolo")
 
@@ -86,26 +84,6 @@ def torch_run(module: nn.Module, images: Tensor) -> list[Tensor]:
     first = next(module.parameters())
     outputs = module(images.to(first.device, first.dtype))
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
-
-
-def suppressed_run(run: Run, settings: NmsSettings) -> Run:
-    """Return a model that suppresses the decoded boxes of `run`, as `SuppressedHead` does."""
-
-    def suppressed(images: Tensor) -> list[Tensor]:
-        found = non_max_suppression(
-            run(images)[0],
-            conf_thres=settings.conf_thres,
-            iou_thres=settings.iou_thres,
-            multi_label=True,
-            max_det=images.shape[2] * images.shape[3],
-        )
-        rows = [
-            torch.cat((boxes.new_full((len(boxes), 1), number), boxes), 1)
-            for number, boxes in enumerate(found)
-        ]
-        return [torch.cat(rows)]
-
-    return suppressed
 
 
 def measure(run: Run, batches: Sequence[Tensor]) -> tuple[list[list[Tensor]], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from models.detector import Detector, fuse
 from models.head import BOX_FIELDS, DetectionHead
+from models.torchvision_operators import nms
+from utils.boxes import xywh_to_xyxy
 
 CLASS_INDEX, BOX_INDEX = 1, 2
 """Columns of the operator NonMaxSuppression; column 0 is the image."""
@@ -129,28 +132,35 @@ def _cells(shape: tuple[int, int], like: Tensor) -> Tensor:
     return torch.stack((cols.expand(height, width), rows[:, None].expand(height, width)), 2)
 
 
-class _OnnxNms(torch.autograd.Function):
+class _Nms(torch.autograd.Function):
     """The ONNX operator NonMaxSuppression, which torch does not have."""
 
     @staticmethod
     def forward(ctx: object, boxes: Tensor, scores: Tensor, settings: NmsSettings) -> Tensor:
-        """Return a row (image, class, box), so that the layers after it can be traced."""
-        return torch.zeros((1, 3), dtype=torch.int64, device=boxes.device)
+        """Return rows (image, class, box) ``[n, 3]`` for boxes and scores ``[B, classes, N]``."""
+        if torch.onnx.is_in_onnx_export():  # the operator replaces what is computed here
+            return torch.zeros((1, 3), dtype=torch.int64, device=boxes.device)
+        found = []
+        for image, label in product(range(len(boxes)), range(scores.shape[1])):
+            own = scores[image, label]
+            (rows,) = (own > settings.conf_thres).nonzero(as_tuple=True)
+            corners = xywh_to_xyxy(boxes[image, rows])
+            kept = nms(corners.cpu(), own[rows].cpu(), settings.iou_thres)[: settings.per_class]
+            box = rows.cpu()[kept]
+            place = (torch.full_like(box, image), torch.full_like(box, label), box)
+            found.append(torch.stack(place, 1))
+        return torch.cat(found).to(boxes.device)
 
     @staticmethod
     def symbolic(g: Any, boxes: Any, scores: Any, settings: NmsSettings) -> Any:  # noqa: ANN401
         """Return the operator; its boxes are centre and size."""
-        numbers = (
-            torch.tensor([settings.per_class]),
-            torch.tensor([settings.iou_thres]),
-            torch.tensor([settings.conf_thres]),
-        )
-        constants = [g.op("Constant", value_t=number) for number in numbers]
+        numbers = (settings.per_class, settings.iou_thres, settings.conf_thres)
+        constants = [g.op("Constant", value_t=torch.tensor([number])) for number in numbers]
         return g.op("NonMaxSuppression", boxes, scores, *constants, center_point_box_i=1)
 
 
 class SuppressedHead(nn.Module):
-    """Suppresses overlapping boxes of the same class; can be exported to ONNX, but not be run."""
+    """Suppresses overlapping boxes of the same class; a box may have several classes."""
 
     def __init__(self, head: nn.Module, settings: NmsSettings) -> None:
         super().__init__()
@@ -163,7 +173,7 @@ class SuppressedHead(nn.Module):
         count, classes = boxes.shape[1], boxes.shape[2] - BOX_FIELDS
         centres, halves = boxes[..., :2], boxes[..., 2:4] / 2
         scores = boxes[..., BOX_FIELDS:] * boxes[..., BOX_FIELDS - 1 : BOX_FIELDS]  # [B, N, nc]
-        found = _OnnxNms.apply(boxes[..., :4], scores.transpose(1, 2), self.settings)
+        found = _Nms.apply(boxes[..., :4], scores.transpose(1, 2), self.settings)
         image, label, box = found[:, 0], found[:, CLASS_INDEX], found[:, BOX_INDEX]
         row = image * count + box
         corners = torch.cat((centres - halves, centres + halves), 2).flatten(0, 1)[row]
