@@ -8,7 +8,7 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ PREFIX = "yolov5_extend."
 """Of metadata that files of YOLOv5 do not have."""
 DECODED = "decoded"
 DECODED_DIMENSIONS = 3
+INPUT_DIMENSIONS = 4
 TRIAL_SIDE = 2
 """Strides; side of the image that a model of any size is tried with."""
 REQUIREMENTS = "requirements-export.txt"
@@ -82,9 +83,12 @@ class ModelFacts:
             names = ast.literal_eval(names) if isinstance(names, str) else names
             if isinstance(names, Mapping):
                 names = [names[key] for key in sorted(names, key=int)]
+            stride = int(found["stride"])
+            if stride < 1 or not names:
+                raise ValueError("no stride or no names")  # reported below
             return ModelFacts(
                 names=tuple(map(str, names)),
-                stride=int(found["stride"]),
+                stride=stride,
                 heads=str(found.get(f"{PREFIX}heads", DECODED)),
                 nms=str(found.get(f"{PREFIX}nms")) == "True",
                 dynamic=str(found.get(f"{PREFIX}dynamic")) == "True",
@@ -132,7 +136,9 @@ def open_session(path: Path, device: torch.device) -> Session:
         raise UserError(f"{path} does not exist; write it with export.py.")
     if path.suffix == ".onnx":
         return _open_onnx(path, device)
-    return _open_torchscript(path, device) if path.is_file() else _open_openvino(path, device)
+    if path.suffix == ".torchscript":
+        return _open_torchscript(path, device)
+    return _open_openvino(path, device)
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> UserError:
@@ -140,6 +146,21 @@ def _unreadable(path: Path, kind: str, error: Exception) -> UserError:
     return UserError(
         f"{path} cannot be read as {kind} ({reason}); export the model again with export.py."
     )
+
+
+def _fixed_lengths(shape: Sequence[Any], path: Path) -> tuple[int | None, tuple[int, int] | None]:
+    """Return the number and the (height, width) of the images that a model accepts; None: any.
+
+    Raises:
+        UserError: the input is no batch of images.
+    """
+    if len(shape) != INPUT_DIMENSIONS:
+        raise UserError(
+            f"{path} does not accept a batch of images [B, 3, H, W]; use a model that export.py "
+            "has written."
+        )
+    batch, _, height, width = (side if isinstance(side, int) else None for side in shape)
+    return batch, (height, width) if height and width else None
 
 
 def _on_cpu(device: torch.device, path: Path, remedy: str) -> torch.device:
@@ -168,8 +189,9 @@ def _open_onnx(path: Path, device: torch.device) -> Session:
         session = runtime.InferenceSession(str(path), options, providers=providers)
     except errors as error:
         raise _unreadable(path, "an ONNX model", error) from error
-    (images, *_) = session.get_inputs()
-    batch, _, height, width = (side if isinstance(side, int) else None for side in images.shape)
+    inputs = session.get_inputs()
+    batch, size = _fixed_lengths(inputs[0].shape if len(inputs) == 1 else (), path)
+    images = inputs[0]
 
     def run(pixels: Tensor) -> list[Tensor]:
         outputs = session.run(None, {images.name: pixels.numpy()})
@@ -180,7 +202,7 @@ def _open_onnx(path: Path, device: torch.device) -> Session:
         run,
         session.get_modelmeta().custom_metadata_map,
         batch,
-        (height, width) if height and width else None,
+        size,
         torch.float16 if images.type == "tensor(float16)" else torch.float32,
         torch.device("cpu"),
         errors,
@@ -193,22 +215,24 @@ def _open_torchscript(path: Path, device: torch.device) -> Session:
         with torchscript_warnings_ignored():
             script = torch.jit.load(path, map_location=device, _extra_files=extra).eval()
         metadata = json.loads(extra[CONFIG_FILE] or "{}")
-        batch, _, height, width = metadata.get("shape", (None,) * 4)
     except (RuntimeError, ValueError) as error:
         raise _unreadable(path, "a TorchScript model", error) from error
 
     def run(pixels: Tensor) -> list[Tensor]:
         outputs = script(pixels)
-        return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+        outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+        return [output for output in outputs if isinstance(output, Tensor)]
 
-    free = metadata.get(f"{PREFIX}dynamic", False) or not height
+    metadata = metadata if isinstance(metadata, dict) else {}
+    free = metadata.get(f"{PREFIX}dynamic", False) or "shape" not in metadata
+    batch, size = (None, None) if free else _fixed_lengths(metadata["shape"], path)
     first = next(script.parameters(), torch.empty(0))
     return Session(
         path,
         run,
         metadata,
-        None if free else batch,
-        None if free else (height, width),
+        batch,
+        size,
         first.dtype,
         device,
         (RuntimeError,),
@@ -234,7 +258,8 @@ def _open_openvino(folder: Path, device: torch.device) -> Session:
     except RuntimeError as error:
         raise _unreadable(folder, "an OpenVINO model", error) from error
     shape = compiled.inputs[0].partial_shape
-    batch, _, height, width = (None if n.is_dynamic else n.get_length() for n in shape)
+    lengths = () if shape.rank.is_dynamic else [n.is_static and n.get_length() for n in shape]
+    batch, size = _fixed_lengths([length or None for length in lengths], folder)
 
     def run(pixels: Tensor) -> list[Tensor]:
         outputs = compiled(pixels.numpy())
@@ -245,7 +270,7 @@ def _open_openvino(folder: Path, device: torch.device) -> Session:
         run,
         metadata if isinstance(metadata, dict) else {},
         batch,
-        (height, width) if height and width else None,
+        size,
         torch.float32,
         _on_cpu(device, folder, "OpenVINO does not use this GPU"),
         (RuntimeError,),
@@ -308,7 +333,7 @@ class ExportedBackend:
     def _boxes(self, images: Tensor) -> Tensor:
         """Return all boxes ``[B, N, 5 + classes]``, float32."""
         with torch.inference_mode():
-            boxes = self._session.run(images)[0]
+            boxes = next(iter(self._session.run(images)), images.new_zeros(0))
         fields = BOX_FIELDS + len(self.names)
         if boxes.dim() != DECODED_DIMENSIONS or boxes.shape[2] != fields:
             raise UserError(

@@ -177,10 +177,15 @@ class Other(nn.Module):
         return images.mean() + self.bias
 
 
-def foreign_onnx(path: Path, shape: tuple[int, ...], metadata: dict[str, str]) -> Path:
-    """An ONNX model that returns zeros of a shape for an image of 32 x 32 px."""
+def foreign_onnx(
+    path: Path,
+    shape: tuple[int, ...],
+    metadata: dict[str, str],
+    image: tuple[int, ...] = (1, 3, 32, 32),
+) -> Path:
+    """An ONNX model that returns the mean of an image as often as a shape says."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    inputs = [helper.make_tensor_value_info("images", kind, [1, 3, 32, 32])]
+    inputs = [helper.make_tensor_value_info("images", kind, image)]
     outputs = [helper.make_tensor_value_info("output0", kind, shape)]
     zeros = helper.make_tensor("zeros", kind, shape, [0.0] * torch.Size(shape).numel())
     nodes = [
@@ -203,6 +208,8 @@ NAMED = {"stride": "32", "names": "{0: 'green', 1: 'red'}"}
         ((1, 1000), {}, "has no class names and stride in its metadata"),
         ((1, 5, 7), {"stride": "32"}, "has no class names and stride in its metadata"),
         ((1, 5, 7), NAMED | {"names": "__import__('os')"}, "has no class names and stride in its"),
+        ((1, 5, 7), NAMED | {"stride": "0"}, "has no class names and stride in its metadata"),
+        ((1, 5, 5), NAMED | {"names": "{}"}, "has no class names and stride in its metadata"),
         ((1, 5, 7), NAMED | {"stride": "x"}, "has no class names and stride in its metadata"),
         (
             (1, 1000),
@@ -227,6 +234,37 @@ def test_a_model_that_is_not_ours_is_one_sentence(
 ) -> None:
     with pytest.raises(UserError, match=message):
         open_backend(foreign_onnx(tmp_path / "other.onnx", shape, metadata), CPU)
+
+
+@pytest.mark.parametrize("image", [(1, 10), (1, 3, 32), ()])
+def test_a_model_that_takes_no_images_is_one_sentence(
+    image: tuple[int, ...], tmp_path: Path
+) -> None:
+    path = foreign_onnx(tmp_path / "other.onnx", (1, 5, 7), NAMED, image)
+    with pytest.raises(UserError, match=r"does not accept a batch of images \[B, 3, H, W\]; use a"):
+        open_backend(path, CPU)
+
+
+def test_a_model_for_grey_images_is_one_sentence(tmp_path: Path) -> None:
+    path = foreign_onnx(tmp_path / "grey.onnx", (1, 5, 7), NAMED, (1, 1, 32, 32))
+    with pytest.raises(UserError, match=r"grey.onnx cannot be read as a detector \(.+\); export"):
+        open_backend(path, CPU)
+
+
+def test_folders_and_files_with_the_wrong_suffix_are_one_sentence(
+    toy: Path, tmp_path: Path
+) -> None:
+    for name in ("folder.onnx", "folder.torchscript"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(UserError, match=rf"{name} cannot be read as"):
+            open_backend(tmp_path / name, CPU)
+    for source, name in (("toy.pt", "a.torchscript"), ("toy.onnx", "b.torchscript")):
+        shutil.copyfile(toy / source, tmp_path / name)
+        with pytest.raises(UserError, match=rf"{name} cannot be read as a TorchScript model"):
+            open_backend(tmp_path / name, CPU)
+    (tmp_path / "x_openvino_model").write_text("")
+    with pytest.raises(UserError, match=r"x_openvino_model has 0 .xml files; give a folder that"):
+        open_backend(tmp_path / "x_openvino_model", CPU)
 
 
 def test_files_of_yolov5_without_our_metadata_are_run(tmp_path: Path) -> None:
@@ -258,6 +296,14 @@ def test_a_torchscript_without_metadata_or_with_another_task_is_one_sentence(
         script.save(path, _extra_files={"config.txt": json.dumps(config)})
     with pytest.raises(UserError, match=r"cannot be read as a detector \(.+\); export the model"):
         open_backend(path, CPU)
+    for text, message in (
+        ("[1]", "has no class names and stride in its metadata"),
+        ("{", "cannot be read as a TorchScript model"),
+        (json.dumps(config | {"shape": [3]}), "does not accept a batch of images"),
+    ):
+        script.save(path, _extra_files={"config.txt": text})
+        with pytest.raises(UserError, match=message):
+            open_backend(path, CPU)
 
 
 def test_metadata_are_read_back(tmp_path: Path) -> None:
