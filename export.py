@@ -20,12 +20,12 @@ from utils.options.script import OptionParser, run_script
 
 # Heavy modules are imported where they are used, so that --help is printed at once.
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
+    from torch import nn
 
     from utils.export.compare import Row, Run
-    from utils.export.formats import Traced
     from utils.export.heads import NmsSettings
     from utils.weights import LoadedModel
 
@@ -59,12 +59,18 @@ def export(options: ExportOptions) -> list[Path]:
         UserError: an option or a file is invalid, or a package is not installed.
     """
     from utils.export.compare import comparison_images, log_table
+    from utils.export.heads import NmsSettings, with_export_head
     from utils.files.writable import is_writable
     from utils.inference.backend import TorchBackend, network_size
+    from utils.inference.sessions import import_package
     from utils.runtime.device import select_device
     from utils.weights import load_model
 
-    require_packages(options)
+    for name in ("onnx", "openvino"):  # before anything is written
+        if name in options.include:
+            import_package(name, f"--include {name}")
+    if options.simplify:
+        import_package("onnxslim", "--simplify")
     loaded = load_model(options.weights, select_device(options.device))
     if not is_writable(Path(options.weights).parent):
         raise UserError(
@@ -73,26 +79,15 @@ def export(options: ExportOptions) -> list[Path]:
     backend = TorchBackend(loaded.model, loaded.names, loaded.origin)
     size = network_size(options.imgsz, backend)
     batches = comparison_images(image_sources(options), size, options.batch_size)
-    paths = [write(options, kind, loaded, batches[0]) for kind in dict.fromkeys(options.include)]
+    nms = NmsSettings(options.conf_thres, options.iou_thres, options.topk_per_class)
+    module = partial(with_export_head, loaded.model, options.outputs, settings=nms)
+    paths = [
+        write(options, kind, loaded, module, batches[0]) for kind in dict.fromkeys(options.include)
+    ]
     if options.heads != "decoded":
         write_anchors(options, loaded)
-    log_table(compare(options, loaded, paths, batches))
+    log_table(compare(options, paths, nms, batches))
     return paths
-
-
-def require_packages(options: ExportOptions) -> None:
-    """Check that the packages of all formats are installed, before anything is written.
-
-    Raises:
-        UserError: one is not.
-    """
-    from utils.inference.exported import import_package
-
-    for name in ("onnx", "openvino"):
-        if name in options.include:
-            import_package(name, f"--include {name}")
-    if options.simplify:
-        import_package("onnxslim", "--simplify")
 
 
 def image_sources(options: ExportOptions) -> tuple[Path, ...]:
@@ -106,52 +101,46 @@ def image_sources(options: ExportOptions) -> tuple[Path, ...]:
     return description.split("val")
 
 
-def nms_settings(options: ExportOptions) -> NmsSettings | None:
-    """The settings of the suppression in the model; None without --nms."""
-    from utils.export.heads import NmsSettings
+def write(
+    options: ExportOptions,
+    kind: str,
+    loaded: LoadedModel,
+    module: Callable[..., nn.Module],
+    images: torch.Tensor,
+) -> Path:
+    """Write the model in one format; returns the file or folder.
 
-    values = (options.conf_thres, options.iou_thres, options.topk_per_class)
-    return NmsSettings(*values) if options.nms else None
-
-
-def build_traced(
-    options: ExportOptions, loaded: LoadedModel, images: torch.Tensor, *, half: bool
-) -> Traced:
-    """The model with the outputs that the options ask for, and images to trace it with."""
-    from utils.export.formats import Traced
-    from utils.export.heads import with_export_head
-    from utils.inference.exported import ModelFacts
-
-    model, nms = loaded.model, nms_settings(options)
-    size = None if options.dynamic else (images.shape[2], images.shape[3])
-    module = with_export_head(model, options.heads, size, nms, half=half)
-    facts = ModelFacts(loaded.names, model.max_stride, options.heads, options.nms, options.dynamic)
-    first = next(module.parameters())
-    return Traced(module, images.to(first.device, first.dtype), facts, len(model.strides))
-
-
-def write(options: ExportOptions, kind: str, loaded: LoadedModel, images: torch.Tensor) -> Path:
-    """Write the model in one format; returns the file or folder."""
+    `module` is `with_export_head` without the size of the images and `half`.
+    """
     from utils.export import formats
     from utils.inference.backend import OPENVINO_FOLDER
+    from utils.inference.exported import ModelFacts
     from utils.upstream.writer import upstream_path, write_upstream
 
-    weights = Path(options.weights)
+    weights, model = Path(options.weights), loaded.model
     target = weights.with_suffix(f".{kind}")
-    half = options.half and kind in {"onnx", "torchscript"}  # OpenVINO converts its weights itself
-    traced = partial(build_traced, options, loaded, images, half=half)
+    size = None if options.dynamic else (images.shape[2], images.shape[3])
+    facts = ModelFacts(loaded.names, model.max_stride, options.outputs, options.dynamic)
+
+    def traced(*, half: bool) -> formats.Traced:
+        exported = module(size=size, half=half)
+        first = next(exported.parameters())
+        pixels = images.to(first.device, first.dtype)
+        return formats.Traced(exported, pixels, facts, len(model.strides))
+
     if kind == "yolov5":
         target = upstream_path(weights)
         own = {"imgsz": max(options.imgsz), "batch_size": options.batch_size}
         training = loaded.training._replace(options=own | {**loaded.training.options})
-        write_upstream(target, loaded.model, loaded.names, training)
+        write_upstream(target, model, loaded.names, training)
     elif kind == "onnx":
-        formats.write_onnx(traced(), target, options.opset, simplify=options.simplify)
+        model_file = traced(half=options.half)
+        formats.write_onnx(model_file, target, options.opset, simplify=options.simplify)
     elif kind == "torchscript":
-        formats.write_torchscript(traced(), target, optimize=options.optimize)
-    else:
+        formats.write_torchscript(traced(half=options.half), target, optimize=options.optimize)
+    else:  # OpenVINO converts its weights to fp16 itself
         target = weights.with_name(weights.stem + OPENVINO_FOLDER)
-        formats.write_openvino(traced(), target, options.opset, half=options.half)
+        formats.write_openvino(traced(half=False), target, options.opset, half=options.half)
     log.info("%s", target)
     return target
 
@@ -168,31 +157,32 @@ def write_anchors(options: ExportOptions, loaded: LoadedModel) -> None:
 
 def compare(
     options: ExportOptions,
-    loaded: LoadedModel,
     paths: Sequence[Path],
+    nms: NmsSettings,
     batches: Sequence[torch.Tensor],
 ) -> list[Row]:
     """The rows of the table: PyTorch with fused layers, and each file."""
     from utils.export.compare import Row, difference, measure, torch_run
     from utils.export.heads import with_export_head
-    from utils.inference.exported import open_session
+    from utils.inference.sessions import open_session
+    from utils.runtime.device import select_device
     from utils.weights import load_model
 
-    device, nms = next(loaded.model.parameters()).device, nms_settings(options)
+    device = select_device(options.device)
 
     def run_of(path: Path) -> Run:
-        if path.suffix != ".pt":
-            session = open_session(path, device)
-            return lambda images: session.run(images.to(session.device, session.dtype))
-        model = loaded.model if path == Path(options.weights) else load_model(path, device).model
-        return partial(torch_run, with_export_head(model, options.heads, None, nms))
+        if path.suffix == ".pt":
+            model = load_model(path, device).model
+            return partial(torch_run, with_export_head(model, options.outputs, None, nms))
+        session = open_session(path, device)
+        return lambda images: session.run(images.to(session.device, session.dtype))
 
     expected, ms = measure(run_of(Path(options.weights)), batches)
     rows = [Row(Path(options.weights), None, ms)]
     for path in paths:
         try:
             found, ms = measure(run_of(path), batches)
-            gap = difference(found, expected, "nms" if options.nms else options.heads)
+            gap = difference(found, expected, options.outputs)
             rows.append(Row(path, gap, ms))
         except UserError as error:
             log.warning("%s was written, but not compared: %s", path, error)

@@ -24,7 +24,7 @@ from utils.errors import UserError
 from utils.export.compare import comparison_images, difference
 from utils.files.atomic_write import remove_temporary_files
 from utils.inference.backend import open_backend
-from utils.inference.exported import open_session, torchscript_warnings_ignored
+from utils.inference.sessions import open_session, torchscript_warnings_ignored
 from utils.options.arguments import parse_options
 from utils.options.export_options import ExportOptions
 from utils.upstream.reader import read_upstream
@@ -202,7 +202,6 @@ def test_onnx_has_the_names_and_metadata_of_yolov5(toy: Path) -> None:
         "stride": "32",
         "names": "{0: 'green', 1: 'red'}",
         f"{PREFIX}heads": "decoded",
-        f"{PREFIX}nms": "False",
         f"{PREFIX}dynamic": "False",
     }
     assert ast.literal_eval(metadata["names"]) == {0: "green", 1: "red"}
@@ -218,7 +217,7 @@ def test_torchscript_and_openvino_have_the_metadata_of_yolov5(toy: Path) -> None
     script, folder = run(
         *("--weights", toy, "--include", "torchscript", "openvino", "--imgsz", 96),
     )
-    own = {f"{PREFIX}heads": "decoded", f"{PREFIX}nms": False, f"{PREFIX}dynamic": False}
+    own = {f"{PREFIX}heads": "decoded", f"{PREFIX}dynamic": False}
     extra = {"config.txt": ""}
     with torchscript_warnings_ignored():
         torch.jit.load(script, _extra_files=extra)

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from utils.errors import UserError
 from utils.files.atomic_write import atomic_write, atomic_write_folder
 from utils.files.yaml_file import write_yaml
-from utils.inference.exported import (
+from utils.inference.exported import DECODED, ModelFacts
+from utils.inference.sessions import (
     CONFIG_FILE,
-    DECODED,
     METADATA_FILE,
-    ModelFacts,
     import_package,
     torchscript_warnings_ignored,
 )
@@ -38,21 +37,24 @@ class Traced(NamedTuple):
     @property
     def outputs(self) -> list[str]:
         """Names of the outputs."""
-        count = 1 if self.facts.heads == DECODED else self.levels
-        return ["detections"] if self.facts.nms else [f"output{n}" for n in range(count)]
+        if self.facts.heads == "nms":
+            return ["detections"]
+        return [f"output{n}" for n in range(1 if self.facts.heads == DECODED else self.levels)]
 
     @property
     def dynamic_axes(self) -> dict[str, dict[int, str]]:
         """Names of the axes without a fixed length, by input and output."""
-        axes: dict[str, dict[int, str]] = {}
-        if self.facts.dynamic:
-            axes[INPUT] = {0: "batch", 2: "height", 3: "width"}
-            for number, name in enumerate(self.outputs):
-                level = {2: f"height{number}", 3: f"width{number}"}
-                axes[name] = {0: "batch"} | (
-                    {1: "anchors"} if self.facts.heads == DECODED else level
-                )
-        return axes | ({"detections": {0: "detections"}} if self.facts.nms else {})
+        heads = self.facts.heads
+        fixed = {"detections": {0: "detections"}} if heads == "nms" else {}
+        if not self.facts.dynamic:
+            return fixed
+        outputs = {
+            name: {0: "batch", 1: "anchors"}
+            if heads == DECODED
+            else {0: "batch", 2: f"height{number}", 3: f"width{number}"}
+            for number, name in enumerate(self.outputs)
+        }
+        return {INPUT: {0: "batch", 2: "height", 3: "width"}} | outputs | fixed
 
 
 def write_onnx(traced: Traced, target: Path, opset: int, *, simplify: bool) -> None:

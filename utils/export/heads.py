@@ -30,7 +30,7 @@ def with_export_head(
     model: Detector,
     heads: str,
     size: tuple[int, int] | None,
-    nms: NmsSettings | None = None,
+    settings: NmsSettings,
     *,
     half: bool = False,
 ) -> nn.Module:
@@ -39,18 +39,17 @@ def with_export_head(
     Args:
         model: the model in float32.
         heads: decoded: one tensor ``[B, N, 5 + classes]``, see `DecodedHead`; raw or sigmoid: for
-            each level ``[B, A (5 + classes), h, w]``, before or after the sigmoid.
+            each level ``[B, A (5 + classes), h, w]``, before or after the sigmoid; nms: see
+            `SuppressedHead`.
         size: the only (height, width) of the images, px; None if it is dynamic.
-        nms: also suppress overlapping boxes, see `SuppressedHead`.
+        settings: of the heads nms.
         half: compute in float16, except for boxes, which need more digits.
     """
     exported = fuse(model).to(torch.float16 if half else torch.float32)
-    head: nn.Module
-    if heads != "decoded":
+    head: nn.Module = DecodedHead(exported.head.m, model.head, size)
+    if heads in {"raw", "sigmoid"}:
         head = LevelHead(exported.head.m, sigmoid=heads == "sigmoid")
-    else:
-        head = DecodedHead(exported.head.m, model.head, size)
-    exported.model[-1] = SuppressedHead(head, nms) if nms else head
+    exported.model[-1] = SuppressedHead(head, settings) if heads == "nms" else head
     return exported
 
 

@@ -72,6 +72,11 @@ class ExportOptions:
         if self.optimize and (self.device != "cpu" or self.half):
             raise UserError("--optimize is for CPUs; use it with --device cpu and without --half.")
 
+    @property
+    def outputs(self) -> str:
+        """What the exported models return: decoded, raw, sigmoid or nms."""
+        return "nms" if self.nms else self.heads
+
     def _require(self, name: str, formats: tuple[str, ...]) -> None:
         if not {*formats} & {*self.include}:
             raise UserError(

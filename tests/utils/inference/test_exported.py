@@ -16,12 +16,8 @@ from tests.paths import SHARED, requires_shared
 from tests.toy import make_toy, make_toy_weights
 from utils.errors import UserError
 from utils.inference.backend import TorchBackend, open_backend
-from utils.inference.exported import (
-    ModelFacts,
-    confident,
-    open_exported,
-    torchscript_warnings_ignored,
-)
+from utils.inference.exported import ModelFacts, confident, open_exported
+from utils.inference.sessions import torchscript_warnings_ignored
 from utils.options.arguments import parse_options
 from utils.options.export_options import ExportOptions
 from utils.options.val_options import ValOptions
@@ -307,7 +303,7 @@ def test_a_torchscript_without_metadata_or_with_another_task_is_one_sentence(
 
 
 def test_metadata_are_read_back(tmp_path: Path) -> None:
-    facts = ModelFacts(("it's", "ü"), 64, heads="raw", nms=False, dynamic=True)
+    facts = ModelFacts(("it's", "ü"), 64, heads="raw", dynamic=True)
     texts = {name: str(value) for name, value in facts.to_metadata().items()}
     assert ModelFacts.from_metadata(texts, tmp_path) == facts
     assert ModelFacts.from_metadata(json.loads(json.dumps(facts.to_metadata())), tmp_path) == facts
