@@ -18,7 +18,7 @@ from torch import Tensor
 
 from export import build_parser, export
 from models.nms import non_max_suppression
-from tests.paths import GOLDENS, ROOT, SHARED, requires_shared
+from tests.paths import ROOT, SHARED, SHARED_GOLDENS, requires_shared
 from tests.toy import make_toy_weights
 from utils.errors import UserError
 from utils.export.compare import comparison_images, difference
@@ -60,7 +60,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 @pytest.fixture(scope="module")
 def seven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data-set file with the seven photographs of the reference results."""
-    golden = json.loads((GOLDENS / "detect_yolov5n_640.json").read_text(encoding="utf-8"))
+    golden = json.loads((SHARED_GOLDENS / "detect_yolov5n_640.json").read_text(encoding="utf-8"))
     folders = (SHARED / "images", SHARED / "datasets/coco128")
     found = [file for folder in folders for file in sorted(folder.rglob("*.jpg"))]
     photographs = [str(file) for file in found if file.stem in golden["detections"]]

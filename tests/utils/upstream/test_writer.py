@@ -16,7 +16,7 @@ import torch
 from models import layers
 from models.detector import Detector, fuse
 from models.spec import MODEL_FOLDER, ModelSpec, load_spec
-from tests.paths import GOLDENS, SHARED, requires_shared
+from tests.paths import SHARED, SHARED_GOLDENS, requires_shared
 from tests.utils.upstream import yolov5_stubs
 from utils.errors import UserError
 from utils.tools.inspect.inspection import inspect_file
@@ -160,7 +160,7 @@ def test_loaded_as_yolov5_does_it_predicts_the_same(written: Path) -> None:
     content = yolov5_stubs.load(written)
     assert not any(name.startswith(("models.yolo", "models.common")) for name in sys.modules)
     model = content["model"].float()
-    golden = np.load(GOLDENS / "forward_yolov5n.npz")
+    golden = np.load(SHARED_GOLDENS / "forward_yolov5n.npz")
     with torch.inference_mode():
         found = model(torch.from_numpy(golden["image"]))
     torch.testing.assert_close(found, torch.from_numpy(golden["pred"]), rtol=2e-6, atol=1e-4)
