@@ -64,7 +64,7 @@ $(VENV)/.runtime-stamp: requirements.txt | $(BIN)/python
 	$(PIP_INSTALL) -r requirements.txt
 	touch $@
 
-$(VENV)/.developer-stamp: requirements-dev.txt requirements.txt | $(BIN)/python
+$(VENV)/.developer-stamp: requirements-dev.txt requirements-export.txt requirements.txt | $(BIN)/python
 	$(PIP_INSTALL) -r requirements-dev.txt
 	touch $@ $(VENV)/.runtime-stamp
 

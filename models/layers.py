@@ -149,10 +149,9 @@ class Focus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, inputs, H, W]`` to ``[B, outputs, H / 2, W / 2]``."""
-        blocks = F.pixel_unshuffle(x, 2)  # [B, inputs x row x column, H / 2, W / 2]
         # Pretrained weights expect channels ordered by column, row, input (last varies fastest).
-        blocks = blocks.unflatten(1, (-1, 2, 2)).permute(0, 3, 2, 1, 4, 5).flatten(1, 3)
-        mixed: Tensor = self.conv(blocks)
+        phases = [x[..., row::2, col::2] for col in (0, 1) for row in (0, 1)]
+        mixed: Tensor = self.conv(torch.cat(phases, 1))
         return mixed
 
 

@@ -16,6 +16,7 @@ from utils.checkpoint.store import read_checkpoint
 from utils.errors import UserError
 from utils.files.download import download_file
 from utils.upstream.reader import is_upstream_file, read_upstream
+from utils.upstream.writer import TrainingFacts
 
 RELEASE_URL = "https://github.com/ultralytics/yolov5/releases/download/v7.0"
 MAX_BLOCKS = 2_000
@@ -31,6 +32,8 @@ class Weights:
     spec: ModelSpec
     names: tuple[str, ...]
     origin: str
+    training: TrainingFacts
+    """What the file says about the training; a file for inference says little."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class LoadedModel:
     model: Detector
     names: tuple[str, ...]
     origin: str
+    training: TrainingFacts
+    """What the file says about the training; a file for inference says little."""
 
 
 def find_weights(weights: str | Path) -> Path:
@@ -78,16 +83,19 @@ def read_weights(path: Path) -> Weights:
     if is_upstream_file(path):
         upstream = read_upstream(path)
         state, described, names = upstream.weights, upstream.spec, list(upstream.names)
+        training = TrainingFacts(upstream.options or {}, {}, upstream.best_fitness)
     else:
         data = read_checkpoint(path)
         if data["kind"] == "deploy":
             state, described, names = data["weights"], data["spec"], data["names"]
+            training = TrainingFacts({}, {}, data["fitness"])
         else:
             config = data["config"]
             state, described, names = data["ema"]["weights"], config["spec"], config["names"]
+            training = TrainingFacts(config["options"], config["hyp"])
     spec = spec_from_checkpoint(described, state, path)
     fp32 = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-    return Weights(fp32, spec, tuple(names), str(path))
+    return Weights(fp32, spec, tuple(names), str(path), training)
 
 
 def spec_from_checkpoint(
@@ -146,4 +154,4 @@ def load_model(weights: str | Path, device: torch.device) -> LoadedModel:
             f"{path} lacks {len(transfer.missing)} tensors of its model "
             f"({transfer.missing[0]}, …); use another checkpoint."
         )
-    return LoadedModel(model.to(device).eval(), loaded.names, loaded.origin)
+    return LoadedModel(model.to(device).eval(), loaded.names, loaded.origin, loaded.training)

@@ -21,6 +21,7 @@ from utils.errors import RunInterruptedError, UserError
 from utils.evaluation.evaluate import evaluate
 from utils.options.parser import parse_request
 from utils.runtime.device import images_to_device
+from utils.upstream.reader import read_upstream
 from utils.weights import load_model
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -30,7 +31,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three epochs, the last two of which are averaged."""
     folder = tmp_path_factory.mktemp("average")
-    how = "--epochs 3 --average 2 --save-period 1 --amp off"
+    how = "--epochs 3 --average 2 --save-period 1 --amp off --export-yolov5"
     return train(parse_request(toy_arguments(folder, f"{how} --name a")))
 
 
@@ -73,6 +74,23 @@ def test_average_file_has_the_reported_metrics(averaged: Path) -> None:
     assert written["fitness"] == pytest.approx(fitness)
 
 
+def assert_yolov5_files_equal_ours(run: Path) -> None:
+    config = read(run, "last")["config"]
+    for name in ("best", "average"):
+        own, copy = read(run, name), read_upstream(run / "weights" / f"{name}_yolov5.pt")
+        assert own["weights"].keys() == copy.model_state.keys()
+        assert all(torch.equal(copy.model_state[n], t) for n, t in own["weights"].items())
+        assert (list(copy.names), copy.best_fitness) == (own["names"], own["fitness"])
+        assert copy.options == config["options"]
+        # and they are weights for a new run or a prediction
+        loaded = load_model(run / "weights" / f"{name}_yolov5.pt", torch.device("cpu"))
+        assert loaded.model.spec.to_dict() | {"anchors": 0} == own["spec"] | {"anchors": 0}
+
+
+def test_best_and_average_are_also_written_for_yolov5(averaged: Path) -> None:
+    assert_yolov5_files_equal_ours(averaged)
+
+
 def test_killed_averaged_extension_equals_an_uninterrupted_one(
     averaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +106,8 @@ def test_killed_averaged_extension_equals_an_uninterrupted_one(
     assert not (killed / "weights" / "average.pt").exists()
     assert resumed(killed) == killed
     assert same_run(whole, killed) == []
+    for run in (whole, killed):  # an extension inherits --export-yolov5
+        assert_yolov5_files_equal_ours(run)
     [seam] = json.loads((whole / "seams.json").read_text())["continuations"]
     detail = "mean of 2 epochs ends; another begins for the last 2 epochs"
     assert {"part": "average", "status": "changed", "detail": detail} in seam["audit"]

@@ -25,7 +25,7 @@ SHELL = (
     "for ",
 )
 """Commands that are not ours."""
-SCRIPT = re.compile(r"python (train|val|detect)\.py$|python (benchmarks/\w+)\.py$")
+SCRIPT = re.compile(r"python (train|val|detect|export)\.py$|python (benchmarks/\w+)\.py$")
 TORCHRUN = re.compile(r"(srun )?torchrun( --[\w-]+ \d+)* train\.py")
 
 

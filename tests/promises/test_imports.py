@@ -10,7 +10,9 @@ from tests.paths import ROOT
 from tests.toy import toy_arguments
 
 FOR_PLOTS = {"matplotlib", "seaborn"}
-RARE = {"torchvision", "torch._dynamo", "torch._inductor", "sympy", "triton", "scipy"}
+RARE = {"torchvision", "torch._dynamo", "torch._inductor", "sympy", "triton", "scipy"} | {
+    *("onnx", "onnxruntime", "onnxslim", "openvino")
+}
 """Modules that torch and other packages import indirectly, which takes seconds."""
 
 # Trains, validates and detects without plots; exits with the names of imported modules.

@@ -68,6 +68,8 @@ TRAIN_OWN = {
     "--completed-epochs": None,
     "--allow-partial-state": False,
     "--average": 0,
+    "--export-yolov5": False,
+    "--no-export-yolov5": False,
     "--seam-epochs": 5,
     "--save-steps": 0,
     "--clip-grad-norm": 10.0,
@@ -134,6 +136,27 @@ DETECT = {
 }
 DETECT_OWN = {"--batch-size": 1}
 
+EXPORT = {
+    "--data": "data/coco128.yaml",
+    "--weights": "yolov5s.pt",
+    "--imgsz": [640],
+    "--img": [640],
+    "--img-size": [640],
+    "--batch-size": 1,
+    "--device": "cpu",
+    "--half": False,
+    "--optimize": False,
+    "--dynamic": False,
+    "--simplify": False,
+    "--opset": 17,
+    "--nms": False,
+    "--topk-per-class": 100,
+    "--iou-thres": 0.45,
+    "--conf-thres": 0.25,
+    "--include": ["torchscript"],
+}
+EXPORT_OWN = {"--heads": "decoded"}
+
 # script and option -> default, where it differs from YOLOv5 intentionally
 CHANGED = {
     ("train", "--data"): "data/streets.yaml",  # generated: a first run needs no download
@@ -142,9 +165,11 @@ CHANGED = {
     ("val", "--workers"): None,
     ("val", "--data"): "coco128.yaml",  # looked up in data/ by its name
     ("detect", "--data"): "",  # class names come from the weights
+    ("export", "--data"): "",  # images are drawn by the program
 }
 
 FROZEN = {"train": TRAIN | TRAIN_OWN, "val": VAL | VAL_OWN, "detect": DETECT | DETECT_OWN}
+FROZEN["export"] = EXPORT | EXPORT_OWN
 
 
 def build(program: str) -> argparse.ArgumentParser:
@@ -215,6 +240,8 @@ def test_nothing_is_positional_and_everything_has_help(program: str) -> None:
         ("detect", ["--classes", "0", "2"], "classes", [0, 2]),
         ("detect", ["--source", "0"], "source", "0"),
         ("detect", ["--conf", "0.5"], "conf_thres", 0.5),
+        ("export", ["--include", "torchscript", "onnx"], "include", ["torchscript", "onnx"]),
+        ("export", ["--img", "640", "480"], "imgsz", [640, 480]),
     ],
 )
 def test_upstream_command_lines_parse(
@@ -233,6 +260,7 @@ def test_upstream_command_lines_parse(
         ("val", ["--no-such-option"]),
         ("detect", ["--visualize"]),
         ("detect", ["--save-format", "2"]),
+        ("export", ["--include", "coreml"]),
     ],
 )
 def test_unsupported_options_are_errors(

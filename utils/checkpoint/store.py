@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -42,16 +42,25 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, keep_previous: bool =
     content = {name: part for name, part in checkpoint.items() if name not in MEMORY_ONLY_KEYS}
 
     def write(part: Path) -> None:
-        with part.open("wb") as stream:
-            try:
-                torch.save(content, stream)
-            except RuntimeError as error:
-                # torch hides the stream's error behind one of its own about file positions.
-                raise next(_disk_errors(error), error) from error
+        write_torch_file(content, part)
         if keep_previous and path.is_file():
             atomic_link(path, path.with_name(PREVIOUS))
 
     atomic_write(path, write)
+
+
+def write_torch_file(content: object, path: Path, **settings: Any) -> None:  # noqa: ANN401
+    """Write a file with `torch.save` and its settings, not atomically.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("wb") as stream:
+        try:
+            torch.save(content, stream, **settings)
+        except RuntimeError as error:
+            # torch hides the stream's error behind one of its own about file positions.
+            raise next(_disk_errors(error), error) from error
 
 
 def _disk_errors(error: BaseException | None) -> Iterator[OSError]:

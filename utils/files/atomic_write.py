@@ -75,11 +75,44 @@ def atomic_write_text(target: Path, text: str) -> None:
     atomic_write(target, lambda part: part.write_text(text, encoding="utf-8"))
 
 
+def atomic_write_folder(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder of files: fill a temporary folder beside it, and rename it.
+
+    A process that is killed leaves the complete old or new folder, or none: a folder that exists
+    is first renamed, because a folder can replace only an empty one.
+
+    Args:
+        target: the folder to write.
+        write: fills the folder at the given path.
+
+    Raises:
+        UnwritableError: a folder cannot be created or written, or the disk is full.
+    """
+    part, old = _temporary_path(target), _temporary_path(target)
+    with _unwritable_reported(target):
+        part.mkdir(parents=True)
+        try:
+            write(part)
+            for file in part.iterdir():
+                with file.open("r+b") as stream:
+                    os.fsync(stream.fileno())
+            if target.exists():
+                target.replace(old)
+            part.replace(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    _sync_folder(target.parent)
+
+
 def remove_temporary_files(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder."""
+    """Delete the temporary files and folders that killed processes left in a folder."""
     for file in folder.glob(".*"):
-        if TEMPORARY_FILE.fullmatch(file.name) and file.is_file():
-            file.unlink()
+        if TEMPORARY_FILE.fullmatch(file.name):
+            if file.is_dir():
+                shutil.rmtree(file)
+            else:
+                file.unlink()
 
 
 def atomic_copy(source: Path, target: Path) -> None:

@@ -156,6 +156,9 @@ class TrainOptions:
         metavar="K",
         minimum=0,
     )
+    export_yolov5: bool = option(
+        False, "at the end, also write best_yolov5.pt, a copy of best.pt that YOLOv5 loads", FREE
+    )
     seam_epochs: int = option(
         5,
         "also evaluate the non-EMA weights for K epochs after a seam",

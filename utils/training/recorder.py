@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.checkpoint.format import Config, TrainingCheckpoint
+import torch
+
+from utils.checkpoint.format import AVERAGE, Config, TrainingCheckpoint
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.files.atomic_write import atomic_copy, remove_temporary_files
 from utils.options.train_options import TrainOptions
@@ -16,6 +19,10 @@ from utils.runtime.background import BackgroundWorker
 from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.training.state import TrainingState, deploy_checkpoint, require_finite
+from utils.upstream.writer import upstream_path, write_upstream
+from utils.weights import load_model
+
+log = logging.getLogger("yolo")
 
 
 @dataclass
@@ -126,7 +133,21 @@ class RunRecorder:
         found["names"] = names
         save_checkpoint(found, self.best)
 
+    def _export_yolov5(self) -> None:
+        options, hyp = self.config["options"], self.config["hyp"]
+        for path in (self.best, self.weights / AVERAGE):
+            if path.is_file():
+                loaded, target = load_model(path, torch.device("cpu")), upstream_path(path)
+                training = loaded.training._replace(options=options, hyp=hyp)
+                write_upstream(target, loaded.model, loaded.names, training)
+                log.info("The weights for YOLOv5 are in %s", target)
+
     def finalize(self, state: TrainingState) -> None:
-        """Mark the run as complete in last.pt, after its final steps are done."""
+        """Mark the run as complete in last.pt, after its final steps are done.
+
+        With `--export-yolov5`, also write best.pt and average.pt as files for YOLOv5.
+        """
+        if self.options.export_yolov5:
+            self._export_yolov5()
         state.finalize()
         self.save(state)

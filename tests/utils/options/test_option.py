@@ -10,6 +10,7 @@ from tests.paths import ROOT
 from utils.errors import UserError
 from utils.options.arguments import add_options, options_from, parse_options
 from utils.options.detect_options import DetectOptions
+from utils.options.export_options import ExportOptions
 from utils.options.option import REQUIRED, OnResume, check, option, option_names, options_of
 from utils.options.resumed_options import resumed_options
 from utils.options.script import OptionParser
@@ -22,7 +23,8 @@ from utils.tools.inspect.__main__ import InspectOptions
 from utils.tools.miss_rate import MissRateOptions
 
 ALL = (
-    *(TrainOptions, Continuation, ValOptions, DetectOptions, CheckOptions, CompareOptions),
+    *(TrainOptions, Continuation, ValOptions, DetectOptions, ExportOptions, CheckOptions),
+    CompareOptions,
     *(InspectOptions, MissRateOptions, CityPersonsOptions, CocoOptions, VocOptions, OutputOptions),
 )
 
@@ -197,7 +199,7 @@ def test_options_that_may_change_on_resume() -> None:
     assert option_names(TrainOptions, OnResume.NOT_INHERITED) == of_the_command
     assert option_names(TrainOptions, OnResume.FREE) == {
         *("compile", "workers", "cache", "patience", "project", "name"),
-        *("save_period", "save_steps", "seam_epochs", "max_bad_steps", "average"),
+        *("save_period", "save_steps", "seam_epochs", "max_bad_steps", "average", "export_yolov5"),
     }
     assert option_names(TrainOptions, OnResume.ALLOWABLE) == {
         *("data", "hyp", "batch_size", "nominal_batch_size", "imgsz", "optimizer", "seed"),

@@ -1,0 +1,194 @@
+"""Export a model for YOLOv5 and the tools that read its files, ONNX, TorchScript or OpenVINO.
+
+Usage:
+    python export.py --weights runs/train/exp/weights/best.pt --include yolov5 onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import UserError
+from utils.options.arguments import add_options, parse_options
+from utils.options.export_options import ExportOptions
+from utils.options.script import OptionParser, run_script
+
+# Heavy modules are imported where they are used, so that --help is printed at once.
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+    from torch import nn
+
+    from utils.export.compare import Row, Run
+    from utils.export.heads import NmsSettings
+    from utils.weights import LoadedModel
+
+log = logging.getLogger("yolo")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `export.py`."""
+    parser = OptionParser(
+        prog="export.py",
+        description="Export a model for YOLOv5 and the tools that read its files, ONNX, "
+        "TorchScript or OpenVINO; docs/export.md lists what other programs need.",
+    )
+    add_options(parser, ExportOptions)
+    return parser
+
+
+def main() -> None:
+    """Parse the command line and export."""
+    options = parse_options(build_parser(), ExportOptions)
+    from utils.runtime.device import out_of_memory_as_user_error
+
+    with out_of_memory_as_user_error("use a smaller --batch-size or --imgsz"):
+        export(options)
+
+
+def export(options: ExportOptions) -> list[Path]:
+    """Write the model in all formats beside its weights, compare them, and return their paths.
+
+    Raises:
+        UserError: an option or a file is invalid, or a package is not installed.
+    """
+    from utils.export.compare import comparison_images, log_table
+    from utils.export.heads import NmsSettings, with_export_head
+    from utils.files.writable import is_writable
+    from utils.inference.backend import TorchBackend, network_size
+    from utils.inference.sessions import import_package
+    from utils.runtime.device import select_device
+    from utils.weights import load_model
+
+    for name in ("onnx", "openvino"):  # before anything is written
+        if name in options.include:
+            import_package(name, f"--include {name}")
+    if options.simplify:
+        import_package("onnxslim", "--simplify")
+    loaded = load_model(options.weights, select_device(options.device))
+    if not is_writable(Path(options.weights).parent):
+        raise UserError(
+            f"the folder of {options.weights} is read-only; copy the weights to another folder."
+        )
+    backend = TorchBackend(loaded.model, loaded.names, loaded.origin)
+    size = network_size(options.imgsz, backend)
+    batches = comparison_images(image_sources(options), size, options.batch_size)
+    nms = NmsSettings(options.conf_thres, options.iou_thres, options.topk_per_class)
+    module = partial(with_export_head, loaded.model, options.outputs, settings=nms)
+    paths = [
+        write(options, kind, loaded, module, batches[0]) for kind in dict.fromkeys(options.include)
+    ]
+    if options.heads != "decoded":
+        write_anchors(options, loaded)
+    log_table(compare(options, paths, nms, batches))
+    return paths
+
+
+def image_sources(options: ExportOptions) -> tuple[Path, ...]:
+    """The validation images of --data; empty without it."""
+    from utils.datasets.description import ensure_available, load_description
+
+    if not options.data:
+        return ()
+    description = load_description(options.data)
+    ensure_available(description, ("val",))
+    return description.split("val")
+
+
+def write(
+    options: ExportOptions,
+    kind: str,
+    loaded: LoadedModel,
+    module: Callable[..., nn.Module],
+    images: torch.Tensor,
+) -> Path:
+    """Write the model in one format; returns the file or folder.
+
+    `module` is `with_export_head` without the size of the images and `half`.
+    """
+    from utils.export import formats
+    from utils.inference.backend import OPENVINO_FOLDER
+    from utils.inference.exported import ModelFacts
+    from utils.upstream.writer import upstream_path, write_upstream
+
+    weights, model = Path(options.weights), loaded.model
+    target = weights.with_suffix(f".{kind}")
+    size = None if options.dynamic else (images.shape[2], images.shape[3])
+    facts = ModelFacts(loaded.names, model.max_stride, options.outputs, options.dynamic)
+
+    def traced(*, half: bool) -> formats.Traced:
+        exported = module(size=size, half=half)
+        first = next(exported.parameters())
+        pixels = images.to(first.device, first.dtype)
+        return formats.Traced(exported, pixels, facts, len(model.strides))
+
+    if kind == "yolov5":
+        target = upstream_path(weights)
+        own = {"imgsz": max(options.imgsz), "batch_size": options.batch_size}
+        training = loaded.training._replace(options=own | {**loaded.training.options})
+        write_upstream(target, model, loaded.names, training)
+    elif kind == "onnx":
+        model_file = traced(half=options.half)
+        formats.write_onnx(model_file, target, options.opset, simplify=options.simplify)
+    elif kind == "torchscript":
+        formats.write_torchscript(traced(half=options.half), target, optimize=options.optimize)
+    else:  # OpenVINO converts its weights to fp16 itself
+        target = weights.with_name(weights.stem + OPENVINO_FOLDER)
+        formats.write_openvino(traced(half=False), target, options.opset, half=options.half)
+    log.info("%s", target)
+    return target
+
+
+def write_anchors(options: ExportOptions, loaded: LoadedModel) -> None:
+    """Write anchors.txt: width and height of each anchor in pixels, one number per line."""
+    from utils.files.atomic_write import atomic_write_text
+
+    sides = [side for level in loaded.model.spec.anchors for side in level]
+    target = Path(options.weights).with_name("anchors.txt")
+    atomic_write_text(target, "".join(f"{side}\n" for side in sides))
+    log.info("%s", target)
+
+
+def compare(
+    options: ExportOptions,
+    paths: Sequence[Path],
+    nms: NmsSettings,
+    batches: Sequence[torch.Tensor],
+) -> list[Row]:
+    """The rows of the table: PyTorch with fused layers, and each file."""
+    from utils.export.compare import Row, difference, measure, torch_run
+    from utils.export.heads import with_export_head
+    from utils.inference.sessions import open_session
+    from utils.runtime.device import select_device
+    from utils.weights import load_model
+
+    device = select_device(options.device)
+
+    def run_of(path: Path) -> Run:
+        if path.suffix == ".pt":
+            model = load_model(path, device).model
+            return partial(torch_run, with_export_head(model, options.outputs, None, nms))
+        session = open_session(path, device)
+        return lambda images: session.run(images.to(session.device, session.dtype))
+
+    expected, ms = measure(run_of(Path(options.weights)), batches)
+    rows = [Row(Path(options.weights), None, ms)]
+    for path in paths:
+        try:
+            found, ms = measure(run_of(path), batches)
+            gap = difference(found, expected, options.outputs)
+            rows.append(Row(path, gap, ms))
+        except UserError as error:
+            log.warning("%s was written, but not compared: %s", path, error)
+            rows.append(Row(path, None, math.nan))
+    return rows
+
+
+if __name__ == "__main__":
+    run_script(main)
