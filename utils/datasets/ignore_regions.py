@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.datasets.labels import LABEL_FOLDER, label_path, rename_last_folder
+from utils.datasets.matching import find_files
 from utils.errors import UserError
 from utils.files.regular_file import open_regular_file
 
@@ -58,7 +59,8 @@ def load_ignore_regions(images: Sequence[str]) -> IgnoreRegions | None:
         UserError: a file cannot be read or contains something other than regions.
     """
     present = set(list_ignore_files(images))
-    paths = map(ignore_path, images) if present else ()  # most data sets have no regions
+    wanted = [ignore_path(image) or "" for image in images] if present else []  # usually none
+    paths = find_files(wanted)
     parts = {i: _read(Path(path)) for i, path in enumerate(paths) if path in present}
     if not parts:
         return None

@@ -41,7 +41,7 @@ from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
-FORMAT = "index 3"
+FORMAT = "index 4"
 """Part of every cache's digest; increase the number when the content of the arrays changes."""
 CHUNK = 32
 """Images per task of a thread pool; a task takes milliseconds, far more than its overhead."""
