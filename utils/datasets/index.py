@@ -28,7 +28,13 @@ from utils.datasets.ignore_regions import (
     list_ignore_files,
     load_ignore_regions,
 )
-from utils.datasets.image_files import ImageError, list_images, probe_size
+from utils.datasets.image_files import (
+    ImageError,
+    darkness,
+    list_images,
+    probe_image,
+    read_image,
+)
 from utils.datasets.labels import (
     BOX_COLUMNS,
     LabelError,
@@ -166,8 +172,9 @@ def map_in_threads(
 
 def _check_image(image: str, label: str) -> _CheckedImage:
     try:
-        size = probe_size(image)
+        size, is_deep = probe_image(image)
         rows, notes = read_labels(label)
+        dark = darkness(read_image(image)) if is_deep else ""
     except ImageError as error:
         return _CheckedImage(image, None, NO_BOXES, (f"{_printable(image)} is skipped: {error}.",))
     except LabelError as error:
@@ -175,7 +182,9 @@ def _check_image(image: str, label: str) -> _CheckedImage:
     expected = label_path(image)
     if label != expected:
         notes = (f"used for {image}, because {Path(expected).name} does not exist", *notes)
-    return _CheckedImage(image, size, rows, tuple(f"{label}: {note}." for note in notes))
+    messages = [f"{label}: {note}." for note in notes]
+    messages += [f"{image} is {dark}."] if dark else []
+    return _CheckedImage(image, size, rows, tuple(messages))
 
 
 def _printable(path: str) -> str:

@@ -157,6 +157,21 @@ def test_unreadable_image_is_only_a_warning_in_the_test_split(tmp_path: Path) ->
     assert result.record["splits"]["test"]["images"] == 1
 
 
+def test_images_that_are_left_out_or_nearly_black_are_warnings(tmp_path: Path) -> None:
+    file = make(tmp_path)
+    (tmp_path / "images/train/a.heic").touch()
+    for name in ("images/train/._0.png", "labels/train/._0.txt"):
+        (tmp_path / name).touch()
+    cv2.imwrite(str(tmp_path / "images/train/1.png"), np.full((64, 96), 4095, np.uint16))
+    result = check(file, tmp_path / "out")
+    assert result.code == 0
+    (dark,) = result.cases("warning", "train: 1 image nearly black")
+    assert dark.startswith("images/train/1.png is nearly black, because it uses only the lower")
+    left_out = "1 files are left out, because their format is not read (.heic); convert"
+    assert result.cases("warning", left_out) == []
+    assert result.record["verdict"] == "Training can start; 2 warnings."
+
+
 def test_missing_test_split_is_skipped(tmp_path: Path) -> None:
     result = check(make(tmp_path, test="images/test"), tmp_path / "out")
     assert result.code == 0
