@@ -201,7 +201,7 @@ def load_data_description(run: Run) -> DatasetDescription:
         check_obtainable(description)
     if before is not None and before != description.root:
         log.warning(
-            "The data set was in %s when the run was saved; using %s, after comparing the content.",
+            "The data set was in %s when the run was saved; it is read from %s now.",
             *(before, description.root),
         )
     return description
