@@ -106,6 +106,7 @@ def build_index(
     *,
     single_class: bool = False,
     workers: int | None = 0,
+    needs_boxes: bool = True,
 ) -> Index:
     """Index the images of folders and list files. Use the cache if no file has changed.
 
@@ -114,10 +115,11 @@ def build_index(
         names: class names; a class in a label file must be below their number.
         single_class: set the class of every box to 0.
         workers: number of threads that check files, see `read_threads`.
+        needs_boxes: whether images without any box are an error, not only worth a warning.
 
     Raises:
-        UserError: there are no images or no boxes, a class is out of range, or a file of ignore
-            regions is damaged.
+        UserError: there are no images, or no boxes where they are needed, a class is out of range,
+            or a file of ignore regions is damaged.
     """
     images = list_images(sources)
     labels = find_labels(images)
@@ -136,7 +138,7 @@ def build_index(
         _write_cache(places, index, digest)
     index = replace(index, key=key)
     _log_summary(index, sources)
-    _require_boxes(index, sources)
+    _require_boxes(index, sources, needs_boxes=needs_boxes)
     if single_class:
         boxes = index.boxes.copy()
         boxes[:, 0] = 0
@@ -276,7 +278,7 @@ def _log_summary(index: Index, sources: Sequence[Path]) -> None:
     )
 
 
-def _require_boxes(index: Index, sources: Sequence[Path]) -> None:
+def _require_boxes(index: Index, sources: Sequence[Path], *, needs_boxes: bool) -> None:
     if len(index.boxes):
         return
     origin = ", ".join(map(str, sources))
@@ -284,10 +286,13 @@ def _require_boxes(index: Index, sources: Sequence[Path]) -> None:
         raise UserError(
             f"{origin} has no usable images; correct the files. First error: {index.messages[0]}"
         )
-    raise UserError(
+    message = (
         f"{origin} has no boxes; put the label files where they are read, "
         f"for example {label_path(index.paths[0])}."
     )
+    if needs_boxes:
+        raise UserError(message)
+    log.warning("%s Without boxes, only false positives are counted.", message)
 
 
 def _require_known_classes(index: Index, names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from utils.boxes import xyxy_to_xywh
 from utils.datasets.dataset import Batch
 from utils.evaluation.collected import to_original
 from utils.evaluation.evaluate import ClassResult, Evaluation, table_row
+from utils.evaluation.metrics import CONFUSION_CONFIDENCE
 from utils.plots.images import save_batch_grid
 
 log = logging.getLogger("yolo")
@@ -27,13 +28,21 @@ def log_table(evaluation: Evaluation, *, per_class: bool = False, label: str = "
     """Log the row for all classes, below the progress bar's header, and optionally each class."""
     counts = evaluation.images, evaluation.instances
     log.info("%s", _row(label, counts, evaluation))
+    if evaluation.instances == 0:
+        log.warning(
+            "The images have no boxes, so precision, recall and mAP are undefined, and shown as 0; "
+            "%.3g false positives per image with a confidence above %g.",
+            *(evaluation.false_positives_per_image, CONFUSION_CONFIDENCE),
+        )
     for result in evaluation.classes if per_class else ():
         log.info("%s", _row(result.name, (result.images, result.instances), result))
 
 
 def _row(name: str, counts: tuple[int, int], metrics: Evaluation | ClassResult) -> str:
     values = metrics.precision, metrics.recall, metrics.map50, metrics.map50_95
-    return table_row(name, *map(str, counts), *(f"{value:.3g}" for value in values))
+    return table_row(
+        " ".join(name.split()), *map(str, counts), *(f"{value:.3g}" for value in values)
+    )
 
 
 def save_metrics(
@@ -41,6 +50,9 @@ def save_metrics(
 ) -> None:
     """Write the metrics of an evaluation as JSON, including those of benchmarks, if any."""
     speed = dict(zip(("preprocess", "inference", "nms"), evaluation.speed_ms, strict=True))
+    background = {"false_positives_per_image": evaluation.false_positives_per_image}
+    if evaluation.instances:
+        background = {}
     record = {
         "precision": evaluation.precision,
         "recall": evaluation.recall,
@@ -48,6 +60,7 @@ def save_metrics(
         "map50_95": evaluation.map50_95,
         "images": evaluation.images,
         "instances": evaluation.instances,
+        **background,
         "speed_ms_per_image": speed,
         "classes": [dataclasses.asdict(result) for result in evaluation.classes],
         **(benchmarks or {}),

@@ -241,14 +241,18 @@ def build_training_data(run: Run, description: DatasetDescription) -> TrainingDa
     with _asking_for_data(run):
         ensure_available(description)
 
-    def index(split: Sequence[Path]) -> Index:
+    def index(split: Sequence[Path], *, needs_boxes: bool = True) -> Index:
         return build_index(
-            split, names, single_class=run.options.single_cls, workers=run.options.workers
+            split,
+            names,
+            single_class=run.options.single_cls,
+            workers=run.options.workers,
+            needs_boxes=needs_boxes,
         )
 
     train, val = description.split("train"), description.split("val")
     train_index = index(train)
-    val_index = train_index if val == train else index(val)
+    val_index = train_index if val == train else index(val, needs_boxes=False)
     return TrainingData(names, train_index, val_index, description.root)
 
 

@@ -177,6 +177,20 @@ def test_image_that_is_nearly_black_is_reported(folder: Path) -> None:
     ]
 
 
+def test_images_without_boxes_are_only_reported_where_no_boxes_are_needed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = draw(tmp_path, "a", (20, 20), [])
+    index = build_index([image.parent], NAMES, needs_boxes=False)
+    assert (len(index), index.boxes.shape) == (1, (0, 5))
+    (message,) = caplog.messages
+    assert message.startswith(f"{image.parent} has no boxes; put the label files where they are")
+    assert message.endswith("Without boxes, only false positives are counted.")
+    image.write_bytes(b"broken")
+    with pytest.raises(UserError, match="images has no usable images; correct the files"):
+        build_index([image.parent], NAMES, needs_boxes=False)
+
+
 def touch_later(path: Path) -> None:
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))

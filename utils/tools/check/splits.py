@@ -24,7 +24,8 @@ from utils.tools.check.findings import STOP, WARNING, Finding
 
 log = logging.getLogger("yolo")
 
-NEEDED = ("train", "val")
+TRAIN = "train"
+NEEDED = (TRAIN, "val")
 # The index uses only the number of the names; with these it accepts classes that are out of range.
 EVERY_CLASS = cast("Sequence[str]", range(MAX_CLASS))
 SMALL, LARGE = 32.0**2, 96.0**2
@@ -171,7 +172,9 @@ def read_splits(description: DatasetDescription, image_size: int, threads: int) 
         try:
             images = list_images(sources)
             findings += [Finding(WARNING, name, message.rstrip(".")) for message in logged]
-            index = build_index(sources, EVERY_CLASS, workers=threads)
+            index = build_index(sources, EVERY_CLASS, workers=threads, needs_boxes=name == TRAIN)
+            if not len(index.boxes):
+                findings.append(Finding(WARNING, name, logged[-1].rstrip(".")))
         except UserError as error:
             findings.append(Finding(STOP, name, str(error)))
             continue
