@@ -20,7 +20,7 @@ from utils.datasets.class_names import class_names
 from utils.datasets.locate import can_mean, find_root, moved_copy, native_path, root_places
 from utils.datasets.matching import find_files
 from utils.errors import UserError
-from utils.files.download import is_url
+from utils.files.download import is_url, without_secrets
 from utils.files.yaml_file import read_yaml
 
 log = logging.getLogger("yolo")
@@ -295,20 +295,20 @@ def _archive(item: object, path: Path) -> Archive:
         item = {"url": item}
     if not isinstance(item, dict) or not {"url"} <= set(item) <= {"url", "folder"}:
         raise UserError(
-            f"{path}: `download:` has the entry {shortened(item)}; "
+            f"{path}: `download:` has the entry {without_secrets(shortened(item))}; "
             "it must be a URL, or a map with `url` and `folder`."
         )
     archive = Archive(str(item["url"]), str(item.get("folder", ".")))
-    folder = PurePosixPath(archive.folder)
+    folder, shown = PurePosixPath(archive.folder), without_secrets(archive.url)
     try:
         urlsplit(archive.url)
     except ValueError as error:
         raise UserError(
-            f"{path}: `download:` has the invalid URL {archive.url} ({error}); correct it."
+            f"{path}: `download:` has the invalid URL {shown} ({error}); correct it."
         ) from error
     if not is_url(archive.url) or folder.is_absolute() or ".." in folder.parts:
         raise UserError(
-            f"{path}: `download:` has the URL {archive.url} and the folder {archive.folder}; "
+            f"{path}: `download:` has the URL {shown} and the folder {archive.folder}; "
             "it must have http(s) URLs and folders inside the data set."
         )
     return archive

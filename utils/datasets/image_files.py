@@ -281,21 +281,24 @@ def open_image_file(path: str | Path) -> IO[bytes]:
         raise ImageError(f"it cannot be read ({error.strerror})") from error
 
 
-def check_pixel_limit(stream: IO[bytes]) -> None:
+def check_pixels(stream: IO[bytes]) -> bool:
     """Check that an image has at most as many pixels as Pillow accepts, 179 million.
 
     An image of another format than Pillow's is accepted.
 
+    Returns:
+        Whether it has more than 8 bits per channel.
+
     Raises:
-        ImageError: it has more.
+        ImageError: it has more pixels.
     """
     try:
-        with Image.open(stream):
-            pass
+        with Image.open(stream) as opened:
+            return has_deep_channels(opened)
     except Image.DecompressionBombError as error:
         raise ImageError(f"it has too many pixels ({error})") from error
     except DECODING_ERRORS:  # reported when the image is read
-        pass
+        return False
 
 
 def darkness(deep: np.ndarray) -> str:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, _ActionsContainer
+from argparse import (
+    SUPPRESS,
+    Action,
+    ArgumentParser,
+    BooleanOptionalAction,
+    Namespace,
+    _ActionsContainer,
+)
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -73,7 +80,7 @@ def _settings(
     container, inner = get_origin(hint), get_args(hint)
     if container is list:
         settings |= {"nargs": "+", "type": inner[0]}
-        settings |= {"action": "extend"} if option.repeatable else {}
+        settings |= {"action": _Join} if option.repeatable else {}
     elif container is frozenset:
         settings["type"] = _parse_option_names
     else:
@@ -81,6 +88,22 @@ def _settings(
     if option.const is not None:
         settings |= {"nargs": "?", "const": option.const}
     return settings | {"choices": option.choices, "metavar": option.metavar}
+
+
+class _Join(Action):
+    """Joins the values of repeated flags; unlike `extend`, without those of the default."""
+
+    def __call__(
+        self,
+        parser: ArgumentParser,
+        namespace: Namespace,
+        values: Any,  # noqa: ANN401 -- a list, because of nargs
+        option_string: str | None = None,
+    ) -> None:
+        """Add the values to those of the same flag before."""
+        before = getattr(namespace, self.dest, None)
+        kept = [] if before is None or before is self.default else before
+        setattr(namespace, self.dest, [*kept, *values])
 
 
 def _parse_option_names(text: str) -> frozenset[str]:
