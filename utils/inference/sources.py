@@ -304,6 +304,8 @@ def _load_video(
             yield SourceImage(
                 location, "video", *fitted, frame=video.position, frames=video.frames, fps=fps
             )
+        if video.position == 0:
+            raise ImageError("none of its frames can be read")
         if video.damaged:
             message = "%s: %d damaged frames were skipped."
             log.warning(message, without_secrets(location), video.damaged)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from utils.datasets.image_files import ImageError, check_unicode_name, open_image_file
-from utils.files.download import has_scheme, without_secrets
+from utils.files.download import has_scheme, is_url, without_secrets
 
 log = logging.getLogger("yolo")
 
@@ -34,6 +34,8 @@ MAX_DAMAGED = 1000
 """Frames in a row that may be damaged before a video is taken to end."""
 DELAYS_S = (1, 2, 4, 8, 8, 8, 8, 8, 8)
 """Seconds to wait before a lost stream is opened again, each time."""
+STABLE_S = 30
+"""After so many seconds without a loss, the delays begin again."""
 
 
 class Shortfall(NamedTuple):
@@ -77,6 +79,7 @@ class VideoReader:
         """Frames that were skipped because they are damaged."""
         self._time = 0.0  # of the last frame, s
         self._is_live = is_stream and self.frames == 0
+        self._opened, self._attempts = time.monotonic(), 0
         self._seekable = stride > SEEK_DETOUR and self.frames > stride
         # Only long strides need them: finding the key frames reads the whole file.
         self._starts = key_frames(location, self.rate) if self._seekable else np.zeros(0, int)
@@ -130,6 +133,9 @@ class VideoReader:
                 self._time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / MS_PER_S
                 failed = 0
             elif self._is_live:
+                if self.position == 1 and is_url(self._location):  # it was a picture
+                    self._is_live = False
+                    return False
                 if not self._reopen():
                     return False
             else:
@@ -139,18 +145,22 @@ class VideoReader:
         return True
 
     def _reopen(self) -> bool:
-        """Open a lost stream again; wait a little longer each time."""
-        for delay in DELAYS_S:
+        """Open a lost stream again; wait longer each time, until it has lasted for a while."""
+        if time.monotonic() - self._opened > STABLE_S:
+            self._attempts = 0
+        for delay in DELAYS_S[self._attempts :]:
             log.warning(
                 "%s: the stream was lost after %d frames; opening it again in %d s.",
                 *(without_secrets(self._location), self.position, delay),
             )
+            self._attempts += 1
             self.close()
             time.sleep(delay)
             try:
                 self._capture = open_capture(self._location)
             except ImageError:
                 continue
+            self._opened = time.monotonic()
             return True
         return False
 

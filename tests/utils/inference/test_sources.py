@@ -13,6 +13,7 @@ from tests.utils.datasets.web import closed_address, serving
 from tests.utils.inference.test_video import FakeStream as FakeCapture
 from utils.errors import UserError
 from utils.inference.sources import SourceImage, file_name, open_source
+from utils.inference.video import VideoReader
 
 BLUE, RED = (250, 10, 20), (20, 10, 250)  # BGR
 
@@ -233,6 +234,15 @@ def test_what_failed_is_skipped_and_noted(tmp_path: Path, caplog: pytest.LogCapt
     ]
 
 
+def test_video_without_a_readable_frame_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = video(tmp_path / "a.avi")
+    monkeypatch.setattr(VideoReader, "read", lambda _: None)
+    with pytest.raises(UserError, match=r"a\.avi cannot be used \(none of its frames can be read"):
+        load(clip)
+
+
 def test_images_that_are_too_large_or_nearly_black(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -348,12 +358,10 @@ def test_screen(monkeypatch: pytest.MonkeyPatch) -> None:
         assert boxes.pop() == box
         assert (first.frame, second.frame, first.is_live) == (1, 2, True)
         assert first.original[0, 0].tolist() == [250, 10, 20]
-    for given, fault in (
-        ("screen 1 0 0 9 9", "only screen 0 can be read"),
-        ("screen 7", "give `s"),
-    ):
-        with pytest.raises(UserError, match=fault):
-            load(given)
+    with pytest.raises(UserError, match="only screen 0 can be read"):
+        load("screen 1 0 0 9 9")
+    with pytest.raises(UserError, match="screen 7: give `screen`, or `screen LEFT TOP WIDTH H"):
+        load("screen 7")
     monkeypatch.setattr(ImageGrab, "grab", lambda _: (_ for _ in ()).throw(OSError("no display")))
     with pytest.raises(UserError, match=r"--source screen cannot be used \(the screen cannot be"):
         load("screen")

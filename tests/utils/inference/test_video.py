@@ -1,5 +1,7 @@
+import itertools
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -219,13 +221,31 @@ def test_lost_stream_is_opened_again_with_a_growing_delay(
     monkeypatch.setattr("utils.inference.video.time.sleep", waited.append)
     reader = VideoReader("rtsp://me:secret@camera/live?token=secret", 1)
     assert numbers_of(reader) == [1, 2, 3, 4, 5]
-    assert waited == [1, 2, 4, *DELAYS_S]
+    assert waited == [*DELAYS_S]
     assert reader.shortfall() == ("the stream was lost after 5 frames", True)
     assert caplog.messages[0] == (
         "rtsp://***@camera/live?token=***: the stream was lost after 3 frames; opening it again "
         "in 1 s."
     )
     assert "secret" not in caplog.text
+
+
+def test_delays_begin_again_after_a_stable_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, waited = [3, 2, 2], list[float]()
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeStream(ends))
+    times = itertools.chain([0, 10, 11, 42, 43], itertools.repeat(44))  # opened, lost, opened, ...
+    clock = SimpleNamespace(sleep=waited.append, monotonic=lambda: next(times))
+    monkeypatch.setattr("utils.inference.video.time", clock)
+    assert numbers_of(VideoReader("0", 1)) == [1, 2, 3, 4, 5, 6, 7]
+    assert waited == [1, 1, *DELAYS_S[1:]]
+
+
+def test_single_frame_of_an_http_url_is_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = [1, 1]
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeStream(ends))
+    reader = VideoReader("http://host/picture?id=1", 1)
+    assert numbers_of(reader) == [1]
+    assert reader.shortfall() is None
 
 
 def test_pipes_and_missing_files_are_refused_at_once(tmp_path: Path) -> None:
