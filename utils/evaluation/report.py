@@ -17,6 +17,7 @@ from utils.datasets.dataset import Batch
 from utils.evaluation.collected import to_original
 from utils.evaluation.evaluate import ClassResult, Evaluation, table_row
 from utils.evaluation.metrics import CONFUSION_CONFIDENCE
+from utils.plots.fonts import drawable_names
 from utils.plots.images import save_batch_grid
 
 log = logging.getLogger("yolo")
@@ -72,8 +73,12 @@ def save_plots(evaluation: Evaluation, folder: Path) -> None:
     """Write the plots of the metric curves and the confusion matrix to a folder."""
     from utils.evaluation.curves import save_confusion_matrix, save_metric_curves
 
-    save_metric_curves(evaluation.curves, folder)
-    save_confusion_matrix(evaluation.confusion, evaluation.names, folder / "confusion_matrix.png")
+    names = drawable_names(evaluation.names)
+    shown = dict(zip(evaluation.names, names, strict=True))
+    curves = evaluation.curves
+    curves = dataclasses.replace(curves, names=tuple(map(shown.__getitem__, curves.names)))
+    save_metric_curves(curves, folder)
+    save_confusion_matrix(evaluation.confusion, names, folder / "confusion_matrix.png")
 
 
 class BatchPlots:

@@ -18,6 +18,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.files.atomic_write import REMEDIES
 from utils.inference.sources import SourceImage, file_name
+from utils.plots.fonts import drawable_names
 from utils.plots.images import class_color, draw_boxes, write_image
 
 log = logging.getLogger("yolo")
@@ -134,7 +135,7 @@ class PredictionFiles:
     def _caption(self, label: int, confidence: float) -> str | None:
         if self._settings.hide_labels:
             return None
-        name = self._names[label]
+        name = drawable_names(self._names)[label]
         return name if self._settings.hide_conf else f"{name} {confidence:.2f}"
 
     def _stem(self, source: str) -> str:
