@@ -8,7 +8,6 @@ from argparse import (
     Action,
     ArgumentParser,
     BooleanOptionalAction,
-    Namespace,
     _ActionsContainer,
 )
 from collections.abc import Mapping, Sequence
@@ -96,7 +95,7 @@ class _Join(Action):
     def __call__(
         self,
         parser: ArgumentParser,
-        namespace: Namespace,
+        namespace: Any,  # noqa: ANN401 -- argparse's record of the options
         values: Any,  # noqa: ANN401 -- a list, because of nargs
         option_string: str | None = None,
     ) -> None:
