@@ -207,6 +207,8 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         with Image.open(path) as opened:
             return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
+    except FileNotFoundError as error:
+        raise ImageError("it does not exist") from error
     except DECODING_ERRORS as error:
         raise ImageError(f"it cannot be decoded ({error})") from error
 

@@ -27,6 +27,7 @@ from utils.datasets.image_files import (
     suffix_of,
 )
 from utils.datasets.letterbox import Letterboxed, letterbox
+from utils.datasets.locate import native_path
 from utils.errors import UserError
 from utils.files.download import open_url, without_secrets
 from utils.inference.streams import SCREEN, ScreenReader, in_turns, is_screen
@@ -194,8 +195,9 @@ def _listed_locations(file: Path) -> list[str]:
         if is_stream(line) or _scheme(line) in URL_SCHEMES:
             locations.append(line)
         else:
-            path = Path(line) if Path(line).is_file() else file.parent / line
-            locations += _media_files([path], line)
+            places = [Path(line), file.parent / line, file.parent / native_path(line)]
+            found = next((place for place in places if place.is_file()), places[1])
+            locations += _media_files([found], line)
     if not locations:
         raise UserError(f"--source {file} is empty; put one path on each line.")
     return locations

@@ -135,6 +135,12 @@ def test_probe_size_rejects_unusable_images(
     assert str(caught.value).startswith(reason)
 
 
+def test_missing_image_is_not_called_corrupt(tmp_path: Path) -> None:
+    for read in (read_image, probe_size):
+        with pytest.raises(ImageError, match=r"^it does not exist$"):
+            read(tmp_path / "gone.jpg")
+
+
 def test_jpeg_with_trailing_bytes_is_complete(tmp_path: Path) -> None:
     plain("a.jpg")(tmp_path)
     with (tmp_path / "a.jpg").open("ab") as file:

@@ -80,12 +80,12 @@ def test_file_name_with_glob_characters(tmp_path: Path) -> None:
 
 
 def test_list_of_paths(tmp_path: Path) -> None:
-    """Absolute paths and paths relative to the list; blank lines are skipped."""
+    """Absolute paths, paths relative to the list, and one of Windows; blank lines are skipped."""
     image(tmp_path / "b.png")
     first = image(tmp_path / "inner" / "a.png")
     listing = tmp_path / "list.txt"
-    listing.write_text(f"{first}\n\n  b.png\n")
-    assert names(load(listing)) == ["a.png", "b.png"]
+    listing.write_text(f"{first}\n\n  b.png\ninner\\a.png")
+    assert names(load(listing)) == ["a.png", "b.png", "a.png"]
 
 
 def test_video(tmp_path: Path) -> None:
