@@ -99,8 +99,7 @@ def _images_in_folder(folder: Path) -> list[str]:
             waiting += [path for path in inner if Path(path).is_symlink()]
     if unread:
         log.warning(
-            "%s: %d files are left out, because their format is not read (%s); "
-            "convert them to JPEG.",
+            "%s: files of formats that are not read are left out: %d (%s); convert them to JPEG.",
             *(folder, unread.total(), ", ".join(sorted(unread))),
         )
     return sorted(found)

@@ -170,8 +170,8 @@ def _media_files(files: Sequence[Path], source: str) -> list[str]:
     unread = [file for file in files if suffix_of(file.name) in UNREAD_SUFFIXES - MEDIA_SUFFIXES]
     if unread:
         log.warning(
-            "%d files are left out, because their format is not read, for example %s; convert them "
-            "to JPEG.",
+            "Files of formats that are not read are left out: %d, for example %s; convert them to "
+            "JPEG.",
             *(len(unread), unread[0]),
         )
     if not found:

@@ -50,9 +50,9 @@ def _drawable_names(names: tuple[str, ...]) -> tuple[str, ...]:
     numbers = [i for i, name in enumerate(names) if shown[i] != name]
     if numbers:
         log.warning(
-            "No font of this system has the characters of %d class names, such as %s; they are "
-            "drawn as numbers. Install a font for them, for example Noto Sans.",
-            *(len(numbers), names[numbers[0]]),
+            "No font of this system has the characters of class names such as %s (%d of %d); they "
+            "are drawn as numbers. Install a font for them, for example Noto Sans.",
+            *(names[numbers[0]], len(numbers), len(names)),
         )
     return shown
 

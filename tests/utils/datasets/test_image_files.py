@@ -250,8 +250,8 @@ def test_files_that_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         (tmp_path / name).touch()
     assert list_images([tmp_path]) == [str(tmp_path / "a.jpg")]
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path}: 3 files are left out, because their format is not read (.heic, .jfif); "
-        "convert them to JPEG."
+        f"{tmp_path}: files of formats that are not read are left out: 3 (.heic, .jfif); convert "
+        "them to JPEG."
     ]
 
 

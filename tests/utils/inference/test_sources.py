@@ -271,7 +271,7 @@ def test_formats_that_are_not_read_are_reported(
         (tmp_path / name).touch()
     assert names(load(tmp_path)) == ["a.png"]
     assert caplog.messages == [
-        "2 files are left out, because their format is not read, for example "
+        "Files of formats that are not read are left out: 2, for example "
         f"{tmp_path}/b.heic; convert them to JPEG."
     ]
 

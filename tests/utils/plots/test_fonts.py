@@ -63,8 +63,8 @@ def test_names_that_no_font_has_are_drawn_as_numbers_and_reported_once(
     for _ in range(2):
         assert drawable_names(names) == ("cat", "1", "кот", "3")
     assert caplog.messages == [
-        f"No font of this system has the characters of 2 class names, such as {CHINESE}; they are "
-        "drawn as numbers. Install a font for them, for example Noto Sans."
+        f"No font of this system has the characters of class names such as {CHINESE} (2 of 4); "
+        "they are drawn as numbers. Install a font for them, for example Noto Sans."
     ]
 
 

@@ -167,7 +167,7 @@ def test_images_that_are_left_out_or_nearly_black_are_warnings(tmp_path: Path) -
     assert result.code == 0
     (dark,) = result.cases("warning", "train: 1 image nearly black")
     assert dark.startswith("images/train/1.png is nearly black, because it uses only the lower")
-    left_out = "1 files are left out, because their format is not read (.heic); convert"
+    left_out = "files of formats that are not read are left out: 1 (.heic); convert"
     assert result.cases("warning", left_out) == []
     assert result.record["verdict"] == "Training can start; 2 warnings."
 
