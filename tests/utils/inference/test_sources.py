@@ -36,8 +36,10 @@ def video(path: Path, frames: int = 6, fps: float = 10.0, step: int = 40) -> str
 
 def load(*given: object, vid_stride: int = 1, failed: list[str] | None = None) -> list[SourceImage]:
     paths = [str(source) for source in given]
-    options = {"stride": 32, "vid_stride": vid_stride}
-    return list(open_source(paths, image_size=(64, 64), failed=failed, **options))
+    source = open_source(
+        paths, image_size=(64, 64), stride=32, vid_stride=vid_stride, failed=failed
+    )
+    return list(source)
 
 
 def names(loaded: list[SourceImage]) -> list[str]:
