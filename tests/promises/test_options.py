@@ -141,7 +141,7 @@ CHANGED = {
     ("train", "--workers"): None,  # as many as help, of the machine instead of the process
     ("val", "--workers"): None,
     ("val", "--data"): "coco128.yaml",  # looked up in data/ by its name
-    ("detect", "--source"): ["data/images"],  # of several
+    ("detect", "--source"): None,  # of several; that of the dataclass is ["data/images"]
     ("detect", "--data"): "",  # class names come from the weights
 }
 

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from argparse import (
-    SUPPRESS,
-    Action,
-    ArgumentParser,
-    BooleanOptionalAction,
-    _ActionsContainer,
-)
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, _ActionsContainer
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -41,7 +35,8 @@ def add_options(parser: ArgumentParser, options: type) -> None:
         default = field.default if factory is dataclasses.MISSING else factory()
         settings = _settings(option, types[field.name], default)
         if default is not REQUIRED and parser.argument_default is not SUPPRESS:
-            settings["default"] = default
+            # `extend` would add to a default; without a value, the dataclass has it.
+            settings["default"] = None if option.repeatable else default
         if option.positional:
             target.add_argument(field.name, **settings)
         else:
@@ -62,8 +57,9 @@ def options_from(
     given: Mapping[str, Any],  # as argparse returns them; the dataclass checks them
     options: type[T],
 ) -> T:
-    """Build a dataclass of options; ignores values for which it has no field."""
-    return options(**{name: given[name] for name in options_of(options) if name in given})
+    """Build a dataclass of options; ignores values that are None or for which it has no field."""
+    found = {name: given[name] for name in options_of(options) if given.get(name) is not None}
+    return options(**found)
 
 
 def _settings(
@@ -79,7 +75,7 @@ def _settings(
     container, inner = get_origin(hint), get_args(hint)
     if container is list:
         settings |= {"nargs": "+", "type": inner[0]}
-        settings |= {"action": _Join} if option.repeatable else {}
+        settings |= {"action": "extend"} if option.repeatable else {}
     elif container is frozenset:
         settings["type"] = _parse_option_names
     else:
@@ -87,22 +83,6 @@ def _settings(
     if option.const is not None:
         settings |= {"nargs": "?", "const": option.const}
     return settings | {"choices": option.choices, "metavar": option.metavar}
-
-
-class _Join(Action):
-    """Joins the values of repeated flags; unlike `extend`, without those of the default."""
-
-    def __call__(
-        self,
-        parser: ArgumentParser,
-        namespace: Any,  # noqa: ANN401 -- argparse's record of the options
-        values: Any,  # noqa: ANN401 -- a list, because of nargs
-        option_string: str | None = None,
-    ) -> None:
-        """Add the values to those of the same flag before."""
-        before = getattr(namespace, self.dest, None)
-        kept = [] if before is None or before is self.default else before
-        setattr(namespace, self.dest, [*kept, *values])
 
 
 def _parse_option_names(text: str) -> frozenset[str]:
