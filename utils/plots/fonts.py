@@ -20,6 +20,7 @@ INVISIBLE = ("Cf", "Mn", "Zs")
 UNASSIGNED = "\U0010ffff"  # every font draws it as a missing character
 TEST_SIZE = 20  # pixels
 TIMEOUT_S = 20
+MAX_SHOWN = 40  # characters of a name in a message
 
 
 class FontFile(NamedTuple):
@@ -52,7 +53,7 @@ def _drawable_names(names: tuple[str, ...]) -> tuple[str, ...]:
         log.warning(
             "No font of this system has the characters of class names such as %s (%d of %d); they "
             "are drawn as numbers. Install a font for them, for example Noto Sans.",
-            *(names[numbers[0]], len(numbers), len(names)),
+            *(names[numbers[0]][:MAX_SHOWN], len(numbers), len(names)),
         )
     return shown
 
