@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from utils.errors import UserError
 from utils.options.arguments import add_options, parse_options
-from utils.options.detect_options import DetectOptions
+from utils.options.detect_options import SAMPLES, DetectOptions
 from utils.options.script import OptionParser, run_script
 
 # Heavy modules are imported where they are used, so that --help is printed at once.
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("yolo")
 
 STOP_KEYS = (27, ord("q"))  # escape is 27
+FFMPEG_QUIET = "-8"  # its messages name URLs with passwords, and come by the hundred
+INCOMPLETE = 1  # exit code
 READ_AHEAD = 4  # images; a batch, if it is larger
 
 
@@ -52,12 +54,20 @@ def main() -> None:
         require_display()
     from utils.runtime.device import out_of_memory_as_user_error
 
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", FFMPEG_QUIET)
+    failed: list[str] = []
     with out_of_memory_as_user_error("use a smaller --batch-size or --imgsz"):
-        detect(options)
+        detect(options, failed)
+    if failed:
+        raise SystemExit(INCOMPLETE)
 
 
-def detect(options: DetectOptions) -> Path:
-    """Run the detector on the source and save the results.
+def detect(options: DetectOptions, failed: list[str] | None = None) -> Path:
+    """Run the detector on the sources and save the results.
+
+    Args:
+        options: the command line.
+        failed: receives the sources that could not be read, or not to their end.
 
     Returns:
         The run folder.
@@ -81,11 +91,12 @@ def detect(options: DetectOptions) -> Path:
     backend = open_backend(options.weights, device, half=options.half, augment=options.augment)
     names = class_names(options, backend.names)
     source = open_source(
-        options.source,
+        sources_of(options),
         image_size=network_size(options.imgsz, backend),
         stride=backend.max_stride,
         auto=backend.input_size is None,
         vid_stride=options.vid_stride,
+        failed=failed,
     )
     settings = DetectSettings(
         options.conf_thres,
@@ -128,6 +139,27 @@ def detect_all(
             if annotated is not None and show(loaded, annotated):
                 break
     return speeds
+
+
+def sources_of(options: DetectOptions) -> Sequence[str]:
+    """The sources; draws the sample images if there are none.
+
+    Raises:
+        UserError: if the sample images cannot be written.
+    """
+    if options.source != [SAMPLES] or Path(SAMPLES).is_dir():
+        return options.source
+    from data.street_scenes.make import make_samples
+    from utils.datasets.cache_files import cache_home
+    from utils.files.writable import is_writable
+
+    data = Path(__file__).resolve().parent / "data"
+    folder = (data if is_writable(data) else cache_home()) / Path(SAMPLES).name
+    try:
+        make_samples(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; give a --source.") from error
+    return [str(folder)]
 
 
 def require_display() -> None:
@@ -182,6 +214,7 @@ def output_settings(options: DetectOptions) -> OutputSettings:
 
 def report_line(loaded: SourceImage, prediction: Prediction, names: Sequence[str]) -> str:
     """One line per image, in the format of YOLOv5: source, network input, detections, time."""
+    from utils.files.download import without_secrets
     from utils.inference.outputs import count_detections
 
     where = f"{loaded.kind} {loaded.number}/{loaded.files}"
@@ -190,7 +223,8 @@ def report_line(loaded: SourceImage, prediction: Prediction, names: Sequence[str
         where += f" ({loaded.frame}{of})"
     height, width = loaded.network.shape[:2]
     what = count_detections(prediction.detections[:, 5], names)
-    return f"{where} {loaded.path}: {height}x{width} {what}, {prediction.speed.inference:.1f}ms"
+    path = without_secrets(loaded.path)
+    return f"{where} {path}: {height}x{width} {what}, {prediction.speed.inference:.1f}ms"
 
 
 def show(loaded: SourceImage, annotated: np.ndarray) -> bool:
@@ -204,8 +238,10 @@ def show(loaded: SourceImage, annotated: np.ndarray) -> bool:
     """
     import cv2
 
+    from utils.inference.sources import file_name
+
     try:
-        cv2.imshow(Path(loaded.path).name, annotated)
+        cv2.imshow(file_name(loaded.path).name, annotated)
         key = cv2.waitKey(1)
     except cv2.error as error:
         raise UserError(

@@ -172,6 +172,7 @@ def build_split_index(options: ValOptions, description: DatasetDescription) -> I
         description.names,
         single_class=options.single_cls,
         workers=options.workers,
+        needs_boxes=False,
     )
 
 

@@ -281,6 +281,50 @@ def test_video_is_written_as_one_file_per_source(tmp_path: Path) -> None:
     assert first.original.max() > 100  # the boxes
 
 
+def test_long_names_are_shortened_and_kept_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names of 246 bytes plus a suffix, which differ at the end only; likewise class names."""
+    settings = OutputSettings(txt=True, crops=True)
+    sources = [f"/in/{'é' * 122}x{end}.mp4" for end in "ab"]
+    long_names = ["cat" * 100 + end for end in "ab"]
+    with PredictionFiles(tmp_path, long_names, settings) as files:
+        for source in sources:
+            for frame in (1, 1_000_000):
+                files.write(loaded(source, "video", frame), FOUND)
+    stem = "é" * 115  # 230 bytes, and room for what follows
+    assert sorted(path.name for path in tmp_path.glob("*.mp4")) == [f"{stem}.mp4", f"{stem}2.mp4"]
+    assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == sorted(
+        f"{name}_{frame}.txt" for name in (stem, f"{stem}2") for frame in (1, 1_000_000)
+    )
+    folders = sorted(path.name for path in (tmp_path / "crops").iterdir())
+    assert folders == [f"{'cat' * 77}", f"{'cat' * 77}2"]
+    assert [len(list((tmp_path / "crops" / name).iterdir())) for name in folders] == [4, 4]
+    assert caplog.messages == [f"Long names are shortened in the output, for example {'é' * 40} …"]
+
+
+def test_crops_of_names_that_differ_in_other_characters_are_kept_apart(tmp_path: Path) -> None:
+    with PredictionFiles(tmp_path, ("a:b", "a/b"), OutputSettings(crops=True)) as files:
+        files.write(loaded(), FOUND)
+    assert sorted(path.name for path in (tmp_path / "crops").iterdir()) == ["a_b", "a_b2"]
+
+
+def test_streams_are_written_at_the_same_time_in_the_size_of_their_first_frame(
+    tmp_path: Path,
+) -> None:
+    def frame(stream: str, number: int, size: tuple[int, int] = (80, 100)) -> SourceImage:
+        image = np.zeros((*size, 3), np.uint8)
+        return loaded(stream, "video", number)._replace(original=image, frames=0)
+
+    shown = [frame("rtsp://a/1", 1), frame("rtsp://b/2", 1), frame("rtsp://a/1", 2)]
+    write(tmp_path, OutputSettings(), *shown, frame("rtsp://b/2", 2, (160, 200)))
+    for name in ("1.mp4", "2.mp4"):
+        video = cv2.VideoCapture(str(tmp_path / name))
+        sizes = [video.read()[1].shape for _ in range(2)]
+        assert sizes == [(80, 100, 3)] * 2
+        assert not video.read()[0]
+
+
 def test_incomplete_video_is_reported(tmp_path: Path) -> None:
     files = PredictionFiles(tmp_path, NAMES, OutputSettings())
     files.write(loaded("/in/v.avi", "video", 1), FOUND)
@@ -308,6 +352,11 @@ def test_captions() -> None:
         (loaded(), FOUND[[0, 0]], "image 2/7 /in/a.png: 80x100 2 a/b: cs, 12.3ms"),
         (loaded(), FOUND[:0], "image 2/7 /in/a.png: 80x100 (no detections), 12.3ms"),
         (loaded("v", "video", 4), FOUND[:1], "video 2/7 (4/9) v: 80x100 1 a/b: c, 12.3ms"),
+        (
+            loaded("rtsp://me:word@a/1?key=word", "video", 4),
+            FOUND[:1],
+            "video 2/7 (4/9) rtsp://***@a/1?key=***: 80x100 1 a/b: c, 12.3ms",
+        ),
         (
             loaded("0", "video", 4)._replace(frames=0),
             FOUND[:1],
@@ -360,6 +409,47 @@ def test_class_names_come_from_the_weights_or_from_data(tmp_path: Path) -> None:
         detect.class_names(theirs, (*NAMES, "third"))
     with pytest.raises(UserError, match="--classes 2: must be between 0 and 1"):
         detect.class_names(DetectOptions(classes=[0, 2]), NAMES)
+
+
+def test_name_with_a_line_break_is_one_line() -> None:
+    line = detect.report_line(loaded(), Prediction(FOUND, Speed(1.0, 1.0, 1.0)), ("a\nb", "c"))
+    assert line == "image 2/7 /in/a.png: 80x100 1 a b, 1 c, 1.0ms"
+
+
+def test_without_a_source_two_sample_images_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detect, "__file__", str(tmp_path / "clone" / "detect.py"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    weights = make_toy_weights(tmp_path)
+    run("--imgsz", 64, "--weights", weights, "--device", "cpu", "--project", tmp_path / "runs")
+    assert tree(tmp_path / "runs" / "exp") == ["street_0.jpg", "street_1.jpg"]
+    assert tree(tmp_path / "clone") == ["data/images/street_0.jpg", "data/images/street_1.jpg"]
+    (tmp_path / "data" / "images").mkdir(parents=True)  # as in a clone of YOLOv5
+    assert detect.sources_of(DetectOptions()) == ["data/images"]
+    assert detect.sources_of(DetectOptions(source=["a.jpg"])) == ["a.jpg"]
+
+
+def test_video_that_ends_early_is_written_and_the_exit_code_is_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (96, 64))
+    for _ in range(12):
+        writer.write(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
+    writer.release()
+    options = ["--weights", make_toy_weights(tmp_path), "--source", path, "--imgsz", 64]
+    options += ["--device", "cpu", "--project", tmp_path / "runs"]
+    monkeypatch.setattr(sys, "argv", ["detect.py", *map(str, options)])
+    detect.main()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(SystemExit) as stop:
+        detect.main()
+    assert stop.value.code == 1
+    video = cv2.VideoCapture(str(tmp_path / "runs" / "exp2" / "v.mp4"))
+    assert 4 <= video.get(cv2.CAP_PROP_FRAME_COUNT) <= 6
 
 
 def test_help_is_quick() -> None:

@@ -14,6 +14,7 @@ from utils.errors import UserError
 log = logging.getLogger("yolo")
 
 SPLITS = {"train": 160, "val": 48}  # images
+SAMPLES = 2
 SEED = 20  # seed of the whole data set
 COMPRESSION = 6  # zlib level; higher ones save little and take ten times as long
 
@@ -44,6 +45,26 @@ def make_streets(root: Path) -> None:
     except OSError as error:
         if not _is_complete(root):  # otherwise another process was faster
             raise UserError(f"cannot write {root}: {error}; choose another folder.") from error
+
+
+def make_samples(folder: Path) -> None:
+    """Draw two images of the validation split, at twice their size, into a folder.
+
+    Existing files are kept.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(SAMPLES):
+        file = folder / f"street_{number}.jpg"
+        if not file.exists():
+            image = paint_scene(SEED, 1, number).image
+            large = cv2.resize(image[..., ::-1], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+            jpeg = cv2.imencode(file.suffix, large)[1].tobytes()
+            part = file.with_suffix(".part")
+            part.write_bytes(jpeg)
+            part.replace(file)
 
 
 def _is_complete(root: Path) -> bool:

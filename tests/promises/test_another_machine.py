@@ -49,18 +49,24 @@ def result_of(run: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", ["--data", "YOLO_DATASETS_DIR"])
 def test_copied_run_finds_its_data_and_continues_exactly(
-    moved: Path, machine: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    moved: Path,
+    machine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
 ) -> None:
+    """The data-set file names a folder that is gone; with --data, the data are beside the file."""
     monkeypatch.delenv("YOLO_DATASETS_DIR", raising=False)
     run, copy = moved / "killed", moved / "sets" / "data" / "toy.yaml"
     with pytest.raises(UserError, match=r"toy\.yaml does not exist; give .* --data FILE"):
         resume(run)
     if how == "--data":
-        copy.write_text(copy.read_text().replace(f"path: {machine / 'data'}", "path: ."))
         resume(run, "--data", str(copy))
     else:
         monkeypatch.setenv("YOLO_DATASETS_DIR", str(moved / "sets"))
         resume(run)
+    was = f"The data set was in {machine / 'data'} when the run was saved; it is read from "
+    assert f"{was}{copy.parent} now." in caplog.text
     whole = machine.with_name("hidden") / "runs" / "whole"
     assert differences(result_of(run), result_of(whole)) == []
     (continuation,) = json.loads((run / "seams.json").read_text())["continuations"]
@@ -70,6 +76,15 @@ def test_copied_run_finds_its_data_and_continues_exactly(
     place = f"{copy}, 10 + 10 images, the same as in {machine / 'data' / 'toy.yaml'}"
     same = f"{machine / 'data' / 'toy.yaml'}, 10 + 10 images"
     assert audit["data set"] == ("restored", place if how == "--data" else same)
+
+
+def test_data_that_moved_away_from_their_file_are_asked_for(moved: Path, machine: Path) -> None:
+    (machine / "data").mkdir(parents=True)
+    file = machine / "data" / "toy.yaml"
+    file.write_text("train: images/train\nval: images/val\nnames: [green, red]")
+    with pytest.raises(UserError, match=r"images/train does not exist .*; give .* --data FILE"):
+        resume(moved / "killed")
+    shutil.rmtree(machine)
 
 
 def test_other_data_at_the_new_place_are_refused(moved: Path, machine: Path) -> None:

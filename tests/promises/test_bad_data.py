@@ -124,11 +124,10 @@ FAULTS = {
         ),
         "corrupt image (",
     ),
-    "dangling link": Fault(instead(lambda path: path.symlink_to("gone")), "corrupt image ("),
-    "pipe": Fault(instead(os.mkfifo), "corrupt image ([Errno 22] Not a regular file)"),
+    "dangling link": Fault(instead(lambda path: path.symlink_to("gone")), "it is a link to a file"),
+    "pipe": Fault(instead(os.mkfifo), "it cannot be read (Not a regular file)"),
     "device": Fault(
-        instead(lambda path: path.symlink_to("/dev/zero")),
-        "corrupt image ([Errno 22] Not a regular file)",
+        instead(lambda path: path.symlink_to("/dev/zero")), "it cannot be read (Not a regular"
     ),
     "name not UTF-8": Fault(not_utf8, "its name is not UTF-8; rename it"),
     # unusual labels

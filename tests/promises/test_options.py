@@ -164,6 +164,7 @@ CHANGED = {
     ("train", "--workers"): None,  # as many as help, of the machine instead of the process
     ("val", "--workers"): None,
     ("val", "--data"): "coco128.yaml",  # looked up in data/ by its name
+    ("detect", "--source"): None,  # of several; that of the dataclass is ["data/images"]
     ("detect", "--data"): "",  # class names come from the weights
     ("export", "--data"): "",  # images are drawn by the program
 }
@@ -238,7 +239,8 @@ def test_nothing_is_positional_and_everything_has_help(program: str) -> None:
         ("val", ["--weights", "a.pt", "b.pt"], "weights", ["a.pt", "b.pt"]),
         ("detect", ["--img", "640", "480"], "imgsz", [640, 480]),
         ("detect", ["--classes", "0", "2"], "classes", [0, 2]),
-        ("detect", ["--source", "0"], "source", "0"),
+        ("detect", ["--source", "0"], "source", ["0"]),
+        ("detect", ["--source", "a", "b", "--source", "c"], "source", ["a", "b", "c"]),
         ("detect", ["--conf", "0.5"], "conf_thres", 0.5),
         ("export", ["--include", "torchscript", "onnx"], "include", ["torchscript", "onnx"]),
         ("export", ["--img", "640", "480"], "imgsz", [640, 480]),

@@ -73,8 +73,10 @@ def download_dataset(root: Path, archives: Sequence[Archive], obtain: str = "") 
         raise missing_dataset_error(root, why, obtain) from error
 
 
-def missing_dataset_error(root: Path, why: str, obtain: str) -> MissingDataError:
-    """Build the error for a missing data set.
+def missing_dataset_error(
+    root: Path, why: str, obtain: str, places: Sequence[Path] = ()
+) -> MissingDataError:
+    """Build the error for a missing data set, which was looked for in the `places`.
 
     Two clauses say `why` the program cannot download it, and how the user can `obtain` it; the
     second may be empty.
@@ -82,7 +84,15 @@ def missing_dataset_error(root: Path, why: str, obtain: str) -> MissingDataError
     remedy = f"put it there, or set {DATASETS_VARIABLE} to the folder that contains {root.name}/"
     if obtain:
         remedy = f"{obtain}; if you already have it, {remedy}"
-    return MissingDataError(f"data set {root} does not exist and {why}", remedy)
+    return MissingDataError(
+        f"data set {root} does not exist{looked_in(places, root)} and {why}", remedy
+    )
+
+
+def looked_in(places: Sequence[Path], root: Path) -> str:
+    """Return the places where something was looked for, without `root`, in brackets."""
+    others = ", ".join(str(place) for place in places if place != root)
+    return f" (also looked in {others})" if others else ""
 
 
 def _unpack_into(file: Path, staging: Path, folder: str) -> None:

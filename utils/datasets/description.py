@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from reprlib import repr as shortened
 from urllib.parse import urlsplit
@@ -12,15 +13,21 @@ from utils.datasets.acquire import (
     Archive,
     MissingDataError,
     download_dataset,
+    looked_in,
     missing_dataset_error,
 )
-from utils.datasets.locate import find_root, moved_copy
+from utils.datasets.class_names import class_names
+from utils.datasets.locate import can_mean, find_root, moved_copy, native_path, root_places
+from utils.datasets.matching import find_files
 from utils.errors import UserError
-from utils.files.download import is_url
+from utils.files.download import is_url, without_secrets
 from utils.files.yaml_file import read_yaml
+
+log = logging.getLogger("yolo")
 
 DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
 SPLITS = ("train", "val", "test")
+YAML_SUFFIXES = (".yaml", ".yml")
 STREETS = "streets"
 """Value of `embedded:` for the generated street scenes, the only such data set."""
 MISS_RATE_KEY = "miss_rate_gt"
@@ -51,6 +58,8 @@ class DatasetDescription:
     """Whether `download:` is a script written for another program; it is never run."""
     obtain: str = ""
     """How to get data that the program cannot download, as a clause for messages."""
+    places: tuple[Path, ...] = field(default=(), compare=False)
+    """Folders in which the data were looked for."""
 
     def split(self, name: str) -> tuple[Path, ...]:
         """Return the sources of the split `train`, `val` or `test`.
@@ -66,28 +75,37 @@ class DatasetDescription:
         return sources
 
 
-def load_description(data: str | Path) -> DatasetDescription:
+def load_description(data: str | Path, kept: Path | None = None) -> DatasetDescription:
     """Read and validate a data-set file. It is also looked for in data/ and $YOLO_DATASETS_DIR.
+
+    Args:
+        data: the file, its name in data/, or a folder that contains one such file.
+        kept: root of the data when a run that continues began; used if the data are still there.
 
     Raises:
         UserError: the file does not exist, or an entry is missing, unknown or inconsistent.
     """
     try:
         path = _find_file(Path(data))
-        content = read_yaml(path)
+        content = read_yaml(path, texts="names")
         if not isinstance(content, dict):
             raise UserError(f"{path} has no keys; add `train:`, `val:` and `names:`.")
-        return _described(content, path)
+        return _described(content, path, kept)
     except OSError as error:  # for example a name that is too long for the file system
         raise UserError(
             f"cannot read {data}: {error.strerror}: {shortened(error.filename)}; correct the path."
         ) from error
 
 
-def _described(content: Mapping[str, object], path: Path) -> DatasetDescription:
+def _described(
+    content: Mapping[str, object], path: Path, kept: Path | None = None
+) -> DatasetDescription:
     entry = _text(content, "path", path)
     try:
-        root = find_root(entry, path.parent)
+        places = root_places(entry, path.parent)
+        if kept is not None and can_mean(entry, kept):
+            places = [kept, *places]
+        root = _root_with_data(content, places, path) or find_root(entry, path.parent, places)
     except RuntimeError as error:
         raise UserError(
             f"{path}: the home folder of `path: {entry}` does not exist; correct the path."
@@ -104,12 +122,39 @@ def _described(content: Mapping[str, object], path: Path) -> DatasetDescription:
         path=path,
         root=root,
         **splits,
-        names=_names(content, path),
+        names=class_names(content, path),
         download=_archives(content.get("download"), path),
         embedded=embedded == STREETS,
         scripted=_is_script(content.get("download")),
         obtain=_text(content, "obtain", path).strip(" \n.;"),
+        places=tuple(places),
     )
+
+
+def _root_with_data(
+    content: Mapping[str, object], places: Sequence[Path], path: Path
+) -> Path | None:
+    """Return the first place that has the sources of train and val, else the first with any.
+
+    None if no place has any, or if the file has no relative paths.
+    """
+    present = {place: _present(content, place, path) for place in places}
+    whole = [place for place, found in present.items() if found and all(found)]
+    chosen = next((place for place in [*whole, *places] if any(present[place])), None)
+    others = [place for place in whole if chosen and place.resolve() != chosen.resolve()]
+    if others:
+        log.info("%s: using the data in %s, not those in %s.", path, chosen, others[0])
+    return chosen
+
+
+def _present(content: Mapping[str, object], place: Path, path: Path) -> list[bool]:
+    """Return whether each source of train and val exists, of those that are in a place."""
+    found = [_sources(content.get(name), place, f"{path}: {name}") for name in ("train", "val")]
+    return [source.exists() for part in found for source in part if _is_below(source, place)]
+
+
+def _is_below(source: Path, root: Path) -> bool:
+    return source.parts[: len(root.parts)] == root.parts
 
 
 def ensure_available(
@@ -154,15 +199,20 @@ def check_obtainable(
         obtainable = description.embedded or description.download
         again = ", or move it away to download it again" if obtainable else ""
         remedy = obtain or f"add the missing files{again}"
-        raise UserError(
-            f"{missing} does not exist, so the data set {root} is incomplete; {remedy}, "
-            f"or correct {description.path}."
+        sources = (*description.train, *description.val, *description.test)
+        partly = any(source.exists() for source in sources)
+        also = "" if partly else looked_in(description.places, root)
+        raise MissingDataError(
+            f"{missing} does not exist{also}, so the data set {root} is incomplete",
+            f"{remedy}, or correct {description.path}",
         )
     if description.scripted:
         why = f"the `download:` entry of {description.path} is a script, which is never run"
-        raise missing_dataset_error(root, why, obtain or "read the script and get the data by hand")
+        obtain = obtain or "read the script and get the data by hand"
+        raise missing_dataset_error(root, why, obtain, description.places)
     if not description.embedded and not description.download:
-        raise missing_dataset_error(root, f"{description.path} has no download address", obtain)
+        why = f"{description.path} has no download address"
+        raise missing_dataset_error(root, why, obtain, description.places)
 
 
 def _missing(description: DatasetDescription, splits: Sequence[str]) -> Path | None:
@@ -175,12 +225,25 @@ def _find_file(data: Path) -> Path:
     for candidate in (data, DATA_FOLDER / data.name, DATA_FOLDER / f"{data.name}.yaml"):
         if candidate.is_file():
             return candidate
+    if data.is_dir():
+        return _file_in(data)
     moved = moved_copy(data)
     if moved is not None and moved.is_file():
         return moved
     raise MissingDataError(
         f"data-set file {data} does not exist",
         f"give the path of a file, or the name of one in {DATA_FOLDER.name}/",
+    )
+
+
+def _file_in(folder: Path) -> Path:
+    """Return the only YAML file of a folder."""
+    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in YAML_SUFFIXES)
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(file.name for file in found) or "none"
+    raise UserError(
+        f"{folder} is a folder and must contain one data-set file, but has {names}; give the file."
     )
 
 
@@ -201,32 +264,14 @@ def _sources(entry: object, root: Path, origin: str) -> tuple[Path, ...]:
 
 
 def _source(entry: str, root: Path) -> Path:
-    source = root / entry
-    inside = root / entry.removeprefix("../")
+    source, native = root / entry, native_path(entry)
     # Exports of labelling services say ../train/images for a folder beside the file.
-    return inside if not source.exists() and inside.exists() else source
-
-
-def _names(content: Mapping[str, object], path: Path) -> tuple[str, ...]:
-    """Return the class names from a list or an index → name map; check them against `nc`."""
-    entry = content.get("names")
-    if isinstance(entry, dict):
-        if sorted(entry, key=str) != sorted(range(len(entry)), key=str):
-            raise UserError(f"{path}: the keys of `names:` must be 0, 1, 2 … without a gap.")
-        entry = [entry[index] for index in range(len(entry))]
-    if not isinstance(entry, list) or not entry:
-        raise UserError(
-            f"{path} has no class names; add `names:`, a list or a map from index to name."
-        )
-    count = content.get("nc", len(entry))
-    if count != len(entry):
-        raise UserError(
-            f"{path}: `nc:` is {shortened(count)}, but `names:` has {len(entry)} entries; "
-            "correct one of them."
-        )
-    if any(isinstance(name, (dict, list)) for name in entry):
-        raise UserError(f"{path}: an entry of `names:` is a list or a map; it must be one name.")
-    return tuple(map(str, entry))
+    inside = root / native.as_posix().removeprefix("../")
+    found = next((p for p in (source, root / native, inside) if p.exists()), None)
+    if found is not None:
+        return found
+    (alike,) = find_files([str(source)])
+    return Path(alike)
 
 
 def _archives(entry: object, path: Path) -> tuple[Archive, ...]:
@@ -250,20 +295,20 @@ def _archive(item: object, path: Path) -> Archive:
         item = {"url": item}
     if not isinstance(item, dict) or not {"url"} <= set(item) <= {"url", "folder"}:
         raise UserError(
-            f"{path}: `download:` has the entry {shortened(item)}; "
+            f"{path}: `download:` has the entry {without_secrets(shortened(item))}; "
             "it must be a URL, or a map with `url` and `folder`."
         )
     archive = Archive(str(item["url"]), str(item.get("folder", ".")))
-    folder = PurePosixPath(archive.folder)
+    folder, shown = PurePosixPath(archive.folder), without_secrets(archive.url)
     try:
         urlsplit(archive.url)
     except ValueError as error:
         raise UserError(
-            f"{path}: `download:` has the invalid URL {archive.url} ({error}); correct it."
+            f"{path}: `download:` has the invalid URL {shown} ({error}); correct it."
         ) from error
     if not is_url(archive.url) or folder.is_absolute() or ".." in folder.parts:
         raise UserError(
-            f"{path}: `download:` has the URL {archive.url} and the folder {archive.folder}; "
+            f"{path}: `download:` has the URL {shown} and the folder {archive.folder}; "
             "it must have http(s) URLs and folders inside the data set."
         )
     return archive

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.datasets.labels import LABEL_FOLDER, label_path, rename_last_folder
+from utils.datasets.labels import LABEL_FOLDER, ROUNDING, label_path, rename_last_folder
+from utils.datasets.matching import find_files
 from utils.errors import UserError
 from utils.files.regular_file import open_regular_file
 
@@ -58,7 +59,8 @@ def load_ignore_regions(images: Sequence[str]) -> IgnoreRegions | None:
         UserError: a file cannot be read or contains something other than regions.
     """
     present = set(list_ignore_files(images))
-    paths = map(ignore_path, images) if present else ()  # most data sets have no regions
+    wanted = [ignore_path(image) or "" for image in images] if present else []  # usually none
+    paths = find_files(wanted)
     parts = {i: _read(Path(path)) for i, path in enumerate(paths) if path in present}
     if not parts:
         return None
@@ -81,7 +83,8 @@ def _read(path: Path) -> np.ndarray:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); {remedy}") from error
     rows = [row for row in rows if row]
-    if any(len(row) != COLUMNS or not all(0 <= value <= 1 for value in row) for row in rows):
+    least, most = -ROUNDING, 1 + ROUNDING
+    if any(len(row) != COLUMNS or not all(least <= v <= most for v in row) for row in rows):
         raise UserError(f"{path} is damaged (a row is not four numbers from 0 to 1); {remedy}")
     regions = np.array(rows, np.float32).reshape(-1, COLUMNS)
     # Clip to the image: otherwise regions would extend into the neighbours in a mosaic.

@@ -28,7 +28,13 @@ from utils.datasets.ignore_regions import (
     list_ignore_files,
     load_ignore_regions,
 )
-from utils.datasets.image_files import ImageError, list_images, probe_size
+from utils.datasets.image_files import (
+    ImageError,
+    darkness,
+    list_images,
+    probe_image,
+    read_image,
+)
 from utils.datasets.labels import (
     BOX_COLUMNS,
     LabelError,
@@ -41,7 +47,7 @@ from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
-FORMAT = "index 3"
+FORMAT = "index 4"
 """Part of every cache's digest; increase the number when the content of the arrays changes."""
 CHUNK = 32
 """Images per task of a thread pool; a task takes milliseconds, far more than its overhead."""
@@ -100,6 +106,7 @@ def build_index(
     *,
     single_class: bool = False,
     workers: int | None = 0,
+    needs_boxes: bool = True,
 ) -> Index:
     """Index the images of folders and list files. Use the cache if no file has changed.
 
@@ -108,10 +115,11 @@ def build_index(
         names: class names; a class in a label file must be below their number.
         single_class: set the class of every box to 0.
         workers: number of threads that check files, see `read_threads`.
+        needs_boxes: whether images without any box are an error, not only worth a warning.
 
     Raises:
-        UserError: there are no images or no boxes, a class is out of range, or a file of ignore
-            regions is damaged.
+        UserError: there are no images, or no boxes where they are needed, a class is out of range,
+            or a file of ignore regions is damaged.
     """
     images = list_images(sources)
     labels = find_labels(images)
@@ -130,7 +138,7 @@ def build_index(
         _write_cache(places, index, digest)
     index = replace(index, key=key)
     _log_summary(index, sources)
-    _require_boxes(index, sources)
+    _require_boxes(index, sources, needs_boxes=needs_boxes)
     if single_class:
         boxes = index.boxes.copy()
         boxes[:, 0] = 0
@@ -166,8 +174,9 @@ def map_in_threads(
 
 def _check_image(image: str, label: str) -> _CheckedImage:
     try:
-        size = probe_size(image)
+        size, is_deep = probe_image(image)
         rows, notes = read_labels(label)
+        dark = darkness(read_image(image)) if is_deep else ""
     except ImageError as error:
         return _CheckedImage(image, None, NO_BOXES, (f"{_printable(image)} is skipped: {error}.",))
     except LabelError as error:
@@ -175,7 +184,9 @@ def _check_image(image: str, label: str) -> _CheckedImage:
     expected = label_path(image)
     if label != expected:
         notes = (f"used for {image}, because {Path(expected).name} does not exist", *notes)
-    return _CheckedImage(image, size, rows, tuple(f"{label}: {note}." for note in notes))
+    messages = [f"{label}: {note}." for note in notes]
+    messages += [f"{image} is {dark}."] if dark else []
+    return _CheckedImage(image, size, rows, tuple(messages))
 
 
 def _printable(path: str) -> str:
@@ -267,7 +278,7 @@ def _log_summary(index: Index, sources: Sequence[Path]) -> None:
     )
 
 
-def _require_boxes(index: Index, sources: Sequence[Path]) -> None:
+def _require_boxes(index: Index, sources: Sequence[Path], *, needs_boxes: bool) -> None:
     if len(index.boxes):
         return
     origin = ", ".join(map(str, sources))
@@ -275,10 +286,13 @@ def _require_boxes(index: Index, sources: Sequence[Path]) -> None:
         raise UserError(
             f"{origin} has no usable images; correct the files. First error: {index.messages[0]}"
         )
-    raise UserError(
+    message = (
         f"{origin} has no boxes; put the label files where they are read, "
         f"for example {label_path(index.paths[0])}."
     )
+    if needs_boxes:
+        raise UserError(message)
+    log.warning("%s Without boxes, only false positives are counted.", message)
 
 
 def _require_known_classes(index: Index, names: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.datasets.matching import find_files
 from utils.files.regular_file import open_regular_file
 
 BOX_COLUMNS = 5
@@ -23,6 +24,10 @@ MAX_BYTES = 8 << 20
 """Maximum size of a label file: 80 bytes for each of `MAX_ROWS` rows; a box needs 40 or fewer."""
 MAX_ROWS = 100_000
 """Far more objects than an image can show; a longer file is a mistake and would take minutes."""
+ROUNDING = 1e-5
+"""By so much a value of a box may be outside 0 to 1; tools write five or more digits."""
+POLYGON_TOLERANCE = 0.1
+"""Likewise for the bounding box of a polygon: an outline may leave the image, and is cut off."""
 MAX_CLASS = 1 << 24
 """Rows are stored as float32, which represents every integer up to this one."""
 
@@ -69,34 +74,25 @@ def rename_last_folder(file: str, old: str, new: str) -> str | None:
 def find_labels(images: Sequence[str]) -> list[str]:
     """Return the label file of each image; it may not exist.
 
-    If the file named by `label_path` does not exist, a file whose name differs only in upper and
-    lower case is used, unless it belongs to another image. File systems that ignore case do the
-    same, and a data set must give the same training on all file systems.
+    If the file named by `label_path` does not exist, one of an equal name is used (see `matching`),
+    unless it belongs to another image. For a folder like `Images`, that may be in `Labels`.
     """
-    wanted = [label_path(image) for image in images]
-    missing, unclaimed = set(wanted), []  # of millions of images, only one set fits in memory
-    for folder in {path.rpartition(os.sep)[0] for path in wanted}:
-        for name in _names_in(folder):
-            path = f"{folder}{os.sep}{name}"
-            if path in missing:
-                missing.remove(path)
-            else:
-                unclaimed.append(path)
-    unclaimed.sort(reverse=True)  # keeps the first of several
-    by_any_case = {_case_folded(path): path for path in unclaimed}
-    return [by_any_case.get(_case_folded(p), p) if p in missing else p for p in wanted]
+    folders = {image.rpartition(os.sep)[0] for image in images}
+    beside = [folder for folder in folders if _label_folder(folder) == folder]
+    renamed = ((folder, _labels_like(folder)) for folder in sorted(beside))
+    others = [(folder, other) for folder, other in renamed if other is not None]
+    return find_files([label_path(image) for image in images], others)
 
 
-def _names_in(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 -- Path would create an object per name
-    except OSError:  # a folder that is missing or unreadable has no labels
-        return []
+def _label_folder(folder: str) -> str:
+    return label_path(f"{folder}{os.sep}any").rpartition(os.sep)[0]
 
 
-def _case_folded(path: str) -> tuple[str, str]:
-    folder, _, name = path.rpartition(os.sep)
-    return folder, name.casefold()
+def _labels_like(folder: str) -> str | None:
+    """Return a folder with its last part like `images` renamed to `labels`, in any case."""
+    parts = Path(folder).parts
+    at = [i for i, part in enumerate(parts) if part.casefold() == IMAGE_FOLDER]
+    return str(Path(*parts[: at[-1]], LABEL_FOLDER, *parts[at[-1] + 1 :])) if at else None
 
 
 def read_labels(path: str) -> ParsedLabels:
@@ -125,9 +121,11 @@ def read_labels(path: str) -> ParsedLabels:
 def parse_labels(text: str) -> ParsedLabels:
     """Parse the rows of a label file; remove duplicate rows and boxes without area.
 
+    Coordinates are limited to 0 to 1: of a box those that differ by rounding, of a polygon all.
+
     Raises:
         LabelError: there are too many rows, a row is neither a box nor a polygon, a value is not a
-            number, a class is not an index, or a coordinate is outside 0 to 1.
+            number, a class is not an index, or a box has a value outside 0 to 1.
     """
     lines = text.splitlines()
     if len(lines) > MAX_ROWS:
@@ -160,9 +158,17 @@ def _parse_row(fields: list[str], number: int) -> _Box:
     label, *coordinates = values
     if not 0 <= label < MAX_CLASS or label != int(label):
         raise LabelError(f"line {number} has class {fields[0]}; classes are 0, 1, 2 …")
-    if min(coordinates) < 0 or max(coordinates) > 1:
+    box = _bounding_box(coordinates) if is_polygon else coordinates
+    tolerance = POLYGON_TOLERANCE if is_polygon else ROUNDING
+    if min(box) < -tolerance or max(box) > 1 + tolerance:
         raise LabelError(f"line {number} has a coordinate outside 0 to 1")
-    return _Box(label, *(_bounding_box(coordinates) if is_polygon else coordinates))
+    if is_polygon:
+        return _Box(label, *_bounding_box(_limited(coordinates)))
+    return _Box(label, *_limited(coordinates))
+
+
+def _limited(values: list[float]) -> list[float]:
+    return [min(max(value, 0.0), 1.0) for value in values]
 
 
 def _bounding_box(points: list[float]) -> list[float]:

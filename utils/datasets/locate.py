@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
 
 from utils.datasets.cache_files import cache_home
 from utils.files.writable import is_writable
@@ -16,44 +17,84 @@ DATASETS_VARIABLE = "YOLO_DATASETS_DIR"
 DATASETS_FOLDER = "datasets"
 
 
-def find_root(entry: str, beside: Path) -> Path:
+def find_root(entry: str, beside: Path, places: Sequence[Path] = ()) -> Path:
     """Resolve the `path:` entry of a data-set file in the folder `beside`.
 
-    An empty entry, or one like `.`, is relative to the data-set file. An absolute path is used as
-    it is, or its copy in $YOLO_DATASETS_DIR, see `moved_copy`. Otherwise the result is the first
-    of these folders that exists (NAME is the entry without leading `..`, `.` and `datasets`; for
-    ../datasets/coco128 it is coco128):
+    The result is the first of the `places` that exists, see `root_places`. If none exists, it is
+    the first of $YOLO_DATASETS_DIR, datasets/ beside the repository and the user's cache folder
+    that is writable, as the folder to download to; but an absolute entry, or one without a name,
+    is used as it is.
+
+    Raises:
+        RuntimeError: the entry begins with `~` and an unknown user name.
+    """
+    given, places = native_path(entry).expanduser(), places or root_places(entry, beside)
+    name = _bare_name(given)
+    if given.is_absolute() or name is None:
+        return places[0]
+    found = next((place for place in places if place.is_dir()), None)
+    if found is not None:
+        return found
+    homes = _homes()
+    return (next((home for home in homes if is_writable(home)), homes[-1]) / name).resolve()
+
+
+def root_places(entry: str, beside: Path) -> list[Path]:
+    """Return the folders that the `path:` entry of a data-set file can mean, the first preferred.
+
+    An absolute path is used as it is, or its copy in $YOLO_DATASETS_DIR, see `moved_copy`, or the
+    folder `beside` of the data-set file, which may have moved together with the data. An empty
+    entry, or one like `.` or `../datasets`, is relative to the file, to the working directory and
+    to the repository. Otherwise the places are (NAME is the entry without leading `..`, `.` and
+    `datasets`; for ../datasets/coco128 it is coco128):
 
     1. $YOLO_DATASETS_DIR/NAME, if the variable is set, then with only the last part of NAME
     2. the entry relative to the working directory, to the repository, and to the file
     3. datasets/NAME beside the repository
     4. datasets/NAME in the user's cache folder
 
-    If none exists, the result is the first of 1, 3 and 4 that is writable, as the folder to
-    download to.
-
     Raises:
         RuntimeError: the entry begins with `~` and an unknown user name.
     """
-    given = Path(entry).expanduser()
+    given = native_path(entry).expanduser()
     name = _bare_name(given)
     if given.is_absolute():
-        return moved_copy(given) or given
+        return [given] if given.exists() else [moved_copy(given) or given, beside.resolve()]
+    folders = (Path.cwd(), REPOSITORY, beside)
     if name is None:
-        return (beside / given).resolve()
+        places = [beside / given, *(folder / given for folder in folders)]
+    else:
+        chosen = _chosen()
+        places = [
+            *(home / part for home in chosen for part in (name, name.name)),
+            *(folder / given for folder in folders),
+            *(home / name for home in _homes()),
+        ]
+    return list(dict.fromkeys(place.resolve() for place in places))
 
+
+def can_mean(entry: str, folder: Path) -> bool:
+    """Return whether a folder, which was found once, can be what a `path:` entry means."""
+    given = native_path(entry)
+    name = _bare_name(given)
+    return given.is_absolute() or name is None or folder.parts[-len(name.parts) :] == name.parts
+
+
+def native_path(entry: str) -> Path:
+    """Return a path of a data-set file; on other systems, one of Windows without its drive."""
+    windows = PureWindowsPath(entry)
+    if os.sep != "/" or not (windows.drive or "\\" in entry):
+        return Path(entry)
+    return Path("/" * bool(windows.drive or windows.root), *windows.parts[bool(windows.anchor) :])
+
+
+def _chosen() -> list[Path]:
     base = os.environ.get(DATASETS_VARIABLE)
-    chosen = [Path(base).expanduser()] if base else []
-    homes = [*chosen, REPOSITORY.parent / DATASETS_FOLDER, cache_home() / DATASETS_FOLDER]
-    candidates = [
-        *(home / part for home in chosen for part in (name, name.name)),
-        *(folder / given for folder in (Path.cwd(), REPOSITORY, beside)),
-        *(home / name for home in homes),
-    ]
-    found = next((candidate for candidate in candidates if candidate.is_dir()), None)
-    if found is None:
-        found = next((home for home in homes if is_writable(home)), homes[-1]) / name
-    return found.resolve()
+    return [Path(base).expanduser()] if base else []
+
+
+def _homes() -> list[Path]:
+    return [*_chosen(), REPOSITORY.parent / DATASETS_FOLDER, cache_home() / DATASETS_FOLDER]
 
 
 def moved_copy(path: Path) -> Path | None:

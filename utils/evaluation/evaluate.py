@@ -92,6 +92,11 @@ class Evaluation:
     speed_ms: tuple[float, float, float]
     """Milliseconds per image: preprocessing, inference, non-maximum suppression."""
 
+    @property
+    def false_positives_per_image(self) -> float:
+        """Detections that match no label, per image, with at least `CONFUSION_CONFIDENCE`."""
+        return float(self.confusion[:, -1].sum()) / max(self.images, 1)
+
     def map50_95_of(self, names: Collection[str]) -> float:
         """Return the mean over the classes with these names; NaN if none of them has labels."""
         found = [result.map50_95 for result in self.classes if result.name in names]

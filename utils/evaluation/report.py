@@ -16,6 +16,8 @@ from utils.boxes import xyxy_to_xywh
 from utils.datasets.dataset import Batch
 from utils.evaluation.collected import to_original
 from utils.evaluation.evaluate import ClassResult, Evaluation, table_row
+from utils.evaluation.metrics import CONFUSION_CONFIDENCE
+from utils.plots.fonts import drawable_names
 from utils.plots.images import save_batch_grid
 
 log = logging.getLogger("yolo")
@@ -27,13 +29,21 @@ def log_table(evaluation: Evaluation, *, per_class: bool = False, label: str = "
     """Log the row for all classes, below the progress bar's header, and optionally each class."""
     counts = evaluation.images, evaluation.instances
     log.info("%s", _row(label, counts, evaluation))
+    if evaluation.instances == 0:
+        log.warning(
+            "The images have no boxes, so precision, recall and mAP are undefined, and shown as 0; "
+            "%.3g false positives per image with a confidence above %g.",
+            *(evaluation.false_positives_per_image, CONFUSION_CONFIDENCE),
+        )
     for result in evaluation.classes if per_class else ():
         log.info("%s", _row(result.name, (result.images, result.instances), result))
 
 
 def _row(name: str, counts: tuple[int, int], metrics: Evaluation | ClassResult) -> str:
     values = metrics.precision, metrics.recall, metrics.map50, metrics.map50_95
-    return table_row(name, *map(str, counts), *(f"{value:.3g}" for value in values))
+    return table_row(
+        " ".join(name.split()), *map(str, counts), *(f"{value:.3g}" for value in values)
+    )
 
 
 def save_metrics(
@@ -41,6 +51,9 @@ def save_metrics(
 ) -> None:
     """Write the metrics of an evaluation as JSON, including those of benchmarks, if any."""
     speed = dict(zip(("preprocess", "inference", "nms"), evaluation.speed_ms, strict=True))
+    background = {"false_positives_per_image": evaluation.false_positives_per_image}
+    if evaluation.instances:
+        background = {}
     record = {
         "precision": evaluation.precision,
         "recall": evaluation.recall,
@@ -48,6 +61,7 @@ def save_metrics(
         "map50_95": evaluation.map50_95,
         "images": evaluation.images,
         "instances": evaluation.instances,
+        **background,
         "speed_ms_per_image": speed,
         "classes": [dataclasses.asdict(result) for result in evaluation.classes],
         **(benchmarks or {}),
@@ -59,8 +73,12 @@ def save_plots(evaluation: Evaluation, folder: Path) -> None:
     """Write the plots of the metric curves and the confusion matrix to a folder."""
     from utils.evaluation.curves import save_confusion_matrix, save_metric_curves
 
-    save_metric_curves(evaluation.curves, folder)
-    save_confusion_matrix(evaluation.confusion, evaluation.names, folder / "confusion_matrix.png")
+    names = drawable_names(evaluation.names)
+    shown = dict(zip(evaluation.names, names, strict=True))
+    curves = evaluation.curves
+    curves = dataclasses.replace(curves, names=tuple(map(shown.__getitem__, curves.names)))
+    save_metric_curves(curves, folder)
+    save_confusion_matrix(evaluation.confusion, names, folder / "confusion_matrix.png")
 
 
 class BatchPlots:

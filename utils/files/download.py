@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import http.client
 import logging
+import re
 import shutil
 import stat
 import struct
@@ -15,6 +17,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
+from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
@@ -23,6 +26,8 @@ from utils.files.atomic_write import atomic_write
 
 log = logging.getLogger("yolo")
 
+HIDDEN = "***"
+"""In place of a secret in a message."""
 BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 30
 MIN_FREE_BYTES = 64 << 20
@@ -44,6 +49,31 @@ def is_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://"))
 
 
+def has_scheme(text: str) -> bool:
+    """Whether `text` is a URL of any scheme, not a path."""
+    return "://" in text
+
+
+def without_secrets(text: str) -> str:
+    """Return a URL without its password and the values of its query, for messages.
+
+    Any other text is returned as it is.
+    """
+    if not has_scheme(text):
+        return text
+    scheme, _, rest = text.partition("://")
+    place = re.split("[/?#]", rest, maxsplit=1)[0]
+    login, found, _ = place.rpartition("@")
+    if not found and ":" in place and not place.rpartition(":")[2].isdecimal():
+        login = rest.rpartition("@")[0]  # a password with / or the like
+    if login:
+        rest = f"{HIDDEN}{rest[len(login) :]}"
+    head, mark, query = rest.partition("?")
+    keys = [part.partition("=")[0] for part in query.split("&")]
+    hidden = "&".join(f"{key}={HIDDEN}" for key in keys) if query else ""
+    return f"{scheme}://{head}{mark}{hidden}"
+
+
 def download_file(url: str, target: Path) -> None:
     """Download `url` to the file `target`, with a progress bar. Leave no file on failure.
 
@@ -51,17 +81,21 @@ def download_file(url: str, target: Path) -> None:
         UserError: the URL is not http(s), cannot be reached or redirects to another protocol; the
             connection is lost; or the disk has too little free space.
     """
-    log.info("Downloading %s to %s", url, target)
+    shown = without_secrets(url)
+    log.info("Downloading %s to %s", shown, target)
     try:
         atomic_write(target, lambda part: _download(url, part))
     # URLError is an OSError; malformed URLs raise ValueError.
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise UserError(f"{url} cannot be downloaded ({reason})") from error
+        raise UserError(f"{shown} cannot be downloaded ({reason})") from error
 
 
 def open_url(url: str) -> http.client.HTTPResponse:
     """Open an http(s) URL; follow redirections to http(s) URLs only.
+
+    A user name and a password in the URL are sent by Basic authentication (RFC 7617), but not to
+    another host.
 
     Raises:
         OSError, HTTPException, ValueError: the URL cannot be reached or is malformed, or the
@@ -69,7 +103,15 @@ def open_url(url: str) -> http.client.HTTPResponse:
     """
     if not is_url(url):
         raise ValueError("not an http(s) URL")
-    request = urllib.request.Request(url, headers={"User-Agent": "yolov5-extend"})
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    request = urllib.request.Request(
+        parts._replace(netloc=host).geturl(), headers={"User-Agent": "yolov5-extend"}
+    )
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        code = base64.b64encode(pair.encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {code}")
     response: http.client.HTTPResponse = urllib.request.build_opener(_HttpRedirectHandler).open(
         request, timeout=TIMEOUT_S
     )
@@ -90,8 +132,15 @@ class _HttpRedirectHandler(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         """Return the request for the new URL."""
         if not is_url(newurl):
-            raise urllib.error.URLError(f"it redirects to {newurl}, which is not an http(s) URL")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+            shown = without_secrets(newurl)
+            raise urllib.error.URLError(f"it redirects to {shown}, which is not an http(s) URL")
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        before, after = urlsplit(req.full_url), urlsplit(newurl)
+        login = req.unredirected_hdrs.get("Authorization")
+        is_as_safe = after.scheme in (before.scheme, "https")
+        if login and following and before.hostname == after.hostname and is_as_safe:
+            following.add_unredirected_header("Authorization", login)
+        return following
 
 
 def _download(url: str, part: Path) -> None:

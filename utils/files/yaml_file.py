@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,16 +19,22 @@ MAX_ALIASES = 10
 """With this many aliases a file can expand at most 39-fold, even if they are nested."""
 MAX_DIGITS = 1000
 """Digits of a number; Python does not print integers of more than 4,300 digits."""
+TEXT = "tag:yaml.org,2002:str"
 # PyYAML's constructors also raise built-in errors, for example for a month 13 or `!!int ""`.
 VALUE_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError)
 
 
-def read_yaml(path: Path) -> object:
+def read_yaml(path: Path, *, texts: str = "") -> object:
     """Read a YAML file: dicts, lists, strings, numbers, dates, booleans and None.
 
+    Args:
+        path: the file.
+        texts: a key of the file; the items of its list, or the values of its map, stay text as
+            written, for example `off`, `007` or `null`.
+
     Raises:
-        UserError: the file cannot be read, is not YAML, contains a Python type, or exceeds the
-            limits for size, nesting, aliases or digits.
+        UserError: the file cannot be read, is not YAML, contains a Python type, exceeds the limits
+            for size, nesting, aliases or digits, or the map at `texts` has a key twice.
     """
     try:
         with path.open("rb") as stream:
@@ -38,12 +45,33 @@ def read_yaml(path: Path) -> object:
             )
         text = content.decode("utf-8-sig")
         _check_structure(text, path)
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        _keep_texts(root, texts, path)
+        return None if root is None else loader.construct_document(root)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give a YAML file.") from error
     except VALUE_ERRORS as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is damaged ({reason}); correct the YAML.") from error
+
+
+def _keep_texts(root: yaml.Node | None, key: str, path: Path) -> None:
+    """Make the items below a key of the file strings."""
+    entries = root.value if isinstance(root, yaml.MappingNode) and key else []
+    for name, node in entries:
+        if name.value != key or not isinstance(node, yaml.CollectionNode):
+            continue
+        items = node.value
+        if isinstance(node, yaml.MappingNode):
+            keys = Counter(item.value for item, _ in node.value if isinstance(item.value, str))
+            twice = [item for item, number in keys.items() if number > 1]
+            if twice:
+                raise UserError(f"{path}: `{key}:` has the key {twice[0]} twice; remove one.")
+            items = [value for _, value in node.value]
+        for item in items:
+            if isinstance(item, yaml.ScalarNode):
+                item.tag = TEXT
 
 
 def write_yaml(data: Mapping[str, object], path: Path) -> None:

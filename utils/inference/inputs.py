@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from utils.datasets.image_files import DECODING_ERRORS
 from utils.datasets.rect_batches import round_up_to_stride
 from utils.errors import UserError
-from utils.files.download import is_url
+from utils.files.download import is_url, without_secrets
 from utils.inference.sources import load_rgb
 
 MAX_CHANNELS, MAX_SIZES = 4, 2
@@ -63,7 +63,8 @@ def load_image(item: Any, number: int) -> tuple[str, np.ndarray]:  # noqa: ANN40
     try:
         image = _pixels(item)
     except DECODING_ERRORS as error:
-        raise UserError(f"{name} cannot be used ({error}); give another image.") from error
+        shown = without_secrets(name)
+        raise UserError(f"{shown} cannot be used ({error}); give another image.") from error
     stem = name.partition("?")[0] if is_url(name) else name
     return str(Path(stem).with_suffix(".jpg")), np.ascontiguousarray(image)
 

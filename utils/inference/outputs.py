@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -15,11 +18,18 @@ import numpy as np
 from utils.errors import UserError
 from utils.files.atomic_write import REMEDIES
 from utils.inference.sources import SourceImage, file_name
+from utils.plots.fonts import drawable_names
 from utils.plots.images import class_color, draw_boxes, write_image
 
+log = logging.getLogger("yolo")
+
+Owner = TypeVar("Owner", str, int)
 WRITABLE = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 CROP_GROWTH, CROP_BORDER = 1.02, 10  # a crop is 2 % plus 10 px (5 per side) larger than its box
 YOLO, VOC = 0, 1  # values of --save-format
+MAX_NAME_BYTES = 255  # of a file name, where the system does not say
+MAX_SHOWN = 40  # characters of a long name in a message
+APPENDIX_BYTES = 24  # what follows a stem at most: numbers of the source, frame and crop, a suffix
 INVALID_NAME_CHARACTERS = r"[^\w.\- ]+"
 CSV_HEADER = ("Image Name", "Prediction", "Confidence")
 
@@ -39,6 +49,15 @@ class OutputSettings:
     hide_conf: bool = False
 
 
+class _Video(NamedTuple):
+    """A video that is being written."""
+
+    writer: cv2.VideoWriter
+    path: Path
+    size: tuple[int, int]
+    """(width, height) of its frames, px."""
+
+
 class PredictionFiles:
     """Writes detections to a folder; a context manager, which closes videos at its end.
 
@@ -51,7 +70,9 @@ class PredictionFiles:
     def __init__(self, folder: Path, names: Sequence[str], settings: OutputSettings) -> None:
         self._folder, self._names, self._settings = folder, names, settings
         self._stems: dict[str, str] = {}  # stem of the outputs -> source
-        self._video: tuple[str, cv2.VideoWriter, Path] | None = None  # source, open writer, file
+        self._crop_folders: dict[str, int] = {}  # folder of the crops -> class
+        self._videos: dict[str, _Video] = {}  # open ones, by source
+        self._told_of_long_names = False
         self.label_files = 0
 
     def __enter__(self) -> PredictionFiles:
@@ -61,7 +82,7 @@ class PredictionFiles:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._close_video(check=kind is None)
+        self._close_videos(check=kind is None)
 
     def annotate(self, loaded: SourceImage, detections: np.ndarray) -> np.ndarray:
         """Return the original image (BGR) with detections [n, 6], the most confident on top."""
@@ -114,16 +135,36 @@ class PredictionFiles:
     def _caption(self, label: int, confidence: float) -> str | None:
         if self._settings.hide_labels:
             return None
-        name = self._names[label]
+        name = drawable_names(self._names)[label]
         return name if self._settings.hide_conf else f"{name} {confidence:.2f}"
 
     def _stem(self, source: str) -> str:
         """Return the stem of a source's output files; numbers avoid conflicts between sources."""
-        stem = file_name(source).stem
-        candidate, number = stem, 2
-        while self._stems.setdefault(candidate, source) != source:
-            candidate, number = f"{stem}{number}", number + 1
+        return self._unique(file_name(source).stem, self._stems, source)
+
+    def _unique(self, name: str, owners: dict[str, Owner], owner: Owner) -> str:
+        """Return the name that belongs to an owner: this one, shortened, or with a number."""
+        short, number = self._shortened(name), 2
+        candidate = short
+        while owners.setdefault(candidate, owner) != owner:
+            candidate, number = f"{short}{number}", number + 1
         return candidate
+
+    def _shortened(self, name: str) -> str:
+        """Return a name with as many bytes as fit, with an appendix such as `_1000000.jpeg`."""
+        try:
+            longest = os.pathconf(self._folder, "PC_NAME_MAX")
+        except (AttributeError, OSError, ValueError):  # on Windows
+            longest = MAX_NAME_BYTES
+        content = os.fsencode(name)
+        if len(content) <= longest - APPENDIX_BYTES:
+            return name
+        if not self._told_of_long_names:
+            self._told_of_long_names = True
+            log.warning(
+                "Long names are shortened in the output, for example %s …", name[:MAX_SHOWN]
+            )
+        return content[: longest - APPENDIX_BYTES].decode(errors="ignore")
 
     def _write_labels(self, name: str, shape: Sequence[int], detections: np.ndarray) -> None:
         folder = self._folder / "labels"
@@ -151,49 +192,51 @@ class PredictionFiles:
 
     def _write_crops(self, name: str, image: np.ndarray, detections: np.ndarray) -> None:
         for number, row in enumerate(detections, start=1):
-            label = (
-                re.sub(INVALID_NAME_CHARACTERS, "_", self._names[int(row[5])]).strip(". ") or "_"
-            )
-            folder = self._folder / "crops" / label
+            label = int(row[5])
+            plain = re.sub(INVALID_NAME_CHARACTERS, "_", self._names[label]).strip(". ") or "_"
+            folder = self._folder / "crops" / self._unique(plain, self._crop_folders, label)
             folder.mkdir(parents=True, exist_ok=True)
             crop = crop_box(image, row[:4])
             write_image(folder / f"{name}{'' if number == 1 else number}.jpg", crop)
 
     def _write_image(self, loaded: SourceImage, stem: str, annotated: np.ndarray) -> None:
         if loaded.kind == "video":
-            self._video_writer(loaded, stem).write(annotated)
+            height, width = annotated.shape[:2]
+            video = self._video(loaded, stem, (width, height))
+            fits = video.size == (width, height)  # a stream that was lost may have another size
+            video.writer.write(annotated if fits else cv2.resize(annotated, video.size))
             return
         suffix = file_name(loaded.path).suffix.lower()
         suffix = suffix if suffix in WRITABLE else ".jpg"
         write_image(self._folder / f"{stem}{suffix}", annotated)
 
-    def _video_writer(self, loaded: SourceImage, stem: str) -> cv2.VideoWriter:
-        if self._video is not None and self._video[0] == loaded.path:
-            return self._video[1]
-        self._close_video()
-        height, width = loaded.original.shape[:2]
+    def _video(self, loaded: SourceImage, stem: str, size: tuple[int, int]) -> _Video:
+        """Return the open video of a source. Those of files are closed when the next one begins."""
+        if loaded.path in self._videos:
+            return self._videos[loaded.path]
+        if not loaded.is_live:
+            self._close_videos()
         path = self._folder / f"{stem}.mp4"
         codec = cv2.VideoWriter.fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(path), codec, loaded.fps, (width, height))
+        writer = cv2.VideoWriter(str(path), codec, loaded.fps, size)
         if not writer.isOpened():
             raise UserError(
                 f"cannot write {path}: OpenCV cannot open an MP4 writer; "
                 "use --nosave, or --nosave with --save-txt."
             )
-        self._video = (loaded.path, writer, path)
-        return writer
+        return self._videos.setdefault(loaded.path, _Video(writer, path, size))
 
-    def _close_video(self, *, check: bool = True) -> None:
-        if self._video is None:
-            return
-        (_, writer, path), self._video = self._video, None
-        writer.release()
-        # OpenCV reports no errors of writing.
-        if check and not cv2.VideoCapture(str(path)).isOpened():
-            raise UserError(
-                f"cannot write {path}: it is incomplete, probably because the disk is full; free "
-                "disk space, then run again."
-            )
+    def _close_videos(self, *, check: bool = True) -> None:
+        videos, self._videos = list(self._videos.values()), {}
+        for video in videos:
+            video.writer.release()
+        for video in videos:
+            # OpenCV reports no errors of writing.
+            if check and not cv2.VideoCapture(str(video.path)).isOpened():
+                raise UserError(
+                    f"cannot write {video.path}: it is incomplete, probably because the disk is "
+                    "full; free disk space, then run again."
+                )
 
 
 def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -209,5 +252,6 @@ def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 def count_detections(labels: Iterable[float], names: Mapping[int, str] | Sequence[str]) -> str:
     """Return the number of detections of each class, as in `2 persons, 1 bus`."""
     counts = sorted(Counter(map(int, labels)).items())
-    found = [f"{n} {names[label]}{'s' * (n > 1)}" for label, n in counts]
+    shown = {label: " ".join(names[label].split()) for label, _ in counts}  # of one line
+    found = [f"{n} {shown[label]}{'s' * (n > 1)}" for label, n in counts]
     return ", ".join(found) or "(no detections)"

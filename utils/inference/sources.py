@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import http.client
+import io
 import itertools
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,12 +18,19 @@ import numpy as np
 
 from utils.datasets.image_files import (
     IMAGE_SUFFIXES,
+    UNREAD_SUFFIXES,
     ImageError,
+    check_pixels,
+    darkness,
+    open_image_file,
     read_image,
+    suffix_of,
 )
 from utils.datasets.letterbox import Letterboxed, letterbox
+from utils.datasets.locate import native_path
 from utils.errors import UserError
-from utils.files.download import open_url
+from utils.files.download import open_url, without_secrets
+from utils.inference.streams import SCREEN, ScreenReader, in_turns, is_screen
 from utils.inference.video import VideoReader
 
 log = logging.getLogger("yolo")
@@ -32,6 +40,7 @@ VIDEO_SUFFIXES = frozenset(
     | {".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
 MEDIA_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+LIST_SUFFIXES = (".txt", ".streams")
 WEB_SCHEMES = ("http", "https")
 URL_SCHEMES = (*WEB_SCHEMES, "rtsp", "rtmp", "tcp")
 MAX_BYTES = 256 << 20  # of a downloaded image
@@ -73,48 +82,65 @@ class SourceImage(NamedTuple):
 
 
 def open_source(
-    source: str,
+    sources: str | Sequence[str],
     *,
     image_size: tuple[int, int],
     stride: int,
     auto: bool = True,
     vid_stride: int = 1,
+    failed: list[str] | None = None,
 ) -> Generator[SourceImage]:
-    """Resolve a `--source` and return a generator of its images and video frames.
+    """Resolve a `--source`, or several, and return a generator of their images and video frames.
+
+    Cameras and streams come last; several of them are read at the same time, in turns.
 
     Args:
-        source: image or video file; folder (not recursive); glob pattern; .txt list of such files;
-            camera index; http, https, rtsp, rtmp or tcp URL.
+        sources: image or video file; folder (not recursive); glob pattern; .txt or .streams list of
+            such files, cameras or URLs; camera index; http, https, rtsp, rtmp or tcp URL; `screen`,
+            see `ScreenReader`.
         image_size: (height, width) that each image is fitted into, px.
         stride: stride of the network, px.
         auto: pad an image only up to the next multiple of the stride; otherwise to `image_size`.
         vid_stride: yield every n-th frame of videos.
+        failed: receives the files that cannot be read, and the videos that ended early.
 
     Raises:
         UserError: immediately if the source does not exist or has no image or video; during the
             iteration if none of its files can be read. Of several files, those that cannot be read
             are skipped with a warning.
     """
-    try:
-        locations = _find_locations(source)
-    except (OSError, RuntimeError, ValueError) as error:
-        # e.g. a name that is too long for the file system, or the home folder of an unknown user
-        raise UserError(
-            f"--source {source[:MAX_SHOWN_CHARACTERS]} cannot be used ({error}); "
-            "give another source."
-        ) from error
+    given = _joined_screen([sources] if isinstance(sources, str) else sources)
+    locations: list[str] = []
+    for source in given:
+        try:
+            locations += _find_locations(source)
+        except (OSError, RuntimeError, ValueError) as error:
+            # e.g. a name that is too long for the file system, or the home of an unknown user
+            raise UserError(
+                f"--source {_shown(source)} cannot be used ({error}); give another source."
+            ) from error
     fit = partial(letterbox, new_shape=image_size, auto=auto, stride=stride)
-    return _load(source, locations, fit, vid_stride)
+    return _load(locations, fit, vid_stride, [] if failed is None else failed)
+
+
+def _joined_screen(sources: Sequence[str]) -> Sequence[str]:
+    """Return the sources, with `screen` and the numbers of its part as one."""
+    return [" ".join(sources)] if sources[0] == SCREEN else sources
+
+
+def _shown(source: str) -> str:
+    """Return a source for a message: without secrets, and not too long."""
+    return without_secrets(source)[:MAX_SHOWN_CHARACTERS]
 
 
 def _find_locations(source: str) -> list[str]:
     """Return the files of a source, or the URL or camera index itself."""
     path = Path(source).expanduser()
-    if source.isdecimal() or _scheme(source) in URL_SCHEMES:
+    if is_stream(source) or _scheme(source) in URL_SCHEMES:
         return [source]
     if path.is_dir():
         return _media_files([file for file in sorted(path.iterdir()) if file.is_file()], source)
-    if path.is_file() and path.suffix.lower() == ".txt":
+    if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return _listed_locations(path)
     if path.is_file():
         return _media_files([path], source)
@@ -122,8 +148,17 @@ def _find_locations(source: str) -> list[str]:
         found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - patterns may be absolute
         return _media_files([Path(name) for name in sorted(found)], source)
     raise UserError(
-        f"--source {source} does not exist; give an image, a video or a folder of them."
+        f"--source {_shown(source)} does not exist; give an image, a video or a folder of them."
     )
+
+
+def is_stream(location: str) -> bool:
+    """Whether a location has no end: a camera, a stream or the screen."""
+    if location.isdecimal() or is_screen(location):
+        return True
+    scheme = _scheme(location)
+    is_file = file_name(location).suffix.lower() in MEDIA_SUFFIXES
+    return scheme in URL_SCHEMES and not (scheme in WEB_SCHEMES and is_file)
 
 
 def _scheme(location: str) -> str:
@@ -131,7 +166,14 @@ def _scheme(location: str) -> str:
 
 
 def _media_files(files: Sequence[Path], source: str) -> list[str]:
-    found = [str(file) for file in files if file.suffix.lower() in MEDIA_SUFFIXES]
+    found = [str(file) for file in files if suffix_of(file.name) in MEDIA_SUFFIXES]
+    unread = [file for file in files if suffix_of(file.name) in UNREAD_SUFFIXES - MEDIA_SUFFIXES]
+    if unread:
+        log.warning(
+            "Files of formats that are not read are left out: %d, for example %s; convert them to "
+            "JPEG.",
+            *(len(unread), unread[0]),
+        )
     if not found:
         known = ", ".join(sorted(MEDIA_SUFFIXES))
         raise UserError(
@@ -150,44 +192,61 @@ def _listed_locations(file: Path) -> list[str]:
         ) from error
     locations: list[str] = []
     for line in filter(None, lines):
-        if _scheme(line) in URL_SCHEMES:
+        if is_stream(line) or _scheme(line) in URL_SCHEMES:
             locations.append(line)
         else:
-            path = Path(line) if Path(line).is_file() else file.parent / line
-            locations += _media_files([path], line)
+            places = [Path(line), file.parent / line, file.parent / native_path(line)]
+            found = next((place for place in places if place.is_file()), places[1])
+            locations += _media_files([found], line)
     if not locations:
         raise UserError(f"--source {file} is empty; put one path on each line.")
     return locations
 
 
 def file_name(location: str) -> PurePath:
-    """Return the file name of a path, or of a URL without its query."""
-    path = PurePosixPath(urlsplit(location).path) if "://" in location else PurePath(location)
-    return PurePath(path.name)
+    """Return the file name of a path, or of a URL without its query; of a bare URL, the host."""
+    if "://" not in location:
+        return PurePath(PurePath(location).name)
+    parts = urlsplit(location)
+    return PurePath(PurePosixPath(parts.path).name or parts.hostname or parts.scheme)
 
 
 def _load(
-    source: str, locations: Sequence[str], fit: Fit, vid_stride: int
+    locations: Sequence[str], fit: Fit, vid_stride: int, failed: list[str]
 ) -> Generator[SourceImage]:
-    any_loaded = False
-    for number, location in enumerate(locations, start=1):
-        is_image = file_name(location).suffix.lower() in IMAGE_SUFFIXES
-        load = _load_image if is_image else partial(_load_video, vid_stride=vid_stride)
+    """Yield the images of all locations; skip those that cannot be read, unless it is the only."""
+    streams = [location for location in locations if is_stream(location)]
+    ordered = [*(location for location in locations if not is_stream(location)), *streams]
+    reason = ""
+
+    def load_one(number: int) -> Generator[SourceImage]:
+        nonlocal reason
+        location = ordered[number - 1]
+        is_image = file_name(location).suffix.lower() in IMAGE_SUFFIXES and location not in streams
+        video = partial(_load_video, vid_stride=vid_stride, failed=failed)
         try:
-            for loaded in load(location, fit):
-                any_loaded = True
-                yield loaded._replace(number=number, files=len(locations))
+            for item in (_load_image if is_image else video)(location, fit):
+                yield item._replace(number=number, files=len(ordered))
         except ImageError as error:
-            if len(locations) > 1:
-                log.warning("Skipped %s: %s.", location, error)
-            else:
-                raise UserError(
-                    f"--source {location} cannot be used ({error}); give another source."
-                ) from error
-    if not any_loaded:
+            reason = str(error)
+            failed.append(location)
+            if len(ordered) > 1:
+                log.warning("Skipped %s: %s.", without_secrets(location), error)
+
+    any_loaded = False
+    parts = [load_one(number + 1) for number in range(len(ordered))]
+    separate = parts if len(streams) == 1 else parts[: len(ordered) - len(streams)]
+    together = parts[len(separate) :]
+    for item in itertools.chain(*separate, in_turns(together) if together else ()):
+        any_loaded = True
+        yield item
+    if not any_loaded and len(ordered) > 1:
         raise UserError(
-            f"--source {source}: none of its {len(locations)} files can be read; "
-            "give another source."
+            f"--source: none of its {len(ordered)} files can be read; give another source."
+        )
+    if not any_loaded and reason:
+        raise UserError(
+            f"--source {_shown(ordered[0])} cannot be used ({reason}); give another source."
         )
 
 
@@ -199,10 +258,20 @@ def _load_image(location: str, fit: Fit) -> Iterator[SourceImage]:
 def load_rgb(location: str) -> np.ndarray:
     """Return the image of a path or of an http(s) URL, uint8 [h, w, 3] RGB, upright.
 
+    The limits of training apply.
+
     Raises:
         ImageError: it cannot be read.
     """
-    return _fetch_image(location) if _scheme(location) in WEB_SCHEMES else read_image(location)
+    if _scheme(location) in WEB_SCHEMES:
+        return _fetch_image(location)
+    with open_image_file(location) as stream:
+        is_deep = check_pixels(stream)
+    image = read_image(location)
+    dark = darkness(image) if is_deep else ""
+    if dark:
+        log.warning("%s is %s.", location, dark)
+    return image
 
 
 def _fetch_image(url: str) -> np.ndarray:
@@ -214,6 +283,7 @@ def _fetch_image(url: str) -> np.ndarray:
         raise ImageError(f"it cannot be downloaded ({getattr(error, 'reason', error)})") from error
     if len(content) > MAX_BYTES:
         raise ImageError(f"it is larger than {MAX_BYTES >> 20} MiB")
+    check_pixels(io.BytesIO(content))
     try:
         bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     except cv2.error as error:  # e.g. a header that claims more pixels than OpenCV accepts
@@ -223,17 +293,27 @@ def _fetch_image(url: str) -> np.ndarray:
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
-def _load_video(location: str, fit: Fit, vid_stride: int) -> Iterator[SourceImage]:
-    video = VideoReader(location, vid_stride)
+def _load_video(
+    location: str, fit: Fit, vid_stride: int, failed: list[str]
+) -> Iterator[SourceImage]:
+    video = ScreenReader(location) if is_screen(location) else VideoReader(location, vid_stride)
     fps = video.rate / vid_stride
     try:
-        for frame in itertools.count(vid_stride, vid_stride):
-            bgr = video.read()
-            if bgr is None:
-                return
+        while (bgr := video.read()) is not None:
             network, ratio, pad = fit(bgr)
             rgb = cv2.cvtColor(network, cv2.COLOR_BGR2RGB)
             fitted = (bgr, rgb, ratio, pad)
-            yield SourceImage(location, "video", *fitted, frame=frame, frames=video.frames, fps=fps)
+            yield SourceImage(
+                location, "video", *fitted, frame=video.position, frames=video.frames, fps=fps
+            )
+        if video.position == 0:
+            raise ImageError("none of its frames can be read")
+        if video.damaged:
+            message = "%s: %d damaged frames were skipped."
+            log.warning(message, without_secrets(location), video.damaged)
+        missing = video.shortfall()
+        if missing:
+            failed += [location] if missing.is_early else []
+            log.warning("%s: %s.", without_secrets(location), missing.text)
     finally:
         video.close()

@@ -35,7 +35,8 @@ def add_options(parser: ArgumentParser, options: type) -> None:
         default = field.default if factory is dataclasses.MISSING else factory()
         settings = _settings(option, types[field.name], default)
         if default is not REQUIRED and parser.argument_default is not SUPPRESS:
-            settings["default"] = default
+            # `extend` would add to a default; without a value, the dataclass has it.
+            settings["default"] = None if option.repeatable else default
         if option.positional:
             target.add_argument(field.name, **settings)
         else:
@@ -56,8 +57,9 @@ def options_from(
     given: Mapping[str, Any],  # as argparse returns them; the dataclass checks them
     options: type[T],
 ) -> T:
-    """Build a dataclass of options; ignores values for which it has no field."""
-    return options(**{name: given[name] for name in options_of(options) if name in given})
+    """Build a dataclass of options; ignores values that are None or for which it has no field."""
+    found = {name: given[name] for name in options_of(options) if given.get(name) is not None}
+    return options(**found)
 
 
 def _settings(

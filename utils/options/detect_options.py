@@ -11,6 +11,9 @@ MAX_SIZES = 2
 """Of --imgsz: height and width."""
 
 
+SAMPLES = "data/images"
+
+
 @dataclass(frozen=True)
 class DetectOptions:
     """The model, the source, the thresholds and the output of a detection run."""
@@ -20,7 +23,12 @@ class DetectOptions:
         "weights file of this project or YOLOv5, or an exported model; several are an ensemble, "
         "whose boxes are joined before NMS (default: {default[0]})",
     )
-    source: str = option("data/images", "image, video, folder, glob, list.txt, URL or camera")
+    source: list[str] = option(
+        [SAMPLES],
+        "image, video, folder, glob, list.txt, list.streams, URL, camera or screen; several are "
+        "allowed (default: two sample images, drawn at the first use)",
+        repeatable=True,
+    )
     data: str = option("", "data-set file with the class names (default: names in the weights)")
     imgsz: list[int] = option(
         [640],

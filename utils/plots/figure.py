@@ -9,9 +9,13 @@ from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager, get_font
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.textpath import TextPath
+
+from utils.plots.fonts import dejavu, font_for
 
 DPI = 150
 POINTS_PER_INCH = 72
@@ -33,20 +37,35 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, *, crop: bool = False) -> None:
-    """Save a figure; characters that the font lacks become boxes, without a warning.
+    """Save a figure; characters that no font has become boxes, without a warning.
 
     If `crop` is true, the picture has the size of what is drawn, also outside the figure.
     """
+    for text in figure.findobj(Text):
+        families = _families(text.get_text())
+        if families:
+            text.set_fontfamily(families)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         figure.savefig(path, bbox_inches="tight" if crop else None, pad_inches=CROP_MARGIN)
+
+
+def _families(text: str) -> list[str]:
+    """Return matplotlib's name of a system font for a text, after its own; empty if not needed."""
+    file = font_for(text)
+    if file is None or file == dejavu():
+        return []
+    fontManager.addfont(file.path)
+    return [FontProperties().get_name(), get_font(file.path).family_name]
 
 
 def text_width(text: str, size: float) -> float:
     """Return the width of a text of this font size (points), in inches."""
     if not text:
         return 0.0
-    return float(TextPath((0, 0), text, size=size).get_extents().width) / POINTS_PER_INCH
+    font = FontProperties(family=_families(text) or None)
+    width = TextPath((0, 0), text, size=size, prop=font).get_extents().width
+    return float(width) / POINTS_PER_INCH
 
 
 def style_axes(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:

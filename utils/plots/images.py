@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from utils.plots.fonts import dejavu, drawable_names, font_for, load_font
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,6 +106,7 @@ def save_batch_grid(
             y2 in pixels of the network input, confidence, class.
         max_images: maximum number of images drawn.
     """
+    names = drawable_names(names)
     count = min(len(batch.images), max_images)
     height, width = (int(side) for side in batch.images.shape[2:])
     columns = math.ceil(math.sqrt(count))
@@ -188,28 +190,10 @@ def one_line(text: str) -> str:
 @lru_cache(maxsize=256)
 def _text_mask(text: str, size: int) -> np.ndarray:
     """Return the opacity of a line of text with a small margin, uint8 [h, w]."""
-    font = _font(size)
+    font = load_font(font_for(text) or dejavu(), size)
     left, _, right, _ = font.getbbox(text)
     ascent, descent = font.getmetrics()
     margin = max(1, size // 8)
     mask = Image.new("L", (math.ceil(right - left) + 2 * margin, ascent + descent), 0)
     ImageDraw.Draw(mask).text((margin - left, 0), text, fill=255, font=font)
     return np.array(mask)
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which matplotlib contains; OpenCV's own fonts have ASCII only."""
-    return ImageFont.truetype(str(_matplotlib_data() / "fonts/ttf/DejaVuSans.ttf"), size)
-
-
-def _matplotlib_data() -> Path:
-    """Return matplotlib's data folder; import matplotlib only if it keeps the folder elsewhere."""
-    package = find_spec("matplotlib")
-    if package is not None and package.origin is not None:
-        data = Path(package.origin).with_name("mpl-data")
-        if data.is_dir():
-            return data
-    import matplotlib as mpl
-
-    return Path(mpl.get_data_path())

@@ -14,6 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
 from utils.plots.figure import BLUE, label_axes, new_figure, save_figure, style_axes
+from utils.plots.fonts import drawable_names
 from utils.plots.images import class_color, one_line
 
 MAX_OVERLAID_BOXES = 1000  # more would be a solid area
@@ -36,7 +37,7 @@ def save_labels_plot(boxes: np.ndarray, names: Sequence[str], path: Path) -> Non
     figure = new_figure(10.0, 10.0)
     figure.set_layout_engine("tight")
     panels = figure.subplots(2, 2)
-    _class_histogram(panels[0, 0], boxes[:, 0].astype(int), names)
+    _class_histogram(panels[0, 0], boxes[:, 0].astype(int), drawable_names(names))
     _overlaid_boxes(panels[0, 1], boxes)
     sample = _evenly(boxes, MAX_COUNTED_BOXES)
     _density(panels[1, 0], sample, 0, 1)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.datasets.acquire import MissingDataError
+from utils.datasets.class_names import retyped_names
 from utils.datasets.description import (
     DatasetDescription,
     check_obtainable,
@@ -54,11 +55,14 @@ class TrainingData:
     names: tuple[str, ...]
     train: Index
     val: Index
+    root: Path = Path()
+    """The folder of the data set."""
 
     def fingerprint(self, file: str) -> dict[str, str | int]:
         """Counts and a digest of the data, saved in checkpoints to detect a later change."""
         return {
             "file": file,
+            "folder": str(self.root),
             "train images": len(self.train),
             "train boxes": len(self.train.boxes),
             "val images": len(self.val),
@@ -188,9 +192,18 @@ def load_data_description(run: Run) -> DatasetDescription:
     Raises:
         UserError: if the file does not exist or is invalid, or the data must be obtained manually.
     """
+    point = run.resume_point
+    saved = point.checkpoint["config"].get("data", {}) if point is not None else {}
+    before = Path(str(saved["folder"])) if "folder" in saved else None
+    same_file = saved.get("file") == run.options.data
     with _asking_for_data(run):
-        description = load_description(run.options.data)
+        description = load_description(run.options.data, before if same_file else None)
         check_obtainable(description)
+    if before is not None and before != description.root:
+        log.warning(
+            "The data set was in %s when the run was saved; it is read from %s now.",
+            *(before, description.root),
+        )
     return description
 
 
@@ -210,6 +223,11 @@ def _asking_for_data(run: Run) -> Iterator[None]:
 
 def class_names(run: Run, description: DatasetDescription) -> tuple[str, ...]:
     """Class names that a run trains with: those of its data set, or one for `--single-cls`."""
+    point = run.resume_point
+    if point is not None and not run.options.single_cls:
+        saved = point.checkpoint["config"]["names"]
+        if saved != list(description.names) and saved == retyped_names(description.path):
+            return tuple(saved)
     return evaluated_names(description.names, single_class=run.options.single_cls)
 
 
@@ -223,14 +241,19 @@ def build_training_data(run: Run, description: DatasetDescription) -> TrainingDa
     with _asking_for_data(run):
         ensure_available(description)
 
-    def index(split: Sequence[Path]) -> Index:
+    def index(split: Sequence[Path], *, needs_boxes: bool = True) -> Index:
         return build_index(
-            split, names, single_class=run.options.single_cls, workers=run.options.workers
+            split,
+            names,
+            single_class=run.options.single_cls,
+            workers=run.options.workers,
+            needs_boxes=needs_boxes,
         )
 
     train, val = description.split("train"), description.split("val")
     train_index = index(train)
-    return TrainingData(names, train_index, train_index if val == train else index(val))
+    val_index = train_index if val == train else index(val, needs_boxes=False)
+    return TrainingData(names, train_index, val_index, description.root)
 
 
 def training_image_size(requested: int, stride: int) -> int:

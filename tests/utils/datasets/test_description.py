@@ -7,7 +7,8 @@ import yaml
 
 from tests.paths import GOLDENS
 from tests.utils.datasets.web import serving
-from utils.datasets.acquire import Archive
+from utils.datasets.acquire import Archive, MissingDataError
+from utils.datasets.class_names import retyped_names
 from utils.datasets.description import (
     COCO_KEY,
     DATA_FOLDER,
@@ -75,6 +76,25 @@ def test_minimal_data_set_file(tmp_path: Path) -> None:
     assert not description.embedded
 
 
+NAMES = ["02146", "off", "no", "null", "on", "yes", "007", "12:30", "2020-01-01", "1e3", "~"]
+
+
+@pytest.mark.parametrize("as_map", [False, True])
+def test_names_stay_text_as_written(tmp_path: Path, as_map: bool) -> None:
+    lines = [f"- {name}" for name in NAMES]
+    if as_map:
+        lines = [f"  {index}: {name}" for index, name in enumerate(NAMES)]
+    text = "\n".join(["train: a", f"nc: '{len(NAMES)}'", "names:", *lines])
+    assert described(tmp_path, text).names == tuple(NAMES)
+    earlier = [False, False, None, True, True, 7, 750, "2020-01-01", "1e3", None]
+    assert retyped_names(tmp_path / "mine.yaml")[1:] == list(map(str, earlier))
+
+
+def test_line_breaks_in_names_are_spaces(tmp_path: Path) -> None:
+    text = 'train: a\nnames: ["a\\nb", \'人 物\', "c\\t d"]'
+    assert described(tmp_path, text).names == ("a b", "人 物", "c d")
+
+
 def test_list_of_archives(tmp_path: Path) -> None:
     text = """
         path: mine
@@ -136,6 +156,11 @@ def test_relative_folders_of_labelling_services(tmp_path: Path) -> None:
         ("train: a\nnames: {0: a, 2: b}", "keys of `names:` must be 0, 1, 2"),
         ("train: a\nnames: {a: 0}", "keys of `names:` must be 0, 1, 2"),
         ("train: a\nnc: 3\nnames: [a, b]", "`nc:` is 3, but `names:` has 2 entries"),
+        ("train: a\nnc: '3'\nnames: [a, b]", "`nc:` is '3', but `names:` has 2 entries"),
+        ("train: a\nnames: {0: a, 1: b, 1: c}", "`names:` has the key 1 twice; remove one"),
+        ("train: a\nnames: [no, 'no']", "`names:` has two classes named no; give each class"),
+        ("train: a\nnames: [a, '']", "`names:` has a class without a name; give each class"),
+        ("train: a\nnames:\n- a\n-", "`names:` has a class without a name; give each class"),
         (
             "train: a\nnames: [a]\nembedded: rivers",
             "`embedded: 'rivers'` is unknown; the only value is streets",
@@ -167,6 +192,89 @@ def test_invalid_data_set_files(tmp_path: Path, text: str, message: str) -> None
         described(tmp_path, text)
     assert "mine.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with data/, the working directory; data-set files are in data/."""
+    repository = tmp_path / "clones" / "repository"
+    (repository / "data").mkdir(parents=True)
+    monkeypatch.chdir(repository)
+    monkeypatch.delenv("YOLO_DATASETS_DIR")
+    return repository
+
+
+@pytest.mark.parametrize(
+    ("lines", "folder"),
+    [
+        ("path: ../datasets\ntrain: mine/train\nval: mine/val", "../datasets/mine"),
+        ("train: ../mydata/train\nval: ../mydata/val", "../mydata"),
+        ("train: data/mine/train\nval: data/mine/val", "data/mine"),
+        ("path: ..\ntrain: mydata/train\nval: mydata/val", "../mydata"),
+        ("path: ''\ntrain: mine/train\nval: mine/val", "data/mine"),  # beside the file
+        ("path: C:/sets/mine\ntrain: mine/train\nval: mine/val", "data/mine"),
+        ("path: ..\\datasets\\mine\ntrain: .\\train\nval: val", "../datasets/mine"),
+        ("path: /content/gone\ntrain: train\nval: val", "data"),
+        ("path: mine\ntrain: Train\nval: VAL", "mine"),
+    ],
+)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_data_are_found_from_the_repository_and_the_working_directory(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, lines: str, folder: str, elsewhere: bool
+) -> None:
+    for split in ("train", "val"):
+        (clone / folder / split).mkdir(parents=True)
+    (clone / "data" / "mine.yaml").write_text(f"{lines}\nnames: [a]")
+    if elsewhere:  # the repository is searched too
+        monkeypatch.chdir("/")
+    description = load_description(clone / "data" / "mine.yaml")
+    check_obtainable(description)
+    assert [path.resolve() for path in (*description.train, *description.val)] == [
+        (clone / folder / split).resolve() for split in ("train", "val")
+    ]
+
+
+def test_of_two_places_the_first_is_used_and_printed(
+    clone: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="yolo")
+    places = [clone / "data", clone]
+    for place in places[::-1]:
+        file = clone / "data" / "mine.yaml"
+        file.write_text("train: mine/train\nval: mine/val\nnames: [a]")
+        for split in ("train", "val"):
+            (place / "mine" / split).mkdir(parents=True)
+        assert load_description(file).root == place
+    assert [record.message for record in caplog.records] == [
+        f"{file}: using the data in {places[0]}, not those in {places[1]}."
+    ]
+    assert load_description(file, kept=clone).root == clone  # of a run that began there
+    (places[0] / "mine" / "val").rmdir()
+    assert load_description(file).root == clone  # has all that training needs
+
+
+def test_all_places_are_named_where_nothing_is_found(clone: Path) -> None:
+    file = clone / "data" / "mine.yaml"
+    file.write_text("path: ../datasets\ntrain: mine/train\nval: mine/val\nnames: [a]")
+    with pytest.raises(MissingDataError) as caught:
+        check_obtainable(load_description(file))
+    assert str(caught.value) == (
+        f"data set {clone}/datasets does not exist (also looked in {clone.parent}/datasets) and "
+        f"{file} has no download address; put it there, or set YOLO_DATASETS_DIR to the folder "
+        "that contains datasets/."
+    )
+
+
+def test_folder_with_one_data_set_file(clone: Path) -> None:
+    folder = clone / "export"
+    folder.mkdir()
+    for name, names in (("a.txt", "none"), ("b.yml", None), ("c.yaml", "b.yml, c.yaml")):
+        (folder / name).write_text("train: images\nnames: [a]")
+        if names is None:
+            assert load_description(folder).path == folder / name
+            continue
+        with pytest.raises(UserError, match=f"must contain one data-set file, but has {names};"):
+            load_description(str(folder))
 
 
 @pytest.mark.parametrize("name", ["coco128", "coco128.yaml", "data/coco128.yaml"])
@@ -225,14 +333,16 @@ def test_missing_split_line(tmp_path: Path) -> None:
     ],
 )
 def test_missing_data_set_without_download(
-    lines: str, half: str, tmp_path: Path, datasets: Path
+    lines: str, half: str, tmp_path: Path, datasets: Path, cache_home: Path
 ) -> None:
     description = described(tmp_path, f"path: mine\ntrain: a\nval: b\nnames: [a]\n{lines}")
     for refuse in (ensure_available, check_obtainable):
         with pytest.raises(UserError) as caught:
             refuse(description)
         assert str(caught.value) == (
-            f"data set {datasets}/mine does not exist and {half.format(file=description.path)}"
+            f"data set {datasets}/mine does not exist (also looked in {Path.cwd()}/mine, "
+            f"{tmp_path}/clones/repository/mine, {tmp_path}/mine, {tmp_path}/clones/datasets/mine, "
+            f"{cache_home}/datasets/mine) and {half.format(file=description.path)}"
             "put it there, or set YOLO_DATASETS_DIR to the folder that contains mine/."
         )
 

@@ -79,3 +79,11 @@ def test_regions_are_clipped_to_the_image(tmp_path: Path) -> None:
     assert regions is not None
     expected = np.array([[0.1875, 0.5, 0.375, 0.25], [0.3, 0.4, 0.1, 0.2]], np.float32)
     np.testing.assert_array_equal(regions.of(0), expected)
+
+
+def test_rounding_and_other_ways_to_write_the_name(tmp_path: Path) -> None:
+    """The image as macOS writes it, its regions as other systems do; 1 as float32."""
+    write(tmp_path, "\u00e9.txt", "0.5 0.5 1.0000000000000002 1\n")
+    regions = load_ignore_regions([str(tmp_path / "images" / "e\u0301.jpg")])
+    assert regions is not None
+    assert regions.of(0).tolist() == [[0.5, 0.5, 1, 1]]

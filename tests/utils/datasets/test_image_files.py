@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.datasets.image_files import ImageError, list_images, probe_size, read_image
+from utils.datasets.image_files import (
+    ImageError,
+    darkness,
+    list_images,
+    probe_image,
+    probe_size,
+    read_image,
+)
 from utils.errors import UserError
 
 ORIENTATION = 0x0112
@@ -111,7 +118,7 @@ def truncated(name: str, keep: float) -> Callable[[Path], None]:
         ("half.png", truncated("half.png", 0.5), "corrupt image ("),
         ("half.bmp", truncated("half.bmp", 0.5), "corrupt image (image file is truncated"),
         ("half.tif", truncated("half.tif", 0.5), "corrupt image ("),
-        ("absent.jpg", lambda folder: None, "corrupt image ("),
+        ("absent.jpg", lambda folder: None, "it does not exist"),
         (
             "tiny.png",
             lambda folder: Image.new("RGB", (9, 40)).save(folder / "tiny.png"),
@@ -126,6 +133,12 @@ def test_probe_size_rejects_unusable_images(
     with pytest.raises(ImageError) as caught:
         probe_size(tmp_path / name)
     assert str(caught.value).startswith(reason)
+
+
+def test_missing_image_is_not_called_corrupt(tmp_path: Path) -> None:
+    for read in (read_image, probe_size):
+        with pytest.raises(ImageError, match=r"^it does not exist$"):
+            read(tmp_path / "gone.jpg")
 
 
 def test_jpeg_with_trailing_bytes_is_complete(tmp_path: Path) -> None:
@@ -184,9 +197,85 @@ def test_invalid_list_files(tmp_path: Path, content: bytes, reason: str) -> None
         list_images([tmp_path / "list.txt"])
 
 
+def written_list(folder: Path, entries: Sequence[str], name: str = "list.txt") -> Path:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("\n".join(entries))
+    return folder / name
+
+
+def test_folder_of_a_list_is_that_of_most_entries(tmp_path: Path) -> None:
+    """The first ten entries are gone, and one is in another folder too."""
+    (tmp_path / "lists" / "images").mkdir(parents=True)
+    (tmp_path / "lists" / "images" / "19.jpg").touch()
+    (tmp_path / "images").mkdir()
+    for number in range(10, 20):
+        (tmp_path / "images" / f"{number}.jpg").touch()
+    entries = [f"images/{number}.jpg" for number in range(20)]
+    found = list_images([written_list(tmp_path, entries, "lists/TRAIN.TXT")])
+    assert found == [str(tmp_path / entry) for entry in entries]
+
+
+@pytest.mark.parametrize("prefix", [".\\", "", "D:\\sets\\mine\\", "/content/mine/", "C:/mine/"])
+def test_lists_of_another_system_or_machine(tmp_path: Path, prefix: str) -> None:
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    separator = "/" if "/" in prefix else "\\"
+    names = ["a.jpg", "b b.jpg"]
+    for name in names:
+        (tmp_path / "images" / "train" / name).touch()
+    entries = [prefix + separator.join(["images", "train", name]) for name in names]
+    found = list_images([written_list(tmp_path, entries, "lists/train.txt")])
+    assert found == [str(tmp_path / "images" / "train" / name) for name in names]
+
+
+def test_listed_images_that_are_not_there_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.jpg").touch()
+    file = written_list(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    assert len(list_images([file])) == 3
+    number = f"2 of 3 images listed in {file} are not there"
+    assert [r.message for r in caplog.records] == [f"{number}, for example {tmp_path}/b.jpg."]
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(UserError) as caught:
+        list_images([file])
+    assert str(caught.value).startswith(
+        f"3 of 3 images listed in {file} are not there (the first is 'a.jpg'; "
+        f"looked in {tmp_path}, {tmp_path.parent}, "
+    )
+
+
+def test_files_that_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """AppleDouble files of macOS are no images; photographs of other formats are reported."""
+    for name in ("a.jpg", "._a.jpg", "b.heic", "c.JFIF", "d.jfif", "notes.txt", "._e.heic"):
+        (tmp_path / name).touch()
+    assert list_images([tmp_path]) == [str(tmp_path / "a.jpg")]
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}: files of formats that are not read are left out: 3 (.heic, .jfif); convert "
+        "them to JPEG."
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "grey.png", "grey.tif"])
+def test_deep_images(tmp_path: Path, name: str) -> None:
+    """12 bits in 16, so that the upper 8 bits are below 16; and all 16 bits."""
+    shape = (20, 30) if name.startswith("grey") else (20, 30, 3)
+    for largest, is_dark in ((4095, True), (65535, False)):
+        cv2.imwrite(str(tmp_path / name), np.full(shape, largest, np.uint16))
+        header = probe_image(tmp_path / name)
+        assert header == ((20, 30), True)
+        assert bool(darkness(read_image(tmp_path / name))) == is_dark
+
+
+def test_eight_bit_images_are_not_deep(tmp_path: Path) -> None:
+    for name, mode in (("a.png", "RGB"), ("a.tif", "RGB"), ("p.png", "P"), ("l.jpg", "L")):
+        plain(name, mode)(tmp_path)
+        assert probe_image(tmp_path / name) == ((20, 30), False)
+
+
 def test_too_long_list_entries_fail_in_probe_size(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("x" * 300)
-    assert list_images([tmp_path / "list.txt"]) == [f"{tmp_path}/{'x' * 300}"]
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "list.txt").write_text("x" * 300 + "\na.jpg")
+    assert list_images([tmp_path / "list.txt"])[0] == f"{tmp_path}/{'x' * 300}"
     with pytest.raises(ImageError, match="File name too long"):
         probe_size(tmp_path / ("x" * 300))
 

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from tests.paths import ROOT, SHARED, requires_shared
 from tests.utils.datasets.drawn import draw
+from utils.datasets.image_files import ImageHeader
 from utils.datasets.index import Index, build_index
 from utils.errors import UserError
 
@@ -159,10 +161,34 @@ def test_cached_index_equals_built_index(folder: Path, monkeypatch: pytest.Monke
     (folder / "2.png").write_bytes(b"broken")
     first = build_index([folder], NAMES)
     assert len(cache_files(folder)) == 1
-    monkeypatch.setattr("utils.datasets.index.probe_size", None)
+    monkeypatch.setattr("utils.datasets.index.probe_image", None)
     again = build_index([folder], NAMES)
     assert same(first, again)
     assert again.messages[0].startswith(f"{folder / '2.png'} is skipped")
+
+
+def test_image_that_is_nearly_black_is_reported(folder: Path) -> None:
+    cv2.imwrite(str(folder / "2.png"), np.full((20, 20), 4095, np.uint16))
+    index = build_index([folder], NAMES)
+    assert len(index) == 3
+    assert list(index.messages) == [
+        f"{folder / '2.png'} is nearly black, because it uses only the lower of its more than "
+        "8 bits; convert it to 8."
+    ]
+
+
+def test_images_without_boxes_are_only_reported_where_no_boxes_are_needed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = draw(tmp_path, "a", (20, 20), [])
+    index = build_index([image.parent], NAMES, needs_boxes=False)
+    assert (len(index), index.boxes.shape) == (1, (0, 5))
+    (message,) = caplog.messages
+    assert message.startswith(f"{image.parent} has no boxes; put the label files where they are")
+    assert message.endswith("Without boxes, only false positives are counted.")
+    image.write_bytes(b"broken")
+    with pytest.raises(UserError, match="images has no usable images; correct the files"):
+        build_index([image.parent], NAMES, needs_boxes=False)
 
 
 def touch_later(path: Path) -> None:
@@ -196,11 +222,11 @@ def test_any_file_change_invalidates_the_cache(
     build_index([folder], NAMES)
     probed: list[str] = []
 
-    def probe(path: str) -> tuple[int, int]:
+    def probe(path: str) -> ImageHeader:
         probed.append(path)
-        return 20, 20
+        return ImageHeader((20, 20), is_deep=False)
 
-    monkeypatch.setattr("utils.datasets.index.probe_size", probe)
+    monkeypatch.setattr("utils.datasets.index.probe_image", probe)
     build_index([folder], NAMES)
     assert not probed
     assert callable(change)

@@ -52,6 +52,37 @@ def test_labels_are_found_ignoring_case_unless_they_belong_to_another_image(tmp_
     ]
 
 
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("images/\u0065\u0301t\u00e9.jpg", "labels/\u00e9te\u0301.txt"),  # é as macOS writes it
+        ("images/stra\u00dfe.jpg", "labels/STRASSE.txt"),
+        ("images/%C3%A9t%C3%A9 1.jpg", "labels/\u00e9t\u00e9%201.txt"),
+        ("images/100%.jpg", "labels/100%25.txt"),
+        ("images/train/a.jpg", "Labels/Train/a.txt"),
+        ("images/\u0065\u0301/a.jpg", "labels/\u00e9/a.txt"),
+        ("Images/train/a.jpg", "Labels/train/a.txt"),
+        ("IMAGES/a.jpg", "labels/A.txt"),
+        ("Images/a.jpg", "Images/a.txt"),
+    ],
+)
+def test_labels_are_found_by_any_way_to_write_the_name(
+    tmp_path: Path, image: str, label: str
+) -> None:
+    for name in (image, label, "notes/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_labels([str(tmp_path / image)]) == [str(tmp_path / label)]
+
+
+def test_labels_beside_the_image_are_preferred_to_those_in_a_folder_labels(tmp_path: Path) -> None:
+    for name in ("Images/a.txt", "Labels/a.txt", "Labels/b.txt", "Labels/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_labels([str(tmp_path / name) for name in ("Images/a.jpg", "Images/b.jpg")])
+    assert found == [str(tmp_path / "Images/a.txt"), str(tmp_path / "Labels/b.txt")]
+
+
 def test_read_labels_of_any_file(tmp_path: Path) -> None:
     label = tmp_path / "a.txt"
     label.write_bytes(b"\xef\xbb\xbf0 .5 .5 .5 .5\r\n1 .5 .5 .5 .5 \t\r\n")
@@ -108,6 +139,15 @@ def test_number_of_rows_is_limited() -> None:
             [[0, 0.5, 0.5, 0.5, 0.5]],
             ("2 box(es) without area removed",),
         ),
+        # rounding: 1.0 as float32, and in the sixth digit
+        (
+            "0 1.0000000000000002 .5 .5 1.000001\n0 -1e-7 .5 .5 .5",
+            [[0, 1, 0.5, 0.5, 1], [0, 0, 0.5, 0.5, 0.5]],
+            (),
+        ),
+        # polygons are cut off at the border: x 0 … 0.5, y 0 … 1; beyond it only, no area is left
+        ("0 -.25 -.01 .5 -.01 .5 1.01", [[0, 0.25, 0.5, 0.5, 1]], ()),
+        ("0 1 .5 1.1 .5 1.1 .7", [], ("1 box(es) without area removed",)),
     ],
 )
 def test_parse_labels(text: str, rows: list[list[float]], notes: tuple[str, ...]) -> None:
@@ -134,10 +174,12 @@ def test_parse_labels(text: str, rows: list[list[float]], notes: tuple[str, ...]
             "16777216 .5 .5 .5 .5",
             "line 1 has class 16777216",
         ),  # float32 does not represent the next integer
+        ("0 .5 .5 .5 1.0001", "line 1 has a coordinate outside 0 to 1"),
         ("0 .5 .5 .5 1.01", "line 1 has a coordinate outside 0 to 1"),
         ("0 -.1 .5 .5 .5", "line 1 has a coordinate outside 0 to 1"),
-        # its bounding box alone would be valid: centre 0.2, width 0.8
-        ("0 -.2 .1 .6 .1 .6 .9", "line 1 has a coordinate outside 0 to 1"),
+        # a polygon in pixels, and one far outside
+        ("0 20 10 60 10 60 90", "line 1 has a coordinate outside 0 to 1"),
+        ("0 -.4 .1 .8 .1 .8 .9", "line 1 has a coordinate outside 0 to 1"),
     ],
 )
 def test_parse_labels_rejects_invalid_rows(text: str, reason: str) -> None:

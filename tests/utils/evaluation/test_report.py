@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,31 @@ def test_table(
     )
     dog = "                   dög        128          9        0.5       0.25       0.75      0.125"
     assert caplog.messages == [every, every, dog]
+
+
+def test_images_without_boxes(
+    evaluation: Evaluation, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Five detections of two classes, and a row and a column for the background."""
+    confusion = np.array([[0, 0, 3], [0, 0, 2], [0, 0, 0]])
+    nothing = replace(evaluation, images=4, instances=0, classes=(), confusion=confusion)
+    log_table(nothing)
+    assert caplog.messages == [
+        "The images have no boxes, so precision, recall and mAP are undefined, and shown as 0; "
+        "1.25 false positives per image with a confidence above 0.25."
+    ]
+    save_metrics(nothing, tmp_path / "metrics.json")
+    assert json.loads((tmp_path / "metrics.json").read_text())["false_positives_per_image"] == 1.25
+
+
+def test_row_of_a_name_with_a_line_break_is_one_line(
+    evaluation: Evaluation, caplog: pytest.LogCaptureFixture
+) -> None:
+    (result,) = evaluation.classes
+    caplog.set_level("INFO", logger="yolo")
+    log_table(replace(evaluation, classes=(replace(result, name="a\nb"),)), per_class=True)
+    assert caplog.messages[1].split()[:3] == ["a", "b", "128"]
+    assert "\n" not in caplog.messages[1]
 
 
 def test_mean_over_some_classes(evaluation: Evaluation) -> None:

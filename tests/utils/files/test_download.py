@@ -1,14 +1,17 @@
+import base64
 import stat
 import zipfile
 from collections import namedtuple
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from tests.utils.datasets.web import closed_address, serving
 from utils.errors import UserError
-from utils.files.download import download_file, extract_zip, is_url
+from utils.files.download import download_file, extract_zip, is_url, without_secrets
 
 
 def test_is_url() -> None:
@@ -192,3 +195,65 @@ def test_too_many_entries_are_rejected(tmp_path: Path, monkeypatch: pytest.Monke
     archive = archive_of(tmp_path / "a.zip", {"a": b"", "b": b"", "c": b""})
     with pytest.raises(UserError, match=r"a\.zip has 3 entries, more than 2"):
         extract_zip(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:word@host:8/b.zip?token=word&x", "https://***@host:8/b.zip?token=***&x=***"),
+        ("rtsp://word@host", "rtsp://***@host"),
+        ("rtsp://me:w@rd@host/live", "rtsp://***@host/live"),
+        ("rtsp://me:wo/rd@host/live", "rtsp://***@host/live"),
+        ("rtsp://me:wo?rd@host/live", "rtsp://***@host/live"),
+        ("https://host:80/a@b/c.zip?", "https://host:80/a@b/c.zip?"),
+        ("https://[::1]:80/a@b", "https://[::1]:80/a@b"),
+        ("me:word@host/a?b=c", "me:word@host/a?b=c"),  # a path
+    ],
+)
+def test_without_secrets(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+
+
+def test_download_log_and_errors_have_no_secrets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="yolo")
+    address = closed_address().replace("http://", "http://me:word@")
+    with pytest.raises(UserError) as caught:
+        download_file(f"{address}/a.zip?key=word", tmp_path / "a.zip")
+    assert "word" not in caplog.text + str(caught.value)
+    assert "?key=***" in str(caught.value)
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """Notes the Authorization header of each request; redirects /move?TARGET."""
+
+    seen: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        host = str(self.headers["Host"]).partition(":")[0]
+        self.seen.append((host, self.headers["Authorization"]))
+        moved = "?" in self.path
+        self.send_response(302 if moved else 200)
+        if moved:
+            self.send_header("Location", self.path.partition("?")[2])
+        self.end_headers()
+        self.wfile.write(b"content")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_basic_authentication_stays_with_its_host(tmp_path: Path) -> None:
+    """RFC 7617: `Basic` and base64 of user and password, here `m/e` and `p@ss`."""
+    Guarded.seen.clear()
+    login = "Basic " + base64.b64encode(b"m/e:p@ss").decode()
+    with serving(tmp_path, Guarded) as address:
+        port = address.rpartition(":")[2]
+        named = f"http://m%2Fe:p%40ss@127.0.0.1:{port}"
+        for target in ("a", f"move?http://127.0.0.1:{port}/a", f"move?http://localhost:{port}/a"):
+            download_file(f"{named}/{target}", tmp_path / "a")
+            assert (tmp_path / "a").read_bytes() == b"content"
+        download_file(f"{address}/a", tmp_path / "a")
+    here = ("127.0.0.1", login)
+    assert Guarded.seen == [here, here, here, here, ("localhost", None), ("127.0.0.1", None)]

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from utils.datasets.dataset import Batch, Frame
-from utils.plots import images
 from utils.plots.images import (
     PALETTE,
     class_color,
@@ -97,15 +96,6 @@ def test_unusual_names(name: str, tmp_path: Path) -> None:
     image = np.zeros((30, 200, 3), np.uint8)
     drawn = draw_boxes(image, np.array([[5.0, 20.0, 25.0, 28.0]]), [name], [GREEN], 1)
     assert drawn[28, 15].tolist() == list(GREEN)
-
-
-def test_font_is_found_without_importing_matplotlib(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    folder = images._matplotlib_data()
-    assert (folder / "fonts" / "ttf" / "DejaVuSans.ttf").is_file()
-    monkeypatch.setattr(images, "find_spec", lambda name: None)
-    assert images._matplotlib_data() == folder
 
 
 def test_grid_of_targets(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The digest that detects a change of the data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from utils.runtime.distributed import Distributed
 from utils.training.data import (
     TrainingData,
     build_training_data,
+    class_names,
     content_digest,
     load_data_description,
     sequence_digest,
@@ -82,9 +85,12 @@ def test_digest_distinguishes_splits() -> None:
 
 
 def test_fingerprint() -> None:
-    data = TrainingData(("x", "y"), index(), index("/data/val", {"a.jpg": BOXES["a.jpg"]}))
+    data = TrainingData(
+        ("x", "y"), index(), index("/data/val", {"a.jpg": BOXES["a.jpg"]}), Path("/data")
+    )
     assert data.fingerprint("toy.yaml") == {
         "file": "toy.yaml",
+        "folder": "/data",
         "train images": 3,
         "train boxes": 3,
         "val images": 1,
@@ -127,3 +133,32 @@ def test_workers_are_divided_by_the_processes_of_a_machine(
         loaders = data.loaders(run, 64, 32, distributed)
         counts.append((loaders.train._loader.num_workers, loaders.val._loader.num_workers))
     assert counts == [(1, 1), (2, 2)]
+
+
+def resumed(data: Path, folder: Path, names: Sequence[str]) -> Run:
+    """A run that is resumed with the same data-set file; its data were in `folder`."""
+    config = {"data": {"file": str(data), "folder": str(folder)}, "names": list(names)}
+    point = SimpleNamespace(checkpoint={"config": config})
+    options = TrainOptions(data=str(data))
+    return cast("Run", SimpleNamespace(options=options, resume_point=point))
+
+
+def test_resumed_run_keeps_its_data_and_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its data were found in its working directory; version 0.1 read the name `off` as False."""
+    (tmp_path / "yaml").mkdir()
+    file = tmp_path / "yaml" / "mine.yaml"
+    file.write_text("train: images/train\nval: images/val\nnames: [off, 'on']")
+    for place in ("first", "second"):
+        make_toy(tmp_path / place)
+    monkeypatch.chdir(tmp_path / "second")
+    for first, names, kept in (
+        ("first", ["off", "on"], ("off", "on")),
+        ("second", ["False", "on"], ("False", "on")),
+        ("gone", ["other", "on"], ("off", "on")),
+    ):
+        run = resumed(file, tmp_path / first, names)
+        description = load_data_description(run)
+        assert description.root == tmp_path / (first if first != "gone" else "second")
+        assert class_names(run, description) == kept

@@ -11,6 +11,7 @@ import numpy as np
 from models.anchors import MIN_SIDE
 from utils.autoanchor import GOOD_RECALL
 from utils.datasets.description import DatasetDescription
+from utils.datasets.image_files import NEARLY_BLACK
 from utils.tools.check.duplicates import find_duplicate_images
 from utils.tools.check.findings import NOTE, STOP, WARNING, Finding, by_severity, count
 from utils.tools.check.report import AnchorGrid, DatasetReport
@@ -56,8 +57,11 @@ def _found(level: str, split: str, thing: str, fault: str, cases: Sequence[str])
 
 def _unreadable(split: Split) -> list[Finding]:
     skipped = [message for message in split.index.messages if SKIPPED in message]
-    repaired = [message for message in split.index.messages if SKIPPED not in message]
+    dark = [message for message in split.index.messages if f" is {NEARLY_BLACK}" in message]
+    others = {*skipped, *dark}
+    repaired = [message for message in split.index.messages if message not in others]
     return [
+        *_found(WARNING, split.name, "image", NEARLY_BLACK, dark),
         *_found(STOP, split.name, "image", "with an unusable image or label file", skipped),
         *_found(WARNING, split.name, "repair", "of label files", repaired),
     ]

@@ -23,6 +23,7 @@ from utils.plots.figure import (
     save_figure,
     style_axes,
 )
+from utils.plots.fonts import drawable_names
 from utils.tools.check.findings import NOTE, STOP, WARNING
 from utils.tools.check.report import DatasetReport, table_rows
 from utils.tools.check.splits import Split
@@ -73,7 +74,7 @@ def save_dataset_page(report: DatasetReport, path: Path) -> None:
     _write_title(table, report)
     _write_table(table, report)
     _write_findings(findings, report)
-    draw_classes(classes, report.splits, report.data.names)
+    draw_classes(classes, report.splits, drawable_names(report.data.names))
     draw_sides(sides, report)
     draw_scales(scales, report)
     draw_aspects(aspects, report.splits)
@@ -86,10 +87,11 @@ def save_dataset_page(report: DatasetReport, path: Path) -> None:
 def _write_title(axes: Axes, report: DatasetReport) -> None:
     """Write the name of the data set, the verdict, and the path of the data set."""
     title = f"{report.data.root.name} at {report.image_size} px"
-    axes.text(0, TOP, title, size=17, weight="bold", color=INK, va="top")
+    axes.text(0, TOP, title, size=17, weight="bold", color=INK, va="top", parse_math=False)
     colour = GREEN if report.can_start else VERMILION
     axes.text(0, TOP + 1.7, report.verdict, size=11, weight="bold", color=colour, va="center")
-    axes.text(0, TOP + 2.6, str(report.data.root), fontsize=9, color=QUIET, va="center")
+    place = str(report.data.root)
+    axes.text(0, TOP + 2.6, place, fontsize=9, color=QUIET, va="center", parse_math=False)
 
 
 def _write_table(axes: Axes, report: DatasetReport) -> None:
@@ -117,7 +119,7 @@ def _write_findings(axes: Axes, report: DatasetReport) -> None:
     for line, (level, text) in enumerate(lines or [("", "No findings.")]):
         colour = LEVEL_COLOURS.get(level, INK)
         axes.text(0, line, level, size=9.5, weight="bold", color=colour, va="center")
-        axes.text(LEVEL_WIDTH, line, text, size=9.5, color=INK, va="center")
+        axes.text(LEVEL_WIDTH, line, text, size=9.5, color=INK, va="center", parse_math=False)
 
 
 def draw_classes(axes: Axes, splits: Sequence[Split], names: Sequence[str]) -> None:
@@ -166,7 +168,7 @@ def _draw_bars(
         start = places - 0.4 + number * width
         colour = SPLIT_COLOURS[split.name]
         axes.bar(start, height, width, align="edge", color=colour, label=split.name)
-    axes.set_xticks(places, names)
+    axes.set_xticks(places, names, parse_math=False)
     axes.set_xlim(-0.7, max(len(names), MIN_SLOTS) - 0.3)
     axes.grid(visible=False, axis="x")
 

@@ -15,16 +15,17 @@ import numpy as np
 from models.anchors import best_possible_recall, is_learnable
 from utils.autoanchor import box_sizes
 from utils.datasets.description import DatasetDescription, ensure_available
-from utils.datasets.image_files import list_images
+from utils.datasets.image_files import list_images, suffix_of
 from utils.datasets.index import Index, build_index
 from utils.datasets.labels import LABEL_FOLDER, MAX_CLASS, find_labels
 from utils.errors import UserError
 from utils.hyp import Hyp
-from utils.tools.check.findings import STOP, Finding
+from utils.tools.check.findings import STOP, WARNING, Finding
 
 log = logging.getLogger("yolo")
 
-NEEDED = ("train", "val")
+TRAIN = "train"
+NEEDED = (TRAIN, "val")
 # The index uses only the number of the names; with these it accepts classes that are out of range.
 EVERY_CLASS = cast("Sequence[str]", range(MAX_CLASS))
 SMALL, LARGE = 32.0**2, 96.0**2
@@ -161,15 +162,24 @@ def read_splits(description: DatasetDescription, image_size: int, threads: int) 
     for name, sources in given.items():
         if not sources or not all(source.exists() for source in sources):
             continue
-        log.disabled = True  # the messages of the index are part of the report
+        logged: list[str] = []
+
+        def keep(record: logging.LogRecord, logged: list[str] = logged) -> bool:
+            logged.append(record.getMessage())
+            return False  # not printed: messages are part of the report
+
+        log.addFilter(keep)
         try:
             images = list_images(sources)
-            index = build_index(sources, EVERY_CLASS, workers=threads)
+            findings += [Finding(WARNING, name, message.rstrip(".")) for message in logged]
+            index = build_index(sources, EVERY_CLASS, workers=threads, needs_boxes=name == TRAIN)
+            if not len(index.boxes):
+                findings.append(Finding(WARNING, name, logged[-1].rstrip(".")))
         except UserError as error:
             findings.append(Finding(STOP, name, str(error)))
             continue
         finally:
-            log.disabled = False
+            log.removeFilter(keep)
         labels = dict(zip(images, find_labels(images), strict=True))
         splits.append(Split(name, index, len(description.names), image_size, sources, labels))
     return ReadSplits(tuple(splits), findings)
@@ -191,12 +201,12 @@ def stray_labels(splits: Sequence[Split]) -> list[str]:
     present = (
         f"{folder}{os.sep}{name}"
         for folder in sorted(folders)
-        if LABEL_FOLDER in Path(folder).parts and Path(folder).is_dir()
+        if LABEL_FOLDER in map(str.casefold, Path(folder).parts) and Path(folder).is_dir()
         for name in sorted(os.listdir(folder))  # noqa: PTH208 -- names are all that is needed
     )
     return [
         path
         for path in present
-        if path.endswith(".txt") and not path.endswith(f"{os.sep}classes.txt")
+        if suffix_of(Path(path).name) == ".txt" and Path(path).name != "classes.txt"
         if path not in claimed
     ]

@@ -157,6 +157,30 @@ def test_unreadable_image_is_only_a_warning_in_the_test_split(tmp_path: Path) ->
     assert result.record["splits"]["test"]["images"] == 1
 
 
+def test_images_that_are_left_out_or_nearly_black_are_warnings(tmp_path: Path) -> None:
+    file = make(tmp_path)
+    (tmp_path / "images/train/a.heic").touch()
+    for name in ("images/train/._0.png", "labels/train/._0.txt"):
+        (tmp_path / name).touch()
+    cv2.imwrite(str(tmp_path / "images/train/1.png"), np.full((64, 96), 4095, np.uint16))
+    result = check(file, tmp_path / "out")
+    assert result.code == 0
+    (dark,) = result.cases("warning", "train: 1 image nearly black")
+    assert dark.startswith("images/train/1.png is nearly black, because it uses only the lower")
+    left_out = "files of formats that are not read are left out: 1 (.heic); convert"
+    assert result.cases("warning", left_out) == []
+    assert result.record["verdict"] == "Training can start; 2 warnings."
+
+
+def test_split_without_boxes_stops_training_only_for_train(tmp_path: Path) -> None:
+    file = make(tmp_path)
+    for name, code in (("val", 0), ("train", 1)):
+        shutil.rmtree(tmp_path / "labels" / name)
+        result = check(file, tmp_path / "out")
+        assert result.code == code
+        assert result.cases("warning" if name == "val" else "stop", f"{name}: ") == []
+
+
 def test_missing_test_split_is_skipped(tmp_path: Path) -> None:
     result = check(make(tmp_path, test="images/test"), tmp_path / "out")
     assert result.code == 0
@@ -178,16 +202,9 @@ def test_missing_split_is_reported(tmp_path: Path, change: dict[str, str], text:
     assert len(result.record["splits"]) == 1
 
 
-def test_split_without_boxes_is_reported(tmp_path: Path) -> None:
-    file = make(tmp_path)
-    shutil.rmtree(tmp_path / "labels/val")
-    result = check(file, tmp_path / "out")
-    assert result.code == 1
-    assert result.cases("stop", "images/val has no boxes") == []
-
-
 def test_missing_data_set_is_reported(tmp_path: Path) -> None:
     file = make(tmp_path, path=str(tmp_path / "none"))
+    shutil.rmtree(tmp_path / "images")
     result = check(file, tmp_path / "out")
     assert result.code == 1
     assert result.record["splits"] == {}
