@@ -37,6 +37,8 @@ def add_options(parser: ArgumentParser, options: type) -> None:
         if default is not REQUIRED and parser.argument_default is not SUPPRESS:
             settings["default"] = default
         if option.positional:
+            if default is not REQUIRED:
+                settings.setdefault("nargs", "?")
             target.add_argument(field.name, **settings)
         else:
             flags = (flag_of(field.name), *option.flags)
