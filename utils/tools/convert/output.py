@@ -20,7 +20,7 @@ from utils.datasets.ignore_regions import IGNORE_FOLDER
 from utils.datasets.image_files import IMAGE_SUFFIXES
 from utils.datasets.labels import IMAGE_FOLDER, LABEL_FOLDER
 from utils.errors import UserError
-from utils.files.atomic_write import atomic_write_text
+from utils.files.atomic_write import atomic_write_text, remove_temporary_files
 from utils.tools.convert.annotated import Conversion, Problems, Split, shown
 from utils.tools.convert.made_files import (
     COMPLETE,
@@ -136,6 +136,8 @@ def _write(conversion: Conversion, out: Path) -> Sequence[Tally]:
     record: dict[str, object] = {"from": conversion.source_format, **conversion.settings}
     counts = [vars(tally) for tally in plan.tallies]
 
+    if made is not None:
+        remove_temporary_files(out)
     started = {**record, COMPLETE: False, FILES: {**before, **files}}
     atomic_write_text(out / RECORD, json_text(started))
     remove(out, [DATA_FILE])
