@@ -127,15 +127,16 @@ class YoloOptions:
     """Options for YOLO labels."""
 
     source: Path = option(
-        REQUIRED, "folder of an export, with images, text files and class names", positional=True
+        REQUIRED, "folder of an export, with text files and class names", positional=True
     )
+    images: Path | None = option(None, IMAGES_HELP, metavar="FOLDER")
     classes: str = option("", CLASSES_HELP, metavar="A,B")
 
     def read(self) -> Conversion:
         """Read the labels."""
         from utils.tools.convert.yolo import read_yolo
 
-        return read_yolo(self.source, self.classes)
+        return read_yolo(self.source, self.images, self.classes)
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if isinstance(source, CocoOptions | CsvOptions) and source.source.is_file():
         pass
     elif not source.source.is_dir():
-        kind = "the file or folder" if "images" in given else "the folder"
+        kind = "the file or folder" if form.options in (CocoOptions, CsvOptions) else "the folder"
         raise UserError(f"{source.source} is not a folder; give {kind} of the annotations.")
 
     from utils.datasets.locate import find_root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,10 @@ from typing import NamedTuple
 
 from utils.datasets.image_files import IMAGE_SUFFIXES
 from utils.datasets.labels import IMAGE_FOLDER
+from utils.datasets.match_names import match_key
 from utils.errors import UserError
+
+log = logging.getLogger("yolo")
 
 MAX_PIXELS = 1_000_000
 """Maximum side of an image: a hundred times the largest images, so larger numbers are errors."""
@@ -138,8 +142,8 @@ def image_place(name: object, origin: str) -> PurePosixPath:
     """Return the path below images/SPLIT/ for an image name of the annotations.
 
     Tools write paths of other machines: backslashes become separators; a drive, a leading `/` and
-    `..` are removed. So are folders up to and including one called `images`, because labels are
-    looked for beside the last folder of this name.
+    `..` are removed. So are folders called `images`, because labels are looked for beside the last
+    folder of this name.
 
     Args:
         name: image name from the annotations; it can be anything.
@@ -159,14 +163,12 @@ def image_place(name: object, origin: str) -> PurePosixPath:
             f"{origin}: image name {name!r:.80} has an unknown suffix; "
             f"choose one of {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
-    return below_images(path)
+    return without_images_folders(path)
 
 
-def below_images(path: PurePosixPath) -> PurePosixPath:
-    """Return a path without its folders up to and including the last one called `images`."""
-    folders = path.parent.parts
-    while IMAGE_FOLDER in folders:
-        folders = folders[folders.index(IMAGE_FOLDER) + 1 :]
+def without_images_folders(path: PurePosixPath) -> PurePosixPath:
+    """Return a path without its folders called `images`."""
+    folders = (part for part in path.parent.parts if part != IMAGE_FOLDER)
     return PurePosixPath(*folders, path.name)
 
 
@@ -204,4 +206,9 @@ def chosen_names(classes: str, kinds: Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"--classes {','.join(unknown)}: choose from {shown(kinds)}.")
     if len(set(chosen)) < len(chosen):
         raise UserError(f"--classes {classes}: choose each class once.")
+    seen: dict[str, str] = {}
+    for name in kinds:
+        other = seen.setdefault(match_key(name), name)
+        if other != name:
+            log.warning("Classes %s and %s differ only in the way they are written.", other, name)
     return chosen or tuple(kinds)

@@ -98,6 +98,7 @@ def read_coco(source: Path, images: Path | None = None, classes: str = "") -> Co
         entries={FOLDER: f"{FOLDER}/{truth}"} if truth else {},
         linked_files={f"{FOLDER}/{one.file.name}": one.file for one in published},
         lists=True,  # data/coco.yaml names them
+        missing_images_remedy="put them there, or give their folder with --images",
     )
 
 
@@ -211,9 +212,13 @@ def _categories(instances: Instances, file: Path, notes: Counter[str]) -> Mappin
     for entry in instances["categories"]:
         number = read_id(entry, "id", f"{file}: a category", notes)
         name = entry.get("name")
-        if isinstance(name, bool) or not isinstance(name, int | float | str) or name == "":
+        if (
+            isinstance(name, bool)
+            or not isinstance(name, int | float | str)
+            or not str(name).strip()
+        ):
             raise UserError(f"{file}: a category has name {name!r:.80}; it must be text.")
-        entry["name"] = str(name)
+        entry["name"] = str(name).strip()
         if found.setdefault(number, entry)["name"] != entry["name"]:
             raise UserError(f"{file} has two categories with the same id; change one of the ids.")
     return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))

@@ -100,6 +100,7 @@ def read_csv(source: Path, images: Path | None = None, classes: str = "") -> Con
         names=names,
         splits=labelled([shorten_places(split) for split in splits], names),
         normalised=normalised,
+        missing_images_remedy="put them there, or give their folder with --images",
     )
 
 

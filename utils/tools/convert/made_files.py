@@ -66,7 +66,7 @@ def require_own(out: Path, places: Iterable[str], made: Set[str], what: str) -> 
     if found:
         raise UserError(
             f"{out / found[0]} exists and was not written by a conversion"
-            + (f" (so {len(found)} files: {shown(found)})" if len(found) > 1 else "")
+            + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
             + f"; {what}, or give another folder with --out."
         )
 

@@ -112,7 +112,11 @@ def _require_images(conversion: Conversion) -> None:
     if missing:
         raise UserError(
             f"{missing[0]} does not exist ({len(missing)} of {len(files)} images are missing"
-            + (f": {shown([file.name for file in missing])}" if len(missing) > 1 else "")
+            + (
+                f": {shown([file.name for file in missing])}"
+                if 1 < len(missing) < len(files)
+                else ""
+            )
             + f"); {conversion.missing_images_remedy}, "
             "or use --allow-missing-images to write labels only."
         )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from utils.datasets.match_names import match_key
 from utils.errors import UserError
-from utils.tools.convert.annotated import AnnotatedImage, Split, below_images, shown
+from utils.tools.convert.annotated import AnnotatedImage, Split, shown, without_images_folders
 from utils.tools.convert.finder import FileFinder, stem_of
 
 log = logging.getLogger("yolo")
@@ -79,7 +79,7 @@ def shorten_places(split: Split) -> Split:
     """Remove `images` and the folder of the split, which the data set adds, from the places."""
 
     def short(place: PurePosixPath) -> PurePosixPath:
-        place = below_images(place)
+        place = without_images_folders(place)
         first = place.parts[0] if len(place.parts) > 1 else ""
         if first and split.role and (first == split.name or role_of(first) == split.role):
             return PurePosixPath(*place.parts[1:])

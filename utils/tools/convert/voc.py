@@ -27,6 +27,7 @@ from utils.tools.convert.annotated import (
     Problems,
     Split,
     chosen_names,
+    image_place,
     labelled,
     shown,
 )
@@ -38,6 +39,7 @@ log = logging.getLogger("yolo")
 
 PUBLISHED_ROLES = {"train": "train", "val": "train", "test": "val"}
 KIT = "VOCdevkit"
+ANNOTATIONS = "Annotations"
 LISTS = Path("ImageSets", "Main")
 LIST_ROLES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 TRAINVAL = "trainval"
@@ -76,27 +78,27 @@ def read_voc(source: Path, annotations: Path | None = None, classes: str = "") -
     Raises:
         UserError: a file is missing or damaged, or a class does not occur.
     """
-    folders = {} if annotations else _folders_by_year(source)
-    if not folders:
-        splits = _read_pairs(source, annotations or source)
-    else:
-        splits = [split for year, folder in folders.items() for split in _read_year(folder, year)]
-    splits = _count_pixels(splits)
+    root = annotations or source
+    if root.name == ANNOTATIONS and (root.parent / LISTS).is_dir():
+        root = root.parent
+    splits = []
+    for year, folder in _folders_by_year(root).items():
+        images = source if annotations else _image_folder(folder)
+        splits += [_of_year(split, year) for split in _read_folder(folder, images)]
+    splits = _count_pixels(splits or _read_pairs(source, root))
     kinds = sorted(
         {a.kind for split in splits for image in split.images for a in image.annotations}
     )
     if not kinds:
-        raise UserError(
-            f"{annotations or source} has no objects; give a folder with annotated objects."
-        )
+        raise UserError(f"{root} has no objects; give a folder with annotated objects.")
     names = chosen_names(classes, kinds)
-    if any(folders) and any(split.role == "test" for split in splits):
+    if any(split.role == "test" and split.name != "test" for split in splits):  # of a year
         splits = [
             split._replace(role=PUBLISHED_ROLES.get(split.role, split.role)) for split in splits
         ]
     return Conversion(
         source_format="voc",
-        settings={"annotations": str(annotations or source), "classes": list(names)},
+        settings={"annotations": str(root), "classes": list(names)},
         kinds=tuple(kinds),
         names=names,
         splits=labelled(splits, names),
@@ -104,23 +106,20 @@ def read_voc(source: Path, annotations: Path | None = None, classes: str = "") -
 
 
 def _folders_by_year(source: Path) -> dict[str, Path]:
-    """Return the folders that contain Annotations/, by year; the year of a single one is empty.
-
-    Without images below it there is no such folder, and all that the source contains is searched.
-    """
-    if (source / "Annotations").is_dir():
+    """Return the folders that contain Annotations/, by year; the year of a single one is empty."""
+    if (source / ANNOTATIONS).is_dir():
         return {"": source}
     root = source / KIT if (source / KIT).is_dir() else source
-    folders = sorted(path.parent for path in root.glob("VOC*/Annotations") if path.is_dir())
+    folders = sorted(path.parent for path in root.glob(f"VOC*/{ANNOTATIONS}") if path.is_dir())
     return {folder.name.removeprefix("VOC"): folder for folder in folders}
 
 
-def _read_year(folder: Path, year: str) -> list[Split]:
+def _read_folder(folder: Path, images: Path) -> list[Split]:
+    """Read a folder that contains Annotations/, by its lists if it has some."""
     lists = _list_files(folder)
     if not lists:
-        pairs = _read_pairs(_image_folder(folder), folder / "Annotations")
-        return [_of_year(split, year) for split in pairs]
-    source = _Source(find_files(folder / "Annotations", ".xml"), find_images(_image_folder(folder)))
+        return _read_pairs(images, folder / ANNOTATIONS)
+    source = _Source(find_files(folder / ANNOTATIONS, ".xml"), find_images(images))
     problems, splits = Problems(), []
     before: set[str] = set()
     for file, name, role in lists:
@@ -129,12 +128,12 @@ def _read_year(folder: Path, year: str) -> list[Split]:
             if file.stem.lower() == TRAINVAL:  # the last of the lists; see `_list_files`
                 stems = [stem for stem in stems if stem not in before]
             before |= set(stems)
-            images = []
-            for stem in tqdm(stems, f"Reading {name + year}", unit="file", disable=None):
+            found = []
+            for stem in tqdm(stems, f"Reading {name}", unit="file", disable=None):
                 with problems.collected():
-                    images.append(_listed_image(stem, source, folder))
-            split = Split(name, role, images, None if name else "")
-            splits.append(_of_year(shorten_places(split), year))
+                    found.append(_listed_image(stem, source, folder))
+            split = Split(name, role, found, None if name else "")
+            splits.append(shorten_places(split))
     problems.raise_if_any()
     return [split for split in splits if split.images]
 
@@ -215,7 +214,7 @@ def _listed_image(stem: str, source: _Source, folder: Path) -> AnnotatedImage:
     file = source.xmls.find(stem)
     image = source.images.find(stem)
     if file is None and image is None:
-        expected = folder / "Annotations" / f"{stem}.xml"
+        expected = folder / ANNOTATIONS / f"{stem}.xml"
         raise UserError(
             f"cannot read {expected}: neither it nor an image {stem} exists; correct the list."
         )
@@ -278,8 +277,8 @@ def _annotated(
     """Return the annotations of an XML file; its objects have no label yet."""
     if image is None:
         written = PurePosixPath((root.findtext("filename") or "").strip().replace("\\", "/"))
-        image = finder.folder / f"{stem}{written.suffix or '.jpg'}"
-        place = PurePosixPath(image.name)
+        place = image_place(f"{stem}{written.suffix or '.jpg'}", str(file))
+        image = finder.folder / place
     else:
         place = finder.place(image)
     width, height = (read_side(root.findtext(f"size/{side}")) for side in ("width", "height"))

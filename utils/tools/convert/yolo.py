@@ -29,7 +29,7 @@ from utils.tools.convert.annotated import (
     shown,
 )
 from utils.tools.convert.finder import FileFinder, find_files, find_images
-from utils.tools.convert.splitting import role_of, shorten_places, split_by_folders
+from utils.tools.convert.splitting import ROLE_WORDS, role_of, shorten_places, split_by_folders
 
 log = logging.getLogger("yolo")
 
@@ -38,7 +38,7 @@ NOT_LABELS = ("classes", "readme", "labels", "requirements", "license")
 """Beginnings of names of text files that contain no labels, if there is no image of this name."""
 
 
-def read_yolo(source: Path, classes: str = "") -> Conversion:
+def read_yolo(source: Path, images: Path | None = None, classes: str = "") -> Conversion:
     """Read a folder of images and text files.
 
     Images are split by lists (train.txt, valid.txt, test.txt, or those that obj.data names), or by
@@ -46,6 +46,7 @@ def read_yolo(source: Path, classes: str = "") -> Conversion:
 
     Args:
         source: folder of the export.
+        images: folder of the images, in any subfolders; None: that of the source.
         classes: as in `read_voc`, from the class names of the export, in their order.
 
     Raises:
@@ -53,9 +54,9 @@ def read_yolo(source: Path, classes: str = "") -> Conversion:
     """
     kinds = _class_names(source)
     names = chosen_names(classes, kinds)
-    finder, files = find_images(source), find_files(source, ".txt")
+    finder, files = find_images(images or source), find_files(source, ".txt")
     if not any(finder):
-        raise UserError(f"{source} has no images; give a folder with images and text files.")
+        raise UserError(f"{images or source} has no images; give their folder with --images.")
     lists = _list_files(source)
     found: dict[Path, AnnotatedImage] = {
         image: AnnotatedImage(finder.place(image), image, 1, 1, ()) for image in finder
@@ -155,7 +156,7 @@ def _list_files(source: Path) -> dict[Path, str]:
                 found[existing] = role_of(key.strip())
     for file in sorted(root.glob("*")):
         stem = file.stem.lower()
-        if file.suffix.lower() == ".txt" and stem in ("train", "val", "valid", "test"):
+        if file.suffix.lower() == ".txt" and stem in ROLE_WORDS:
             found.setdefault(file, role_of(stem))
     return found
 

@@ -13,13 +13,13 @@ from utils.tools.convert.annotated import Problems, chosen_names, image_place
         ("aachen/a_1.png", "aachen/a_1.png"),
         ("./a.JPG", "a.JPG"),
         # Otherwise the labels would be searched beside the inner images/.
-        ("images/v1/images/p2/a.jpg", "p2/a.jpg"),
+        ("images/v1/images/p2/a.jpg", "v1/p2/a.jpg"),
         # Paths of other machines lead to no place outside of the folder.
         ("../a.jpg", "a.jpg"),
         ("a/../../b.jpg", "a/b.jpg"),
         ("/etc/a.jpg", "etc/a.jpg"),
         ("C:/x/a.jpg", "x/a.jpg"),
-        ("..\\images\\b\\a.jpg", "b/a.jpg"),
+        ("..\\b\\images\\a.jpg", "b/a.jpg"),
         ("http://host/a.jpg", "host/a.jpg"),
         # macOS writes U+202F in names of screenshots, Chinese keyboards U+3000.
         ("Screenshot 1.00\u202fPM.png", "Screenshot 1.00\u202fPM.png"),

@@ -418,3 +418,33 @@ def test_conversion_of_bccd(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     for split, images, boxes in (("train", 205, 2804), ("val", 87, 1137), ("test", 72, 945)):
         index = build_index([tmp_path / "images" / split], ["Platelets", "RBC", "WBC"])
         assert (len(index), len(index.boxes), len(index.messages)) == (images, boxes, 0)
+
+
+@pytest.mark.parametrize("annotations", ["export", "export/Annotations"])
+def test_lists_beside_the_xml_files_are_used(tmp_path: Path, annotations: str) -> None:
+    """CVAT exports without images: lists, XML files, and the images are elsewhere."""
+    for stem, split in (("a", "Train"), ("b", "Validation")):
+        write(tmp_path / "export", stem, SIZE + thing("dog", (1, 1, 9, 9)), split)
+        pair(tmp_path, f"photos/{stem}", "")
+    assert found(tmp_path, "photos", annotations) == {"train": {"a.png": 1}, "val": {"b.png": 1}}
+
+
+def test_folders_of_classes_with_images_in_each(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        pair(tmp_path, f"{kind}/images/1", f"{kind}/xml/1")
+    assert found(tmp_path, ".") == {"": {"cat/1.png": 1, "dog/1.png": 1}}
+
+
+def test_images_in_formats_that_are_not_read(tmp_path: Path) -> None:
+    pair(tmp_path, "x/a", "x/a", "<filename>a.HEIC</filename>", ".heic")
+    with pytest.raises(
+        UserError, match=r"a\.xml: image name 'a\.HEIC' has an unknown suffix; choose"
+    ):
+        found(tmp_path, "x")
+
+
+def test_class_names_that_differ_in_case_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    annotations(tmp_path, SIZE + thing(" dog ", (1, 1, 9, 9)) + thing("Dog", (1, 1, 9, 9)))
+    assert "Classes Dog and dog differ only in the way they are written." in caplog.messages

@@ -154,7 +154,7 @@ def test_conversion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     [
         ({"a.png": "", "a.txt": ROW}, r"has no class names; add a file classes\.txt with one name"),
         ({"classes.txt": "a\nb\na\n", "a.png": ""}, r"classes\.txt has a class name twice"),
-        ({"classes.txt": "a\n", "a.txt": ROW}, "has no images; give a folder"),
+        ({"classes.txt": "a\n", "a.txt": ROW}, "has no images; give their folder with --images"),
         (
             LABELIMG | {"classes.txt": "cat\n"},
             r"a\.txt: class 1 is out of range \(classes are 0 to 0",
@@ -173,6 +173,30 @@ def test_invalid_exports(tmp_path: Path, files: dict[str, str], message: str) ->
     write(tmp_path, files)
     with pytest.raises(UserError, match=message):
         read_yolo(tmp_path)
+
+
+def test_images_elsewhere(tmp_path: Path) -> None:
+    """CVAT exports without images, with a list per subset."""
+    write(
+        tmp_path / "export",
+        {
+            "obj.data": "train = data/Train.txt\nvalid = data/Validation.txt\n",
+            "obj.names": "cat\ndog\n",
+            "Train.txt": "data/obj_Train_data/x/a.png\n",
+            "Validation.txt": "data/obj_Validation_data/b.png\n",
+            "obj_Train_data/x/a.txt": ROW,
+        },
+    )
+    write(tmp_path / "photos", {"x/a.png": "", "b.png": ""})
+    splits = read_yolo(tmp_path / "export", tmp_path / "photos").splits
+    assert [(s.role, [(str(i.place), len(i.annotations)) for i in s.images]) for s in splits] == [
+        ("train", [("x/a.png", 1)]),
+        ("val", [("b.png", 0)]),
+    ]
+    (tmp_path / "export/obj.data").unlink()
+    assert [split.role for split in read_yolo(tmp_path / "export", tmp_path / "photos").splits] == [
+        *("train", "val")
+    ]
 
 
 def test_files_that_are_not_used_are_named(
