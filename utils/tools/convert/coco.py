@@ -29,7 +29,7 @@ from utils.tools.convert.annotated import (
 )
 from utils.tools.convert.coco_values import Entry, Id, is_crowd, read_box, read_id, read_side
 from utils.tools.convert.finder import FileFinder, find_images
-from utils.tools.convert.splitting import role_of, shorten_places, with_background
+from utils.tools.convert.splitting import role_of, shorten_places, with_unlisted
 
 log = logging.getLogger("yolo")
 
@@ -74,7 +74,8 @@ def read_coco(source: Path, images: Path | None = None, classes: str = "") -> Co
         UserError: there is no such file, or an entry is missing or invalid.
     """
     files = [_JsonFile(source, "", "")] if source.is_file() else _json_files(source)
-    finder = find_images(images or (source.parent if source.is_file() else source))
+    folder = source.parent if source.is_file() else source
+    finder = find_images(images or (folder.parent if folder.name == FOLDER else folder))
     problems, splits, contents = Problems(), list[Split](), list[_Content]()
     for file, name, role in files:
         with problems.collected():
@@ -82,8 +83,7 @@ def read_coco(source: Path, images: Path | None = None, classes: str = "") -> Co
             contents.append(content)
             splits.append(Split(name, role, content.images, None if name else ""))
     problems.raise_if_any()
-    if source.is_file():
-        splits = [with_background(split, finder) for split in splits]
+    splits = with_unlisted(splits, source, finder)
     kinds = _names(contents, splits)
     names = chosen_names(classes, kinds)
     exact = not classes and not any(content.notes for content in contents)

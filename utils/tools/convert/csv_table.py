@@ -30,7 +30,7 @@ from utils.tools.convert.annotated import (
     shown,
 )
 from utils.tools.convert.finder import FileFinder, find_images
-from utils.tools.convert.splitting import role_of, shorten_places, with_background
+from utils.tools.convert.splitting import role_of, shorten_places, with_unlisted
 
 log = logging.getLogger("yolo")
 
@@ -79,8 +79,7 @@ def read_csv(source: Path, images: Path | None = None, classes: str = "") -> Con
             found = _images(table, finder, role, classes)
             splits.append(Split(role, role, found, None if role else ""))
     problems.raise_if_any()
-    if source.is_file():
-        splits = [with_background(split, finder) for split in splits]
+    splits = with_unlisted(splits, source, finder)
     boxes = [a for split in splits for image in split.images for a in image.annotations]
     if not boxes:
         raise UserError(f"{source} has no boxes; give a table with boxes.")

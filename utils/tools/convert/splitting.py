@@ -7,7 +7,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from utils.datasets.match_names import match_key
@@ -95,6 +95,30 @@ def with_background(split: Split, finder: FileFinder) -> Split:
     if others:
         log.warning("%d images that the annotations do not list are background.", len(others))
     return split._replace(images=[*split.images, *others])
+
+
+def log_unlisted(splits: Iterable[Split], finder: FileFinder) -> None:
+    """Log how many images of a folder are in none of the splits."""
+    unlisted = set(finder) - {image.file for split in splits for image in split.images}
+    if unlisted:
+        log.warning("%d images are in none of the splits and not used.", len(unlisted))
+
+
+def with_unlisted(splits: list[Split], source: Path, finder: FileFinder) -> list[Split]:
+    """Add the images that a single file does not list as background.
+
+    If there are such files for other splits beside it, or the source is a folder of several, the
+    unlisted images may show objects and are not used.
+    """
+    beside = source.parent.glob(f"*{source.suffix}") if source.is_file() else ()
+    others = sorted(file.name for file in beside if file != source and role_of(file.stem))
+    if others:
+        message = "Not used: %s; to use it, give the folder %s."
+        log.warning(message, shown(others), source.parent)
+    if source.is_file() and not others:
+        return [with_background(split, finder) for split in splits]
+    log_unlisted(splits, finder)
+    return splits
 
 
 def divide(splits: Iterable[Split], rule: SplitRule) -> tuple[Split, ...]:

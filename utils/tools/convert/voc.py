@@ -135,6 +135,10 @@ def _read_folder(folder: Path, images: Path) -> list[Split]:
             split = Split(name, role, found, None if name else "")
             splits.append(shorten_places(split))
     problems.raise_if_any()
+    used = {source.xmls.find(stem) for stem in before}
+    unused = sum(file not in used for file in source.xmls)
+    if unused:
+        log.warning("%d XML files are in none of the lists and not used.", unused)
     return [split for split in splits if split.images]
 
 

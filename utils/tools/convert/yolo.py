@@ -8,6 +8,7 @@ data.yaml, train/, valid/ and test/; Darknet's own data sets have lists and a fi
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +30,13 @@ from utils.tools.convert.annotated import (
     shown,
 )
 from utils.tools.convert.finder import FileFinder, find_files, find_images
-from utils.tools.convert.splitting import ROLE_WORDS, role_of, shorten_places, split_by_folders
+from utils.tools.convert.splitting import (
+    ROLE_WORDS,
+    log_unlisted,
+    role_of,
+    shorten_places,
+    split_by_folders,
+)
 
 log = logging.getLogger("yolo")
 
@@ -78,6 +85,7 @@ def read_yolo(source: Path, images: Path | None = None, classes: str = "") -> Co
     if missing:
         log.warning("Text files without an image, not used: %s.", shown(missing))
     splits = _listed(lists, finder, found) if lists else split_by_folders([*found.values()], source)
+    log_unlisted(splits, finder)
     return Conversion(
         source_format="yolo",
         settings={"labels": str(source), "classes": list(names)},
@@ -153,7 +161,7 @@ def _list_files(source: Path) -> dict[Path, str]:
             places = [root / PurePosixPath(*name.parts[i:]) for i in range(len(name.parts))]
             existing = next((path for path in places if path.is_file()), None)
             if role_of(key.strip()) and existing:
-                found[existing] = role_of(key.strip())
+                found.setdefault(existing, role_of(key.strip()))
     for file in sorted(root.glob("*")):
         stem = file.stem.lower()
         if file.suffix.lower() == ".txt" and stem in ROLE_WORDS:
@@ -164,25 +172,20 @@ def _list_files(source: Path) -> dict[Path, str]:
 def _listed(
     lists: dict[Path, str], finder: FileFinder, found: dict[Path, AnnotatedImage]
 ) -> list[Split]:
-    """Return the splits that lists of images describe; log images in no list."""
-    problems, splits, used = Problems(), [], set[Path]()
+    """Return the splits that lists of images describe."""
+    problems = Problems()
+    by_role: defaultdict[str, dict[Path, AnnotatedImage]] = defaultdict(dict)
     for file, role in lists.items():
-        images: dict[Path, AnnotatedImage] = {}
         for line in _lines(file):
             with problems.collected():
                 image = finder.find(line)
                 if image is None:
                     raise UserError(f"{file} lists {line}, which does not exist; correct it.")
-                images[image] = found[image]
-        used |= images.keys()
-        if images:
-            splits.append(Split(role, role, list(images.values())))
+                by_role[role][image] = found[image]
     problems.raise_if_any()
-    if not splits:
+    if not by_role:
         raise UserError(f"{shown(list(lists))}: no images are listed; remove the lists.")
-    if used != found.keys():
-        log.warning("%d images are in none of the lists and not used.", len(found.keys() - used))
-    return splits
+    return [Split(role, role, list(images.values())) for role, images in by_role.items()]
 
 
 def _annotations(file: Path, kinds: tuple[str, ...]) -> tuple[Annotation, ...]:

@@ -225,9 +225,12 @@ def test_files_that_are_not_used_are_named(
     write(tmp_path, instances(), "train_val")
     (tmp_path / "annotations/captions_train2017.json").write_text("{}")
     assert [split.name for split in read_coco(tmp_path).splits] == ["train2017"]
+    draw(tmp_path, "train2017/unlisted", (20, 40), [])
     (line,) = (line for line in caplog.messages if "not used" in line)
     assert "captions_train2017.json" in line
     assert "instances_train_val.json" in line
+    read_coco(tmp_path)
+    assert "1 images are in none of the splits and not used." in caplog.messages
 
 
 def box(image: object, category: object, **more: object) -> dict[str, object]:
@@ -280,7 +283,8 @@ def places(conversion: Conversion) -> dict[str, dict[str, int]]:
 def test_names_as_tools_write_them(tmp_path: Path, written: str, path: str) -> None:
     file = export(tmp_path, "annotations/instances_default.json", {written: path})
     assert places(read_coco(tmp_path)) == {"": {path.removeprefix("images/"): 1}}
-    assert places(read_coco(file, tmp_path)) == {"": {path.removeprefix("images/"): 1}}
+    assert places(read_coco(file)) == {"": {path.removeprefix("images/"): 1}}
+    assert places(read_coco(file.parent)) == {"": {path.removeprefix("images/"): 1}}
 
 
 def test_the_same_name_in_two_folders(tmp_path: Path) -> None:
@@ -402,3 +406,13 @@ def test_unlisted_images_are_background(tmp_path: Path, caplog: pytest.LogCaptur
     export(tmp_path, "x/labels.json", {"a.png": "pics/a.png"})
     assert places(read_coco(file, tmp_path / "pics")) == {"": {"a.png": 1, "b.png": 0}}
     assert "1 images that the annotations do not list are background." in caplog.messages
+
+
+def test_one_of_several_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The images of the other files show objects, so they are no background."""
+    file = write(tmp_path, instances(), "train")
+    write(tmp_path, instances(), "val")
+    draw(tmp_path, "c", (20, 40), [])
+    assert [len(split.images) for split in read_coco(file).splits] == [2]
+    assert f"Not used: instances_val.json; to use it, give the folder {file.parent}." in caplog.text
+    assert "1 images are in none of the splits and not used." in caplog.messages

@@ -249,7 +249,7 @@ def test_lists_that_are_not_used_are_named(
     for name in ("train", "val", "trainval", "dog_train", "notes"):
         write(tmp_path, name[0], SIZE + thing("dog", (1, 1, 9, 9)), name)
     read_voc(tmp_path)
-    (line,) = (line for line in caplog.messages if "not used" in line)
+    (line,) = (line for line in caplog.messages if "that are not used" in line)
     assert line.endswith("Main that are not used: dog_train.txt, notes.txt, trainval.txt.")
 
 
@@ -448,3 +448,13 @@ def test_class_names_that_differ_in_case_are_reported(
 ) -> None:
     annotations(tmp_path, SIZE + thing(" dog ", (1, 1, 9, 9)) + thing("Dog", (1, 1, 9, 9)))
     assert "Classes Dog and dog differ only in the way they are written." in caplog.messages
+
+
+def test_xml_files_in_no_list_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for stem in "abc":
+        write(tmp_path, stem, SIZE + thing("dog", (1, 1, 9, 9)))
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\n")
+    read_voc(tmp_path)
+    assert "2 XML files are in none of the lists and not used." in caplog.messages

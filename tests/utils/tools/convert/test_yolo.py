@@ -81,6 +81,15 @@ ONE = {"": {"a.png": 1, "b c.png": 0}}
         (LABELIMG, ONE),
         (ROBOFLOW, {"train": {"a_jpg.rf.0f.png": 1}, "val": {"a_jpg.rf.0f.png": 1}}),
         (DARKNET, {"train": {"img/a.png": 1}, "val": {"img/b.png": 0}}),
+        # The same list for both, and two lists for one
+        (
+            CVAT | {"obj.data": "train = data/train.txt\nvalid = data/train.txt\n"},
+            {"train": {"a.png": 1, "b c.png": 0}},
+        ),
+        (
+            LABELIMG | {"train.txt": "a.png\n", "val.txt": "b c.png\n", "valid.txt": "b c.png\n"},
+            {"train": {"a.png": 1}, "val": {"b c.png": 0}},
+        ),
         # Names in a file of names, text files with names of other Unicode forms and cases
         (
             {
@@ -109,6 +118,8 @@ ONE = {"": {"a.png": 1, "b c.png": 0}}
         "labelimg",
         "roboflow",
         "darknet",
+        "same-list",
+        "two-lists",
         "unicode",
         "yolov5",
     ],
@@ -205,4 +216,4 @@ def test_files_that_are_not_used_are_named(
     write(tmp_path, LABELIMG | {"gone.txt": ROW, "readme.txt": "x", "train.txt": "a.png\n"})
     read_yolo(tmp_path)
     assert "Text files without an image, not used: gone.txt." in caplog.messages
-    assert "1 images are in none of the lists and not used." in caplog.messages
+    assert "1 images are in none of the splits and not used." in caplog.messages
