@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from utils.errors import UserError
 from utils.options.arguments import add_options, options_from
@@ -79,7 +79,6 @@ CLASSES_HELP = (
     "classes to keep, in the order of their labels; other classes become ignore regions "
     "(default: all)"
 )
-IMAGES_HELP = "folder of the images, in any subfolders (default: that of the source)"
 GENERIC = re.compile(
     "annot(ation)?s|data|dataset|export|images|imgs|jpegimages|labels|test|train|val|valid|xmls"
 )
@@ -108,52 +107,36 @@ class VocOptions:
 
 
 @dataclass(frozen=True)
-class CocoOptions:
-    """Options for annotations in COCO format."""
-
-    source: Path = option(REQUIRED, "JSON file, or folder with a file per split", positional=True)
-    images: Path | None = option(None, IMAGES_HELP, metavar="FOLDER")
-    classes: str = option("", CLASSES_HELP, metavar="A,B")
-
-    def read(self) -> Conversion:
-        """Read the annotations."""
-        from utils.tools.convert.coco import read_coco
-
-        return read_coco(self.source, self.images, self.classes)
-
-
-@dataclass(frozen=True)
-class YoloOptions:
-    """Options for YOLO labels."""
+class ExportOptions:
+    """Options for the exports of labelling tools in other formats."""
 
     source: Path = option(
-        REQUIRED, "folder of an export, with text files and class names", positional=True
+        REQUIRED, "folder of the export, or its JSON or CSV file", positional=True
     )
-    images: Path | None = option(None, IMAGES_HELP, metavar="FOLDER")
+    images: Path | None = option(
+        None,
+        "folder of the images, in any subfolders (default: that of the source)",
+        metavar="FOLDER",
+    )
     classes: str = option("", CLASSES_HELP, metavar="A,B")
 
-    def read(self) -> Conversion:
-        """Read the labels."""
-        from utils.tools.convert.yolo import read_yolo
 
-        return read_yolo(self.source, self.images, self.classes)
+def _read_coco(options: ExportOptions) -> Conversion:
+    from utils.tools.convert.coco import read_coco
+
+    return read_coco(options.source, options.images, options.classes)
 
 
-@dataclass(frozen=True)
-class CsvOptions:
-    """Options for tables."""
+def _read_csv(options: ExportOptions) -> Conversion:
+    from utils.tools.convert.csv_table import read_csv
 
-    source: Path = option(
-        REQUIRED, "CSV file, or folder with files for train, val and test", positional=True
-    )
-    images: Path | None = option(None, IMAGES_HELP, metavar="FOLDER")
-    classes: str = option("", CLASSES_HELP, metavar="A,B")
+    return read_csv(options.source, options.images, options.classes)
 
-    def read(self) -> Conversion:
-        """Read the table."""
-        from utils.tools.convert.csv_table import read_csv
 
-        return read_csv(self.source, self.images, self.classes)
+def _read_yolo(options: ExportOptions) -> Conversion:
+    from utils.tools.convert.yolo import read_yolo
+
+    return read_yolo(options.source, options.images, options.classes)
 
 
 @dataclass(frozen=True)
@@ -195,24 +178,38 @@ class AnnotationFormat(NamedTuple):
     """An annotation format."""
 
     help: str
-    options: type[CityPersonsOptions | CocoOptions | CsvOptions | VocOptions | YoloOptions]
-    published: tuple[str, str]
+    options: type
+    read: Callable[[Any], Conversion]
+    """Reads the annotations that the options name."""
+    from_file: bool = False
+    """Whether the source may be a file."""
+    published: tuple[str, str] = ("", "")
     """What the source of the published data set contains, and its output folder, named by
     data/*.yaml, below the folder of data sets."""
 
 
 FORMATS = {
     "citypersons": AnnotationFormat(
-        "CityPersons' .mat files", CityPersonsOptions, ("*", "citypersons")
+        "CityPersons' .mat files",
+        CityPersonsOptions,
+        CityPersonsOptions.read,
+        published=("*", "citypersons"),
     ),
     "coco": AnnotationFormat(
-        "JSON in COCO format", CocoOptions, ("annotations/instances_*2017.json", "coco")
+        "JSON in COCO format",
+        ExportOptions,
+        _read_coco,
+        from_file=True,
+        published=("annotations/instances_*2017.json", "coco"),
     ),
-    "csv": AnnotationFormat("a table with a row per box", CsvOptions, ("", "")),
+    "csv": AnnotationFormat("a table with a row per box", ExportOptions, _read_csv, from_file=True),
     "voc": AnnotationFormat(
-        "XML files in Pascal VOC format", VocOptions, ("**/VOC20??/Annotations", "VOC")
+        "XML files in Pascal VOC format",
+        VocOptions,
+        VocOptions.read,
+        published=("VOC20??/Annotations", "VOC"),
     ),
-    "yolo": AnnotationFormat("a tool's export of YOLO labels", YoloOptions, ("", "")),
+    "yolo": AnnotationFormat("text files in YOLO format", ExportOptions, _read_yolo),
 }
 
 
@@ -239,12 +236,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and convert."""
     given = vars(build_parser().parse_args(argv))
     form = FORMATS[given["form"]]
-    source, output = options_from(given, form.options), options_from(given, OutputOptions)
-    rule = options_from(given, SplitOptions)
-    if isinstance(source, CocoOptions | CsvOptions) and source.source.is_file():
-        pass
-    elif not source.source.is_dir():
-        kind = "the file or folder" if form.options in (CocoOptions, CsvOptions) else "the folder"
+    source: Any = options_from(given, form.options)
+    output, rule = options_from(given, OutputOptions), options_from(given, SplitOptions)
+    if not source.source.is_dir() and not (form.from_file and source.source.is_file()):
+        kind = "the file or folder" if form.from_file else "the folder"
         raise UserError(f"{source.source} is not a folder; give {kind} of the annotations.")
 
     from utils.datasets.locate import find_root
@@ -252,15 +247,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.tools.convert.splitting import SplitRule, divide
 
     out = output.out or find_root(f"../datasets/{_output_name(form, source.source)}", Path.cwd())
-    conversion = source.read()
+    conversion = form.read(source)
     if form.options is not CityPersonsOptions:
         splits = divide(conversion.splits, SplitRule(rule.val_share, rule.group, rule.seed))
         conversion = replace(conversion, splits=splits)
-    write_dataset(conversion, out, allow_missing_images=output.allow_missing_images)
-    if not any(
-        image.annotations for s in conversion.splits if s.role == "train" for image in s.images
-    ):
-        names = ", ".join(split.name for split in conversion.splits)
+    tallies = write_dataset(conversion, out, allow_missing_images=output.allow_missing_images)
+    boxes = {t.split: t.boxes.total() for t in tallies}
+    if not any(boxes[split.name] for split in conversion.splits if split.role == "train"):
+        names = ", ".join(boxes)
         log.warning("There is nothing for training: no split for training has a box (%s).", names)
         raise SystemExit(NOTHING_FOR_TRAINING)
     log_next_steps(out / "data.yaml")
@@ -269,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _output_name(form: AnnotationFormat, source: Path) -> str:
     """Return the name of the default output folder."""
     pattern, name = form.published
-    if pattern and source.is_dir() and next(source.glob(pattern), None):
+    if pattern and any(next(source.glob(inner + pattern), None) for inner in ("", "*/")):
         return name
     folder = source.resolve() if source.is_dir() else source.resolve().parent
     while GENERIC.fullmatch(folder.name.lower()) and folder.parent.name:

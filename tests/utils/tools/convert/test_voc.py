@@ -253,13 +253,15 @@ def test_lists_that_are_not_used_are_named(
     assert line.endswith("Main that are not used: dog_train.txt, notes.txt, trainval.txt.")
 
 
-def test_nothing_for_training_is_an_exit_code(tmp_path: Path) -> None:
-    write(tmp_path, "a", SIZE + thing("dog", (1, 1, 9, 9)), "test")
+@pytest.mark.parametrize(("split", "more"), [("test", ""), ("train", "<difficult>1</difficult>")])
+def test_nothing_for_training_is_an_exit_code(tmp_path: Path, split: str, more: str) -> None:
+    write(tmp_path, "a", SIZE + thing("dog", (1, 1, 9, 9), more), split)
+    write(tmp_path, "a", SIZE + thing("dog", (1, 1, 9, 9), more), "val")
     draw_into(tmp_path, "a")
     with pytest.raises(SystemExit) as ended:
         main(["voc", str(tmp_path), "--out", str(tmp_path / "out")])
     assert ended.value.code == 1
-    assert (tmp_path / "out/labels/test/a.txt").is_file()  # for val.py
+    assert (tmp_path / "out/images/val/a.png").is_file()  # for val.py
 
 
 def test_names_with_spaces_and_lists_of_a_class(tmp_path: Path) -> None:
