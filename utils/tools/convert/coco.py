@@ -28,7 +28,7 @@ from utils.tools.convert.annotated import (
     shown,
 )
 from utils.tools.convert.coco_values import Entry, Id, is_crowd, read_box, read_id, read_side
-from utils.tools.convert.finder import FileFinder, find_images
+from utils.tools.convert.finder import FileFinder, find_images, require_same
 from utils.tools.convert.splitting import role_of, shorten_places, with_unlisted
 
 log = logging.getLogger("yolo")
@@ -240,6 +240,7 @@ class _Images:
         self._file, self._finder, self._split, self._notes = file, finder, split, notes
         self._by_id: dict[Id, PurePosixPath] = {}
         self._images: dict[PurePosixPath, AnnotatedImage] = {}
+        self._names: dict[PurePosixPath, str] = {}
         self._annotations: defaultdict[PurePosixPath, list[Annotation]] = defaultdict(list)
 
     def add(self, entry: Entry) -> None:
@@ -264,7 +265,9 @@ class _Images:
             self._notes["images have no size; it is read from the files"] += 1
             width = height = 0
         if place in self._images:
+            require_same(self._names[place], text, place)
             self._notes["images are listed twice; their annotations are joined"] += 1
+        self._names[place] = text
         self._images[place] = AnnotatedImage(place, file, width, height, ())
 
     def annotations_of(self, entry: Entry, origin: str) -> list[Annotation]:

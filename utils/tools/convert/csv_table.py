@@ -29,7 +29,7 @@ from utils.tools.convert.annotated import (
     labelled,
     shown,
 )
-from utils.tools.convert.finder import FileFinder, find_images
+from utils.tools.convert.finder import FileFinder, find_images, require_same
 from utils.tools.convert.splitting import role_of, shorten_places, with_unlisted
 
 log = logging.getLogger("yolo")
@@ -191,13 +191,15 @@ def _images(table: _Table, finder: FileFinder, role: str, classes: str) -> list[
                 if not kind:
                     raise UserError(f"{origin} has no class; add it.")
                 annotations[name].append(Annotation(kind, box))
-    problems.raise_if_any()
-    joined: dict[Path, AnnotatedImage] = {}
+    joined: dict[Path, tuple[str, AnnotatedImage]] = {}
     for name, image in found.items():
-        before = joined.get(image.file, image)
-        rows = (*before.annotations, *annotations[name])
-        joined[image.file] = before._replace(annotations=rows)
-    return list(joined.values())
+        with problems.collected():
+            other, before = joined.get(image.file, (name, image))
+            require_same(other, name, image.place)
+            rows = (*before.annotations, *annotations[name])
+            joined[image.file] = (name, before._replace(annotations=rows))
+    problems.raise_if_any()
+    return [image for _, image in joined.values()]
 
 
 def _image(cells: Mapping[str, str], finder: FileFinder, role: str, origin: str) -> AnnotatedImage:

@@ -25,6 +25,23 @@ def stem_of(name: str, suffixes: Set[str] = IMAGE_SUFFIXES) -> str:
     return name.removesuffix(suffix) if suffix.lower() in suffixes else name
 
 
+def require_same(one: str, other: str, place: PurePosixPath) -> None:
+    """Check that two names of a file that is found for both differ in the first folders only.
+
+    Otherwise one of two images is missing, and its annotations do not belong to the other.
+
+    Raises:
+        UserError: they name two files.
+    """
+    texts = (unquote(name).replace("\\", "/").removeprefix("./") for name in (one, other))
+    shorter, longer = sorted(map(match_key, texts), key=len)
+    if not f"/{longer}".endswith(f"/{shorter}"):
+        raise UserError(
+            f"{one} and {other} are both found as {place}; put the images in these folders, or "
+            "correct the names."
+        )
+
+
 class FileFinder:
     """Files of a folder, to be found by the names of annotations.
 

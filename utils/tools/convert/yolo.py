@@ -103,8 +103,8 @@ def _class_names(source: Path) -> tuple[str, ...]:
         UserError: no file has them.
     """
     readers: tuple[tuple[str, Callable[[Path], list[str]]], ...] = (
-        ("*.names", _lines),
-        ("classes.txt", _lines),
+        ("*.names", _line_names),
+        ("classes.txt", _line_names),
         ("*.y*ml", _yaml_names),
         ("notes.json", _json_names),
     )
@@ -123,12 +123,22 @@ def _class_names(source: Path) -> tuple[str, ...]:
     )
 
 
+def _line_names(file: Path) -> list[str]:
+    names = _lines(file)
+    if "" in names:
+        raise UserError(
+            f"{file} has an empty line {names.index('') + 1}, so the numbers of the classes are "
+            "not clear; remove it or add the name."
+        )
+    return names
+
+
 def _lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is damaged ({error}); save it as UTF-8 text.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.strip().splitlines()]
 
 
 def _yaml_names(file: Path) -> list[str]:
@@ -176,7 +186,7 @@ def _listed(
     problems = Problems()
     by_role: defaultdict[str, dict[Path, AnnotatedImage]] = defaultdict(dict)
     for file, role in lists.items():
-        for line in _lines(file):
+        for line in filter(None, _lines(file)):
             with problems.collected():
                 image = finder.find(line)
                 if image is None:

@@ -416,3 +416,12 @@ def test_one_of_several_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert [len(split.images) for split in read_coco(file).splits] == [2]
     assert f"Not used: instances_val.json; to use it, give the folder {file.parent}." in caplog.text
     assert "1 images are in none of the splits and not used." in caplog.messages
+
+
+def test_two_names_for_one_file_are_not_joined(tmp_path: Path) -> None:
+    """One of the two images is missing; its boxes belong to no other."""
+    images = [{"id": 1, "file_name": "x/a.png"}, {"id": 2, "file_name": "y/a.png"}]
+    rows = [box(1, 0), box(2, 0)]
+    file = export(tmp_path, "x.json", {"": "x/a.png"}, images=images, annotations=rows)
+    with pytest.raises(UserError, match=r"x/a\.png and y/a\.png are both found as x/a\.png; put"):
+        read_coco(file)

@@ -32,7 +32,7 @@ def contents(conversion: Conversion) -> dict[str, tuple[Annotation, ...]]:
         # The columns of other tools, in any order, and other separators
         "Image_ID;label;x1;x2;y1;y2;notes\na;cat;10;30;5;15;x\na;dog;0;5.5;0;5;\n",
         "path\tClass Name\tX-Min\tY-Min\tX-Max\tY-Max\r\nsub/a.png\tcat\t10\t5\t30\t15\r\n"
-        "C:\\data\\a.png\tdog\t0\t0\t5.5\t5\r\n",
+        "C:\\data\\sub\\a.png\tdog\t0\t0\t5.5\t5\r\n",
         # RetinaNet: no header, and images without a box
         "/data/a.png,10,5,30,15,cat\n/data/a.png,0,0,5.5,5,dog\n/data/b.png,,,,,\n",
         # Kaggle: left, top, width and height in one column
@@ -123,3 +123,9 @@ def test_folder_without_tables_of_splits(tmp_path: Path) -> None:
     write(tmp_path, HEADER)
     with pytest.raises(UserError, match=r"by their names, only labels\.csv; give one of them"):
         read_csv(tmp_path)
+
+
+def test_two_names_for_one_file(tmp_path: Path) -> None:
+    file = write(tmp_path, HEADER + "sub/a.png,,,cat,1,2,3,4\nother/a.png,,,cat,1,2,3,4\n")
+    with pytest.raises(UserError, match=r"sub/a\.png and other/a\.png are both found as images"):
+        read_csv(file)

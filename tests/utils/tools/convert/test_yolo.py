@@ -165,6 +165,10 @@ def test_conversion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     [
         ({"a.png": "", "a.txt": ROW}, r"has no class names; add a file classes\.txt with one name"),
         ({"classes.txt": "a\nb\na\n", "a.png": ""}, r"classes\.txt has a class name twice"),
+        (
+            LABELIMG | {"classes.txt": "cat\n\ndog\n\n"},
+            r"classes\.txt has an empty line 2, so the numbers of the classes are not clear",
+        ),
         ({"classes.txt": "a\n", "a.txt": ROW}, "has no images; give their folder with --images"),
         (
             LABELIMG | {"classes.txt": "cat\n"},
