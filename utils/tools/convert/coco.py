@@ -218,7 +218,7 @@ def _categories(instances: Instances, file: Path, notes: Counter[str]) -> Mappin
             or not str(name).strip()
         ):
             raise UserError(f"{file}: a category has name {name!r:.80}; it must be text.")
-        entry["name"] = str(name).strip()
+        entry["name"] = " ".join(str(name).split())
         if found.setdefault(number, entry)["name"] != entry["name"]:
             raise UserError(f"{file} has two categories with the same id; change one of the ids.")
     return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))

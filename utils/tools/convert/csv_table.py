@@ -187,7 +187,7 @@ def _images(table: _Table, finder: FileFinder, role: str, classes: str) -> list[
                 found[name] = _image(cells, finder, role, origin)
             box = _box(cells, origin)
             if box is not None:
-                kind = one_class or cells["kind"]
+                kind = one_class or " ".join(cells["kind"].split())
                 if not kind:
                     raise UserError(f"{origin} has no class; add it.")
                 annotations[name].append(Annotation(kind, box))

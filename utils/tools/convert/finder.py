@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
@@ -11,9 +12,12 @@ from urllib.parse import unquote
 from utils.datasets.image_files import IMAGE_SUFFIXES, list_images
 from utils.datasets.match_names import match_key
 from utils.errors import UserError
+from utils.tools.convert.annotated import shown
 
 UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
 """Label Studio writes it before the names of uploaded images."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Python represents a byte of a file name that is not UTF-8 by such a character."""
 LOCAL_FILES = "?d="
 """Label Studio's URL of an image in local storage ends with this and the path."""
 Score = tuple[int, int, bool, bool, int]
@@ -52,6 +56,14 @@ class FileFinder:
     """
 
     def __init__(self, folder: Path, files: Iterable[Path], suffixes: Set[str]) -> None:
+        files = list(files)
+        names = [os.fsencode(path.name) for path in files if SURROGATE.search(str(path))]
+        if names:
+            texts = [name.decode(errors="backslashreplace") for name in names]
+            raise UserError(
+                f"{len(names)} files in {folder} have names that are not UTF-8: {shown(texts)}; "
+                "rename them, or unpack the archive again with its encoding."
+            )
         self.folder = folder
         self._suffixes = suffixes
         self._files = {

@@ -86,7 +86,7 @@ def read_object(element: ET.Element, file: Path) -> Annotation:
     Raises:
         UserError: it has no name or no box of numbers.
     """
-    name = (element.findtext("name") or "").strip()
+    name = " ".join((element.findtext("name") or "").split())
     if not name:
         raise UserError(f"{file} has an object without a name; add it.")
     difficult = (element.findtext("difficult") or "").strip() == "1"

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,12 @@ def test_hidden_files(tmp_path: Path) -> None:
     assert list(find_images(tmp_path)) == []
     with pytest.raises(UserError, match="absent is not a folder; give the folder of the images"):
         find_images(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("suffix", [b".jpg", b".xml"])
+def test_names_that_are_not_utf8(tmp_path: Path, suffix: bytes) -> None:
+    """Archives with names in another encoding, unpacked on Linux."""
+    for name in ("狗", "车"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name.encode("gbk") + suffix)).touch()
+    with pytest.raises(UserError, match=r"2 files in .* not UTF-8: .x.*.xb9.xb7\..*; rename them"):
+        find_images(tmp_path) if suffix == b".jpg" else find_files(tmp_path, ".xml")

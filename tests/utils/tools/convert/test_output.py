@@ -322,10 +322,11 @@ def test_several_folders_per_role(tmp_path: Path) -> None:
         Split(name, role, ())
         for name, role in (("train2007", "train"), ("val2007", "train"), ("test2007", "val"))
     )
-    asked = Conversion("voc", {}, ("été: 1",), ("été: 1",), splits, {"annotations": "a.json"})
+    names = ("été: 1", "off", "02146", "null", "1e3", "~", "狗")  # some are no texts in YAML
+    asked = Conversion("voc", {}, names, names, splits, {"annotations": "a.json"})
     (tmp_path / "data.yaml").write_text(data_file_text(asked), encoding="utf-8")
     description = load_description(tmp_path / "data.yaml")
-    assert description.names == ("été: 1",)
+    assert description.names == names
     assert description.train == (tmp_path / "images/train2007", tmp_path / "images/val2007")
     assert description.val == (tmp_path / "images/test2007",)
 

@@ -448,7 +448,7 @@ def test_images_in_formats_that_are_not_read(tmp_path: Path) -> None:
 def test_class_names_that_differ_in_case_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    annotations(tmp_path, SIZE + thing(" dog ", (1, 1, 9, 9)) + thing("Dog", (1, 1, 9, 9)))
+    annotations(tmp_path, SIZE + thing(" dog\n", (1, 1, 9, 9)) + thing("Dog", (1, 1, 9, 9)))
     assert "Classes Dog and dog differ only in the way they are written." in caplog.messages
 
 
