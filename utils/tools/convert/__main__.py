@@ -9,7 +9,7 @@ import argparse
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -250,7 +250,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     conversion = form.read(source)
     if form.options is not CityPersonsOptions:
         splits = divide(conversion.splits, SplitRule(rule.val_share, rule.group, rule.seed))
-        conversion = replace(conversion, splits=splits)
+        settings = {**conversion.settings, **asdict(rule)}
+        conversion = replace(conversion, splits=splits, settings=settings)
     tallies = write_dataset(conversion, out, allow_missing_images=output.allow_missing_images)
     boxes = {t.split: t.boxes.total() for t in tallies}
     if not any(boxes[split.name] for split in conversion.splits if split.role == "train"):

@@ -40,8 +40,8 @@ TURNED = "have the size of the stored image; their boxes are turned by its EXIF 
 SWAPPED = "have width and height exchanged in the annotations; the size of the image is used"
 SCALED = "have another size in the annotations; their boxes are scaled to the image"
 UNCERTAIN = (
-    "are turned by 180° or mirrored by their EXIF orientation; if the annotation tool ignored it, "
-    "their boxes are at wrong places"
+    "have an EXIF orientation, and their size does not show whether the annotation tool applied "
+    "it; if it did not, their boxes are at wrong places"
 )
 
 
@@ -109,7 +109,8 @@ def _checked(image: AnnotatedImage) -> tuple[AnnotatedImage, str, str]:
     width, height = header.upright
     real = image._replace(width=width, height=height)
     if not all(given) or not image.annotations or given == header.upright:
-        unknown = header.orientation != UPRIGHT and header.stored == header.upright
+        ambiguous = not all(given) or header.stored == header.upright
+        unknown = ambiguous and header.orientation != UPRIGHT
         return real, UNCERTAIN if unknown and image.annotations else "", ""
     if given == (height, width) and header.stored == header.upright:
         if all(_fits(annotation.box, real) for annotation in image.annotations):

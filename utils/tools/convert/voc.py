@@ -124,7 +124,7 @@ def _read_folder(folder: Path, images: Path) -> list[Split]:
     before: set[str] = set()
     for file, name, role in lists:
         with problems.collected():
-            stems = _stems(file, source)
+            stems = _stems(file, source, problems)
             if file.stem.lower() == TRAINVAL:  # the last of the lists; see `_list_files`
                 stems = [stem for stem in stems if stem not in before]
             before |= set(stems)
@@ -187,7 +187,7 @@ def _list_files(folder: Path) -> list[_ListFile]:
     return sorted(used, key=lambda one: (one.file.stem.lower() == TRAINVAL, order.index(one.role)))
 
 
-def _stems(list_file: Path, source: _Source) -> list[str]:
+def _stems(list_file: Path, source: _Source, problems: Problems) -> list[str]:
     """Return the names without suffix of the images that a file lists, each once."""
     try:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
@@ -195,9 +195,13 @@ def _stems(list_file: Path, source: _Source) -> list[str]:
         raise UserError(
             f"{list_file} is damaged ({error}); save it as UTF-8 text with one name per line."
         ) from error
-    stems = [_stem(line.strip(), source) for line in lines if line.strip()]
-    if not stems:
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines:
         raise UserError(f"{list_file} has no images; remove the file or add image names.")
+    stems = []
+    for line in lines:
+        with problems.collected():
+            stems.append(_stem(line, source))
     distinct = list(dict.fromkeys(stems))
     if len(distinct) < len(stems):
         log.warning("%s lists %d images twice.", list_file, len(stems) - len(distinct))
@@ -302,7 +306,7 @@ def _count_pixels(splits: Sequence[Split]) -> list[Split]:
         return (a.box for split in splits for image in split.images for a in image.annotations)
 
     if any(min(box.left, box.top) < 1 for box in boxes()):
-        log.info("A corner is at 0, so pixels are counted from 0.")
+        log.info("A corner is below 1, so pixels are counted from 0.")
         return list(splits)
 
     def moved(annotation: Annotation) -> Annotation:

@@ -452,6 +452,15 @@ def test_class_names_that_differ_in_case_are_reported(
     assert "Classes Dog and dog differ only in the way they are written." in caplog.messages
 
 
+def test_every_line_that_fits_two_images_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "a", SIZE + thing("dog", (1, 1, 9, 9)))
+    for place in ("x/a", "y/a", "x/b", "y/b"):
+        pair(tmp_path, f"JPEGImages/{place}", "")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("b\na\n")
+    with pytest.raises(UserError, match=r"2 errors:\n  b can be y/b\.png .*\n  a can be y/a"):
+        read_voc(tmp_path)
+
+
 def test_xml_files_in_no_list_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

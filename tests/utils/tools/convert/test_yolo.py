@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,8 @@ def test_conversion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages[-1].strip() == (
         f"python train.py --data '{out}/data.yaml' --weights yolov5s.pt --imgsz 640"
     )
+    record = json.loads((out / "conversion.json").read_text())
+    assert (record["from"], record["val_share"], record["seed"]) == ("yolo", 0.5, 0)
     again = (out / "train.txt").read_text()
     main(["yolo", str(tmp_path / "in"), "--out", str(out), "--val-share", "0.5"])
     assert (out / "labels/b c.txt").read_text() == "0 0.200000 0.300000 0.200000 0.200000\n"
