@@ -159,7 +159,7 @@ def _list_files(folder: Path) -> list[_ListFile]:
     """Return the lists to read; log those that are not used.
 
     `trainval` is the union of `train` and `val`: it is read for what one of them lacks. A single
-    list of another name, such as CVAT's `default`, has no role.
+    list of another name, such as CVAT's `default`, has no role; `dog_default` is for one class.
     """
     found = {
         path.stem.lower(): path
@@ -171,8 +171,9 @@ def _list_files(folder: Path) -> list[_ListFile]:
     if TRAINVAL in found and not {"train", "val"} <= roles.keys():
         rest = "val" if "train" in roles else "train"
         used.append(_ListFile(found[TRAINVAL], rest, rest))
-    if not used and len(found) == 1:
-        used = [_ListFile(path, "", "") for path in found.values()]
+    whole = [stem for stem in found if not any(stem.endswith(f"_{other}") for other in found)]
+    if not used and len(whole) == 1:
+        used = [_ListFile(found[whole[0]], "", "")]
     if not used and found:
         raise UserError(
             f"{folder / LISTS} has the lists {shown([path.name for path in found.values()])}, but "

@@ -228,6 +228,7 @@ def roles(folder: Path) -> dict[str, list[str]]:
         ({"train": "ab", "trainval": "abc"}, {"train": ["a", "b"], "val": ["c"]}),
         ({"val": "ab", "trainval": "abc"}, {"train": ["c"], "val": ["a", "b"]}),
         ({"default": "abc"}, {"": ["a", "b", "c"]}),
+        ({"default": "abc", "dog_default": "ab"}, {"": ["a", "b", "c"]}),  # CVAT, a list per class
         ({}, {"": ["a", "b", "c"]}),
     ],
 )
