@@ -6,13 +6,19 @@ import hashlib
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from utils.datasets.match_names import match_key
 from utils.errors import UserError
-from utils.tools.convert.annotated import AnnotatedImage, Split, shown, without_images_folders
+from utils.tools.convert.annotated import (
+    AnnotatedImage,
+    Problems,
+    Split,
+    shown,
+    without_images_folders,
+)
 from utils.tools.convert.finder import FileFinder, stem_of
 
 log = logging.getLogger("yolo")
@@ -22,6 +28,9 @@ ROLE_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+TRAINVAL = "trainval"
+CLASS_FLAG = re.compile(r"(.+?)\s+(?:-1|0|1)")
+"""A line of a list for one class: the image, and whether it shows the class."""
 WORDS = re.compile(r"[a-z]+")
 DEFAULT_SHARE = 0.2
 BACKGROUND = ""
@@ -75,6 +84,59 @@ def split_by_folders(images: Sequence[AnnotatedImage], origin: object) -> list[S
     return [Split(role, role, by_role[role]) for role in roles]
 
 
+def split_by_lists(
+    lists: Mapping[Path, str], finder: FileFinder, found: Mapping[Path, AnnotatedImage]
+) -> list[Split]:
+    """Split images by files that list them, one per line, in any of the ways that `find` reads.
+
+    Lists for one class have a flag after each name. `trainval` is read for what lists before it
+    lack. Empty lists and images in no list are left out; the latter are counted in the log.
+
+    Args:
+        lists: role of each list.
+        finder: finds the images that are listed.
+        found: these images with their annotations.
+
+    Raises:
+        UserError: a listed image does not exist, or no images are listed.
+    """
+    problems = Problems()
+    by_role: defaultdict[str, dict[Path, AnnotatedImage]] = defaultdict(dict)
+    for file, role in lists.items():
+        before = {image for images in by_role.values() for image in images}
+        rest = before if file.stem.lower() == TRAINVAL else ()
+        for line in filter(None, read_lines(file)):
+            with problems.collected():
+                flagged = CLASS_FLAG.fullmatch(line)
+                image = finder.find(line) or (finder.find(flagged[1]) if flagged else None)
+                if image is None:
+                    raise UserError(f"{file} lists {line}, which does not exist; correct it.")
+                if image not in rest:
+                    by_role[role][image] = found[image]
+    problems.raise_if_any()
+    if not by_role:
+        raise UserError(f"{shown(list(lists))}: no images are listed; remove the lists.")
+    splits = [
+        Split(role, role, list(images.values()), None if role else "")
+        for role, images in by_role.items()
+    ]
+    log_unlisted(splits, finder)
+    return splits
+
+
+def read_lines(file: Path) -> list[str]:
+    """Return the stripped lines of a text file, without empty ones at the end.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is damaged ({error}); save it as UTF-8 text.") from error
+    return [line.strip() for line in text.strip().splitlines()]
+
+
 def shorten_places(split: Split) -> Split:
     """Remove `images` and the folder of the split, which the data set adds, from the places."""
 
@@ -86,15 +148,6 @@ def shorten_places(split: Split) -> Split:
         return place
 
     return split._replace(images=[i._replace(place=short(i.place)) for i in split.images])
-
-
-def with_background(split: Split, finder: FileFinder) -> Split:
-    """Add the images of a folder that the annotations do not list, as background; log how many."""
-    listed = {image.file for image in split.images}
-    others = [AnnotatedImage(finder.place(i), i, 0, 0, ()) for i in finder if i not in listed]
-    if others:
-        log.warning("%d images that the annotations do not list are background.", len(others))
-    return split._replace(images=[*split.images, *others])
 
 
 def log_unlisted(splits: Iterable[Split], finder: FileFinder) -> None:
@@ -115,10 +168,15 @@ def with_unlisted(splits: list[Split], source: Path, finder: FileFinder) -> list
     if others:
         message = "Not used: %s; to use it, give the folder %s."
         log.warning(message, shown(others), source.parent)
-    if source.is_file() and not others:
-        return [with_background(split, finder) for split in splits]
-    log_unlisted(splits, finder)
-    return splits
+    if not source.is_file() or others:
+        log_unlisted(splits, finder)
+        return splits
+    (split,) = splits
+    listed = {image.file for image in split.images}
+    rest = [AnnotatedImage(finder.place(i), i, 0, 0, ()) for i in finder if i not in listed]
+    if rest:
+        log.warning("%d images that the annotations do not list are background.", len(rest))
+    return [split._replace(images=[*split.images, *rest])]
 
 
 def divide(splits: Iterable[Split], rule: SplitRule) -> tuple[Split, ...]:

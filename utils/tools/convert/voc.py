@@ -9,14 +9,13 @@ would be a single pixel and are errors; they count as boxes without area.
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 from tqdm import tqdm
 
+from utils.datasets.image_files import IMAGE_SUFFIXES
 from utils.datasets.match_names import match_key
 from utils.errors import UserError
 from utils.tools.convert.annotated import (
@@ -32,7 +31,7 @@ from utils.tools.convert.annotated import (
     shown,
 )
 from utils.tools.convert.finder import FileFinder, find_files, find_images, stem_of
-from utils.tools.convert.splitting import shorten_places, split_by_folders, with_background
+from utils.tools.convert.splitting import TRAINVAL, shorten_places, split_by_folders, split_by_lists
 from utils.tools.convert.voc_xml import read_object, read_side, read_xml
 
 log = logging.getLogger("yolo")
@@ -42,23 +41,6 @@ KIT = "VOCdevkit"
 ANNOTATIONS = "Annotations"
 LISTS = Path("ImageSets", "Main")
 LIST_ROLES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-TRAINVAL = "trainval"
-CLASS_FLAG = re.compile(r"(.+?)\s+(?:-1|0|1)")
-"""A line of a list for one class: the image, and whether it shows the class."""
-
-
-class _ListFile(NamedTuple):
-    file: Path
-    name: str
-    """Name of the split."""
-    role: str
-
-
-class _Source(NamedTuple):
-    """The files of a folder of Pascal VOC."""
-
-    xmls: FileFinder
-    images: FileFinder
 
 
 def read_voc(source: Path, annotations: Path | None = None, classes: str = "") -> Conversion:
@@ -85,7 +67,9 @@ def read_voc(source: Path, annotations: Path | None = None, classes: str = "") -
     for year, folder in _folders_by_year(root).items():
         images = source if annotations else _image_folder(folder)
         splits += [_of_year(split, year) for split in _read_folder(folder, images)]
-    splits = _count_pixels(splits or _read_pairs(source, root))
+    if not splits:
+        splits = _by_folders(_read_images(source, root)[0], source)
+    splits = _count_pixels(splits)
     kinds = sorted(
         {a.kind for split in splits for image in split.images for a in image.annotations}
     )
@@ -116,30 +100,16 @@ def _folders_by_year(source: Path) -> dict[str, Path]:
 
 def _read_folder(folder: Path, images: Path) -> list[Split]:
     """Read a folder that contains Annotations/, by its lists if it has some."""
+    found, root = _read_images(images, folder / ANNOTATIONS)
     lists = _list_files(folder)
     if not lists:
-        return _read_pairs(images, folder / ANNOTATIONS)
-    source = _Source(find_files(folder / ANNOTATIONS, ".xml"), find_images(images))
-    problems, splits = Problems(), []
-    before: set[str] = set()
-    for file, name, role in lists:
-        with problems.collected():
-            stems = _stems(file, source, problems)
-            if file.stem.lower() == TRAINVAL:  # the last of the lists; see `_list_files`
-                stems = [stem for stem in stems if stem not in before]
-            before |= set(stems)
-            found = []
-            for stem in tqdm(stems, f"Reading {name}", unit="file", disable=None):
-                with problems.collected():
-                    found.append(_listed_image(stem, source, folder))
-            split = Split(name, role, found, None if name else "")
-            splits.append(shorten_places(split))
-    problems.raise_if_any()
-    used = {source.xmls.find(stem) for stem in before}
-    unused = sum(file not in used for file in source.xmls)
-    if unused:
-        log.warning("%d XML files are in none of the lists and not used.", unused)
-    return [split for split in splits if split.images]
+        return _by_folders(found, images)
+    every = FileFinder(root, found, IMAGE_SUFFIXES)
+    return [shorten_places(split) for split in split_by_lists(lists, every, found)]
+
+
+def _by_folders(found: Mapping[Path, AnnotatedImage], images: Path) -> list[Split]:
+    return [shorten_places(split) for split in split_by_folders([*found.values()], images)]
 
 
 def _of_year(split: Split, year: str) -> Split:
@@ -155,11 +125,12 @@ def _image_folder(folder: Path) -> Path:
     return next((path for path in usual if path.is_dir()), folder)
 
 
-def _list_files(folder: Path) -> list[_ListFile]:
-    """Return the lists to read; log those that are not used.
+def _list_files(folder: Path) -> dict[Path, str]:
+    """Return the lists to read and their roles; log those that are not used.
 
-    `trainval` is the union of `train` and `val`: it is read for what one of them lacks. A single
-    list of another name, such as CVAT's `default`, has no role; `dog_default` is for one class.
+    `trainval` is the union of `train` and `val`: it comes last, for what one of them lacks. A
+    single list of another name, such as CVAT's `default`, has no role; `dog_default` is for one
+    class.
     """
     found = {
         path.stem.lower(): path
@@ -167,73 +138,34 @@ def _list_files(folder: Path) -> list[_ListFile]:
         if path.suffix.lower() == ".txt" and path.is_file()
     }
     roles = {role: path for stem, path in found.items() if (role := LIST_ROLES.get(stem, ""))}
-    used = [_ListFile(path, role, role) for role, path in roles.items()]
+    used: dict[Path, str] = {}
+    for role in ("train", "val", "test"):
+        if role in roles:
+            used[roles[role]] = role
     if TRAINVAL in found and not {"train", "val"} <= roles.keys():
-        rest = "val" if "train" in roles else "train"
-        used.append(_ListFile(found[TRAINVAL], rest, rest))
+        used[found[TRAINVAL]] = "val" if "train" in roles else "train"
     whole = [stem for stem in found if not any(stem.endswith(f"_{other}") for other in found)]
     if not used and len(whole) == 1:
-        used = [_ListFile(found[whole[0]], "", "")]
+        used = {found[whole[0]]: ""}
     if not used and found:
         raise UserError(
             f"{folder / LISTS} has the lists {shown([path.name for path in found.values()])}, but "
             "no train.txt, val.txt or test.txt; rename those to use, or remove them to use all "
             "images."
         )
-    unused = [path.name for path in found.values() if path not in {file for file, *_ in used}]
+    unused = [path.name for path in found.values() if path not in used]
     if unused:
         log.warning("Lists in %s that are not used: %s.", folder / LISTS, shown(unused))
-    order = ("train", "val", "test", "")
-    # A list of the rest comes after the one that it completes.
-    return sorted(used, key=lambda one: (one.file.stem.lower() == TRAINVAL, order.index(one.role)))
+    return used
 
 
-def _stems(list_file: Path, source: _Source, problems: Problems) -> list[str]:
-    """Return the names without suffix of the images that a file lists, each once."""
-    try:
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{list_file} is damaged ({error}); save it as UTF-8 text with one name per line."
-        ) from error
-    lines = [line.strip() for line in lines if line.strip()]
-    if not lines:
-        raise UserError(f"{list_file} has no images; remove the file or add image names.")
-    stems = []
-    for line in lines:
-        with problems.collected():
-            stems.append(_stem(line, source))
-    distinct = list(dict.fromkeys(stems))
-    if len(distinct) < len(stems):
-        log.warning("%s lists %d images twice.", list_file, len(stems) - len(distinct))
-    return distinct
+def _read_images(images: Path, annotations: Path) -> tuple[dict[Path, AnnotatedImage], Path]:
+    """Read a folder of images and a folder of XML files, with the same names in any subfolders.
 
-
-def _stem(line: str, source: _Source) -> str:
-    """Return the image of a line. Names may contain spaces; lists for one class end with a flag."""
-    flagged = CLASS_FLAG.fullmatch(line)
-    for stem in (line, stem_of(line), flagged[1] if flagged else line):
-        if source.xmls.find(stem) or source.images.find(stem):
-            return stem
-    return flagged[1] if flagged else stem_of(line)
-
-
-def _listed_image(stem: str, source: _Source, folder: Path) -> AnnotatedImage:
-    """Read the XML file of an image in a list; without one, the image is background."""
-    file = source.xmls.find(stem)
-    image = source.images.find(stem)
-    if file is None and image is None:
-        expected = folder / ANNOTATIONS / f"{stem}.xml"
-        raise UserError(
-            f"cannot read {expected}: neither it nor an image {stem} exists; correct the list."
-        )
-    root = ET.Element("annotation") if file is None else read_xml(file)
-    image = image or _named_image(root, file or folder, source.images, "")
-    return _annotated(root, file or folder, image, source.images, stem)
-
-
-def _read_pairs(images: Path, annotations: Path) -> list[Split]:
-    """Read a folder of images and a folder of XML files, with the same names in any subfolders."""
+    Returns:
+        the images with their annotations, also those without an XML file and those that do not
+        exist, sorted; and their folder.
+    """
     files = find_files(annotations, ".xml")
     if not any(files):
         raise UserError(
@@ -241,29 +173,27 @@ def _read_pairs(images: Path, annotations: Path) -> list[Split]:
             "and one of XML files."
         )
     finder, problems = find_images(images), Problems()
-    found: dict[Path, AnnotatedImage] = {}
-    others, missing = [], []
+    found = {image: AnnotatedImage(finder.place(image), image, 0, 0, ()) for image in finder}
+    described: dict[Path, Path] = {}
+    others = []
     for file in tqdm(list(files), "Reading XML files", unit="file", disable=None):
         with problems.collected():
             root = read_xml(file)
             if not any(root.find(tag) is not None for tag in ("object", "size", "filename")):
                 others.append(file)
                 continue
-            image = _named_image(root, file, finder, str(files.place(file).with_suffix("")))
-            if image in found:
-                raise UserError(
-                    f"{file} describes {image}, which another XML file does; remove one."
-                )
-            one = _annotated(root, file, image, finder, file.stem)
-            if image is None:
-                missing.append(one)
-            else:
-                found[image] = one
+            name = str(files.place(file).with_suffix(""))
+            image = _named_image(root, file, finder, name) or _missing_image(root, file, finder)
+            if described.setdefault(image, file) != file:
+                raise UserError(f"{file} and {described[image]} both describe {image}; remove one.")
+            found[image] = _annotated(root, file, image, image.relative_to(finder.folder))
     problems.raise_if_any()
     if others:
         log.warning("XML files without annotations, not used: %s.", shown(others))
-    every = with_background(Split("", "", [*found.values(), *missing]), finder).images
-    return [shorten_places(split) for split in split_by_folders(every, images)]
+    background = len(found) - len(described)
+    if background:
+        log.warning("%d images have no XML file: they are background.", background)
+    return dict(sorted(found.items())), finder.folder
 
 
 def _named_image(root: ET.Element, file: Path, finder: FileFinder, name: str) -> Path | None:
@@ -280,16 +210,14 @@ def _named_image(root: ET.Element, file: Path, finder: FileFinder, name: str) ->
     return (finder.find(name) if name else None) or (finder.find(written) if written else None)
 
 
-def _annotated(
-    root: ET.Element, file: Path, image: Path | None, finder: FileFinder, stem: str
-) -> AnnotatedImage:
+def _missing_image(root: ET.Element, file: Path, finder: FileFinder) -> Path:
+    """Return the path at which the image of an XML file is missing."""
+    written = PurePosixPath((root.findtext("filename") or "").strip().replace("\\", "/"))
+    return finder.folder / image_place(f"{file.stem}{written.suffix or '.jpg'}", str(file))
+
+
+def _annotated(root: ET.Element, file: Path, image: Path, place: Path) -> AnnotatedImage:
     """Return the annotations of an XML file; its objects have no label yet."""
-    if image is None:
-        written = PurePosixPath((root.findtext("filename") or "").strip().replace("\\", "/"))
-        place = image_place(f"{stem}{written.suffix or '.jpg'}", str(file))
-        image = finder.folder / place
-    else:
-        place = finder.place(image)
     width, height = (read_side(root.findtext(f"size/{side}")) for side in ("width", "height"))
     problems, annotations = Problems(), []
     for element in root.findall("object"):
@@ -297,7 +225,7 @@ def _annotated(
             annotations.append(read_object(element, file))
     problems.raise_if_any()
     known = (width, height) if width and height else (0, 0)
-    return AnnotatedImage(place, image, *known, tuple(annotations))
+    return AnnotatedImage(PurePosixPath(place.as_posix()), image, *known, tuple(annotations))
 
 
 def _count_pixels(splits: Sequence[Split]) -> list[Split]:

@@ -8,7 +8,6 @@ data.yaml, train/, valid/ and test/; Darknet's own data sets have lists and a fi
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -24,23 +23,22 @@ from utils.tools.convert.annotated import (
     Conversion,
     Corners,
     Problems,
-    Split,
     chosen_names,
     labelled,
     shown,
 )
-from utils.tools.convert.finder import FileFinder, find_files, find_images
+from utils.tools.convert.finder import find_files, find_images
 from utils.tools.convert.splitting import (
     ROLE_WORDS,
-    log_unlisted,
+    read_lines,
     role_of,
     shorten_places,
     split_by_folders,
+    split_by_lists,
 )
 
 log = logging.getLogger("yolo")
 
-LIST_SUFFIX = ".txt"
 NOT_LABELS = ("classes", "readme", "labels", "requirements", "license")
 """Beginnings of names of text files that contain no labels, if there is no image of this name."""
 
@@ -84,8 +82,10 @@ def read_yolo(source: Path, images: Path | None = None, classes: str = "") -> Co
     missing = [p for p in unused if not p.name.lower().startswith(NOT_LABELS)]
     if missing:
         log.warning("Text files without an image, not used: %s.", shown(missing))
-    splits = _listed(lists, finder, found) if lists else split_by_folders([*found.values()], source)
-    log_unlisted(splits, finder)
+    if lists:
+        splits = split_by_lists(lists, finder, found)
+    else:
+        splits = split_by_folders([*found.values()], source)
     return Conversion(
         source_format="yolo",
         settings={"labels": str(source), "classes": list(names)},
@@ -124,21 +124,13 @@ def _class_names(source: Path) -> tuple[str, ...]:
 
 
 def _line_names(file: Path) -> list[str]:
-    names = _lines(file)
+    names = read_lines(file)
     if "" in names:
         raise UserError(
             f"{file} has an empty line {names.index('') + 1}, so the numbers of the classes are "
             "not clear; remove it or add the name."
         )
     return names
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged ({error}); save it as UTF-8 text.") from error
-    return [line.strip() for line in text.strip().splitlines()]
 
 
 def _yaml_names(file: Path) -> list[str]:
@@ -164,7 +156,7 @@ def _list_files(source: Path) -> dict[Path, str]:
     found: dict[Path, str] = {}
     root = source.resolve()
     for file in sorted([*root.glob("*.data"), *root.glob("*/*.data")]):
-        for line in _lines(file):
+        for line in read_lines(file):
             key, _, value = line.partition("=")
             name = PurePosixPath(value.strip().replace("\\", "/"))
             # Paths begin at Darknet's own folder.
@@ -177,25 +169,6 @@ def _list_files(source: Path) -> dict[Path, str]:
         if file.suffix.lower() == ".txt" and stem in ROLE_WORDS:
             found.setdefault(file, role_of(stem))
     return found
-
-
-def _listed(
-    lists: dict[Path, str], finder: FileFinder, found: dict[Path, AnnotatedImage]
-) -> list[Split]:
-    """Return the splits that lists of images describe."""
-    problems = Problems()
-    by_role: defaultdict[str, dict[Path, AnnotatedImage]] = defaultdict(dict)
-    for file, role in lists.items():
-        for line in filter(None, _lines(file)):
-            with problems.collected():
-                image = finder.find(line)
-                if image is None:
-                    raise UserError(f"{file} lists {line}, which does not exist; correct it.")
-                by_role[role][image] = found[image]
-    problems.raise_if_any()
-    if not by_role:
-        raise UserError(f"{shown(list(lists))}: no images are listed; remove the lists.")
-    return [Split(role, role, list(images.values())) for role, images in by_role.items()]
 
 
 def _annotations(file: Path, kinds: tuple[str, ...]) -> tuple[Annotation, ...]:
