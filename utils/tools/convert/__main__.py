@@ -243,15 +243,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{source.source} is not a folder; give {kind} of the annotations.")
 
     from utils.datasets.locate import find_root
+    from utils.tools.convert.made_files import SOURCE, require_same_source
     from utils.tools.convert.output import log_next_steps, write_dataset
     from utils.tools.convert.splitting import SplitRule, divide
 
     out = output.out or find_root(f"../datasets/{_output_name(form, source.source)}", Path.cwd())
+    origin = str(source.source.resolve())
+    if output.out is None:
+        require_same_source(out, origin)
     conversion = form.read(source)
+    settings = {**conversion.settings, SOURCE: origin}
     if form.options is not CityPersonsOptions:
         splits = divide(conversion.splits, SplitRule(rule.val_share, rule.group, rule.seed))
-        settings = {**conversion.settings, **asdict(rule)}
-        conversion = replace(conversion, splits=splits, settings=settings)
+        settings |= asdict(rule)
+        conversion = replace(conversion, splits=splits)
+    conversion = replace(conversion, settings=settings)
     tallies = write_dataset(conversion, out, allow_missing_images=output.allow_missing_images)
     boxes = {t.split: t.boxes.total() for t in tallies}
     if not any(boxes[split.name] for split in conversion.splits if split.role == "train"):

@@ -21,6 +21,7 @@ RECORD = "conversion.json"
 FILES = "files"
 """Key of the files in the record: path in the data set to checksum, or null for a link."""
 COMPLETE = "complete"
+SOURCE = "source"
 
 Files = Mapping[str, int | None]
 
@@ -54,6 +55,20 @@ def read_made_files(out: Path) -> Files | None:
                 f"lost: {shown(changed)}; move them away, or give another folder with --out."
             )
     return files
+
+
+def require_same_source(out: Path, source: str) -> None:
+    """Check that no other data set was converted to a folder that the user has not chosen.
+
+    Raises:
+        UserError: the record names another source.
+    """
+    content = read_json(out / RECORD) if (out / RECORD).is_file() else None
+    other = content.get(SOURCE, source) if isinstance(content, dict) else source
+    if other != source:
+        raise UserError(
+            f"{out} was converted from {other}; give this folder or another with --out."
+        )
 
 
 def require_own(out: Path, places: Iterable[str], made: Set[str], what: str) -> None:

@@ -81,6 +81,12 @@ def test_default_output_folder_is_that_of_the_data_set_file(
     shutil.copytree(kit / "Annotations", pets)
     main(["voc", str(pets), "--allow-missing-images"])
     assert (tmp_path / "sets/pets-yolo/labels/a.txt").is_file()
+    main(["voc", str(pets), "--allow-missing-images"])
+    other = shutil.copytree(pets, tmp_path / "other" / "pets")
+    with pytest.raises(UserError, match=r"pets-yolo was converted from .*images; give this "):
+        main(["voc", str(other), "--allow-missing-images"])
+    out = ["--out", str(tmp_path / "sets/pets-yolo")]
+    main(["voc", str(other), "--allow-missing-images", *out])
 
 
 @pytest.mark.parametrize("form", ["coco", "csv"])
