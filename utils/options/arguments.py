@@ -38,6 +38,8 @@ def add_options(parser: ArgumentParser, options: type) -> None:
             # `extend` would add to a default; without a value, the dataclass has it.
             settings["default"] = None if option.repeatable else default
         if option.positional:
+            if default is not REQUIRED:
+                settings.setdefault("nargs", "?")
             target.add_argument(field.name, **settings)
         else:
             flags = (flag_of(field.name), *option.flags)

@@ -18,14 +18,20 @@ from utils.options.train_options import Continuation, TrainOptions, TrainRequest
 from utils.options.val_options import ValOptions
 from utils.tools.check.__main__ import CheckOptions
 from utils.tools.compare.__main__ import CompareOptions
-from utils.tools.convert.__main__ import CityPersonsOptions, CocoOptions, OutputOptions, VocOptions
+from utils.tools.convert.__main__ import (
+    CityPersonsOptions,
+    OutputOptions,
+    SplitOptions,
+    ToolExportOptions,
+    VocOptions,
+)
 from utils.tools.inspect.__main__ import InspectOptions
 from utils.tools.miss_rate import MissRateOptions
 
 ALL = (
     *(TrainOptions, Continuation, ValOptions, DetectOptions, ExportOptions, CheckOptions),
-    CompareOptions,
-    *(InspectOptions, MissRateOptions, CityPersonsOptions, CocoOptions, VocOptions, OutputOptions),
+    *(CompareOptions, InspectOptions, MissRateOptions, CityPersonsOptions, ToolExportOptions),
+    *(VocOptions, SplitOptions, OutputOptions),
 )
 
 
@@ -101,6 +107,12 @@ def test_types_and_defaults_come_from_the_fields() -> None:
     )
     assert Meal.courses == 3
     assert Meal([], Path()).hours is not Meal([], Path()).hours
+
+
+def test_positional_option_with_a_default() -> None:
+    assert parse_options(parser_of(VocOptions), VocOptions, ["a"]) == VocOptions(Path("a"))
+    both = parse_options(parser_of(VocOptions), VocOptions, ["a", "b", "--classes", "x"])
+    assert both == VocOptions(Path("a"), Path("b"), "x")
 
 
 def test_help() -> None:

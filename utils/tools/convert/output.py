@@ -1,16 +1,16 @@
 """Write a converted data set, such that an incomplete one is recognizable.
 
-The data-set file is removed first and written last. The labels of a split are written to a
-temporary folder and moved into place. Running a killed conversion again completes it.
+The data-set file is removed first and written last. What is written is listed in a record first;
+see `made_files`. Running a killed conversion again completes it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import yaml
@@ -20,52 +20,90 @@ from utils.datasets.ignore_regions import IGNORE_FOLDER
 from utils.datasets.image_files import IMAGE_SUFFIXES
 from utils.datasets.labels import IMAGE_FOLDER, LABEL_FOLDER
 from utils.errors import UserError
-from utils.files.atomic_write import atomic_write_text
-from utils.tools.convert.annotated import AnnotatedImage, Conversion, Split
-from utils.tools.convert.tally import Tally, log_summary
+from utils.files.atomic_write import atomic_write_text, remove_temporary_files
+from utils.tools.convert.annotated import Conversion, Problems, Split, shown
+from utils.tools.convert.made_files import (
+    COMPLETE,
+    FILES,
+    RECORD,
+    checksum,
+    json_text,
+    read_made_files,
+    remove,
+    require_own,
+)
+from utils.tools.convert.sizes import with_real_sizes
+from utils.tools.convert.tally import LabelRows, Tally, log_summary
 
 log = logging.getLogger("yolo")
 
 DATA_FILE = "data.yaml"
-RECORD = "conversion.json"
-"""Record of the conversion. Its presence shows that the folder was written by the converter."""
-STAGING = ".converting"
 TREES = (LABEL_FOLDER, IGNORE_FOLDER)
 ROLES = ("train", "val", "test")
 
 
-def write_dataset(conversion: Conversion, out: Path, *, allow_missing_images: bool) -> None:
+@dataclass
+class _Plan:
+    """All files of a data set, by path in it."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    """Contents, in the order of writing; the data-set file is not among them."""
+    links: dict[str, Path] = field(default_factory=dict)
+    """Files to link to."""
+    absent: list[str] = field(default_factory=list)
+    """Label files and ignore files that images without rows must not have."""
+    tallies: list[Tally] = field(default_factory=list)
+
+
+def write_dataset(
+    conversion: Conversion, out: Path, *, allow_missing_images: bool
+) -> Sequence[Tally]:
     """Write labels, ignore regions, links to the images and the data-set file, and log a summary.
 
-    The output of an earlier conversion in the folder `out` is replaced.
+    The files that earlier conversions made in the folder `out` are replaced or removed.
+
+    Returns:
+        the counts of each split.
 
     Raises:
         UserError: images are missing or have the same label file, or the folder cannot be written
-            or contains files that were not written by a conversion.
+            or contains files that were not written by a conversion, or were changed since.
     """
-    for split in conversion.splits:
-        _require_distinct(split)
+    _require_distinct(conversion.splits)
     if not allow_missing_images:
         _require_images(conversion)
+    if not conversion.normalised:
+        conversion = with_real_sizes(conversion)
     try:
-        _write(conversion, out)
+        return _write(conversion, out)
     except OSError as error:
         raise UserError(
             f"cannot write {out}: {error.strerror}; give another folder with --out."
         ) from error
 
 
-def _require_distinct(split: Split) -> None:
+def _require_distinct(splits: Sequence[Split]) -> None:
     """Check that no two images have the same label file."""
+    problems = Problems()
     seen: dict[PurePosixPath, PurePosixPath] = {}
-    for image in split.images:
-        stem = image.place.with_suffix("")
-        if stem in seen:
-            raise UserError(
-                f"{split.name}: images {seen[stem]} and {image.place} have the same label file "
-                f"{stem}.txt; rename one of them."
-            )
-        seen[stem] = image.place
+    for split in splits:
+        for image in split.images:
+            place = split.images_folder / image.place
+            stem = place.with_suffix("")
+            other = seen.setdefault(stem, place)
+            if other is place:
+                continue
+            origin = split.name or "the data set"
+            if other == place:
+                found = f"{origin}: image {image.place} is listed twice; remove one of them."
+            else:
+                found = (
+                    f"{origin}: images {other.relative_to(split.images_folder)} and {image.place} "
+                    f"have the same label file {image.place.with_suffix('.txt')}; "
+                    "rename one of them."
+                )
+            problems.found.append(found)
+    problems.raise_if_any()
 
 
 def _require_images(conversion: Conversion) -> None:
@@ -73,101 +111,127 @@ def _require_images(conversion: Conversion) -> None:
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise UserError(
-            f"{missing[0]} does not exist ({len(missing)} of {len(files)} images are missing); "
-            f"{conversion.missing_images_remedy}, "
+            f"{missing[0]} does not exist ({len(missing)} of {len(files)} images are missing"
+            + (
+                f": {shown([file.name for file in missing])}"
+                if 1 < len(missing) < len(files)
+                else ""
+            )
+            + f"); {conversion.missing_images_remedy}, "
             "or use --allow-missing-images to write labels only."
         )
 
 
-def _write(conversion: Conversion, out: Path) -> None:
-    _require_own(conversion, out)
+def _write(conversion: Conversion, out: Path) -> Sequence[Tally]:
+    made = read_made_files(out)
+    plan = _plan(conversion)
+    _require_own_files(conversion, plan, out, made)
+    before = made or {}
+    # A link whose target is already there, in a conversion in place, was not made by us.
+    plan.links = {
+        place: source
+        for place, source in plan.links.items()
+        if place in before or not _is_same(source, out / place)
+    }
+    data_file = data_file_text(conversion)
+    files: dict[str, int | None] = dict.fromkeys(plan.links)
+    files |= {place: checksum(text) for place, text in plan.texts.items()}
+    files[DATA_FILE] = checksum(data_file)
     record: dict[str, object] = {"from": conversion.source_format, **conversion.settings}
-    _write_json(out / RECORD, {**record, "complete": False})
-    (out / DATA_FILE).unlink(missing_ok=True)
-    tallies = []
-    for split in conversion.splits:
-        tallies.append(_write_labels(split, conversion, out))
-        _link_images(split, out)
-        if conversion.lists:
-            places = (f"./{IMAGE_FOLDER}/{split.name}/{image.place}\n" for image in split.images)
-            atomic_write_text(out / f"{split.name}.txt", "".join(places))
-    for place, content in conversion.json_files.items():
-        _write_json(out / place, content)
-    for place, original in conversion.linked_files.items():
-        link(original, out / place)
-    counts = [vars(tally) for tally in tallies]
-    _write_json(out / RECORD, {**record, "complete": True, "splits": counts})
-    atomic_write_text(out / DATA_FILE, data_file_text(conversion))
-    log_summary(tallies)
+    counts = [vars(tally) for tally in plan.tallies]
+
+    if made is not None:
+        remove_temporary_files(out)
+    started = {**record, COMPLETE: False, FILES: {**before, **files}}
+    atomic_write_text(out / RECORD, json_text(started))
+    remove(out, [DATA_FILE])
+    remove(out, [place for place in before if place not in files])
+    for place, text in tqdm(plan.texts.items(), "Writing labels", unit="file", disable=None):
+        write_text(out / place, text)
+    for place, source in tqdm(plan.links.items(), "Linking images", unit="img", disable=None):
+        link(source, out / place)
+    done = {**record, COMPLETE: True, "splits": counts, FILES: files}
+    atomic_write_text(out / RECORD, json_text(done))
+    atomic_write_text(out / DATA_FILE, data_file)
+
+    _report_images(conversion.splits, out)
+    log_summary(plan.tallies)
     log.info("Data-set file saved to %s", out / DATA_FILE)
+    return plan.tallies
 
 
-def _require_own(conversion: Conversion, out: Path) -> None:
-    """Check that no labels from elsewhere are in the folder; they would be lost."""
-    if (out / RECORD).is_file():
-        return
-    trees = [f"{tree}/{split.name}" for split in conversion.splits for tree in TREES]
-    for place in (DATA_FILE, *trees, *conversion.json_files):
-        if (out / place).exists():
-            raise UserError(
-                f"{out / place} exists and was not written by a conversion; move it away, "
-                "or give another folder with --out."
-            )
-
-
-def _write_labels(split: Split, conversion: Conversion, out: Path) -> Tally:
-    """Write and replace labels/SPLIT and ignore/SPLIT; an image without rows gets no file."""
-    staging = out / STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    tally = Tally(
-        split.name,
-        rows=Counter(dict.fromkeys(conversion.kinds, 0)),
-        boxes=Counter(dict.fromkeys(conversion.names, 0)),
-    )
-    for tree in TREES:
-        (staging / tree).mkdir(parents=True)
-    for image in tqdm(split.images, f"Labels of {split.name}", unit="img", disable=None):
-        rows = tally.rows_of(image)
-        _write_rows(staging / LABEL_FOLDER, image, rows.labels)
-        _write_rows(staging / IGNORE_FOLDER, image, rows.ignored)
-    for tree in TREES:
-        target = out / tree / split.name
-        target.parent.mkdir(exist_ok=True)
-        if target.exists():
-            target.rename(staging / f"{tree}-before")
-        (staging / tree).rename(target)
-    shutil.rmtree(staging)
-    return tally
-
-
-def _write_rows(folder: Path, image: AnnotatedImage, rows: Sequence[str]) -> None:
-    if rows:
-        target = folder / image.place.with_suffix(".txt")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-
-
-def _link_images(split: Split, out: Path) -> None:
-    folder = out / IMAGE_FOLDER / split.name
-    folder.mkdir(parents=True, exist_ok=True)
-    expected = set()
-    for image in tqdm(split.images, f"Images of {split.name}", unit="img", disable=None):
-        if image.file.is_file():
-            link(image.file, folder / image.place)
-            expected.add(folder / image.place)
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    others = sum(path not in expected for path in found)
-    if others:
-        log.warning(
-            "%s has %d images without annotations, which are used as background; "
-            "remove them if they show objects.",
-            folder,
-            others,
+def _plan(conversion: Conversion) -> _Plan:
+    plan = _Plan()
+    for split in conversion.splits:
+        tally = Tally(
+            split.name,
+            rows=Counter(dict.fromkeys(conversion.kinds, 0)),
+            boxes=Counter(dict.fromkeys(conversion.names, 0)),
         )
-    total, missing = len(split.images), len(split.images) - len(expected)
-    if missing:
-        message = "%d of %d images of %s are missing; only their labels are written."
-        log.warning(message, missing, total, split.name)
+        places = [split.images_folder / image.place for image in split.images]
+        for image, place in zip(split.images, places, strict=True):
+            inner = place.relative_to(IMAGE_FOLDER).with_suffix(".txt")
+            rows: LabelRows = tally.rows_of(image)
+            for tree, lines in zip(TREES, rows, strict=True):
+                if lines:
+                    plan.texts[f"{tree}/{inner}"] = "".join(f"{line}\n" for line in lines)
+                else:
+                    plan.absent.append(f"{tree}/{inner}")
+            if image.file.is_file():
+                plan.links[str(place)] = image.file
+        if conversion.lists or split.folder is not None:
+            plan.texts[f"{split.name}.txt"] = "".join(f"./{place}\n" for place in places)
+        plan.tallies.append(tally)
+    plan.texts |= {place: json_text(text) for place, text in conversion.json_files.items()}
+    plan.links |= conversion.linked_files
+    return plan
+
+
+def _require_own_files(
+    conversion: Conversion, plan: _Plan, out: Path, made: Mapping[str, object] | None
+) -> None:
+    """Check that nothing that the user wrote is overwritten, or counts as labels from now on."""
+    own = [DATA_FILE, *plan.texts, *plan.absent]
+    if made is None:  # labels in another form may be there
+        folders = {split.images_folder.relative_to(IMAGE_FOLDER) for split in conversion.splits}
+        own += [str(PurePosixPath(tree, folder)) for folder in sorted(folders) for tree in TREES]
+    made = made or {}
+    require_own(out, own, made.keys(), "move it away")
+    others = [place for place, source in plan.links.items() if not _is_same(source, out / place)]
+    require_own(out, others, made.keys(), "remove it or move it away")
+
+
+def _is_same(source: Path, target: Path) -> bool:
+    """Whether both are the same existing file."""
+    return target.exists() and target.samefile(source)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file that the record already lists, so that it need not be atomic."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _report_images(splits: Sequence[Split], out: Path) -> None:
+    """Log images that are missing, and images in a folder of a split that are not of it."""
+    for split in splits:
+        missing = sum(not image.file.is_file() for image in split.images)
+        if missing:
+            message = "%d of %d images of %s are missing; only their labels are written."
+            log.warning(message, missing, len(split.images), split.name)
+        folder = out / split.images_folder
+        if split.folder is not None or not folder.is_dir():
+            continue
+        expected = {folder / image.place for image in split.images}
+        found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        others = sum(path not in expected for path in found)
+        if others:
+            log.warning(
+                "%s has %d images without annotations, which are used as background; "
+                "remove them if they show objects.",
+                folder,
+                others,
+            )
 
 
 def link(source: Path, target: Path) -> None:
@@ -202,9 +266,13 @@ def data_file_text(conversion: Conversion) -> str:
     """Return the text of the data-set file. Its `path` is its own folder, so it can be moved."""
     content: dict[str, object] = {"path": "."}
     for role in ROLES:
-        folders = [f"{IMAGE_FOLDER}/{s.name}" for s in conversion.splits if s.role == role]
-        if folders:
-            content[role] = folders if len(folders) > 1 else folders[0]
+        sources = [
+            str(split.images_folder) if split.folder is None else f"{split.name}.txt"
+            for split in conversion.splits
+            if split.role == role
+        ]
+        if sources:
+            content[role] = sources if len(sources) > 1 else sources[0]
     content |= conversion.entries
     content["names"] = dict(enumerate(conversion.names))
     header = (
@@ -213,5 +281,8 @@ def data_file_text(conversion: Conversion) -> str:
     return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def _write_json(target: Path, content: object) -> None:
-    atomic_write_text(target, json.dumps(content, separators=(",", ":")))
+def log_next_steps(data: Path) -> None:
+    """Log the commands that check the data set and train on it."""
+    file = shlex.quote(str(data))
+    log.info("\nNext: python -m utils.tools.check %s --imgsz 640", file)
+    log.info("      python train.py --data %s --weights yolov5s.pt --imgsz 640", file)

@@ -1,217 +1,252 @@
-"""Pascal VOC: an XML file per image, and lists of the images of each split.
+"""Pascal VOC: an XML file per image, and maybe lists of the images of each split.
 
 Corners are pixels counted from 1, and both corners are inside the box (VOC2007 development kit):
-columns 1 to 5 become 0 to 5 px. Boxes with equal corners would be a single pixel and are errors;
-they count as boxes without area.
+columns 1 to 5 become 0 to 5 px. If a left or upper corner of the data set is below 1, it was
+written by a tool that counts from 0, and corners are the edges of the box. Boxes with equal corners
+would be a single pixel and are errors; they count as boxes without area.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree as ET
 
 from tqdm import tqdm
 
-from utils.datasets.image_files import IMAGE_SUFFIXES, ImageError, probe_size
+from utils.datasets.image_files import IMAGE_SUFFIXES
+from utils.datasets.match_names import match_key
 from utils.errors import UserError
 from utils.tools.convert.annotated import (
-    MAX_PIXELS,
     AnnotatedImage,
     Annotation,
     Conversion,
     Corners,
+    Problems,
     Split,
+    chosen_names,
     image_place,
+    labelled,
+    shown,
 )
+from utils.tools.convert.finder import FileFinder, find_files, find_images, stem_of
+from utils.tools.convert.splitting import TRAINVAL, shorten_places, split_by_folders, split_by_lists
+from utils.tools.convert.voc_xml import read_object, read_side, read_xml
 
-SPLITS = ("train", "val", "test")
+log = logging.getLogger("yolo")
+
 PUBLISHED_ROLES = {"train": "train", "val": "train", "test": "val"}
 KIT = "VOCdevkit"
+ANNOTATIONS = "Annotations"
 LISTS = Path("ImageSets", "Main")
-USUAL_SUFFIX = ".jpg"
+LIST_ROLES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def read_voc(source: Path, classes: Sequence[str] = ()) -> Conversion:
-    """Read a folder of Pascal VOC, or a VOCdevkit with several years.
+def read_voc(source: Path, annotations: Path | None = None, classes: str = "") -> Conversion:
+    """Read a folder of Pascal VOC, a VOCdevkit with several years, or images with XML files.
 
     If one of several years has a list `test`, as VOC2007 has, the lists `train` and `val` of all
     years become training data, and `test` becomes validation data. The published results use this
-    split.
+    split. Without lists, folders called train, valid or test are splits; without these, the images
+    are one split without a role, and images without an XML file are background.
 
     Args:
-        source: folder that contains Annotations/, or VOC2007/Annotations/ and the like.
-        classes: classes to keep, in the order of their labels; others become ignore regions. If
-            empty, all classes in alphabetical order, which is the order of Pascal VOC.
+        source: folder of the images, or one that contains Annotations/, or VOC2007/Annotations/.
+        annotations: folder of the XML files; None: they are in the source.
+        classes: classes to keep, separated by commas, in the order of their labels; others become
+            ignore regions. If empty, all in alphabetical order, which is that of Pascal VOC.
 
     Raises:
         UserError: a file is missing or damaged, or a class does not occur.
     """
-    folders = _folders_by_year(source)
-    splits = [split for year, folder in folders.items() for split in _read_year(folder, year)]
+    root = annotations or source
+    if root.name == ANNOTATIONS and (root.parent / LISTS).is_dir():
+        root = root.parent
+    splits = []
+    for year, folder in _folders_by_year(root).items():
+        images = source if annotations else _image_folder(folder)
+        splits += [_of_year(split, year) for split in _read_folder(folder, images)]
+    if not splits:
+        splits = _by_folders(_read_images(source, root)[0], source)
+    splits = _count_pixels(splits)
     kinds = sorted(
         {a.kind for split in splits for image in split.images for a in image.annotations}
     )
     if not kinds:
-        raise UserError(f"{source} has no objects; give a folder with annotated objects.")
-    unknown = [name for name in classes if name not in kinds]
-    if unknown:
-        raise UserError(f"--classes {','.join(unknown)}: choose from {', '.join(kinds)}.")
-    names = tuple(classes or kinds)
-    if "" not in folders and any(split.role == "test" for split in splits):
-        splits = [split._replace(role=PUBLISHED_ROLES[split.role]) for split in splits]
+        raise UserError(f"{root} has no objects; give a folder with annotated objects.")
+    names = chosen_names(classes, kinds)
+    if any(split.role == "test" and split.name != "test" for split in splits):  # of a year
+        splits = [
+            split._replace(role=PUBLISHED_ROLES.get(split.role, split.role)) for split in splits
+        ]
     return Conversion(
         source_format="voc",
-        settings={"annotations": str(source), "classes": list(names)},
+        settings={"annotations": str(root), "classes": list(names)},
         kinds=tuple(kinds),
         names=names,
-        splits=tuple(_labelled(split, names) for split in splits),
+        splits=labelled(splits, names),
     )
 
 
 def _folders_by_year(source: Path) -> dict[str, Path]:
     """Return the folders that contain Annotations/, by year; the year of a single one is empty."""
-    if (source / "Annotations").is_dir():
+    if (source / ANNOTATIONS).is_dir():
         return {"": source}
     root = source / KIT if (source / KIT).is_dir() else source
-    folders = sorted(path.parent for path in root.glob("VOC*/Annotations") if path.is_dir())
-    if not folders:
-        raise UserError(
-            f"{source} has neither Annotations/ nor VOC2007/Annotations/; give a folder of "
-            "Pascal VOC."
-        )
+    folders = sorted(path.parent for path in root.glob(f"VOC*/{ANNOTATIONS}") if path.is_dir())
     return {folder.name.removeprefix("VOC"): folder for folder in folders}
 
 
-def _read_year(folder: Path, year: str) -> list[Split]:
-    """Read the splits of a folder; `trainval` is the union of two of them and is not read."""
-    lists = {split: folder / LISTS / f"{split}.txt" for split in SPLITS}
-    lists = {split: file for split, file in lists.items() if file.is_file()}
+def _read_folder(folder: Path, images: Path) -> list[Split]:
+    """Read a folder that contains Annotations/, by its lists if it has some."""
+    found, root = _read_images(images, folder / ANNOTATIONS)
+    lists = _list_files(folder)
     if not lists:
-        raise UserError(f"{folder / LISTS} has no train.txt, val.txt or test.txt; add one.")
-    files = [path for path in folder.glob("JPEGImages/*") if path.suffix.lower() in IMAGE_SUFFIXES]
-    by_stem = {path.stem: path for path in files}
-    splits = []
-    for split, list_file in lists.items():
-        name = split + year
-        stems = tqdm(_stems(list_file), f"Reading {name}", unit="file", disable=None)
-        images = []
-        for stem in stems:
-            usual = folder / "JPEGImages" / (stem + USUAL_SUFFIX)
-            file = folder / "Annotations" / f"{stem}.xml"
-            images.append(_read_image(file, by_stem.get(stem, usual)))
-        splits.append(Split(name, split, images))
-    return splits
+        return _by_folders(found, images)
+    every = FileFinder(root, found, IMAGE_SUFFIXES)
+    return [shorten_places(split) for split in split_by_lists(lists, every, found)]
 
 
-def _stems(list_file: Path) -> list[str]:
-    """Return the names without suffix of the images that a file lists."""
-    try:
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{list_file} is damaged ({error}); save it as UTF-8 text with one name per line."
-        ) from error
-    stems = [line.split()[0] for line in lines if line.strip()]
-    if not stems:
-        raise UserError(f"{list_file} has no images; remove the file or add image names.")
-    for stem in stems:
-        name = stem + USUAL_SUFFIX
-        if image_place(name, str(list_file)).name != name:
-            raise UserError(
-                f"{list_file}: {stem!r} is not an image name without folders; correct it."
-            )
-    return stems
+def _by_folders(found: Mapping[Path, AnnotatedImage], images: Path) -> list[Split]:
+    return [shorten_places(split) for split in split_by_folders([*found.values()], images)]
 
 
-def _labelled(split: Split, names: tuple[str, ...]) -> Split:
-    """Give the objects of the classes `names` a label, except difficult ones."""
-
-    def labelled(annotation: Annotation) -> Annotation:
-        if annotation.kind not in names:
-            return annotation._replace(reason=f"of class {annotation.kind}")
-        if annotation.reason:
-            return annotation
-        return annotation._replace(label=names.index(annotation.kind))
-
-    images = [
-        image._replace(annotations=tuple(map(labelled, image.annotations)))
-        for image in split.images
-    ]
-    return split._replace(images=images)
+def _of_year(split: Split, year: str) -> Split:
+    """Add the year to the names, so that the splits of several years differ."""
+    if not year:
+        return split
+    folder = None if split.folder is None else year
+    return split._replace(name=f"{split.name or 'train'}{year}", folder=folder)
 
 
-def parse_xml(content: bytes, origin: Path) -> ET.Element:
-    """Parse XML without entities, so that it can neither expand nor read other files.
+def _image_folder(folder: Path) -> Path:
+    usual = (folder / name for name in ("JPEGImages", "images", "Images"))
+    return next((path for path in usual if path.is_dir()), folder)
 
-    Entities can only be declared in a document type, which is rejected. Its declaration cannot be
-    hidden: 8-bit encodings of XML write it in ASCII, and wider encodings contain zero bytes, which
-    are rejected too.
 
-    Raises:
-        UserError: the file has a document type or is not XML.
+def _list_files(folder: Path) -> dict[Path, str]:
+    """Return the lists to read and their roles; log those that are not used.
+
+    `trainval` is the union of `train` and `val`: it comes last, for what one of them lacks. A
+    single list of another name, such as CVAT's `default`, has no role; `dog_default` is for one
+    class.
     """
-    if b"<!DOCTYPE" in content or b"\0" in content:
+    found = {
+        path.stem.lower(): path
+        for path in sorted((folder / LISTS).glob("*"))
+        if path.suffix.lower() == ".txt" and path.is_file()
+    }
+    roles = {role: path for stem, path in found.items() if (role := LIST_ROLES.get(stem, ""))}
+    used: dict[Path, str] = {}
+    for role in ("train", "val", "test"):
+        if role in roles:
+            used[roles[role]] = role
+    if TRAINVAL in found and not {"train", "val"} <= roles.keys():
+        used[found[TRAINVAL]] = "val" if "train" in roles else "train"
+    whole = [stem for stem in found if not any(stem.endswith(f"_{other}") for other in found)]
+    if not used and len(whole) == 1:
+        used = {found[whole[0]]: ""}
+    if not used and found:
         raise UserError(
-            f"{origin} is not safe: it has a document type or is not UTF-8; "
-            "remove the document type and save it as UTF-8."
+            f"{folder / LISTS} has the lists {shown([path.name for path in found.values()])}, but "
+            "no train.txt, val.txt or test.txt; rename those to use, or remove them to use all "
+            "images."
         )
-    try:
-        return ET.fromstring(content)
-    except (ET.ParseError, ValueError, LookupError) as error:
-        raise UserError(f"{origin} is damaged ({error}); get it again.") from error
+    unused = [path.name for path in found.values() if path not in used]
+    if unused:
+        log.warning("Lists in %s that are not used: %s.", folder / LISTS, shown(unused))
+    return used
 
 
-def _read_image(file: Path, image: Path) -> AnnotatedImage:
-    """Read an XML file; its objects have no label yet."""
-    try:
-        root = parse_xml(file.read_bytes(), file)
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}; get it again.") from error
-    width, height = _size(root, file, image)
-    annotations = tuple(_annotation(element, file) for element in root.findall("object"))
-    return AnnotatedImage(PurePosixPath(image.name), image, width, height, annotations)
+def _read_images(images: Path, annotations: Path) -> tuple[dict[Path, AnnotatedImage], Path]:
+    """Read a folder of images and a folder of XML files, with the same names in any subfolders.
 
-
-def _size(root: ET.Element, file: Path, image: Path) -> tuple[int, int]:
-    """Return width and height in px, from the image if they are not in the XML."""
-    try:
-        width, height = (int(root.findtext(f"size/{side}") or 0) for side in ("width", "height"))
-    except ValueError:
-        width = height = 0
-    if 0 < width <= MAX_PIXELS and 0 < height <= MAX_PIXELS:
-        return width, height
-    try:
-        height, width = probe_size(image)
-    except (ImageError, OSError) as error:
+    Returns:
+        the images with their annotations, also those without an XML file and those that do not
+        exist, sorted; and their folder.
+    """
+    files = find_files(annotations, ".xml")
+    if not any(files):
         raise UserError(
-            f"{file} has no image size, and it cannot be read from {image} ({error}); add it."
-        ) from error
-    return width, height
+            f"{annotations} has no XML files; give a folder of Pascal VOC, or a folder of images "
+            "and one of XML files."
+        )
+    finder, problems = find_images(images), Problems()
+    found = {image: AnnotatedImage(finder.place(image), image, 0, 0, ()) for image in finder}
+    described: dict[Path, Path] = {}
+    others = []
+    for file in tqdm(list(files), "Reading XML files", unit="file", disable=None):
+        with problems.collected():
+            root = read_xml(file)
+            if not any(root.find(tag) is not None for tag in ("object", "size", "filename")):
+                others.append(file)
+                continue
+            name = str(files.place(file).with_suffix(""))
+            image = _named_image(root, file, finder, name) or _missing_image(root, file, finder)
+            if described.setdefault(image, file) != file:
+                raise UserError(f"{file} and {described[image]} both describe {image}; remove one.")
+            found[image] = _annotated(root, file, image, image.relative_to(finder.folder))
+    problems.raise_if_any()
+    if others:
+        log.warning("XML files without annotations, not used: %s.", shown(others))
+    background = len(found) - len(described)
+    if background:
+        log.warning("%d images have no XML file: they are background.", background)
+    return dict(sorted(found.items())), finder.folder
 
 
-def _annotation(element: ET.Element, file: Path) -> Annotation:
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        raise UserError(f"{file} has an object without a name; add it.")
-    # The box of the object, not those of its parts (head, hand, foot).
-    left, top, right, bottom = (
-        _coordinate(element, side, f"{file}: {name}") for side in ("xmin", "ymin", "xmax", "ymax")
-    )
-    if right > left and bottom > top:
-        left, top = left - 1, top - 1
-    difficult = (element.findtext("difficult") or "").strip() == "1"
-    box = Corners(left, top, right, bottom)
-    return Annotation(name, box, None, "difficult" if difficult else "")
+def _named_image(root: ET.Element, file: Path, finder: FileFinder, name: str) -> Path | None:
+    """Find the image with the name of the XML file, else the one that is named in it.
+
+    Images and XML files are often renamed together, which leaves the name in the file as it was.
+    """
+    written = (root.findtext("filename") or "").strip()
+    if name and match_key(stem_of(written)) == match_key(PurePosixPath(name).name):
+        folder = PurePosixPath(name).parent
+        found = finder.find(str(folder / written))  # among a.jpg and a.png, the one that it says
+        if found:
+            return found
+    return (finder.find(name) if name else None) or (finder.find(written) if written else None)
 
 
-def _coordinate(element: ET.Element, side: str, origin: str) -> float:
-    text = element.findtext(f"bndbox/{side}") or ""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{origin} has {side} {text!r:.80}; it must be a number.")
-    return value
+def _missing_image(root: ET.Element, file: Path, finder: FileFinder) -> Path:
+    """Return the path at which the image of an XML file is missing."""
+    written = PurePosixPath((root.findtext("filename") or "").strip().replace("\\", "/"))
+    return finder.folder / image_place(f"{file.stem}{written.suffix or '.jpg'}", str(file))
+
+
+def _annotated(root: ET.Element, file: Path, image: Path, place: Path) -> AnnotatedImage:
+    """Return the annotations of an XML file; its objects have no label yet."""
+    width, height = (read_side(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    problems, annotations = Problems(), []
+    for element in root.findall("object"):
+        with problems.collected():
+            annotations.append(read_object(element, file))
+    problems.raise_if_any()
+    known = (width, height) if width and height else (0, 0)
+    return AnnotatedImage(PurePosixPath(place.as_posix()), image, *known, tuple(annotations))
+
+
+def _count_pixels(splits: Sequence[Split]) -> list[Split]:
+    """Convert corners counted from 1 to edges, unless a corner shows that they count from 0."""
+
+    def boxes() -> Iterator[Corners]:
+        return (a.box for split in splits for image in split.images for a in image.annotations)
+
+    if any(min(box.left, box.top) < 1 for box in boxes()):
+        log.info("A corner is below 1, so pixels are counted from 0.")
+        return list(splits)
+
+    def moved(annotation: Annotation) -> Annotation:
+        left, top, right, bottom = annotation.box
+        if right > left and bottom > top:
+            return annotation._replace(box=Corners(left - 1, top - 1, right, bottom))
+        return annotation
+
+    return [
+        split._replace(
+            images=[i._replace(annotations=tuple(map(moved, i.annotations))) for i in split.images]
+        )
+        for split in splits
+    ]

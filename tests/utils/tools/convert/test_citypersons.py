@@ -262,7 +262,6 @@ def test_invalid_boxes(tmp_path: Path, boxes: object) -> None:
 @pytest.mark.parametrize(
     ("name", "row", "message"),
     [
-        ("aachen/../../../etc_1.png", person(1, 0, 0, 50), "is outside of its folder"),
         ("aachen", person(1, 0, 0, 50), "has an unknown suffix"),
         (IMAGE, (6, 0, 0, 9, 9, 0, 0, 0, 9, 9), f"class 6 of image {IMAGE} is out of range"),
     ],
