@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from utils.datasets.image_files import IMAGE_SUFFIXES
 from utils.datasets.labels import IMAGE_FOLDER
-from utils.datasets.match_names import match_key
+from utils.datasets.matching import name_key
 from utils.errors import UserError
 
 log = logging.getLogger("yolo")
@@ -208,7 +208,7 @@ def chosen_names(classes: str, kinds: Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"--classes {classes}: choose each class once.")
     seen: dict[str, str] = {}
     for name in kinds:
-        other = seen.setdefault(match_key(name), name)
+        other = seen.setdefault(name_key(name), name)
         if other != name:
             log.warning("Classes %s and %s differ only in the way they are written.", other, name)
     return chosen or tuple(kinds)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from utils.datasets.image_files import IMAGE_SUFFIXES, list_images
-from utils.datasets.match_names import match_key
+from utils.datasets.matching import name_key
 from utils.errors import UserError
 from utils.tools.convert.annotated import shown
 
@@ -38,7 +38,7 @@ def require_same(one: str, other: str, place: PurePosixPath) -> None:
         UserError: they name two files.
     """
     texts = (unquote(name).replace("\\", "/").removeprefix("./") for name in (one, other))
-    shorter, longer = sorted(map(match_key, texts), key=len)
+    shorter, longer = sorted(map(name_key, texts), key=len)
     if not f"/{longer}".endswith(f"/{shorter}"):
         raise UserError(
             f"{one} and {other} are both found as {place}; put the images in these folders, or "
@@ -71,7 +71,7 @@ class FileFinder:
         }
         self._by_stem: defaultdict[str, list[Path]] = defaultdict(list)
         for path in self._files:
-            self._by_stem[match_key(stem_of(path.name, suffixes))].append(path)
+            self._by_stem[name_key(stem_of(path.name, suffixes))].append(path)
 
     def __iter__(self) -> Iterator[Path]:
         """All files, sorted."""
@@ -104,10 +104,10 @@ class FileFinder:
         if not parts:
             return None
         stem = stem_of(parts[-1], self._suffixes)
-        found = self._by_stem.get(match_key(stem), [])
+        found = self._by_stem.get(name_key(stem), [])
         if stem != parts[-1]:
-            key = match_key(parts[-1])
-            found = [path for path in found if match_key(path.name) == key]
+            key = name_key(parts[-1])
+            found = [path for path in found if name_key(path.name) == key]
         if not found:
             return None
         ranked = sorted(((self._score(path, parts, near), path) for path in found), reverse=True)
@@ -123,11 +123,11 @@ class FileFinder:
         folders = zip(reversed(place[:-1]), reversed(parts[:-1]), strict=False)
         common = 0
         for ours, theirs in folders:
-            if match_key(ours) != match_key(theirs):
+            if name_key(ours) != name_key(theirs):
                 break
             common += 1
         exact = parts[-1] in (place[-1], stem_of(place[-1], self._suffixes))
-        shared = len({*map(match_key, place[:-1])} & {*map(match_key, parts[:-1])})
+        shared = len({*map(name_key, place[:-1])} & {*map(name_key, parts[:-1])})
         return common, shared, exact, not near.isdisjoint(place), -len(place)
 
 
@@ -152,8 +152,7 @@ def find_images(folder: Path) -> FileFinder:
         real = folders[path.parent] / path.name
         real = real.resolve() if path.is_symlink() else real
         # A link to another of the images was made by an earlier conversion in this folder.
-        hidden = path.name.startswith("._")  # written by macOS
-        if not hidden and (real == path or not real.is_relative_to(root)):
+        if real == path or not real.is_relative_to(root):
             found.append(path)
     return FileFinder(root, found, IMAGE_SUFFIXES)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from utils.datasets.match_names import match_key
+from utils.datasets.matching import name_key
 from utils.errors import UserError
 from utils.tools.convert.annotated import (
     AnnotatedImage,
@@ -283,4 +283,4 @@ def group_name(place: PurePosixPath) -> str:
 
 
 def _hash(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}/{match_key(name)}".encode()).digest()
+    return hashlib.sha256(f"{seed}/{name_key(name)}".encode()).digest()

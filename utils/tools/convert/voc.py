@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 from tqdm import tqdm
 
 from utils.datasets.image_files import IMAGE_SUFFIXES
-from utils.datasets.match_names import match_key
+from utils.datasets.matching import name_key
 from utils.errors import UserError
 from utils.tools.convert.annotated import (
     AnnotatedImage,
@@ -202,7 +202,7 @@ def _named_image(root: ET.Element, file: Path, finder: FileFinder, name: str) ->
     Images and XML files are often renamed together, which leaves the name in the file as it was.
     """
     written = (root.findtext("filename") or "").strip()
-    if name and match_key(stem_of(written)) == match_key(PurePosixPath(name).name):
+    if name and name_key(stem_of(written)) == name_key(PurePosixPath(name).name):
         folder = PurePosixPath(name).parent
         found = finder.find(str(folder / written))  # among a.jpg and a.png, the one that it says
         if found:

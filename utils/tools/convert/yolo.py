@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from utils.datasets.class_names import class_names
 from utils.datasets.labels import LabelError, read_labels
 from utils.errors import UserError
 from utils.files.json_file import read_json
@@ -134,11 +135,9 @@ def _line_names(file: Path) -> list[str]:
 
 
 def _yaml_names(file: Path) -> list[str]:
-    content = read_yaml(file)
-    names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict):
-        names = [names.get(i) for i in range(len(names))]
-    return [str(name) for name in names] if isinstance(names, list) else []
+    content = read_yaml(file, texts="names")
+    named = isinstance(content, dict) and content.get("names")
+    return list(class_names(content, file)) if named and isinstance(content, dict) else []
 
 
 def _json_names(file: Path) -> list[str]:

@@ -193,6 +193,11 @@ def test_invalid_exports(tmp_path: Path, files: dict[str, str], message: str) ->
         read_yolo(tmp_path)
 
 
+def test_names_stay_as_they_are_written(tmp_path: Path) -> None:
+    write(tmp_path, {"data.yaml": "nc: '4'\nnames: [no, 02146, null, 1e3]\n", "a.png": ""})
+    assert read_yolo(tmp_path).names == ("no", "02146", "null", "1e3")
+
+
 def test_images_elsewhere(tmp_path: Path) -> None:
     """CVAT exports without images, with a list per subset."""
     write(
