@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from utils.boxes import xyxy_to_xywh
 from utils.datasets.dataset import Batch
 from utils.evaluation.collected import to_original
-from utils.evaluation.evaluate import ClassResult, Evaluation, table_row
+from utils.evaluation.evaluate import TABLE_HEADER, ClassResult, Evaluation, table_row
 from utils.evaluation.metrics import CONFUSION_CONFIDENCE
 from utils.plots.fonts import drawable_names
 from utils.plots.images import save_batch_grid
@@ -26,7 +27,9 @@ PLOTTED_BATCHES = 3
 
 
 def log_table(evaluation: Evaluation, *, per_class: bool = False, label: str = "all") -> None:
-    """Log the row for all classes, below the progress bar's header, and optionally each class."""
+    """Log the row for all classes, below the header, and optionally each class."""
+    if not sys.stderr.isatty():  # on a terminal, it is the title of the progress bar
+        log.info("%s", table_row(*TABLE_HEADER))
     counts = evaluation.images, evaluation.instances
     log.info("%s", _row(label, counts, evaluation))
     if evaluation.instances == 0:

@@ -24,7 +24,7 @@ class Progress(Generic[Item]):
     Args:
         items: what to yield.
         total: their number, with those that were done before.
-        title: text before the bar; in a log file a line of its own.
+        title: text before the bar, and in a line of a log file.
         initial: number of items that were done before.
         enabled: whether to show anything.
     """
@@ -63,8 +63,6 @@ class Progress(Generic[Item]):
             yield from self._logged()
 
     def _logged(self) -> Iterator[Item]:
-        if self._text:
-            log.info("%s", self._text)
         shown = time.monotonic()
         for number, item in enumerate(self._items, self._initial + 1):
             yield item

@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,12 +60,16 @@ def test_table(
     monkeypatch.setattr(logging.getLogger("yolo"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="yolo"):
         log_table(evaluation)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         log_table(evaluation, per_class=True)
+    header = (
+        "                 Class     Images  Instances          P          R      mAP50   mAP50-95"
+    )
     every = (
         "                   all        128        929      0.586      0.508          1     0.0125"
     )
     dog = "                   dög        128          9        0.5       0.25       0.75      0.125"
-    assert caplog.messages == [every, every, dog]
+    assert caplog.messages == [header, every, every, dog]
 
 
 def test_images_without_boxes(
@@ -88,8 +93,8 @@ def test_row_of_a_name_with_a_line_break_is_one_line(
     (result,) = evaluation.classes
     caplog.set_level("INFO", logger="yolo")
     log_table(replace(evaluation, classes=(replace(result, name="a\nb"),)), per_class=True)
-    assert caplog.messages[1].split()[:3] == ["a", "b", "128"]
-    assert "\n" not in caplog.messages[1]
+    assert caplog.messages[2].split()[:3] == ["a", "b", "128"]
+    assert "\n" not in caplog.messages[2]
 
 
 def test_mean_over_some_classes(evaluation: Evaluation) -> None:

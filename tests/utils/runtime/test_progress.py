@@ -14,14 +14,14 @@ def minutes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("minutes")
-def test_log_file_gets_the_title_and_a_line_a_minute(
+def test_log_file_gets_a_line_a_minute(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level("INFO", "yolo")
     progress = Progress(range(8), 10, "Epoch", initial=2)
     for item in progress:
         progress.describe(f"loss {item}")
-    assert caplog.messages == ["Epoch", "loss 2  5/10", "loss 5  8/10"]
+    assert caplog.messages == ["loss 2  5/10", "loss 5  8/10"]
     assert capsys.readouterr().err == ""
 
 

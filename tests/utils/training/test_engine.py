@@ -426,7 +426,7 @@ def test_skipped_batches_and_an_early_stop_are_recorded_and_logged(
     finish_epoch(state, plan, [0.1, 0.2, 0.3], ValidationResult(result, None), patience=1)
     assert "skipped" not in state.history[1]
     assert state.stopped_early
-    assert caplog.messages[-1] == "No improvement since epoch 0: stopping early after 2 epochs."
+    assert caplog.messages == ["No improvement since epoch 0: stopping early after 2 epochs."]
 
 
 @pytest.mark.parametrize(
