@@ -17,7 +17,7 @@ from benchmarks.scaling_panels import build_panels, memory_growth
 from benchmarks.scaling_points import Point, PointsFile, missing_commands, requested_points
 from benchmarks.timing import Spread
 from tests.toy import make_toy
-from utils.datasets.image_files import probe_size
+from utils.datasets.image_files import ImageHeader, probe_image
 from utils.datasets.index import Index, build_index
 from utils.errors import UserError
 
@@ -126,11 +126,11 @@ def test_each_round_indexes_once_from_scratch(
     make_toy(tmp_path, images=4)
     probed: list[str] = []
 
-    def probe(path: str) -> tuple[int, int]:
+    def probe(path: str) -> ImageHeader:
         probed.append(path)
-        return probe_size(path)
+        return probe_image(path)
 
-    monkeypatch.setattr("utils.datasets.index.probe_size", probe)
+    monkeypatch.setattr("utils.datasets.index.probe_image", probe)
     options = ["--data", str(tmp_path / "toy.yaml"), "--images", "6", "--imgsz", "64"]
     options += ["--samples", "9", "--batch-size", "4", "--against="]
     links = tmp_path / "links"

@@ -123,7 +123,7 @@ def test_only_engine_and_state_write_to_the_training_state() -> None:
 
 
 def test_writes_of_the_engine_are_found() -> None:
-    assert len(writes((ROOT / "utils/training/engine.py").read_text("utf-8"))) > 10
+    assert len(writes((ROOT / "utils/training/engine.py").read_text("utf-8"))) > 5
 
 
 @pytest.mark.parametrize(

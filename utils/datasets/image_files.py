@@ -235,11 +235,6 @@ class ImageHeader(NamedTuple):
     """Whether it has more than 8 bits per channel, of which the upper 8 are used."""
 
 
-def probe_size(path: str | Path) -> tuple[int, int]:
-    """Return the size of `probe_image`."""
-    return probe_image(path).size
-
-
 def probe_image(path: str | Path) -> ImageHeader:
     """Validate an image file and return its size, if possible without decoding.
 

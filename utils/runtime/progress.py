@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,8 @@ Item = TypeVar("Item")
 
 class Progress(Generic[Item]):
     """Yields items and shows how many of them are done.
+
+    Somebody who sets one of tqdm's environment variables gets its bar without a terminal too.
 
     Args:
         items: what to yield.
@@ -55,7 +58,7 @@ class Progress(Generic[Item]):
         """Yield the items."""
         if not self._enabled:
             yield from self._items
-        elif sys.stderr.isatty():
+        elif sys.stderr.isatty() or any(name.startswith("TQDM_") for name in os.environ):
             how = {"total": self._total, "initial": self._initial, "bar_format": BAR_FORMAT}
             with tqdm(self._items, self._text, **how) as self._bar:
                 yield from self._bar

@@ -12,13 +12,16 @@ from utils.datasets.image_files import (
     darkness,
     list_images,
     probe_image,
-    probe_size,
     read_image,
 )
 from utils.errors import UserError
 
 ORIENTATION = 0x0112
 RED, GREEN = (200, 0, 0), (0, 200, 0)
+
+
+def probe_size(path: str | Path) -> tuple[int, int]:
+    return probe_image(path).size
 
 
 def sample_image() -> Image.Image:

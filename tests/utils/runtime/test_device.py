@@ -345,7 +345,7 @@ def error_of(program: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> 
 def test_programs_report_a_lack_of_memory(
     monkeypatch: pytest.MonkeyPatch, program: str, function: str
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(f"{program}.{function}", fail)

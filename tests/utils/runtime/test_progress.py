@@ -25,13 +25,17 @@ def test_log_file_gets_a_line_a_minute(
     assert capsys.readouterr().err == ""
 
 
-def test_terminal_gets_a_bar(
+@pytest.mark.parametrize("terminal", [True, False])
+def test_terminal_or_a_variable_of_tqdm_gets_a_bar(
+    terminal: bool,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO", "yolo")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    if not terminal:
+        monkeypatch.setenv("TQDM_MININTERVAL", "0")
     progress = Progress(iter("abc"), 3, "Title")
     seen = []
     for item in progress:

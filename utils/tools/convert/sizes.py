@@ -20,7 +20,7 @@ from utils.datasets.image_files import (
     ORIENTATION_TAG,
     UPRIGHT,
     ImageError,
-    probe_size,
+    probe_image,
 )
 from utils.datasets.index import READ_THREADS, map_in_threads
 from utils.files.regular_file import open_regular_file
@@ -138,7 +138,7 @@ def _read_header(file: Path) -> _Header:
         orientation = UPRIGHT
     upright = stored[::-1] if orientation in TRANSFORMS else stored
     if orientation != UPRIGHT and not is_jpeg:
-        height, width = probe_size(file)  # not every reader applies it in other formats
+        height, width = probe_image(file).size  # not every reader applies it in other formats
         if (width, height) != upright:
             return _Header(stored, stored, UPRIGHT)
     return _Header(stored, upright, orientation)
