@@ -6,9 +6,10 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 import cv2
 import torch
@@ -67,6 +68,43 @@ def _cpu_limits() -> Iterator[float]:
         quota, period = (int(part.read_text()) for part in parts)
         if quota > 0:  # -1: no limit
             yield quota / period
+
+
+class WorkerDeaths:
+    """Defers the error of a worker that was killed until a batch is awaited.
+
+    torch raises it in the handler of SIGCHLD, so anywhere, also in the middle of a training step.
+    """
+
+    def __init__(self) -> None:
+        self._raise: Callable[[int, FrameType | None], object] | None = None  # torch's handler
+        self._awaited = False
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Context in which a dead worker raises torch's RuntimeError, also if it died before."""
+        is_main = threading.current_thread() is threading.main_thread()
+        found = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        if is_main and callable(found) and found != self._on_signal:
+            self._raise = found
+            signal.signal(signal.SIGCHLD, self._on_signal)
+        self._awaited = True
+        try:
+            self._check()
+            yield
+        finally:
+            self._awaited = False
+
+    def _on_signal(self, *_: object) -> None:
+        if self._awaited:
+            self._check()
+
+    def _check(self) -> None:
+        if self._raise is not None:
+            self._raise(signal.SIGCHLD, None)
+
+
+WORKER_DEATHS = WorkerDeaths()
 
 
 @contextmanager
