@@ -1,5 +1,6 @@
 """AutoAnchor checks the anchors of a new run against its data; later they do not change."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ import yaml
 from models.anchors import best_possible_recall, fit_anchors
 from models.spec import load_spec
 from tests.checkpoints import read_checkpoint
+from tests.paths import DATASETS, requires_shared
 from tests.promises.test_resume import killed_after
 from tests.toy import make_toy, toy_arguments
 from train import train
-from utils.autoanchor import GOOD_RECALL, box_sizes
+from utils.autoanchor import GOOD_RECALL, box_sizes, with_fitting_anchors
 from utils.datasets.index import build_index
 from utils.options.parser import parse_request
 
@@ -136,3 +138,55 @@ def test_recall_above_98_percent_keeps_the_anchors(
         label.write_text("".join(places))
     rows = anchors_of(train(parse_request(given)))[0]
     assert (rows == [[8.0] * 6] * 3) == kept
+
+
+def sizes_with_tiny_boxes() -> np.ndarray:
+    """Half of 40 boxes fit the published anchors, half are 1.5 px wide."""
+    return np.array([[20.0, 20.0]] * 20 + [[1.5, 20.0]] * 20)
+
+
+def judged(
+    sizes: np.ndarray, caplog: pytest.LogCaptureFixture, *, per_level: int = 0, fit: bool = True
+) -> tuple[bool, str]:
+    """Whether the anchors of yolov5n are kept, and all messages."""
+    spec = load_spec(Path("yolov5n.yaml"))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "yolo"):
+        found = with_fitting_anchors(
+            spec, sizes, ratio_limit=4.0, per_level=per_level, fit=fit, seed=0
+        )
+    return found.anchors == spec.anchors, "\n".join(caplog.messages)
+
+
+def test_recall_counts_boxes_that_are_too_small_to_learn(caplog: pytest.LogCaptureFixture) -> None:
+    kept, text = judged(sizes_with_tiny_boxes(), caplog)
+    assert kept
+    assert "20 of 40 boxes have a side below 2 pixels at this --imgsz" in text
+    assert "kept the anchors: best possible recall 0.5000, " in text  # no fit is better
+    assert "20 of 40 boxes" in judged(sizes_with_tiny_boxes(), caplog, fit=False)[1]
+    wide = np.array([[2.5, 1.9]] * 2 + [[2.1, 2.1]] * 98)  # the smallest anchor is 10x13
+    kept, text = judged(wide, caplog)
+    assert not kept
+    assert "best possible recall 1.0000, before 0.0000" in text
+
+
+@pytest.mark.parametrize(("usable", "per_level", "needed"), [(8, 0, 9), (11, 4, 12)])
+def test_too_few_boxes_to_judge_are_reported(
+    usable: int, per_level: int, needed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = np.array([[200.0, 3.0]] * usable + [[1.0, 1.0]] * 5)
+    kept, text = judged(sizes, caplog, per_level=per_level)
+    assert kept
+    assert f"kept the anchors without a check: {needed} anchors need as many boxes" in text
+    assert text.endswith(f"there are {usable}.")
+
+
+@requires_shared
+def test_recall_of_coco128_at_96_pixels(caplog: pytest.LogCaptureFixture) -> None:
+    index = build_index([DATASETS / "coco128" / "images"], [str(i) for i in range(80)])
+    sizes = box_sizes(index, 96)
+    anchors = np.array(load_spec(Path("yolov5n.yaml")).anchors).reshape(-1, 1, 2)
+    ratios = np.maximum(sizes / anchors, anchors / np.maximum(sizes, 1e-9)).max(2)  # [9, n]
+    expected = (ratios.min(0) < 4).mean()
+    assert f"{expected:.4f}" == "0.7115"
+    assert ", before 0.7115," in judged(sizes, caplog)[1]
