@@ -145,7 +145,7 @@ def sizes_with_tiny_boxes() -> np.ndarray:
     return np.array([[20.0, 20.0]] * 20 + [[1.5, 20.0]] * 20)
 
 
-def judged(
+def checked(
     sizes: np.ndarray, caplog: pytest.LogCaptureFixture, *, per_level: int = 0, fit: bool = True
 ) -> tuple[bool, str]:
     """Whether the anchors of yolov5n are kept, and all messages."""
@@ -159,23 +159,23 @@ def judged(
 
 
 def test_recall_counts_boxes_that_are_too_small_to_learn(caplog: pytest.LogCaptureFixture) -> None:
-    kept, text = judged(sizes_with_tiny_boxes(), caplog)
+    kept, text = checked(sizes_with_tiny_boxes(), caplog)
     assert kept
     assert "20 of 40 boxes have a side below 2 pixels at this --imgsz" in text
     assert "kept the anchors: best possible recall 0.5000, " in text  # no fit is better
-    assert "20 of 40 boxes" in judged(sizes_with_tiny_boxes(), caplog, fit=False)[1]
+    assert "20 of 40 boxes" in checked(sizes_with_tiny_boxes(), caplog, fit=False)[1]
     wide = np.array([[2.5, 1.9]] * 2 + [[2.1, 2.1]] * 98)  # the smallest anchor is 10x13
-    kept, text = judged(wide, caplog)
+    kept, text = checked(wide, caplog)
     assert not kept
     assert "best possible recall 1.0000, before 0.0000" in text
 
 
 @pytest.mark.parametrize(("usable", "per_level", "needed"), [(8, 0, 9), (11, 4, 12)])
-def test_too_few_boxes_to_judge_are_reported(
+def test_too_few_boxes_to_check_are_reported(
     usable: int, per_level: int, needed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     sizes = np.array([[200.0, 3.0]] * usable + [[1.0, 1.0]] * 5)
-    kept, text = judged(sizes, caplog, per_level=per_level)
+    kept, text = checked(sizes, caplog, per_level=per_level)
     assert kept
     assert f"kept the anchors without a check: {needed} anchors need as many boxes" in text
     assert text.endswith(f"there are {usable}.")
@@ -189,4 +189,4 @@ def test_recall_of_coco128_at_96_pixels(caplog: pytest.LogCaptureFixture) -> Non
     ratios = np.maximum(sizes / anchors, anchors / np.maximum(sizes, 1e-9)).max(2)  # [9, n]
     expected = (ratios.min(0) < 4).mean()
     assert f"{expected:.4f}" == "0.7115"
-    assert ", before 0.7115," in judged(sizes, caplog)[1]
+    assert ", before 0.7115," in checked(sizes, caplog)[1]
