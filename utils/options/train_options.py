@@ -9,6 +9,9 @@ from typing import Any, Literal
 from utils.errors import UserError
 from utils.options.option import (
     IMAGE_SIZE_FLAGS,
+    MAX_IMAGE_SIZE,
+    MAX_SEED,
+    MAX_WORKERS,
     OnResume,
     check,
     flag_of,
@@ -47,10 +50,15 @@ class TrainOptions:
         minimum=AUTO_BATCH,
     )
     imgsz: int = option(
-        640, "image size in pixels", ALLOWABLE, flags=IMAGE_SIZE_FLAGS, minimum=MIN_IMAGE_SIZE
+        640,
+        "image size in pixels",
+        ALLOWABLE,
+        flags=IMAGE_SIZE_FLAGS,
+        minimum=MIN_IMAGE_SIZE,
+        maximum=MAX_IMAGE_SIZE,
     )
     single_cls: bool = option(False, "treat all classes as one")
-    seed: int = option(0, "random seed", ALLOWABLE, minimum=0)
+    seed: int = option(0, "random seed", ALLOWABLE, minimum=0, maximum=MAX_SEED)
 
     optimizer: str = option(
         DEFAULT_OPTIMIZER, "optimizer", ALLOWABLE, choices=OPTIMIZERS, group="training"
@@ -114,6 +122,7 @@ class TrainOptions:
         "(default: as many as help)",
         FREE,
         minimum=0,
+        maximum=MAX_WORKERS,
     )
     cache: Literal["ram", "disk"] | None = option(
         None,

@@ -133,8 +133,8 @@ def _new_model(
 
 
 def _freeze(model: Detector, run: Run) -> None:
-    layers, frozen = len(model.model), list(run.options.frozen_layers())
-    if any(layer >= layers for layer in frozen):
+    layers, frozen = len(model.model), run.options.frozen_layers()
+    if max(frozen, default=0) >= layers:
         given = " ".join(map(str, run.options.freeze))
         raise UserError(
             f"--freeze {given}: the model has {layers} layers, 0 to {layers - 1}; choose other "
@@ -144,7 +144,7 @@ def _freeze(model: Detector, run: Run) -> None:
     for parameter in parameters:
         parameter.requires_grad_(False)
     if parameters:
-        log.info("Froze %d tensors of the layers %s", len(parameters), frozen)
+        log.info("Froze %d tensors of the layers %s", len(parameters), list(frozen))
 
 
 def build_state(
