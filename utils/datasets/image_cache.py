@@ -17,7 +17,12 @@ import cv2
 import numpy as np
 import torch
 
-from utils.datasets.cache_files import cache_paths, files_digest, write_to_first_writable
+from utils.datasets.cache_files import (
+    PREFIX,
+    cache_paths,
+    files_digest,
+    write_to_first_writable,
+)
 from utils.datasets.image_files import ImageError, read_image
 from utils.datasets.index import Index, map_in_threads
 from utils.errors import UserError
@@ -210,10 +215,11 @@ def _pack_in_file(files: FileImages, offsets: np.ndarray, threads: int) -> Path 
     index, size = files.index, int(offsets[-1])
     recipe = f"{FORMAT}, long side {files.side}, interpolation {files.shrink_interpolation}"
     digest = np.frombuffer(files_digest(index.paths, recipe).encode(), np.uint8)
-    name = f"yolo-images-{index.key}-{files.side}-{files.shrink_interpolation}.npy"
+    name = f"{PREFIX}images-{index.key}-{files.side}-{files.shrink_interpolation}.npy"
     places = cache_paths(Path(index.paths[0]).parent, name)
 
     def write(part: Path) -> None:
+        log.info("Caching images in %s, %.1f GiB", part.parent / name, size / GIB)
         shape = (size + DIGEST_LENGTH,)
         packed = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
         _fill(packed, files, offsets, threads)
@@ -222,6 +228,7 @@ def _pack_in_file(files: FileImages, offsets: np.ndarray, threads: int) -> Path 
 
     ready = next((place for place in places if _holds(place, size, digest)), None)
     if ready is not None:
+        log.info("Using the image cache %s, %.1f GiB", ready, size / GIB)
         return ready
     roomy = [place for place in places if MAX_USED_FRACTION * free_disk(place.parent) > size]
     try:

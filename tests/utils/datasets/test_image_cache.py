@@ -91,8 +91,9 @@ def test_memory_mapped_file_is_pickled_by_name(index: Index) -> None:
 
 
 def test_disk_cache_is_reused_until_an_image_changes(
-    index: Index, monkeypatch: pytest.MonkeyPatch
+    index: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "yolo")
     decoded: list[str] = []
 
     def decode(path: str) -> np.ndarray:
@@ -110,6 +111,9 @@ def test_disk_cache_is_reused_until_an_image_changes(
 
     assert reopened() == 4
     assert reopened() == 0
+    (cache,) = image_caches(index)
+    says = [f"Caching images in {cache}, 0.0 GiB", f"Using the image cache {cache}, 0.0 GiB"]
+    assert caplog.messages == says
     assert reopened(shrink_interpolation=cv2.INTER_LINEAR) == 4
     assert reopened(side=32) == 4
     assert len(image_caches(index)) == 3
