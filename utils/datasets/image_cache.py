@@ -23,6 +23,7 @@ from utils.datasets.cache_files import (
     files_digest,
     write_to_first_writable,
 )
+from utils.datasets.control_groups import memory_rooms
 from utils.datasets.image_files import ImageError, read_image
 from utils.datasets.index import Index, map_in_threads
 from utils.errors import UserError
@@ -41,7 +42,6 @@ FORMAT = "images 1"
 """Part of every file's digest; increase the number when the same inputs give different pixels."""
 DIGEST_LENGTH = 64
 MEMINFO = Path("/proc/meminfo")
-CONTROL_GROUP = Path("/sys/fs/cgroup")  # cgroup v2, as seen inside a container
 KIB = 1024
 
 
@@ -293,14 +293,8 @@ class RecentImages:
 
 
 def available_memory() -> int:
-    """Return the bytes of memory available without swapping, within a container's limit."""
-    free = _from_meminfo()
-    files = [CONTROL_GROUP / f"memory.{name}" for name in ("max", "current")]
-    try:
-        limit, used = (int(file.read_text()) for file in files)
-    except (OSError, ValueError):  # no container, or one without a limit, whose maximum is a word
-        return free
-    return max(min(free, limit - used), 0)
+    """Return the bytes of memory available without swapping, within the limits of containers."""
+    return max(min([_from_meminfo(), *memory_rooms()]), 0)
 
 
 def free_disk(folder: Path) -> int:

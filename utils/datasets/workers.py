@@ -7,12 +7,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from types import FrameType
 
 import cv2
 import torch
+
+from utils.datasets.control_groups import cpu_limits
 
 MAX_WORKERS = 8
 """Default limit per process. Eight workers make 2,000 samples of 640 px per second, at the 250 per
@@ -20,8 +21,6 @@ core that docs/performance.md reports."""
 PROCESSORS_PER_WORKER = 4
 """Default on a CPU, where making a sample takes less than a tenth of the time of training on it,
 and where more workers take processors from the training."""
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
-OWN_CONTROL_GROUP = Path("/proc/self/cgroup")
 
 
 def usable_workers(
@@ -48,26 +47,7 @@ def processors() -> int:
     """Return the number of processors of this process, by its affinity and its control group."""
     # Not on macOS and Windows.
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min([own, *map(math.ceil, _cpu_limits())]), 1)
-
-
-def _cpu_limits() -> Iterator[float]:
-    """Yield the limits of CPU time of the control group and its parents, in processors."""
-    try:
-        lines = OWN_CONTROL_GROUP.read_text().splitlines()
-    except OSError:
-        return
-    paths = [line.split(":", 2)[2].lstrip("/") for line in lines if line.startswith("0::")]
-    group = CONTROL_GROUPS.joinpath(*paths)
-    for folder in (group, *group.parents):
-        with suppress(OSError, ValueError):  # no file, or no limit: its first word is `max`
-            quota, period = map(int, (folder / "cpu.max").read_text().split())
-            yield quota / period
-    with suppress(OSError, ValueError):  # version 1 of control groups
-        parts = [CONTROL_GROUPS / "cpu" / f"cpu.cfs_{part}_us" for part in ("quota", "period")]
-        quota, period = (int(part.read_text()) for part in parts)
-        if quota > 0:  # -1: no limit
-            yield quota / period
+    return max(min([own, *map(math.ceil, cpu_limits())]), 1)
 
 
 class WorkerDeaths:
