@@ -86,7 +86,8 @@ def validate(options: ValOptions) -> Path:
     if save_plots:
         observers.append(report.BatchPlots(folder, names))
     if options.save_txt:
-        observers.append(report.TextFiles(folder / "labels", with_confidence=options.save_conf))
+        labels, with_confidence = folder / "labels", options.save_conf
+        observers.append(report.TextFiles(labels, index.paths, with_confidence=with_confidence))
     evaluation = evaluate(
         as_detector(backend),
         loader,

@@ -99,9 +99,10 @@ def test_nosave_replaces_the_best_weights_of_before_an_extension(
 def test_run_without_improvement_stops_early_and_can_be_extended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("training.engine", "checkpoint.format"):
+    for module in ("training.engine", "checkpoint.format", "history"):
         monkeypatch.setattr(f"utils.{module}.fitness", lambda _, __: 0.5)
     folder = script.train(parse_request(toy_arguments(tmp_path, "--epochs 9 --patience 2")))
+    assert read_checkpoint(folder / "weights" / "best.pt")["epoch"] == 2  # the newest of equal ones
     assert len(read_results(folder / "results.csv")) == 3
     assert read_checkpoint(folder / "weights" / "last.pt")["stopped_early"]
     with pytest.raises(
