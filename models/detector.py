@@ -51,8 +51,8 @@ class Detector(nn.Module):
 
     @property
     def max_stride(self) -> int:
-        """Largest stride; height and width of an input must be multiples of it."""
-        return max(self.strides)
+        """Largest stride of a layer; height and width of an input must be multiples of it."""
+        return max(self.layer_strides)
 
     @property
     def classes(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from models.anchors import MIN_SIDE, best_possible_recall, fit_anchors, is_learnable
 from models.spec import ModelSpec
 from utils.datasets.index import Index
+from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
@@ -48,10 +49,15 @@ def with_fitting_anchors(
         )
     levels = len(spec.anchors)
     anchors = np.array(spec.anchors, dtype=np.float64).reshape(-1, 2)
-    requested = per_level * levels
+    requested = (per_level or spec.anchors_to_fit) * levels
     if not fit and not requested:
         return spec
     needed = requested or len(anchors)
+    if usable < needed and spec.anchors_to_fit:
+        raise UserError(
+            f"the model file asks for {needed} anchors, but there are {usable} boxes with sides of "
+            f"at least {MIN_SIDE:g} pixels to fit them to; list the anchors in the file."
+        )
     if usable < needed:
         log.warning(
             "AutoAnchor: kept the anchors without a check: %d anchors need as many boxes with sides"
@@ -60,7 +66,7 @@ def with_fitting_anchors(
         )
         return spec
     recall, per_box = best_possible_recall(sizes, anchors, ratio_limit)
-    may_keep = requested in (0, len(anchors))
+    may_keep = requested in (0, len(anchors)) and not spec.anchors_to_fit
     if recall > GOOD_RECALL and may_keep:
         log.info(
             "AutoAnchor: kept the anchors: best possible recall %.4f, %.2f anchors per box.",

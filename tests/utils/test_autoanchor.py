@@ -19,6 +19,7 @@ from tests.toy import make_toy, toy_arguments
 from train import train
 from utils.autoanchor import GOOD_RECALL, box_sizes, with_fitting_anchors
 from utils.datasets.index import build_index
+from utils.errors import UserError
 from utils.options.parser import parse_request
 
 FAR_TOO_LARGE = [(600.0, 600.0) * 3] * 3
@@ -190,3 +191,33 @@ def test_recall_of_coco128_at_96_pixels(caplog: pytest.LogCaptureFixture) -> Non
     expected = (ratios.min(0) < 4).mean()
     assert f"{expected:.4f}" == "0.7115"
     assert ", before 0.7115," in checked(sizes, caplog)[1]
+
+
+def test_anchors_of_a_number_are_always_fitted(tmp_path: Path) -> None:
+    spec = replace(load_spec(Path("yolov5n.yaml")), width_multiple=0.01)
+    given = arguments(tmp_path, "--epochs 1 --noautoanchor")
+    model = Path(given[given.index("--cfg") + 1])
+    model.write_text(yaml.safe_dump(spec.to_dict() | {"anchors": 2}))
+    run = train(parse_request([*given, "--noautoanchor"]))
+    rows = anchors_of(run)[0]
+    expected = fit_anchors(toy_sizes(tmp_path), 6, 4.0, seed=0)
+    assert np.reshape(rows, (6, 2)).tolist() == expected.tolist()
+    model.write_text(yaml.safe_dump(spec.to_dict() | {"anchors": 50}))
+    with pytest.raises(UserError, match="asks for 150 anchors, but there are 15 boxes"):
+        train(parse_request(given))
+
+
+def test_anchors_of_levels_from_coarse_to_fine_are_reversed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = arguments(tmp_path, "--epochs 1")
+    model = Path(given[given.index("--cfg") + 1])
+    spec = yaml.safe_load(model.read_text())
+    levels = spec["head"][-1][0]
+    for anchors in (FAR_TOO_LARGE, load_spec(Path("yolov5n.yaml")).anchors):  # fitted, kept
+        spec["head"][-1][0], spec["anchors"] = levels[::-1], [list(row) for row in anchors]
+        model.write_text(yaml.safe_dump(spec))
+        run = train(parse_request(given))
+        assert "strides (32, 16, 8): the anchors are used in reverse order" in caplog.text
+        areas = [np.prod(np.reshape(row, (3, 2)), 1).sum() for row in anchors_of(run)[0]]
+        assert areas == sorted(areas, reverse=True)

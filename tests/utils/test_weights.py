@@ -62,7 +62,7 @@ def test_weights_of_upstream_are_those_of_the_ema_in_fp32(version: str) -> None:
         ({"nc": 10**6}, r"its model has \d+ values, its tensors \d+\); use another"),
         ({"nc": "one"}, "its model cannot be built: model spec: nc is 'one'"),
         ({"head": [[-1, 1, "Detect", [[]]]]}, "its model cannot be built"),
-        ({3: 4}, "its model cannot be built: sequence item 0: expected str"),
+        ({3: 4}, "its model cannot be built: model spec: unknown key 3"),
     ],
 )
 def test_invalid_specification_is_refused_before_it_is_built(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from models.cost import gflops
@@ -116,7 +117,7 @@ def _new_model(
             fit=not run.options.noautoanchor,
             seed=run.options.seed,
         )
-    spec = distributed.broadcast(spec)
+    spec = _with_anchors_by_stride(distributed.broadcast(spec))
     torch.manual_seed(run.options.seed)
     model = Detector(spec)
     if source.weights is not None:
@@ -130,6 +131,19 @@ def _new_model(
             )
         log.info("Transferred %d/%d tensors from %s", transfer.matched, transfer.total, origin)
     return model
+
+
+def _with_anchors_by_stride(spec: ModelSpec) -> ModelSpec:
+    """Return the model with its rows of anchors reversed if they fall where the strides rise."""
+    with torch.device("meta"):
+        strides = Detector(spec).strides
+    areas = [sum(np.prod(np.reshape(row, (-1, 2)), axis=1)) for row in spec.anchors]
+    if (areas[-1] - areas[0]) * (strides[-1] - strides[0]) >= 0:
+        return spec
+    log.warning(
+        "The levels of Detect have the strides %s: the anchors are used in reverse order.", strides
+    )
+    return spec.with_anchors(spec.anchors[::-1])
 
 
 def _freeze(model: Detector, run: Run) -> None:
