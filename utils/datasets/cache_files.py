@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -32,9 +33,17 @@ KEY_LENGTH = 12  # hexadecimal digits; 48 bits distinguish the data sets of one 
 
 
 def cache_home() -> Path:
-    """Return the user's cache folder for this program, below $XDG_CACHE_HOME or ~/.cache."""
+    """Return the user's cache folder for this program, below $XDG_CACHE_HOME or ~/.cache.
+
+    A user without a home folder, as in many containers, has one in the folder of temporary files.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / APPLICATION
+    if base:
+        return Path(base) / APPLICATION
+    try:
+        return Path.home() / ".cache" / APPLICATION
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"{APPLICATION}-{os.getuid()}"
 
 
 def source_key(sources: Iterable[str | Path]) -> str:

@@ -37,7 +37,9 @@ class TrainOptions:
     """The options of a run, with the names of YOLOv5; saved in its checkpoints."""
 
     weights: str = option(
-        "yolov5s.pt", "initial weights file, '' to train from scratch", group="model and data"
+        "yolov5s.pt",
+        "initial weights, a file or URL, '' to train from scratch",
+        group="model and data",
     )
     cfg: str = option("", "model file, e.g. yolov5n.yaml (default: model of the weights)")
     data: str = option("data/streets.yaml", "data-set file", ALLOWABLE)
