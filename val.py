@@ -129,14 +129,11 @@ def require_same_classes(description: DatasetDescription, backend: Backend) -> N
         if name != loaded.names[own] and name in loaded.names
     ]
     if moved:
+        listed = "; ".join(moved[:MAX_MOVED_LISTED]) + " …" * (len(moved) > MAX_MOVED_LISTED)
         log.warning(
             "%s has the classes of %s in another order (%s); classes are compared by number, so "
             "the metrics are wrong: use the data-set file of the training.",
-            *(
-                description.path,
-                loaded.origin,
-                f"{'; '.join(moved[:MAX_MOVED_LISTED])}{' …' * (len(moved) > MAX_MOVED_LISTED)}",
-            ),
+            *(description.path, loaded.origin, listed),
         )
 
 

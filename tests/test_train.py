@@ -114,6 +114,26 @@ def test_run_without_improvement_stops_early_and_can_be_extended(
     assert len(read_results(folder / "results.csv")) == 5  # patience restarted at the seam
 
 
+@pytest.mark.parametrize("option", ["", " --freeze-bn"])
+def test_statistics_of_frozen_layers_move_unless_they_are_held(
+    tmp_path: Path, option: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "yolo")
+    arguments = toy_arguments(tmp_path, f"--epochs 2 --freeze 3 --average 1{option}")
+    folder = script.train(parse_request(arguments))
+    says = "stay." if option else "move, as in YOLOv5; hold them with --freeze-bn."
+    assert f"layers [0, 1, 2]; their batch-norm statistics {says}" in caplog.text
+    last = read_checkpoint(folder / "weights" / "last.pt")
+    states = [last["model"], last["ema"]["weights"]]
+    states.append(read_checkpoint(folder / "weights" / "average.pt")["weights"])
+    for state in states:
+        means = {name: m for name, m in state.items() if name.endswith("running_mean")}
+        frozen = [name for name in means if int(name.split(".")[1]) < 3]
+        assert len(frozen) == 7
+        still = {name for name, mean in means.items() if not mean.any()}  # as at the start
+        assert still == ({*frozen} if option else set())
+
+
 def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys, train\n"

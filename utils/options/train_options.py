@@ -78,6 +78,9 @@ class TrainOptions:
         ALLOWABLE,
         minimum=0,
     )
+    freeze_bn: bool = option(
+        False, "also hold the batch-norm statistics of frozen layers", ALLOWABLE
+    )
     rect: bool = option(False, "rectangular batches, without mosaic", ALLOWABLE)
     multi_scale: bool = option(False, "vary the image size from 0.5x to 1.5x", ALLOWABLE)
     noautoanchor: bool = option(False, "disable AutoAnchor")

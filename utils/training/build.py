@@ -158,7 +158,12 @@ def _freeze(model: Detector, run: Run) -> None:
     for parameter in parameters:
         parameter.requires_grad_(False)
     if parameters:
-        log.info("Froze %d tensors of the layers %s", len(parameters), list(frozen))
+        model.held = tuple(frozen) if run.options.freeze_bn else ()
+        log.info(
+            "Froze %d tensors of the layers %s; their batch-norm statistics %s.",
+            *(len(parameters), list(frozen)),
+            "stay" if run.options.freeze_bn else "move, as in YOLOv5; hold them with --freeze-bn",
+        )
 
 
 def build_state(

@@ -261,8 +261,9 @@ def test_basic_authentication_stays_with_its_host(tmp_path: Path) -> None:
     assert Guarded.seen == [here, here, here, here, ("localhost", None), ("127.0.0.1", None)]
 
 
-def tar_of(path: Path, entries: dict[str, bytes], mode: Any, kind: bytes = tarfile.REGTYPE) -> Path:
-    with tarfile.open(path, f"w{mode}") as archive:
+def tar_of(path: Path, entries: dict[str, bytes], mode: str, kind: bytes = tarfile.REGTYPE) -> Path:
+    how: Any = f"w{mode}"
+    with tarfile.open(path, how) as archive:
         for name, content in entries.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.type, entry.linkname = len(content), kind, "/etc"
