@@ -216,16 +216,8 @@ def test_options_that_may_change_on_resume() -> None:
     }
     assert option_names(TrainOptions, OnResume.ALLOWABLE) == {
         *("data", "hyp", "batch_size", "nominal_batch_size", "imgsz", "optimizer", "seed"),
-        *(
-            "freeze",
-            "freeze_bn",
-            "rect",
-            "multi_scale",
-            "label_smoothing",
-            "amp",
-            "clip_grad_norm",
-            "sync_bn",
-        ),
+        *("freeze", "freeze_bn", "rect", "multi_scale", "label_smoothing", "amp"),
+        *("clip_grad_norm", "sync_bn"),
     }
     assert option_names(TrainOptions, OnResume.FIXED) == {
         *("weights", "cfg", "epochs", "single_cls", "cos_lr", "noautoanchor"),
