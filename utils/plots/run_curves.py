@@ -60,7 +60,8 @@ def save_results_plot(rows: Sequence[Row], path: Path) -> None:
     for axes in grid[-1]:
         axes.set_xlabel("epoch", fontsize=9, color=INK)
     add_legend(figure, grid[0, 0].lines, "upper right", (0.99, 0.98), columns=2)
-    figure.suptitle("Training results", x=0.04, y=0.98, ha="left", fontsize=13, weight="bold", color=INK)
+    title: Style = {"ha": "left", "fontsize": 13, "weight": "bold", "color": INK}
+    figure.suptitle("Training results", x=0.04, y=0.98, **title)
     save_figure(figure, path)
 
 
