@@ -124,16 +124,16 @@ def require_same_classes(description: DatasetDescription, backend: Backend) -> N
             f"detects {len(backend.names)}; use matching data and weights, or add --single-cls."
         )
     moved = [
-        f"{name} is {own} in the data and {loaded.names.index(name)} in the weights"
+        f"{name} is {own} in the data and {backend.names.index(name)} in the weights"
         for own, name in enumerate(description.names)
-        if name != loaded.names[own] and name in loaded.names
+        if name != backend.names[own] and name in backend.names
     ]
     if moved:
         listed = "; ".join(moved[:MAX_MOVED_LISTED]) + " …" * (len(moved) > MAX_MOVED_LISTED)
         log.warning(
             "%s has the classes of %s in another order (%s); classes are compared by number, so "
             "the metrics are wrong: use the data-set file of the training.",
-            *(description.path, loaded.origin, listed),
+            *(description.path, backend.origin, listed),
         )
 
 
