@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.errors import RunInterruptedError, UserError
+from utils.errors import UserError
 from utils.options.parser import build_parser, parse_request
 from utils.options.script import exit_code_of, print_error, run_script, set_up_logging
 from utils.options.train_options import CLASSES, TrainRequest
@@ -186,7 +186,8 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
     from utils.training.loggers import build_loggers
     from utils.training.recorder import RunRecorder
     from utils.training.seam_check import verify_resume
-    from utils.training.summary import log_next_steps, log_resume_command, report_run
+    from utils.training.stopping import saved_when_stopped
+    from utils.training.summary import log_next_steps, report_run
     from utils.training.validation import FirstBatchPlots, LabelsPlot, Validator
 
     training = build(run, distributed, device)
@@ -217,7 +218,7 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
             # logs after the checkpoint
             on_epoch=(recorder.save_on_epoch, loggers.epoch, interrupts.check),
         )
-        try:
+        with saved_when_stopped(recorder, state):
             measure_best_again(run, state, config, recorder.best, validator)
             verify_resume(run, state, config, validator.evaluate_resumed, images.changes(run))
             recorder.save_on_begin(state, run)
@@ -242,11 +243,6 @@ def train_run(run: Run, distributed: Distributed, device: torch.device) -> Path:
                 recorder.finalize(state)
 
             distributed.on_main(finish)
-        except RunInterruptedError as stop:
-            recorder.save(state)
-            background.wait()
-            log_resume_command(folder, options, distributed, stop.cause)
-            raise
     if distributed.is_main:
         log_next_steps(folder, plan, state.epoch)
     return folder

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("yolo")
 
-MAX_CLASSES_LISTED = 50
+MAX_CLASSES_LISTED, MAX_MOVED_LISTED = 50, 3
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,7 +86,8 @@ def validate(options: ValOptions) -> Path:
     if save_plots:
         observers.append(report.BatchPlots(folder, names))
     if options.save_txt:
-        observers.append(report.TextFiles(folder / "labels", with_confidence=options.save_conf))
+        labels, with_confidence = folder / "labels", options.save_conf
+        observers.append(report.TextFiles(labels, index.paths, with_confidence=with_confidence))
     evaluation = evaluate(
         as_detector(backend),
         loader,
@@ -112,6 +113,8 @@ def validate(options: ValOptions) -> Path:
 def require_same_classes(description: DatasetDescription, backend: Backend) -> None:
     """Check that the data set and the weights have the same number of classes.
 
+    Warns if the names have another order.
+
     Raises:
         UserError: if they differ.
     """
@@ -119,6 +122,18 @@ def require_same_classes(description: DatasetDescription, backend: Backend) -> N
         raise UserError(
             f"{description.path} has {len(description.names)} classes, but {backend.origin} "
             f"detects {len(backend.names)}; use matching data and weights, or add --single-cls."
+        )
+    moved = [
+        f"{name} is {own} in the data and {backend.names.index(name)} in the weights"
+        for own, name in enumerate(description.names)
+        if name != backend.names[own] and name in backend.names
+    ]
+    if moved:
+        listed = "; ".join(moved[:MAX_MOVED_LISTED]) + " …" * (len(moved) > MAX_MOVED_LISTED)
+        log.warning(
+            "%s has the classes of %s in another order (%s); classes are compared by number, so "
+            "the metrics are wrong: use the data-set file of the training.",
+            *(description.path, backend.origin, listed),
         )
 
 

@@ -1,13 +1,25 @@
 """Builds the layers of a model specification."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from models.head import DetectionHead
-from models.layers import C3, SPP, SPPF, Bottleneck, Concat, Conv, Focus
+from models.layers import C3, SPP, SPPF, Activation, Bottleneck, Concat, Conv, Focus
+from models.more_layers import (
+    C3SPP,
+    C3TR,
+    BottleneckCSP,
+    C3Ghost,
+    C3x,
+    CrossConv,
+    DWConv,
+    GhostBottleneck,
+    GhostConv,
+)
 from models.spec import LayerSpec, ModelSpec
 from utils.errors import UserError
 
@@ -70,6 +82,9 @@ def build_layers(spec: ModelSpec, channels: int) -> BuiltModel:
         layers.append(layer.module)
         all_sources.append(sources)
         outputs[index] = layer.output
+    if spec.activation:
+        for module in layers:
+            _replace_activations(module, spec.activation)
     strides = [outputs[index].stride for index in range(len(layers))]
     return BuiltModel(layers, all_sources, strides)
 
@@ -98,6 +113,9 @@ def _build_layer(row: LayerSpec, inputs: Sequence[Feature], spec: ModelSpec) -> 
     if row.kind == "nn.Upsample":
         size, factor, mode = args
         return Layer(nn.Upsample(size, factor, mode), Feature(channels[0], strides[0] // factor))
+    if row.kind in RESHAPING:
+        reshaping = RESHAPING[row.kind](*args)
+        return Layer(reshaping, Feature(channels[0], strides[0] * _stride(reshaping)))
     width, *others = args
     outputs = math.ceil(width * spec.width_multiple / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
     if row.kind in REPEATED:
@@ -111,10 +129,33 @@ def _scaled_repeats(repeats: int, depth_multiple: float) -> int:
 
 
 def _stride(module: nn.Module) -> int:
-    """Return the stride of a convolutional layer."""
-    if isinstance(module, Conv):
-        return module.conv.stride[0]
-    return 2 if isinstance(module, Focus) else 1
+    """Return the factor by which a layer reduces its input."""
+    if isinstance(module, nn.MaxPool2d):
+        return module.stride if isinstance(module.stride, int) else max(module.stride)
+    if isinstance(module, GhostBottleneck):
+        return 1 if isinstance(module.shortcut, nn.Identity) else 2
+    if isinstance(module, CrossConv | GhostConv):
+        return max(*module.cv1.conv.stride, *module.cv2.conv.stride)
+    if isinstance(module, Focus):
+        return 2 * module.conv.conv.stride[0]
+    return module.conv.stride[0] if isinstance(module, Conv) else 1
+
+
+def _replace_activations(layer: nn.Module, text: str) -> None:
+    """Replace SiLU in every `Conv` of a layer by the activation in a model file."""
+    found = re.fullmatch(r"(?:torch\.)?(?:nn\.)?(\w+)\(([^()]*)\)", text.replace(" ", ""))
+    try:
+        kind, numbers = ACTIVATIONS[found[1]], found[2].split(",")  # type: ignore[index]
+        arguments = [float(number.rpartition("=")[2]) for number in numbers if number]
+        kind(*arguments)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"model spec: activation {text} is unknown; write one like nn.LeakyReLU(0.1), with "
+            f"numbers only, and one of the names {', '.join(ACTIVATIONS)}."
+        ) from error
+    for module in layer.modules():
+        if isinstance(module, Conv) and isinstance(module.act, Activation):
+            module.act = kind(*arguments)
 
 
 def _bottlenecks(
@@ -128,7 +169,21 @@ def _bottlenecks(
     return blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
 
 
-REPEATED: dict[str, Callable[..., nn.Module]] = {"Bottleneck": _bottlenecks, "C3": C3}
+ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
+    **{"SiLU": Activation, "ReLU": nn.ReLU, "ReLU6": nn.ReLU6, "LeakyReLU": nn.LeakyReLU},
+    **{"Hardswish": nn.Hardswish, "Mish": nn.Mish, "GELU": nn.GELU, "ELU": nn.ELU},
+    **{"Identity": nn.Identity, "Sigmoid": nn.Sigmoid, "Tanh": nn.Tanh},
+}
+"""What `activation:` in a model file may name; none has parameters to learn."""
+RESHAPING: dict[str, Callable[..., nn.Module]] = {
+    "nn.MaxPool2d": nn.MaxPool2d,
+    "nn.ZeroPad2d": nn.ZeroPad2d,
+}
+"""Layers without channels of their own."""
+REPEATED: dict[str, Callable[..., nn.Module]] = {
+    **{"Bottleneck": _bottlenecks, "C3": C3, "BottleneckCSP": BottleneckCSP},
+    **{"C3TR": C3TR, "C3Ghost": C3Ghost, "C3x": C3x},
+}
 """Layers with a number of repetitions, which follows the channels."""
 CONVOLUTIONS: dict[str, Callable[..., nn.Module]] = {
     **REPEATED,
@@ -136,7 +191,9 @@ CONVOLUTIONS: dict[str, Callable[..., nn.Module]] = {
     "Focus": Focus,
     "SPP": SPP,
     "SPPF": SPPF,
+    **{"DWConv": DWConv, "GhostConv": GhostConv, "GhostBottleneck": GhostBottleneck},
+    **{"CrossConv": CrossConv, "C3SPP": C3SPP},
 }
 """Layers with one input; their arguments are input channels, output channels, and those of the
 row after its first one."""
-KINDS = sorted((*CONVOLUTIONS, "Concat", "Detect", "nn.Upsample"))
+KINDS = sorted((*CONVOLUTIONS, *RESHAPING, "Concat", "Detect", "nn.Upsample"))

@@ -38,7 +38,7 @@ def _flops_per_cell(part: nn.Module) -> int:
     """Return the operations per output cell; all convolutions of a part have the same map size."""
     flops = 0
     for module in part.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) or type(module) is nn.Linear:  # not that of attention
             flops += 2 * module.weight.numel()
         elif isinstance(module, Conv):  # batch norm and activation
             flops += 2 * ELEMENTWISE_FLOPS * module.conv.out_channels

@@ -32,12 +32,21 @@ class Detector(nn.Module):
         self.model = nn.ModuleList(built.layers)
         self.sources = tuple(built.sources)
         self.layer_strides = tuple(built.strides)
+        self.held: tuple[int, ...] = ()
+        """Layers that stay in eval mode, with the batch-norm statistics that they have."""
         self._kept = frozenset(
             source
             for index, sources in enumerate(built.sources)
             for source in sources
             if source != index - 1
         )
+
+    def train(self, mode: bool = True) -> "Detector":  # noqa: FBT002 - as in torch
+        """Set the mode of all layers, except for those that are held in eval mode."""
+        super().train(mode)
+        for layer in self.held:
+            self.model[layer].eval()
+        return self
 
     @property
     def head(self) -> DetectionHead:
@@ -51,8 +60,8 @@ class Detector(nn.Module):
 
     @property
     def max_stride(self) -> int:
-        """Largest stride; height and width of an input must be multiples of it."""
-        return max(self.strides)
+        """Largest stride of a layer; height and width of an input must be multiples of it."""
+        return max(self.layer_strides)
 
     @property
     def classes(self) -> int:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,24 +28,32 @@ class Conv(nn.Module):
     """Convolution without bias, batch norm and SiLU.
 
     The padding on each side is half the kernel size by default, which keeps the size if the stride
-    is 1.
+    is 1. Kernel and stride are sides, or (height, width).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - positional in the YAML file
         self,
         inputs: int,
         outputs: int,
-        kernel: int = 1,
-        stride: int = 1,
-        padding: int | None = None,
+        kernel: int | tuple[int, int] = 1,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | None = None,
+        groups: int = 1,
+        dilation: int = 1,
+        act: bool = True,  # noqa: FBT002
     ) -> None:
         super().__init__()
-        padding = kernel // 2 if padding is None else padding
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+        if padding is None:
+            sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+            height, width = ((dilation * (side - 1) + 1) // 2 for side in sides)
+            padding = height, width
+        self.conv = nn.Conv2d(
+            inputs, outputs, kernel, stride, padding, dilation, groups, bias=False
+        )
         self.bn: nn.Module = nn.BatchNorm2d(
             outputs, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM
         )
-        self.act = Activation()
+        self.act: nn.Module = Activation() if act else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, inputs, H, W]`` to ``[B, outputs, H / stride, W / stride]``."""
@@ -65,12 +74,18 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, shortcut: bool = True, expansion: float = 0.5
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        shortcut: bool = True,
+        groups: int = 1,
+        expansion: float = 0.5,
     ) -> None:
         super().__init__()
         hidden = int(outputs * expansion)
         self.cv1 = Conv(inputs, hidden, 1)
-        self.cv2 = Conv(hidden, outputs, 3)
+        self.cv2 = Conv(hidden, outputs, 3, groups=groups)
         self.add = shortcut and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,20 +97,31 @@ class Bottleneck(nn.Module):
 class C3(nn.Module):
     """Cross-stage partial block: bottlenecks on one branch, concatenated with a bypass branch."""
 
+    m: Any  # blocks of any kind
+
     def __init__(
         self,
         inputs: int,
         outputs: int,
         repeats: int = 1,
-        shortcut: bool = True,  # noqa: FBT002 - positional in the YAML file
+        shortcut: bool = True,  # noqa: FBT002
+        groups: int = 1,
+        expansion: float = 0.5,
     ) -> None:
         super().__init__()
-        hidden = outputs // 2
+        hidden = int(outputs * expansion)
         self.cv1 = Conv(inputs, hidden)
         self.cv2 = Conv(inputs, hidden)
         self.cv3 = Conv(2 * hidden, outputs)
-        self.m = nn.Sequential(
-            *(Bottleneck(hidden, hidden, shortcut=shortcut, expansion=1.0) for _ in range(repeats))
+        self.m = self.make_inner(hidden, repeats, shortcut, groups)
+
+    def make_inner(self, hidden: int, repeats: int, shortcut: bool, groups: int) -> nn.Module:
+        """Return the blocks of the first branch, of `hidden` channels."""
+        return nn.Sequential(
+            *(
+                Bottleneck(hidden, hidden, shortcut=shortcut, groups=groups, expansion=1.0)
+                for _ in range(repeats)
+            )
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,9 +169,9 @@ class SPPF(nn.Module):
 class Focus(nn.Module):
     """First layer of YOLOv5 v5.0: moves each 2x2 block of pixels to channels, then convolves."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__()
-        self.conv = Conv(inputs * 4, outputs, kernel)
+        self.conv = Conv(inputs * 4, outputs, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, inputs, H, W]`` to ``[B, outputs, H / 2, W / 2]``."""

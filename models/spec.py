@@ -13,8 +13,9 @@ from utils.files.yaml_file import read_yaml
 
 MODEL_FOLDER = Path(__file__).resolve().parent
 REQUIRED_KEYS = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head")
-IGNORED_KEYS = ("ch",)
-"""Input channels: upstream adds them to the copy in its checkpoints; here they are an argument."""
+OPTIONAL_KEYS = ("activation", "ch")
+IMAGE_CHANNELS = 3
+MAX_ANCHORS = 100  # per level
 ROW_LENGTH = 4
 HEAD_KIND = "Detect"
 
@@ -46,6 +47,11 @@ class ModelSpec:
     """Layers of backbone and head; the last one is the detection head."""
     backbone_length: int
     """Number of layers that the file lists under `backbone`."""
+    activation: str = ""
+    """Replaces SiLU, see `models.builders.ACTIVATIONS`; empty: it does not."""
+    anchors_to_fit: int = 0
+    """Anchors per level that a new run fits to its data: `anchors: N`. Until then `anchors` has
+    this number of squares, half to twice as large as eight cells of an imagined level."""
 
     def __post_init__(self) -> None:
         if self.classes < 1:
@@ -79,20 +85,31 @@ class ModelSpec:
             raise UserError(
                 f"model spec: key {', '.join(missing)} is missing; add it, as in yolov5n.yaml."
             )
-        unknown = sorted(set(d) - {*REQUIRED_KEYS, *IGNORED_KEYS})
+        unknown = sorted(set(map(str, d)) - {*REQUIRED_KEYS, *OPTIONAL_KEYS})
         if unknown:
             raise UserError(
                 f"model spec: unknown key {', '.join(unknown)}; "
-                f"known keys are {', '.join(REQUIRED_KEYS)}."
+                f"known keys are {', '.join((*REQUIRED_KEYS, *OPTIONAL_KEYS))}."
+            )
+        if d.get("ch", IMAGE_CHANNELS) != IMAGE_CHANNELS:  # upstream adds it to its checkpoints
+            raise UserError(
+                f"model spec: ch is {d['ch']!r}, but images are read with {IMAGE_CHANNELS} "
+                "channels; remove the key."
             )
         backbone, head = _table(d["backbone"], "backbone"), _table(d["head"], "head")
+        layers = backbone + head
+        count = _anchors_to_fit(d["anchors"])
+        levels = len(layers[-1].sources) if layers else 0
+        rows = [[4.0 * 2**level] * 2 * count for level in range(levels)]
         return ModelSpec(
             classes=int(_number(d, "nc")),
             depth_multiple=_number(d, "depth_multiple"),
             width_multiple=_number(d, "width_multiple"),
-            anchors=_anchor_rows(d["anchors"]),
-            layers=backbone + head,
+            anchors=_anchor_rows(rows if count else d["anchors"]),
+            layers=layers,
             backbone_length=len(backbone),
+            activation=str(d.get("activation") or ""),
+            anchors_to_fit=count,
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -103,9 +120,10 @@ class ModelSpec:
             rows.append([sources, layer.repeats, layer.kind, _thaw(layer.args)])
         return {
             "nc": self.classes,
+            **({"activation": self.activation} if self.activation else {}),
             "depth_multiple": self.depth_multiple,
             "width_multiple": self.width_multiple,
-            "anchors": _thaw(self.anchors),
+            "anchors": self.anchors_to_fit or _thaw(self.anchors),
             "backbone": rows[: self.backbone_length],
             "head": rows[self.backbone_length :],
         }
@@ -117,7 +135,7 @@ class ModelSpec:
     def with_anchors(self, anchors: Sequence[Sequence[float]]) -> ModelSpec:
         """Return the specification with other anchors: rows w, h, w, h, ... in pixels."""
         rows = tuple(tuple(float(side) for side in row) for row in anchors)
-        return dataclasses.replace(self, anchors=rows)
+        return dataclasses.replace(self, anchors=rows, anchors_to_fit=0)
 
 
 def load_spec(path: str | Path) -> ModelSpec:
@@ -169,13 +187,26 @@ def _layer(row: object, origin: str) -> LayerSpec:
     return LayerSpec(tuple(sources), repeats, str(kind), tuple(map(_freeze, args)))
 
 
+def _anchors_to_fit(anchors: object) -> int:
+    """Return the number of `anchors: N`; 0 if the anchors are listed."""
+    if isinstance(anchors, bool) or not isinstance(anchors, int):
+        return 0
+    if not 1 <= anchors <= MAX_ANCHORS:
+        raise UserError(
+            f"model spec: anchors is {anchors}; give a number per level from 1 to {MAX_ANCHORS}, "
+            "or one row w, h, w, h, ... in pixels for each level."
+        )
+    return anchors
+
+
 def _anchor_rows(anchors: object) -> tuple[tuple[float, ...], ...]:
     rows = anchors if isinstance(anchors, list) else [anchors]
     for row in rows:
         if not isinstance(row, list) or not all(isinstance(side, int | float) for side in row):
             raise UserError(
                 "model spec: anchors is not a list of numeric rows; "
-                "write one row w, h, w, h, ... in pixels for each level."
+                "write one row w, h, w, h, ... in pixels for each level, or the number of anchors "
+                "per level to fit."
             )
     return tuple(map(tuple, rows))
 

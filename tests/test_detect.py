@@ -19,7 +19,7 @@ from tests.paths import ROOT, SHARED, SHARED_GOLDENS, requires_shared
 from tests.toy import make_toy_model, make_toy_weights
 from utils.errors import UserError
 from utils.inference.backend import TorchBackend, open_backend
-from utils.inference.outputs import OutputSettings, PredictionFiles, crop_box
+from utils.inference.outputs import OutputSettings, PredictionFiles, crop_box, spreadsheet_text
 from utils.inference.predictor import DetectSettings, Prediction, Predictor, Speed
 from utils.inference.sources import SourceImage, open_source
 from utils.options.arguments import parse_options
@@ -377,7 +377,7 @@ def test_report_line(item: SourceImage, found: np.ndarray, line: str) -> None:
         (("--vid-stride", "0"), "--vid-stride"),
         (("--line-thickness", "0"), "--line-thickness"),
         (("--imgsz", "1", "2", "3"), "--imgsz 1 2 3: give one size, or the height and the width"),
-        (("--imgsz", "0"), "--imgsz 0: must be at least 1"),
+        (("--imgsz", "0"), "--imgsz 0: must be between 1 and 32768"),
         (("--weights", "missing.pt"), r"missing\.pt"),
         (("--half", "--device", "cpu"), "--half needs a GPU"),
     ],
@@ -462,3 +462,32 @@ def test_help_is_quick() -> None:
         )
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("person", "person"),
+        ("traffic light", "traffic light"),
+        ("=1+1", "'=1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        (" =1", "' =1"),
+        ("＝1", "'＝1"),
+        ("a\x1b[31m", "a\\x1b[31m"),
+        ("\t=1", "'\\t=1"),
+        ("a\nb", "a\\nb"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_spreadsheets_run_no_class_name_as_a_formula(text: str, shown: str) -> None:
+    assert spreadsheet_text(text) == shown
+
+
+def test_predictions_csv_is_safe(tmp_path: Path) -> None:
+    settings = OutputSettings(images=False, csv=True)
+    with PredictionFiles(tmp_path, ["=cmd|' /C calc'!A0"], settings) as files:
+        files.write(loaded("/in/=a.png"), np.array([[0.0, 0, 9, 9, 0.5, 0]]))
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1] == ["'=a.png", "'=cmd|' /C calc'!A0", "0.50"]

@@ -99,9 +99,10 @@ def test_nosave_replaces_the_best_weights_of_before_an_extension(
 def test_run_without_improvement_stops_early_and_can_be_extended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("training.engine", "checkpoint.format"):
+    for module in ("training.engine", "checkpoint.format", "history"):
         monkeypatch.setattr(f"utils.{module}.fitness", lambda _, __: 0.5)
     folder = script.train(parse_request(toy_arguments(tmp_path, "--epochs 9 --patience 2")))
+    assert read_checkpoint(folder / "weights" / "best.pt")["epoch"] == 2  # the newest of equal ones
     assert len(read_results(folder / "results.csv")) == 3
     assert read_checkpoint(folder / "weights" / "last.pt")["stopped_early"]
     with pytest.raises(
@@ -111,6 +112,26 @@ def test_run_without_improvement_stops_early_and_can_be_extended(
     extend = ["--resume", str(folder), "--extend-epochs", "7", "--lr-continuation", "hold"]
     script.train(parse_request(extend))
     assert len(read_results(folder / "results.csv")) == 5  # patience restarted at the seam
+
+
+@pytest.mark.parametrize("option", ["", " --freeze-bn"])
+def test_statistics_of_frozen_layers_move_unless_they_are_held(
+    tmp_path: Path, option: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "yolo")
+    arguments = toy_arguments(tmp_path, f"--epochs 2 --freeze 3 --average 1{option}")
+    folder = script.train(parse_request(arguments))
+    says = "stay." if option else "move, as in YOLOv5; hold them with --freeze-bn."
+    assert f"layers [0, 1, 2]; their batch-norm statistics {says}" in caplog.text
+    last = read_checkpoint(folder / "weights" / "last.pt")
+    states = [last["model"], last["ema"]["weights"]]
+    states.append(read_checkpoint(folder / "weights" / "average.pt")["weights"])
+    for state in states:
+        means = {name: m for name, m in state.items() if name.endswith("running_mean")}
+        frozen = [name for name in means if int(name.split(".")[1]) < 3]
+        assert len(frozen) == 7
+        still = {name for name, mean in means.items() if not mean.any()}  # as at the start
+        assert still == ({*frozen} if option else set())
 
 
 def test_help_imports_nothing_heavy() -> None:

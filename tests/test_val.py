@@ -25,6 +25,27 @@ from utils.options.val_options import ValOptions
 
 WEIGHTS = SHARED / "weights" / "yolov5n.pt"
 IMAGES = SHARED / "datasets" / "coco128" / "images" / "train2017"
+
+
+@requires_shared
+def test_classes_in_another_order_are_reported(
+    two_images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = yaml.safe_load(two_images.read_text())
+    options = ("--data", two_images, "--imgsz", 64, "--noplots", *common(tmp_path))
+    content["names"][7] = "lorry"  # only another name
+    two_images.write_text(yaml.safe_dump(content))
+    validate(*options)
+    assert "another order" not in caplog.text
+    content["names"][:2] = ["bicycle", "person"]
+    two_images.write_text(yaml.safe_dump(content))
+    validate(*options)
+    assert (
+        "in another order (bicycle is 0 in the data and 1 in the weights; person is 1 in the data "
+        "and 0 in the weights); classes are compared by number" in caplog.text
+    )
+
+
 METRICS = ("precision", "recall", "map50", "map50_95")
 
 
@@ -273,7 +294,7 @@ def test_speed_task_has_its_own_thresholds(options: str, expected: tuple[float, 
     ("options", "sentence"),
     [
         ("--batch-size 0", "--batch-size 0: must be at least 1"),
-        ("--imgsz -1", "--imgsz -1: must be at least 1"),
+        ("--imgsz -1", "--imgsz -1: must be between 1 and 32768"),
         ("--conf-thres 2", "--conf-thres 2.0: must be between 0 and 1"),
         ("--save-conf", "--save-txt"),
     ],

@@ -6,9 +6,10 @@ import logging
 
 import numpy as np
 
-from models.anchors import best_possible_recall, fit_anchors, is_learnable
+from models.anchors import MIN_SIDE, best_possible_recall, fit_anchors, is_learnable
 from models.spec import ModelSpec
 from utils.datasets.index import Index
+from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
@@ -39,21 +40,40 @@ def with_fitting_anchors(
         fit: whether anchors may be fitted if `per_level` is 0; False with --noautoanchor.
         seed: random seed of the fit.
     """
-    sizes = sizes[is_learnable(sizes)]
+    usable = int(is_learnable(sizes).sum())
+    if usable < len(sizes):
+        log.warning(
+            "%d of %d boxes have a side below %g pixels at this --imgsz and are too small to learn"
+            "; use a larger --imgsz.",
+            *(len(sizes) - usable, len(sizes), MIN_SIDE),
+        )
     levels = len(spec.anchors)
     anchors = np.array(spec.anchors, dtype=np.float64).reshape(-1, 2)
-    requested = per_level * levels
-    if (not fit and not requested) or len(sizes) < max(requested, len(anchors)):
+    requested = (per_level or spec.anchors_to_fit) * levels
+    if not fit and not requested:
+        return spec
+    needed = requested or len(anchors)
+    if usable < needed and spec.anchors_to_fit:
+        raise UserError(
+            f"the model file asks for {needed} anchors, but there are {usable} boxes with sides of "
+            f"at least {MIN_SIDE:g} pixels to fit them to; list the anchors in the file."
+        )
+    if usable < needed:
+        log.warning(
+            "AutoAnchor: kept the anchors without a check: %d anchors need as many boxes with sides"
+            " of at least %g pixels, but there are %d.",
+            *(needed, MIN_SIDE, usable),
+        )
         return spec
     recall, per_box = best_possible_recall(sizes, anchors, ratio_limit)
-    may_keep = requested in (0, len(anchors))
+    may_keep = requested in (0, len(anchors)) and not spec.anchors_to_fit
     if recall > GOOD_RECALL and may_keep:
         log.info(
             "AutoAnchor: kept the anchors: best possible recall %.4f, %.2f anchors per box.",
             *(recall, per_box),
         )
         return spec
-    fitted = fit_anchors(sizes, requested or len(anchors), ratio_limit, seed)
+    fitted = fit_anchors(sizes, needed, ratio_limit, seed)
     new_recall, new_per_box = best_possible_recall(sizes, fitted, ratio_limit)
     if new_recall <= recall and may_keep:
         log.info(

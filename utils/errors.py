@@ -9,6 +9,10 @@ class UserError(Exception):
     """
 
 
+class LoadError(UserError):
+    """The loader cannot make the next batch. What was trained before it is complete."""
+
+
 class RunInterruptedError(Exception):
     """A signal or an option stopped the run; no failure, and all training progress is saved.
 

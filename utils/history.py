@@ -114,6 +114,19 @@ def best_epoch_since(history: Sequence[Row], start: int) -> int:
     return max(measured, key=scores.__getitem__, default=-1)
 
 
+def first_epoch_with(score: float, history: Sequence[Row], start: int) -> int:
+    """Return the first epoch with a fitness, from an epoch on; -1 if there is none."""
+    map50, map50_95 = METRIC_COLUMNS[2:]
+    return next(
+        (
+            int(row["epoch"])
+            for row in history
+            if row["epoch"] >= start and fitness(row[map50], row[map50_95]) == score
+        ),
+        -1,
+    )
+
+
 def fitness(map50: float, map50_95: float) -> float:
     """0.1 mAP50 + 0.9 mAP50-95."""
     return MAP50_WEIGHT * map50 + MAP50_95_WEIGHT * map50_95

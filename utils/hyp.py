@@ -16,6 +16,12 @@ HYP_FOLDER = Path(__file__).resolve().parent.parent / "hyp"
 MOSAIC_BATCHES = 8
 """Mosaics combine the images of so many consecutive batches of an epoch."""
 PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste")
+MAX_VALUE = 1000
+"""Of hyper-parameters without a limit of their own: far more than makes sense, but no overflow."""
+MAX_VALUES = {
+    **dict.fromkeys(("lrf", *PROBABILITIES), 1),
+    **{"warmup_epochs": 1_000_000, "anchors": 100, "shear": 89, "perspective": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,8 @@ class Hyp:
                 )
             if not 0 <= value < math.inf:
                 raise UserError(f"hyp: {field.name} {value}: must be at least 0 and finite.")
-        for name in ("lrf", *PROBABILITIES):
-            if getattr(self, name) > 1:
-                raise UserError(f"hyp: {name} {getattr(self, name)}: must be between 0 and 1.")
+            if value > (most := MAX_VALUES.get(field.name, MAX_VALUE)):
+                raise UserError(f"hyp: {field.name} {value}: must be between 0 and {most}.")
         if self.lr0 <= 0:
             raise UserError(f"hyp: lr0 {self.lr0}: must be greater than 0.")
         for name in ("momentum", "warmup_momentum"):

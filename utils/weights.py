@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from models.spec import ModelSpec
 from utils.checkpoint.pickle_records import DAMAGE_ERRORS
 from utils.checkpoint.store import read_checkpoint
 from utils.errors import UserError
-from utils.files.download import download_file
+from utils.files.download import download_file, is_url, without_secrets
 from utils.upstream.reader import is_upstream_file, read_upstream
 from utils.upstream.writer import TrainingFacts
 
@@ -50,15 +51,21 @@ class LoadedModel:
 def find_weights(weights: str | Path) -> Path:
     """Return the file given by `--weights`; download a published model if it does not exist.
 
+    A URL is downloaded to a file of its name in the working directory, if there is none.
+
     Raises:
         UserError: the file does not exist and is not a published model, or the download fails.
     """
-    path = Path(weights)
+    text = str(weights)
+    if is_url(text):
+        url, path = text, _file_of(text)
+    else:
+        url, path = f"{RELEASE_URL}/{Path(text).name}", Path(weights)
     if path.is_file():
         return path
-    if path.name in RELEASED_FILES:
+    if is_url(text) or path.name in RELEASED_FILES:
         try:
-            download_file(f"{RELEASE_URL}/{path.name}", path)
+            download_file(url, path)
         except UserError as error:
             raise UserError(
                 f"{error}; download the file yourself, or give another weights file."
@@ -72,6 +79,23 @@ def find_weights(weights: str | Path) -> Path:
         f"weights file {weights} does not exist; give a .pt file or one of the published models "
         f"{', '.join(sorted(RELEASED_FILES))}."
     )
+
+
+def _file_of(url: str) -> Path:
+    """Return the file in the working directory to which a URL is downloaded.
+
+    Raises:
+        UserError: the URL does not name a file.
+    """
+    try:
+        name = Path(unquote(urlsplit(url).path)).name
+    except ValueError:  # malformed
+        name = ""
+    if not name.endswith(".pt"):
+        raise UserError(
+            f"--weights {without_secrets(url)}: the URL does not end with the name of a .pt file."
+        )
+    return Path(name)
 
 
 def read_weights(path: Path) -> Weights:

@@ -18,7 +18,11 @@ from tests.paths import GOLDENS, SHARED, SHARED_GOLDENS, requires_shared
 from utils.upstream.reader import read_upstream
 
 PUBLISHED = [f"yolov5{size}{levels}.yaml" for size in "nsmlx" for levels in ("", "6")]
-OTHERS = ["yolov3.yaml", "yolov3-spp.yaml", "yolov5-bifpn.yaml", "yolov5-fpn.yaml"]
+OTHERS = [
+    *(f"yolov3{kind}.yaml" for kind in ("", "-spp", "-tiny")),
+    *(f"yolov5-{kind}.yaml" for kind in ("bifpn", "fpn", "panet", "p2", "p6", "p7")),
+    *(f"yolov5s-{kind}.yaml" for kind in ("LeakyReLU", "ghost", "transformer")),
+]
 
 
 def assert_predictions_close(found: Tensor, expected: np.ndarray) -> None:
@@ -150,3 +154,14 @@ def test_models_of_v5_0_with_focus_and_spp_predict_as_upstream() -> None:
     with torch.no_grad():
         prediction = predict(model, torch.from_numpy(golden["image"]))
     assert_predictions_close(prediction, golden["ema_pred"])
+
+
+@requires_shared
+def test_images_are_multiples_of_the_largest_inner_stride() -> None:
+    """This model detects on levels 3 and 4, but has a layer of stride 32."""
+    specs = json.loads((GOLDENS / "model_specs.json").read_text(encoding="utf-8"))
+    model = Detector(ModelSpec.from_dict(specs["yolov5-p34.yaml"])).eval()
+    assert (model.strides, model.max_stride) == ((8, 16), 32)
+    with torch.no_grad():
+        raw = model(torch.zeros(1, 3, 32, 96))
+    assert [maps.shape[2:4] for maps in raw] == [(4, 12), (2, 6)]

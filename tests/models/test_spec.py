@@ -48,6 +48,19 @@ def test_only_classes_and_anchors_are_replaced() -> None:
     assert spec.classes == 2
 
 
+def test_number_of_anchors_is_kept_until_they_are_fitted() -> None:
+    spec = ModelSpec.from_dict({**tiny(), "anchors": 3})
+    assert [len(row) for row in spec.anchors] == [6]
+    assert spec.to_dict() == {**tiny(), "anchors": 3}
+    fitted = spec.with_anchors([[1, 2, 3, 4, 5, 6]])
+    assert fitted.to_dict() == {**tiny(), "anchors": [[1, 2, 3, 4, 5, 6]]}
+
+
+def test_activation_is_kept() -> None:
+    given = {**tiny(), "activation": "nn.ReLU()"}
+    assert ModelSpec.from_dict(given).to_dict() == given
+
+
 def test_input_channels_in_upstream_checkpoints_are_ignored() -> None:
     assert ModelSpec.from_dict({**tiny(), "ch": 3}) == ModelSpec.from_dict(tiny())
 
@@ -55,10 +68,13 @@ def test_input_channels_in_upstream_checkpoints_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"activation": "nn.LeakyReLU(0.1)"}, "unknown key activation; known keys are nc, "),
+        ({"backbones": []}, "unknown key backbones; known keys are nc, .*, activation, ch"),
+        ({"ch": 1}, "ch is 1, but images are read with 3 channels; remove the key"),
+        ({"anchors": 0}, "anchors is 0; give a number per level from 1 to 100"),
+        ({"anchors": 10**9}, "anchors is 1000000000; give a number"),
+        ({"anchors": True}, "anchors is not a list of numeric rows"),
         ({"nc": 0}, "nc is 0; it must be a number above 0"),
         ({"depth_multiple": "deep"}, "depth_multiple is 'deep'"),
-        ({"anchors": 3}, "anchors is not a list of numeric rows"),
         ({"anchors": [["a", "b"]]}, "anchors is not a list of numeric rows"),
         ({"anchors": [[1, 2], [3, 4]]}, "there are 2 rows of anchors for 1 detection levels"),
         ({"anchors": [[1, 2, 3]]}, "the rows of anchors have different or odd lengths"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.checkpoints import read_checkpoint
+from tests.checkpoints import read_checkpoint, save_checkpoint
 from tests.promises.test_resume import KilledError, differences, killed_after
 from tests.toy import toy_arguments
 from train import train
@@ -62,6 +62,42 @@ def test_edited_data_need_to_be_allowed(tmp_path: Path, monkeypatch: pytest.Monk
     assert isinstance(audit, list)
     (item,) = [item for item in audit if item["part"] == "data set"]
     assert item["status"] == "changed"
+
+
+def test_relative_paths_belong_to_the_folder_in_which_the_run_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "yolo")
+    for name in ("a", "b"):
+        arguments = toy_arguments(tmp_path / name, "--epochs 2 --stop-after 1 --name run")
+        file = tmp_path / name / "data" / "toy.yaml"
+        file.write_text(file.read_text().replace(f"path: {file.parent}", "path: data"))
+        file.replace(tmp_path / name / "toy.yaml")
+    edit_label(tmp_path / "b", "train")
+    arguments[arguments.index("--data") + 1] = "toy.yaml"
+    monkeypatch.chdir(tmp_path / "a")
+    with pytest.raises(RunInterruptedError):
+        train(parse_request(arguments))
+    run = tmp_path / "b" / "runs" / "run"
+    monkeypatch.chdir(tmp_path / "b")
+    caplog.clear()
+    with pytest.raises(UserError, match="not the data set that the run was trained on"):
+        resume(run, "--data", "toy.yaml")
+    resume(run)
+    assert f"{tmp_path}/a/data/images/train: 10 images" in caplog.text
+    file = tmp_path / "a" / "toy.yaml"
+    assert read_checkpoint(run / "weights" / "last.pt")["config"]["options"]["data"] == str(file)
+
+
+def test_recorded_name_leads_to_no_folder_outside_the_project(tmp_path: Path) -> None:
+    run = train(parse_request(toy_arguments(tmp_path, "--epochs 1 --name a --nosave")))
+    last = run / "weights" / "last.pt"
+    checkpoint = read_checkpoint(last)
+    checkpoint["config"]["options"]["name"] = "../../../outside"
+    save_checkpoint(checkpoint, last)
+    project = tmp_path / "other"
+    found = resume(last, "--extend-epochs", "1", "--project", str(project))
+    assert found == project / "outside"
 
 
 def test_edited_data_restart_the_epoch_under_way(

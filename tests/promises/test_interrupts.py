@@ -1,5 +1,7 @@
 """A run that is interrupted at any step resumes with the next batch and ends identically."""
 
+import logging
+import multiprocessing
 import os
 import re
 import shlex
@@ -12,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from models.loss import DetectionLoss
 from tests.checkpoints import read_checkpoint
 from tests.paths import ROOT
 from tests.promises.test_resume import same_run
 from tests.toy import toy_arguments
 from train import train
-from utils.errors import RunInterruptedError
+from utils.errors import LoadError, RunInterruptedError, UserError
 from utils.options.parser import parse_request
 from utils.training.recorder import RunRecorder
 from utils.training.state import TrainingState
@@ -128,6 +132,76 @@ def test_run_resumes_from_a_checkpoint_within_an_epoch(
     run = whole.with_name("steps")
     assert read_checkpoint(run / "weights" / "last.pt")["position"]["iteration"] == 4
     train(parse_request(["--resume", str(run), "--noplots", "--save-steps", "0"]))
+    assert same_run(whole, run) == []
+
+
+def killed_at(step: int, patch: pytest.MonkeyPatch, arguments: list[str], number: int) -> str:
+    """Train until a loader worker dies within step `step`, before its backward pass."""
+    call = DetectionLoss.__call__
+    done: list[None] = []
+
+    def kill(self: DetectionLoss, *more: Any) -> Any:
+        if torch.is_grad_enabled():
+            done.append(None)
+            if len(done) == 1 + step:  # the first is a trial of the largest size
+                worker = max(child.pid or 0 for child in multiprocessing.active_children())
+                os.kill(worker, number)
+                os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+        return call(self, *more)
+
+    with patch.context() as inner:
+        inner.setattr(DetectionLoss, "__call__", kill)
+        try:
+            train(parse_request(arguments))
+        except LoadError as error:
+            return str(error)
+    raise AssertionError("the run was not stopped")
+
+
+def test_run_whose_workers_are_killed_is_saved_after_the_step(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = toy_arguments(whole.parents[1], f"{HOW} --name killed --workers 1")
+    run = whole.with_name("killed")
+    resume = ["--resume", str(run), "--noplots"]
+    logging.getLogger("yolo").propagate = True
+    with caplog.at_level(logging.INFO, "yolo"):
+        message = killed_at(2, monkeypatch, arguments, signal.SIGKILL)
+    assert re.search(r"killed by signal: Killed.*; use fewer --workers", message)
+    assert (
+        f"Stopped by an error after a complete step, and saved. To resume: python train.py "
+        f"--resume {run}" in caplog.text
+    )
+    assert read_checkpoint(run / "weights" / "last.pt")["position"]["iteration"] == 2
+    message = killed_at(3, monkeypatch, resume, signal.SIGSEGV)
+    assert "killed by signal: Segmentation fault" in message
+    assert read_checkpoint(run / "weights" / "last.pt")["position"]["iteration"] == 5
+    train(parse_request([*resume, "--workers", "0"]))
+    assert same_run(whole, run) == []
+
+
+def test_lack_of_memory_within_a_step_keeps_the_last_saved_state(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    backward = torch.Tensor.backward
+
+    calls: list[None] = []
+
+    def fail(self: torch.Tensor) -> None:
+        backward(self)
+        calls.append(None)
+        if len(calls) == 5:
+            torch.empty(1 << 50, dtype=torch.uint8)
+
+    arguments = toy_arguments(whole.parents[1], f"{HOW} --name memory")
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "yolo"):
+        patch.setattr(torch.Tensor, "backward", fail)
+        with pytest.raises(UserError, match="out of CPU memory; use a smaller --batch-size"):
+            train(parse_request(arguments))
+    run = whole.with_name("memory")
+    assert read_checkpoint(run / "weights" / "last.pt")["position"]["iteration"] == 3
+    assert f"saved before it. To resume: python train.py --resume {run}" in caplog.text
+    train(parse_request(["--resume", str(run), "--noplots"]))
     assert same_run(whole, run) == []
 
 

@@ -29,7 +29,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "datasets": FLOOR | {"hyp", "data.street_scenes"},
     "solver": frozenset({"errors", "history"}),
     "checkpoint": FLOOR | {"history"},
-    "autoanchor": frozenset({"models", "datasets"}),
+    "autoanchor": frozenset({"errors", "models", "datasets"}),
     "options": frozenset({"errors", "solver"}),
     "upstream": FLOOR | {"hyp", "history", "models", "solver", "checkpoint", "options"},
     "weights": FLOOR | {"models", "checkpoint", "upstream"},

@@ -46,6 +46,7 @@ TRAIN = {
     "--sync-bn": False,
 }
 TRAIN_OWN = {
+    "--freeze-bn": False,
     "--amp": "auto",
     "--compile": False,
     "--no-compile": False,

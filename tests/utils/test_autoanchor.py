@@ -1,5 +1,6 @@
 """AutoAnchor checks the anchors of a new run against its data; later they do not change."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,13 @@ import yaml
 from models.anchors import best_possible_recall, fit_anchors
 from models.spec import load_spec
 from tests.checkpoints import read_checkpoint
+from tests.paths import DATASETS, requires_shared
 from tests.promises.test_resume import killed_after
 from tests.toy import make_toy, toy_arguments
 from train import train
-from utils.autoanchor import GOOD_RECALL, box_sizes
+from utils.autoanchor import GOOD_RECALL, box_sizes, with_fitting_anchors
 from utils.datasets.index import build_index
+from utils.errors import UserError
 from utils.options.parser import parse_request
 
 FAR_TOO_LARGE = [(600.0, 600.0) * 3] * 3
@@ -136,3 +139,85 @@ def test_recall_above_98_percent_keeps_the_anchors(
         label.write_text("".join(places))
     rows = anchors_of(train(parse_request(given)))[0]
     assert (rows == [[8.0] * 6] * 3) == kept
+
+
+def sizes_with_tiny_boxes() -> np.ndarray:
+    """Half of 40 boxes fit the published anchors, half are 1.5 px wide."""
+    return np.array([[20.0, 20.0]] * 20 + [[1.5, 20.0]] * 20)
+
+
+def checked(
+    sizes: np.ndarray, caplog: pytest.LogCaptureFixture, *, per_level: int = 0, fit: bool = True
+) -> tuple[bool, str]:
+    """Whether the anchors of yolov5n are kept, and all messages."""
+    spec = load_spec(Path("yolov5n.yaml"))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "yolo"):
+        found = with_fitting_anchors(
+            spec, sizes, ratio_limit=4.0, per_level=per_level, fit=fit, seed=0
+        )
+    return found.anchors == spec.anchors, "\n".join(caplog.messages)
+
+
+def test_recall_counts_boxes_that_are_too_small_to_learn(caplog: pytest.LogCaptureFixture) -> None:
+    kept, text = checked(sizes_with_tiny_boxes(), caplog)
+    assert kept
+    assert "20 of 40 boxes have a side below 2 pixels at this --imgsz" in text
+    assert "kept the anchors: best possible recall 0.5000, " in text  # no fit is better
+    assert "20 of 40 boxes" in checked(sizes_with_tiny_boxes(), caplog, fit=False)[1]
+    wide = np.array([[2.5, 1.9]] * 2 + [[2.1, 2.1]] * 98)  # the smallest anchor is 10x13
+    kept, text = checked(wide, caplog)
+    assert not kept
+    assert "best possible recall 1.0000, before 0.0000" in text
+
+
+@pytest.mark.parametrize(("usable", "per_level", "needed"), [(8, 0, 9), (11, 4, 12)])
+def test_too_few_boxes_to_check_are_reported(
+    usable: int, per_level: int, needed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = np.array([[200.0, 3.0]] * usable + [[1.0, 1.0]] * 5)
+    kept, text = checked(sizes, caplog, per_level=per_level)
+    assert kept
+    assert f"kept the anchors without a check: {needed} anchors need as many boxes" in text
+    assert text.endswith(f"there are {usable}.")
+
+
+@requires_shared
+def test_recall_of_coco128_at_96_pixels(caplog: pytest.LogCaptureFixture) -> None:
+    index = build_index([DATASETS / "coco128" / "images"], [str(i) for i in range(80)])
+    sizes = box_sizes(index, 96)
+    anchors = np.array(load_spec(Path("yolov5n.yaml")).anchors).reshape(-1, 1, 2)
+    ratios = np.maximum(sizes / anchors, anchors / np.maximum(sizes, 1e-9)).max(2)  # [9, n]
+    expected = (ratios.min(0) < 4).mean()
+    assert f"{expected:.4f}" == "0.7115"
+    assert ", before 0.7115," in checked(sizes, caplog)[1]
+
+
+def test_anchors_of_a_number_are_always_fitted(tmp_path: Path) -> None:
+    spec = replace(load_spec(Path("yolov5n.yaml")), width_multiple=0.01)
+    given = arguments(tmp_path, "--epochs 1 --noautoanchor")
+    model = Path(given[given.index("--cfg") + 1])
+    model.write_text(yaml.safe_dump(spec.to_dict() | {"anchors": 2}))
+    run = train(parse_request([*given, "--noautoanchor"]))
+    rows = anchors_of(run)[0]
+    expected = fit_anchors(toy_sizes(tmp_path), 6, 4.0, seed=0)
+    assert np.reshape(rows, (6, 2)).tolist() == expected.tolist()
+    model.write_text(yaml.safe_dump(spec.to_dict() | {"anchors": 50}))
+    with pytest.raises(UserError, match="asks for 150 anchors, but there are 15 boxes"):
+        train(parse_request(given))
+
+
+def test_anchors_of_levels_from_coarse_to_fine_are_reversed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = arguments(tmp_path, "--epochs 1")
+    model = Path(given[given.index("--cfg") + 1])
+    spec = yaml.safe_load(model.read_text())
+    levels = spec["head"][-1][0]
+    for anchors in (FAR_TOO_LARGE, load_spec(Path("yolov5n.yaml")).anchors):  # fitted, kept
+        spec["head"][-1][0], spec["anchors"] = levels[::-1], [list(row) for row in anchors]
+        model.write_text(yaml.safe_dump(spec))
+        run = train(parse_request(given))
+        assert "strides (32, 16, 8): the anchors are used in reverse order" in caplog.text
+        areas = [np.prod(np.reshape(row, (3, 2)), 1).sum() for row in anchors_of(run)[0]]
+        assert areas == sorted(areas, reverse=True)

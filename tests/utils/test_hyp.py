@@ -121,3 +121,11 @@ def test_round_trip_and_frozen() -> None:
     assert Hyp.from_dict(hyp.to_dict(), origin="test") == hyp
     with pytest.raises(AttributeError):
         hyp.lr0 = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", sorted(Hyp().to_dict()))
+def test_every_value_has_a_maximum(name: str) -> None:
+    with pytest.raises(UserError, match=f"^hyp: {name} 1e[+]300: must be "):
+        Hyp.from_dict({name: 1e300}, "hyp")
+    with pytest.raises(UserError, match=f"^hyp: {name} 1000.*: must be "):
+        Hyp.from_dict({name: 10**400}, "hyp")

@@ -12,6 +12,7 @@ from models.spec import ModelSpec, load_spec
 from tests.checkpoints import save_checkpoint
 from tests.paths import SHARED, requires_shared
 from tests.utils.checkpoint.tiny_files import tiny_deploy
+from tests.utils.datasets.web import serving
 from utils.errors import UserError
 from utils.upstream.reader import read_upstream
 from utils.weights import find_weights, load_model, read_weights
@@ -62,7 +63,7 @@ def test_weights_of_upstream_are_those_of_the_ema_in_fp32(version: str) -> None:
         ({"nc": 10**6}, r"its model has \d+ values, its tensors \d+\); use another"),
         ({"nc": "one"}, "its model cannot be built: model spec: nc is 'one'"),
         ({"head": [[-1, 1, "Detect", [[]]]]}, "its model cannot be built"),
-        ({3: 4}, "its model cannot be built: sequence item 0: expected str"),
+        ({3: 4}, "its model cannot be built: model spec: unknown key 3"),
     ],
 )
 def test_invalid_specification_is_refused_before_it_is_built(
@@ -85,3 +86,22 @@ def test_published_weights_without_network(tmp_path: Path, monkeypatch: pytest.M
     )
     with pytest.raises(UserError, match=remedy):
         find_weights(tmp_path / "yolov5n.pt")
+
+
+def test_weights_of_a_url_are_downloaded_once(
+    tmp_path: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "here").mkdir()
+    save(tmp_path / "site" / "my net.pt", spec, {})
+    monkeypatch.chdir(tmp_path / "here")
+    with serving(tmp_path / "site") as address:
+        loaded = load_model(f"{address}/my%20net.pt?download=1", torch.device("cpu"))
+    assert loaded.names == ("cell",)
+    assert find_weights(f"{address}/my%20net.pt") == Path("my net.pt")  # the server is gone
+    with pytest.raises(UserError, match=r"other\.pt cannot be downloaded .*; download the file"):
+        find_weights(f"{address}/other.pt")
+    for url in ("https://host", "https://host/..", "https://host/a.zip", "https://[bad/a.pt"):
+        with pytest.raises(UserError, match=r"the URL does not end with the name of a \.pt file"):
+            find_weights(url)
+    assert [file.name for file in Path().iterdir()] == ["my net.pt"]

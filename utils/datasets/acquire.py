@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from utils.datasets.cache_files import source_key
 from utils.datasets.locate import DATASETS_VARIABLE
 from utils.errors import UserError
-from utils.files.download import download_file, extract_zip
+from utils.files.download import download_file, extract_archive
 
 CONTENT_FOLDERS = frozenset({"images", "labels"})
 MAC_FORKS = "__MACOSX"
@@ -33,7 +33,7 @@ class MissingDataError(UserError):
 
 
 class Archive(NamedTuple):
-    """A zip archive to download, and the folder inside the data set to unpack it into."""
+    """A zip or tar archive to download, and the folder inside the data set to unpack it into."""
 
     url: str
     folder: str = "."
@@ -102,7 +102,7 @@ def _unpack_into(file: Path, staging: Path, folder: str) -> None:
     that case the content of this folder is used. A single `images` or `labels` folder is kept.
     """
     with tempfile.TemporaryDirectory(dir=staging.parent) as scratch:
-        extract_zip(file, Path(scratch))
+        extract_archive(file, Path(scratch))
         content = Path(scratch)
         top = [entry for entry in content.iterdir() if entry.name != MAC_FORKS]
         whole_set = PurePosixPath(folder) == PurePosixPath(".")

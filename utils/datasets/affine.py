@@ -146,21 +146,61 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, output: np.ndarray) -> Non
     # In OpenCV, integer coordinates are pixel centres.
     to_edges = np.array([[1, 0, PIXEL_CENTRE], [0, 1, PIXEL_CENTRE], [0, 0, 1]])
     from_edges = np.array([[1, 0, -PIXEL_CENTRE], [0, 1, -PIXEL_CENTRE], [0, 0, 1]])
+    inverse = np.linalg.inv(matrix)
     matrix = from_edges @ matrix @ to_edges
     size, grey = (output.shape[1], output.shape[0]), (PADDING_GREY,) * 3
     if np.array_equal(matrix[2], [0, 0, 1]):
         cv2.warpAffine(image, matrix[:2], size, dst=output, borderValue=grey)
     else:
         cv2.warpPerspective(image, matrix, size, dst=output, borderValue=grey)
+        # OpenCV draws what is behind the camera beyond the horizon, mirrored.
+        columns, rows = (np.arange(side) + PIXEL_CENTRE for side in size)
+        depths = inverse[2, 0] * columns + inverse[2, 1] * rows[:, None] + inverse[2, 2]
+        output[depths <= 0] = PADDING_GREY
 
 
-def warp_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return the axis-aligned bounding boxes of the warped boxes, float64, not clipped."""
+def warp_boxes(boxes: np.ndarray, matrix: np.ndarray, target: tuple[int, int]) -> np.ndarray:
+    """Return the axis-aligned bounding boxes of the warped boxes, float64.
+
+    They are not clipped to the target, unless the matrix has a perspective. Then they are those of
+    the visible parts; parts behind the camera are not visible. Without any, the box is empty.
+    """
     points = np.ones((len(boxes), len(CORNERS), 3))
     points[..., :2] = boxes[:, CORNERS]
     points = points @ matrix.T  # [k, 4, 3]
-    points = points[..., :2] / points[..., 2:]
-    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+    depths = points[..., 2:]
+    flat = points[..., :2] / np.where(depths > 0, depths, np.nan)
+    found = np.concatenate([flat.min(axis=1), flat.max(axis=1)], axis=1)
+    if not np.array_equal(matrix[2], [0, 0, 1]):
+        inside = (found[:, :2] >= 0).all(axis=1) & (found[:, 2:] <= target[::-1]).all(axis=1)
+        for i in np.flatnonzero(~inside):
+            found[i] = _visible_bounds(points[i], target)
+    return found
+
+
+def _visible_bounds(polygon: np.ndarray, target: tuple[int, int]) -> np.ndarray:
+    """Return the bounding box, x1, y1, x2, y2, of the visible part of a polygon; zeros if none.
+
+    Clips the homogeneous points [n, 3] by the five limits of the view (Sutherland and Hodgman,
+    1974).
+    """
+    height, width = target
+    limits = [(0, 0, 1), (1, 0, 0), (-1, 0, width), (0, 1, 0), (0, -1, height)]
+    for limit in np.array(limits, dtype=np.float64):
+        distances = polygon @ limit
+        kept = []
+        for i, distance in enumerate(distances):
+            before = distances[i - 1]
+            if (distance > 0) != (before > 0):
+                share = before / (before - distance)
+                kept.append(polygon[i - 1] + share * (polygon[i] - polygon[i - 1]))
+            if distance > 0:
+                kept.append(polygon[i])
+        if not kept:
+            return np.zeros(4)
+        polygon = np.array(kept)
+    points = polygon[:, :2] / np.maximum(polygon[:, 2:], np.finfo(np.float64).tiny)
+    return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
 def still_visible(before: np.ndarray, after: np.ndarray, scale: float) -> np.ndarray:

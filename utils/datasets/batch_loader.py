@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils.datasets.dataset import Batch, BatchRequest, LoadFailure
 from utils.datasets.image_cache import CHANNELS, SHARED_MEMORY, free_disk
-from utils.datasets.workers import signals_blocked, start_worker
-from utils.errors import UserError
+from utils.datasets.workers import WORKER_DEATHS, signals_blocked, start_worker
+from utils.errors import LoadError, UserError
 
 PREFETCHED_BATCHES = 2
 """Batches that each worker prepares in advance."""
 MIB = 1 << 20
 WHOLE_BATCH = slice(None)
+MORE_SHARED_MEMORY = (
+    "start the container with a larger --shm-size or with --ipc=host, or use fewer --workers "
+    "(0 needs none)"
+)
+LESS_MEMORY = "use fewer --workers (0 for none), or a smaller --batch-size or --imgsz"
+FAILURES = (
+    ("shared memory", "the shared memory is full", MORE_SHARED_MEMORY),
+    ("No space left", "the shared memory is full", MORE_SHARED_MEMORY),
+    ("killed by signal", "usually because memory ran out", LESS_MEMORY),
+    ("exited unexpectedly", "usually because memory ran out", LESS_MEMORY),
+    ("allocate", "memory ran out", LESS_MEMORY),  # of torch, NumPy, OpenCV and the system
+    ("MemoryError", "memory ran out", LESS_MEMORY),
+    (
+        "Too many open files",
+        "the limit is too low",
+        "raise it with ulimit -n, or use fewer --workers",
+    ),
+    ("ancillary data", "too many files are open", "raise ulimit -n, or use fewer --workers"),
+    ("temporarily unavailable", "too many processes run", "use fewer --workers"),
+    ("start new thread", "too many threads run", "use fewer --workers"),
+)
+"""Part of the last line of an error that a lack of resources causes, its meaning, and a remedy."""
 
 
 class BatchShape(NamedTuple):
@@ -32,19 +56,41 @@ class BatchShape(NamedTuple):
 
 
 class BatchLoader(DataLoader["Batch | LoadFailure"]):
-    """A DataLoader of batches that raises the failures reported by its workers.
+    """A DataLoader of batches that raises the failures of its workers, between two batches.
 
     Raises:
-        UserError: while iterating, if an image file is no longer usable.
+        LoadError: while iterating, if an image file is no longer usable, a worker was killed, or
+            there is too little memory, shared memory or another resource.
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # no failures
-        with signals_blocked():  # workers inherit the block, see `start_worker`
+        with _as_load_errors(), signals_blocked():  # workers inherit the block: `start_worker`
             batches = super().__iter__()
-        for batch in batches:
+        while True:
+            with _as_load_errors(), WORKER_DEATHS.raised():
+                batch = next(batches, None)
             if isinstance(batch, LoadFailure):
-                raise UserError(batch.message)
+                raise LoadError(batch.message)
+            if batch is None:
+                return
             yield batch
+
+
+@contextmanager
+def _as_load_errors() -> Iterator[None]:
+    """Convert errors that a lack of resources causes; others keep their type."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError, cv2.error) as error:
+        # The errors of workers contain a traceback.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        found = [line for line in FAILURES if line[0] in reason]
+        if isinstance(error, MemoryError):
+            found.append(("", "memory ran out", LESS_MEMORY))
+        if not found:
+            raise
+        _, meaning, remedy = found[0]
+        raise LoadError(f"batches cannot be loaded: {meaning} ({reason}); {remedy}.") from error
 
 
 def batch_loader(
@@ -92,8 +138,7 @@ def require_shared_memory(largest: BatchShape, workers: int, processes: int = 1)
     if needed > free:
         raise UserError(
             f"{SHARED_MEMORY} has {free / MIB:.0f} MiB of free shared memory, but the loader "
-            f"workers need {needed / MIB:.0f} MiB; start the container with a larger --shm-size or "
-            "with --ipc=host, or use fewer --workers (0 needs none)."
+            f"workers need {needed / MIB:.0f} MiB; {MORE_SHARED_MEMORY}."
         )
 
 

@@ -17,7 +17,13 @@ import cv2
 import numpy as np
 import torch
 
-from utils.datasets.cache_files import cache_paths, files_digest, write_to_first_writable
+from utils.datasets.cache_files import (
+    PREFIX,
+    cache_paths,
+    files_digest,
+    write_to_first_writable,
+)
+from utils.datasets.control_groups import memory_rooms
 from utils.datasets.image_files import ImageError, read_image
 from utils.datasets.index import Index, map_in_threads
 from utils.errors import UserError
@@ -36,7 +42,6 @@ FORMAT = "images 1"
 """Part of every file's digest; increase the number when the same inputs give different pixels."""
 DIGEST_LENGTH = 64
 MEMINFO = Path("/proc/meminfo")
-CONTROL_GROUP = Path("/sys/fs/cgroup")  # cgroup v2, as seen inside a container
 KIB = 1024
 
 
@@ -210,10 +215,11 @@ def _pack_in_file(files: FileImages, offsets: np.ndarray, threads: int) -> Path 
     index, size = files.index, int(offsets[-1])
     recipe = f"{FORMAT}, long side {files.side}, interpolation {files.shrink_interpolation}"
     digest = np.frombuffer(files_digest(index.paths, recipe).encode(), np.uint8)
-    name = f"yolo-images-{index.key}-{files.side}-{files.shrink_interpolation}.npy"
+    name = f"{PREFIX}images-{index.key}-{files.side}-{files.shrink_interpolation}.npy"
     places = cache_paths(Path(index.paths[0]).parent, name)
 
     def write(part: Path) -> None:
+        log.info("Caching images in %s, %.1f GiB", part.parent / name, size / GIB)
         shape = (size + DIGEST_LENGTH,)
         packed = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
         _fill(packed, files, offsets, threads)
@@ -222,6 +228,7 @@ def _pack_in_file(files: FileImages, offsets: np.ndarray, threads: int) -> Path 
 
     ready = next((place for place in places if _holds(place, size, digest)), None)
     if ready is not None:
+        log.info("Using the image cache %s, %.1f GiB", ready, size / GIB)
         return ready
     roomy = [place for place in places if MAX_USED_FRACTION * free_disk(place.parent) > size]
     try:
@@ -286,14 +293,8 @@ class RecentImages:
 
 
 def available_memory() -> int:
-    """Return the bytes of memory available without swapping, within a container's limit."""
-    free = _from_meminfo()
-    files = [CONTROL_GROUP / f"memory.{name}" for name in ("max", "current")]
-    try:
-        limit, used = (int(file.read_text()) for file in files)
-    except (OSError, ValueError):  # no container, or one without a limit, whose maximum is a word
-        return free
-    return max(min(free, limit - used), 0)
+    """Return the bytes of memory available without swapping, within the limits of containers."""
+    return max(min([_from_meminfo(), *memory_rooms()]), 0)
 
 
 def free_disk(folder: Path) -> int:

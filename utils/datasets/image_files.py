@@ -195,11 +195,14 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises:
         ImageError: neither library can decode the file.
+        MemoryError: there is too little memory for it.
     """
     check_unicode_name(path)
     try:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:  # for example a header with more pixels than OpenCV accepts
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(error.err) from error
         raise ImageError(f"it cannot be decoded ({error.err})") from error
     if image is not None:
         return image

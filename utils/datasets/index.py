@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import zipfile
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.datasets.cache_files import (
+    PREFIX,
     cache_paths,
     files_digest,
+    remove_unfinished,
     source_key,
     write_to_first_writable,
 )
@@ -57,7 +60,10 @@ MAX_MESSAGES_LOGGED = 20
 Result = TypeVar("Result")
 NO_BOXES = np.empty((0, BOX_COLUMNS), np.float32)
 # Exceptions that np.load raises for truncated files and for other file formats or versions.
-CACHE_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+CACHE_ERRORS = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, IndexError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +130,11 @@ def build_index(
     images = list_images(sources)
     labels = find_labels(images)
     key = source_key(sources)
-    digest = files_digest(itertools.chain(images, labels, list_ignore_files(images)), FORMAT)
-    places = cache_paths(Path(labels[0]).parent, f"yolo-index-{key}.npz")
+    digest = files_digest(images, FORMAT, [*labels, *list_ignore_files(images)])
+    places = cache_paths(Path(labels[0]).parent, f"{PREFIX}index-{key}.npz")
+    remove_unfinished(Path(images[0]).parent, *(place.parent for place in places))
 
-    index = next(filter(None, (_read_cache(place, digest) for place in places)), None)
+    index = next(filter(None, (_read_cache(place, digest, images) for place in places)), None)
     if index is None:
         threads = read_threads(workers)
         checked = map_in_threads(
@@ -219,13 +226,13 @@ def _pack(records: Iterable[_CheckedImage]) -> Index:
     )
 
 
-def _read_cache(place: Path, digest: str) -> Index | None:
+def _read_cache(place: Path, digest: str, images: Sequence[str]) -> Index | None:
     """Read a cached index; None if it does not exist, is outdated or is damaged."""
     try:
         with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["digest"]) != digest:
                 return None
-            return Index(
+            index = Index(
                 paths=PackedStrings(arrays["paths"], arrays["path_offsets"]),
                 sizes=arrays["sizes"],
                 boxes=arrays["boxes"],
@@ -235,11 +242,45 @@ def _read_cache(place: Path, digest: str) -> Index | None:
                 if "regions" in arrays
                 else None,
             )
+        _check_arrays(index)
+        if not set(index.paths) <= {*images}:
+            raise ValueError("it has images that are not of this data set")
     except FileNotFoundError:
         return None
     except CACHE_ERRORS as error:
         log.warning("Cache file %s is damaged (%s); the index is rebuilt.", place, error)
         return None
+    return index
+
+
+def _check_arrays(index: Index) -> None:
+    """Check that the arrays of an index fit together, and have possible values.
+
+    Raises:
+        ValueError: they do not.
+    """
+    count = len(index.paths)
+    packed = [
+        (index.paths.content, index.paths.offsets, count, np.uint8, ()),
+        (index.messages.content, index.messages.offsets, len(index.messages), np.uint8, ()),
+        (index.boxes, index.offsets, count, np.float32, (BOX_COLUMNS,)),
+    ]
+    if index.ignored is not None:
+        regions = index.ignored
+        packed.append((regions.boxes, regions.offsets, count, np.float32, NO_REGIONS.shape[1:]))
+    for content, offsets, length, kind, columns in packed:
+        if (content.dtype, content.shape[1:], offsets.dtype) != (kind, columns, np.int64):
+            raise ValueError("an array has another type or shape")
+        ends = offsets.shape == (length + 1,) and (offsets[0], offsets[-1]) == (0, len(content))
+        if not ends or (np.diff(offsets) < 0).any():
+            raise ValueError("offsets do not fit their array")
+    if (index.sizes.dtype, index.sizes.shape) != (np.int32, (count, 2)) or (index.sizes < 1).any():
+        raise ValueError("image sizes are invalid")
+    classes, sides = index.boxes[:, 0], index.boxes[:, 1:]
+    if not ((classes >= 0) & (classes == np.floor(classes))).all() or (sides < 0).any():
+        raise ValueError("boxes are invalid")
+    if not np.isfinite(index.boxes).all() or (sides > 1).any():
+        raise ValueError("boxes are invalid")
 
 
 def _write_cache(places: Sequence[Path], index: Index, digest: str) -> None:

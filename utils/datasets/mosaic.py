@@ -176,7 +176,7 @@ def _compose_by_warping(
         height, width = region.shape[:2]
         region[:] = image[skipped_y : skipped_y + height, skipped_x : skipped_x + width]
         before = _on_canvas(tile, layout.canvas)
-        objects.append(_Objects(tile.rows[:, 0], before, warp_boxes(before, matrix)))
+        objects.append(_Objects(tile.rows[:, 0], before, warp_boxes(before, matrix, out.shape[:2])))
     from_window = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
     warp_image(window, matrix @ from_window, out)
     return objects

@@ -6,12 +6,14 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import cv2
 import torch
+
+from utils.datasets.control_groups import cpu_limits
 
 MAX_WORKERS = 8
 """Default limit per process. Eight workers make 2,000 samples of 640 px per second, at the 250 per
@@ -19,8 +21,6 @@ core that docs/performance.md reports."""
 PROCESSORS_PER_WORKER = 4
 """Default on a CPU, where making a sample takes less than a tenth of the time of training on it,
 and where more workers take processors from the training."""
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
-OWN_CONTROL_GROUP = Path("/proc/self/cgroup")
 
 
 def usable_workers(
@@ -47,26 +47,44 @@ def processors() -> int:
     """Return the number of processors of this process, by its affinity and its control group."""
     # Not on macOS and Windows.
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min([own, *map(math.ceil, _cpu_limits())]), 1)
+    return max(min([own, *map(math.ceil, cpu_limits())]), 1)
 
 
-def _cpu_limits() -> Iterator[float]:
-    """Yield the limits of CPU time of the control group and its parents, in processors."""
-    try:
-        lines = OWN_CONTROL_GROUP.read_text().splitlines()
-    except OSError:
-        return
-    paths = [line.split(":", 2)[2].lstrip("/") for line in lines if line.startswith("0::")]
-    group = CONTROL_GROUPS.joinpath(*paths)
-    for folder in (group, *group.parents):
-        with suppress(OSError, ValueError):  # no file, or no limit: its first word is `max`
-            quota, period = map(int, (folder / "cpu.max").read_text().split())
-            yield quota / period
-    with suppress(OSError, ValueError):  # version 1 of control groups
-        parts = [CONTROL_GROUPS / "cpu" / f"cpu.cfs_{part}_us" for part in ("quota", "period")]
-        quota, period = (int(part.read_text()) for part in parts)
-        if quota > 0:  # -1: no limit
-            yield quota / period
+class WorkerDeaths:
+    """Defers the error of a worker that was killed until a batch is awaited.
+
+    torch raises it in the handler of SIGCHLD, so anywhere, also in the middle of a training step.
+    """
+
+    def __init__(self) -> None:
+        self._raise: Callable[[int, FrameType | None], object] | None = None  # torch's handler
+        self._awaited = False
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Context in which a dead worker raises torch's RuntimeError, also if it died before."""
+        is_main = threading.current_thread() is threading.main_thread()
+        found = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        if is_main and callable(found) and found != self._on_signal:
+            self._raise = found
+            signal.signal(signal.SIGCHLD, self._on_signal)
+        self._awaited = True
+        try:
+            self._check()
+            yield
+        finally:
+            self._awaited = False
+
+    def _on_signal(self, *_: object) -> None:
+        if self._awaited:
+            self._check()
+
+    def _check(self) -> None:
+        if self._raise is not None:
+            self._raise(signal.SIGCHLD, None)
+
+
+WORKER_DEATHS = WorkerDeaths()
 
 
 @contextmanager

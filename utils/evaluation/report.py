@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -113,12 +115,15 @@ class TextFiles:
     optionally the confidence. There is no file for an image without detections.
 
     Args:
-        folder: folder for the `<image>.txt` files; created if it does not exist.
+        folder: folder for the `<image>.txt` files; created if it does not exist. Images of equal
+            name keep their folders in it, and of equal path without suffix their suffix.
+        paths: all images.
         with_confidence: append the confidence to each line.
     """
 
-    def __init__(self, folder: Path, *, with_confidence: bool) -> None:
+    def __init__(self, folder: Path, paths: Sequence[str], *, with_confidence: bool) -> None:
         self.folder = folder
+        self.names = text_file_names(paths)
         self.columns = 6 if with_confidence else 5
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -130,4 +135,17 @@ class TextFiles:
                 scaled = to_original(found, frame)
                 boxes = xyxy_to_xywh(scaled[:, :4]) / scaled.new_tensor([width, height] * 2)
                 rows = torch.cat((scaled[:, 5:], boxes, scaled[:, 4:5]), 1)[:, : self.columns]
-                np.savetxt(self.folder / f"{Path(frame.path).stem}.txt", rows.numpy(), fmt="%g")
+                file = self.folder / self.names.get(frame.path, f"{Path(frame.path).stem}.txt")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.savetxt(file, rows.numpy(), fmt="%g")
+
+
+def text_file_names(paths: Sequence[str]) -> dict[str, str]:
+    """Return the label files, below a folder, of the images that have no name of their own."""
+    shared = os.path.commonprefix(paths)  # noqa: RUF071 -- what follows its last / is cut off
+    start = len(shared.rpartition(os.sep)[0]) + 1
+    stems = Counter(Path(path).stem for path in paths)
+    equal = [path for path in paths if stems[Path(path).stem] > 1]
+    inner = Counter(path[start:].rpartition(".")[0] for path in equal)
+    stem = {path: path[start:].rpartition(".")[0] for path in equal}
+    return {path: f"{path[start:] if inner[stem[path]] > 1 else stem[path]}.txt" for path in equal}

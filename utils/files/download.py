@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import errno
+import gzip
 import http.client
 import logging
+import lzma
 import re
 import shutil
 import stat
 import struct
+import tarfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -40,8 +43,11 @@ FILE_MODE_SHIFT = 16  # on Unix, the upper half of a zip entry's external_attr i
 ALLOWED_FILE_TYPES = frozenset({0, stat.S_IFREG, stat.S_IFDIR})  # 0: made on a system without modes
 ALLOWED_COMPRESSION = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """Other compression methods may need gigabytes of memory to decompress."""
-# Exceptions that zipfile raises for files that are not zip archives, damaged or encrypted.
-ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
+# Exceptions of zipfile and tarfile for files that are not archives, damaged or encrypted.
+ARCHIVE_ERRORS = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile),
+    *(struct.error, EOFError, RuntimeError, ValueError),
+)
 
 
 def is_url(text: str) -> bool:
@@ -160,22 +166,30 @@ def _download(url: str, part: Path) -> None:
             raise http.client.IncompleteRead(b"", expected - file.tell())
 
 
-def extract_zip(archive: Path, folder: Path) -> None:
-    """Unpack a zip archive into `folder`, which is created.
+def extract_archive(archive: Path, folder: Path) -> None:
+    """Unpack a zip or tar archive, the latter also compressed, into `folder`, which is created.
 
     Raises:
-        UserError: the archive is not a zip or is damaged; the folder cannot be written; an entry is
-            neither a file nor a folder, or would be written outside of `folder`; there are more
-            than a million entries; the unpacked size is more than a hundred times the archive's
-            size, or more than the free disk space.
+        UserError: the archive is of another kind or is damaged; the folder cannot be written; an
+            entry is neither a file nor a folder, or would be written outside of `folder`; there are
+            more than a million entries; the unpacked size is more than a hundred times the
+            archive's size, or more than the free disk space.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    title = f"Unpacking {archive.name}"
     try:
+        if not zipfile.is_zipfile(archive) and tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tar:
+                members = _tar_entries(tar, archive)
+                _check_entries(members, archive, folder)
+                for member in tqdm(members, desc=title, disable=None):
+                    _extract_member(tar, member, folder)
+            return
         with zipfile.ZipFile(archive) as content:
-            entries = content.infolist()
+            entries = list(map(_ZipEntry, content.infolist()))
             _check_entries(entries, archive, folder)
-            for entry in tqdm(entries, desc=f"Unpacking {archive.name}", disable=None):
-                content.extract(entry, folder)
+            for entry in tqdm(entries, desc=title, disable=None):
+                content.extract(entry.info, folder)
     except ARCHIVE_ERRORS as error:
         raise UserError(
             f"{archive} is damaged ({error}); delete it to download it again."
@@ -186,7 +200,40 @@ def extract_zip(archive: Path, folder: Path) -> None:
         ) from error
 
 
-def _check_entries(entries: Sequence[zipfile.ZipInfo], archive: Path, folder: Path) -> None:
+class _ZipEntry:
+    """An entry of a zip with the attributes of one of a tar."""
+
+    def __init__(self, info: zipfile.ZipInfo) -> None:
+        self.info, self.name, self.size = info, info.filename, info.file_size
+
+
+def _tar_entries(tar: tarfile.TarFile, archive: Path) -> list[tarfile.TarInfo]:
+    """List the entries; stop early where the archive is refused anyway: reading unpacks it."""
+    found, size, most = [], 0, MAX_EXPANSION * archive.stat().st_size
+    for member in tar:
+        found.append(member)
+        size += member.size
+        if len(found) > MAX_ENTRIES or size > most:
+            break
+    return found
+
+
+def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Write a file or folder, without the owner and mode in the archive."""
+    target = folder / member.name
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = tar.extractfile(member)
+    assert source is not None  # it is a file; for the type checker
+    with source, target.open("wb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def _check_entries(
+    entries: Sequence[_ZipEntry | tarfile.TarInfo], archive: Path, folder: Path
+) -> None:
     """Check all entries before the first is written."""
     if len(entries) > MAX_ENTRIES:
         raise UserError(
@@ -196,11 +243,9 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], archive: Path, folder: Pa
     for entry in entries:
         fault = _fault(entry)
         if fault:
-            raise UserError(
-                f"{archive} is not safe: its entry {entry.filename!r} {fault}; delete it."
-            )
+            raise UserError(f"{archive} is not safe: its entry {entry.name!r} {fault}; delete it.")
     # zipfile reports entries that are larger than declared as damaged.
-    size = sum(entry.file_size for entry in entries)
+    size = sum(entry.size for entry in entries)
     if size > MAX_EXPANSION * archive.stat().st_size:
         raise UserError(
             f"{archive} is not safe: it unpacks to {size} bytes, more than {MAX_EXPANSION} times "
@@ -214,14 +259,16 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], archive: Path, folder: Pa
         )
 
 
-def _fault(entry: zipfile.ZipInfo) -> str:
+def _fault(entry: _ZipEntry | tarfile.TarInfo) -> str:
     """Return why an entry is refused; empty if it is an ordinary file or folder."""
-    name = entry.filename
+    name = entry.name
     absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor
     if not name or absolute or "\\" in name or ".." in PurePosixPath(name).parts:
         return "is outside of the folder"
-    if stat.S_IFMT(entry.external_attr >> FILE_MODE_SHIFT) not in ALLOWED_FILE_TYPES:
+    if isinstance(entry, tarfile.TarInfo):
+        return "" if entry.isfile() or entry.isdir() else "is a link or a device"
+    if stat.S_IFMT(entry.info.external_attr >> FILE_MODE_SHIFT) not in ALLOWED_FILE_TYPES:
         return "is a link or a device"
-    if entry.compress_type not in ALLOWED_COMPRESSION:
+    if entry.info.compress_type not in ALLOWED_COMPRESSION:
         return "has an unusual compression method"
     return ""

@@ -31,6 +31,7 @@ MAX_NAME_BYTES = 255  # of a file name, where the system does not say
 MAX_SHOWN = 40  # characters of a long name in a message
 APPENDIX_BYTES = 24  # what follows a stem at most: numbers of the source, frame and crop, a suffix
 INVALID_NAME_CHARACTERS = r"[^\w.\- ]+"
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 CSV_HEADER = ("Image Name", "Prediction", "Confidence")
 
 
@@ -183,8 +184,9 @@ class PredictionFiles:
         self.label_files += 1
 
     def _write_rows(self, loaded: SourceImage, detections: np.ndarray) -> None:
+        name = spreadsheet_text(file_name(loaded.path).name)
         rows = [
-            (file_name(loaded.path).name, self._names[int(label)], f"{confidence:.2f}")
+            (name, spreadsheet_text(self._names[int(label)]), f"{confidence:.2f}")
             for *_, confidence, label in detections.tolist()
         ]
         with (self._folder / "predictions.csv").open("a", newline="", encoding="utf-8") as file:
@@ -237,6 +239,16 @@ class PredictionFiles:
                     f"cannot write {video.path}: it is incomplete, probably because the disk is "
                     "full; free disk space, then run again."
                 )
+
+
+def spreadsheet_text(text: str) -> str:
+    """Return a text that a spreadsheet shows and does not run as a formula.
+
+    An apostrophe precedes the first characters that OWASP names ("CSV Injection"); characters that
+    move a cursor or are invisible become escapes.
+    """
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return f"'{shown}" if text.lstrip().startswith(FORMULA_STARTS) else shown
 
 
 def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:

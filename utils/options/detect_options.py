@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.errors import UserError
-from utils.options.option import IMAGE_SIZE_FLAGS, check, option
+from utils.options.option import IMAGE_SIZE_FLAGS, MAX_IMAGE_SIZE, check, option
 
 MAX_SIZES = 2
 """Of --imgsz: height and width."""
@@ -35,6 +35,7 @@ class DetectOptions:
         "image size in pixels, or height and width (default: {default[0]})",
         flags=IMAGE_SIZE_FLAGS,
         minimum=1,
+        maximum=MAX_IMAGE_SIZE,
     )
     conf_thres: float = option(0.25, "confidence threshold", minimum=0, maximum=1)
     batch_size: int = option(1, "images of equal shape per forward pass", minimum=1)
@@ -56,7 +57,7 @@ class DetectOptions:
     project: str = option("runs/detect", "parent folder of runs")
     name: str = option("exp", "name of the run folder, numbered if it exists")
     exist_ok: bool = option(False, "write into an existing run folder")
-    line_thickness: int = option(3, "line width of boxes in pixels", minimum=1)
+    line_thickness: int = option(3, "line width of boxes in pixels", minimum=1, maximum=1000)
     hide_labels: bool = option(False, "hide class names and confidences")
     hide_conf: bool = option(False, "hide confidences")
     half: bool = option(False, "fp16 inference, on a GPU only")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, TypeVar
 
 from utils.errors import UserError
@@ -17,6 +19,11 @@ REQUIRED: Any = dataclasses.MISSING
 OPTION_KEY = "option"  # in the metadata of a field
 IMAGE_SIZE_FLAGS = ("--img", "--img-size")
 """YOLOv5's other names of --imgsz."""
+MAX_NUMBER = 10**9
+"""Of options without a maximum: far more than makes sense, but no overflow."""
+MAX_PART, MAX_PATH, MAX_SHOWN = 255, 4095, 40
+"""Bytes of the parts of a path and of a path, on Linux; characters of a longer one in messages."""
+MAX_IMAGE_SIZE, MAX_WORKERS, MAX_SEED = 32_768, 1024, 2**64 - 1
 
 
 class OnResume(Enum):
@@ -46,7 +53,7 @@ class Option:
     choices: tuple[object, ...] | None = None
     minimum: float | None = None
     maximum: float | None = None
-    """Requires `minimum`."""
+    """Requires `minimum`. Without it, numbers are limited to `MAX_NUMBER`."""
     below: float | None = None
     """Exclusive maximum; requires `minimum`."""
     const: object = None
@@ -68,6 +75,8 @@ class Option:
 
     def accepts(self, value: Any) -> bool:  # noqa: ANN401 -- of the field's type
         """Whether a value is one of the choices and within bounds."""
+        if isinstance(value, int | float) and not self._is_moderate(value):
+            return False
         return (
             (self.choices is None or value in self.choices)
             and (self.minimum is None or value >= self.minimum)
@@ -75,8 +84,13 @@ class Option:
             and (self.below is None or value < self.below)
         )
 
-    def rule(self) -> str:
-        """What a value must be, for an error message."""
+    def _is_moderate(self, value: float) -> bool:
+        return self.maximum is not None or -MAX_NUMBER <= value <= MAX_NUMBER
+
+    def rule(self, value: object) -> str:
+        """What an invalid value must be, for an error message."""
+        if isinstance(value, int | float) and not self._is_moderate(value):
+            return f"must be between {self.minimum or -MAX_NUMBER} and {MAX_NUMBER}"
         if self.choices is not None:
             return f"choose one of {', '.join(map(str, self.choices))}"
         if self.below is not None:
@@ -115,7 +129,7 @@ def flag_of(name: str) -> str:
 
 
 def check(options: object) -> None:
-    """Check that every value is one of the choices and within bounds.
+    """Check that every value is one of the choices and within bounds, and no path is too long.
 
     Raises:
         UserError: for the first invalid value.
@@ -124,4 +138,13 @@ def check(options: object) -> None:
         value = getattr(options, name)
         for item in value if isinstance(value, list) else [value]:
             if item is not None and not one.accepts(item):
-                raise UserError(f"{flag_of(name)} {item}: {one.rule()}.")
+                raise UserError(f"{flag_of(name)} {item}: {one.rule(item)}.")
+            if isinstance(item, str | Path) and _is_too_long(str(item)):
+                shown = str(item)[:MAX_SHOWN]
+                raise UserError(f"{flag_of(name)} {shown}…: is too long; use a shorter path.")
+
+
+def _is_too_long(path: str) -> bool:
+    """Whether no file can have this path; most texts are one. URLs may be longer."""
+    parts = [] if "://" in path else os.fsencode(path).split(b"/")
+    return max(map(len, parts), default=0) > MAX_PART or len(path) > MAX_PATH

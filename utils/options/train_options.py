@@ -9,6 +9,9 @@ from typing import Any, Literal
 from utils.errors import UserError
 from utils.options.option import (
     IMAGE_SIZE_FLAGS,
+    MAX_IMAGE_SIZE,
+    MAX_SEED,
+    MAX_WORKERS,
     OnResume,
     check,
     flag_of,
@@ -34,7 +37,9 @@ class TrainOptions:
     """The options of a run, with the names of YOLOv5; saved in its checkpoints."""
 
     weights: str = option(
-        "yolov5s.pt", "initial weights file, '' to train from scratch", group="model and data"
+        "yolov5s.pt",
+        "initial weights, a file or URL, '' to train from scratch",
+        group="model and data",
     )
     cfg: str = option("", "model file, e.g. yolov5n.yaml (default: model of the weights)")
     data: str = option("data/streets.yaml", "data-set file", ALLOWABLE)
@@ -47,10 +52,15 @@ class TrainOptions:
         minimum=AUTO_BATCH,
     )
     imgsz: int = option(
-        640, "image size in pixels", ALLOWABLE, flags=IMAGE_SIZE_FLAGS, minimum=MIN_IMAGE_SIZE
+        640,
+        "image size in pixels",
+        ALLOWABLE,
+        flags=IMAGE_SIZE_FLAGS,
+        minimum=MIN_IMAGE_SIZE,
+        maximum=MAX_IMAGE_SIZE,
     )
     single_cls: bool = option(False, "treat all classes as one")
-    seed: int = option(0, "random seed", ALLOWABLE, minimum=0)
+    seed: int = option(0, "random seed", ALLOWABLE, minimum=0, maximum=MAX_SEED)
 
     optimizer: str = option(
         DEFAULT_OPTIMIZER, "optimizer", ALLOWABLE, choices=OPTIMIZERS, group="training"
@@ -67,6 +77,9 @@ class TrainOptions:
         "freeze the first N layers, or the listed layers if there are several (default: none)",
         ALLOWABLE,
         minimum=0,
+    )
+    freeze_bn: bool = option(
+        False, "also hold the batch-norm statistics of frozen layers", ALLOWABLE
     )
     rect: bool = option(False, "rectangular batches, without mosaic", ALLOWABLE)
     multi_scale: bool = option(False, "vary the image size from 0.5x to 1.5x", ALLOWABLE)
@@ -114,6 +127,7 @@ class TrainOptions:
         "(default: as many as help)",
         FREE,
         minimum=0,
+        maximum=MAX_WORKERS,
     )
     cache: Literal["ram", "disk"] | None = option(
         None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.errors import UserError
-from utils.options.option import IMAGE_SIZE_FLAGS, check, option
+from utils.options.option import IMAGE_SIZE_FLAGS, MAX_IMAGE_SIZE, MAX_WORKERS, check, option
 
 # --task speed measures the latency that a user of detect.py sees, so it uses the thresholds of
 # detect.py and not the low ones that a whole PR curve needs.
@@ -23,7 +23,9 @@ class ValOptions:
         "whose boxes are joined before NMS (default: {default[0]})",
     )
     batch_size: int = option(32, "images per batch", minimum=1)
-    imgsz: int = option(640, "image size in pixels", flags=IMAGE_SIZE_FLAGS, minimum=1)
+    imgsz: int = option(
+        640, "image size in pixels", flags=IMAGE_SIZE_FLAGS, minimum=1, maximum=MAX_IMAGE_SIZE
+    )
     conf_thres: float = option(
         0.001, f"confidence threshold; {SPEED_CONF_THRES} with --task speed", minimum=0, maximum=1
     )
@@ -38,7 +40,7 @@ class ValOptions:
     )
     device: str = option("", "GPU index, cpu or mps (default: first GPU if available, else cpu)")
     workers: int | None = option(
-        None, "data-loader processes (default: as many as help)", minimum=0
+        None, "data-loader processes (default: as many as help)", minimum=0, maximum=MAX_WORKERS
     )
     single_cls: bool = option(False, "treat all classes as one")
     augment: bool = option(False, "test-time augmentation: 3 passes per image; .pt files only")

@@ -43,6 +43,7 @@ PANELS_PER_ROW = 5
 def save_results_plot(rows: Sequence[Row], path: Path) -> None:
     """Plot losses and metrics of a history over the epochs, in a grid of ten panels."""
     figure = new_figure(15.0, 6.4)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 0.93), wspace=0.04, hspace=0.04)
     grid = figure.subplots(len(RESULT_COLUMNS) // PANELS_PER_ROW, PANELS_PER_ROW)
     table = history_table(rows)
     for axes, name in zip(grid.flat, RESULT_COLUMNS, strict=True):
@@ -52,12 +53,15 @@ def save_results_plot(rows: Sequence[Row], path: Path) -> None:
         axes.plot(epochs, values, ".", color=BLUE, alpha=0.45, markersize=5, label="per epoch")
         curve = smoothed(epochs, values)
         axes.plot(epochs, curve, color=VERMILION, linewidth=1.6, label="smoothed")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+        if len({*epochs}) == 1:
+            axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
     for axes in grid[-1]:
         axes.set_xlabel("epoch", fontsize=9, color=INK)
     add_legend(figure, grid[0, 0].lines, "upper right", (0.99, 0.98), columns=2)
-    figure.suptitle("Training results", x=0.04, ha="left", fontsize=13, weight="bold", color=INK)
-    figure.subplots_adjust(left=0.04, right=0.99, top=0.87, bottom=0.08, wspace=0.26, hspace=0.3)
+    title: Style = {"ha": "left", "fontsize": 13, "weight": "bold", "color": INK}
+    figure.suptitle("Training results", x=0.04, y=0.98, **title)
     save_figure(figure, path)
 
 

@@ -26,8 +26,9 @@ def history_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def best_epoch(table: pd.DataFrame) -> pd.Series | None:
-    """Return the row of the first validated epoch of highest fitness; None if there is none."""
-    scores: pd.Series = fitness(table[MAP50], table[MAP50_95])
+    """Return the row of the last validated epoch of highest fitness; None if there is none."""
+    newest_first = table[::-1]
+    scores: pd.Series = fitness(newest_first[MAP50], newest_first[MAP50_95])
     return table.loc[scores.idxmax()] if scores.notna().any() else None
 
 

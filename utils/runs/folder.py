@@ -44,6 +44,12 @@ def create_run_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
             return folder
 
 
+def name_within(name: str) -> str:
+    """Return a recorded run name without the folders that could lead out of the project."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return "exp" if last in ("", ".", "..") else last
+
+
 def _creation_error(folder: Path, error: OSError) -> UserError:
     return UserError(
         f"cannot create the folder {folder}: {error.strerror}; choose another --project."

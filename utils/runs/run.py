@@ -17,7 +17,7 @@ from utils.options.resumed_options import resumed_options
 from utils.options.train_options import CLASSES, Continuation, TrainOptions, TrainRequest
 from utils.runs.changes import changed_hyp, continued_warmup, data_changes
 from utils.runs.classes import ClassChange, class_change
-from utils.runs.folder import latest_checkpoint, resolve_checkpoint
+from utils.runs.folder import latest_checkpoint, name_within, resolve_checkpoint
 from utils.runs.resume import ResumePoint, load_resume_point
 from utils.solver.continuation import check_close_mosaic
 from utils.solver.schedule import Plan, WarmUp, accumulation, base_segment, warmup_iterations
@@ -127,6 +127,8 @@ def open_run(request: TrainRequest) -> Run:
     """
     if request.continuation.resume is None:
         options = request.options
+        if Path(options.data).is_file():  # also for a resume in another folder
+            options = replace(options, data=str(Path(options.data).absolute()))
         check_close_mosaic(options.close_mosaic, options.epochs)
         return Run(options, load_hyp(options.hyp), None, None, Path(options.project))
     target = request.continuation.resume
@@ -136,6 +138,8 @@ def open_run(request: TrainRequest) -> Run:
     options, allowed = resumed_options(request, config["options"])
     options = replace(options, close_mosaic=resume_point.plan.segments[-1].close_mosaic)
     options = resume_point.with_average(options, request.given)
+    if "name" not in request.given:
+        options = replace(options, name=name_within(options.name))
     _check_stop(options, resume_point)
     saved_hyp = Hyp.from_dict(config["hyp"], origin=str(path))
     hyp = changed_hyp(saved_hyp, options.hyp, request) if "hyp" in request.given else saved_hyp

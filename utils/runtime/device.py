@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import shlex
@@ -100,14 +101,20 @@ def out_of_memory_as_user_error(remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        of_cpu = isinstance(error, MemoryError) or CPU_ALLOCATOR in str(error)
-        of_gpu = isinstance(error, torch.OutOfMemoryError) or any(
-            phrase in str(error) for phrase in OUT_OF_MEMORY
-        )
-        if not of_cpu and not of_gpu:
+    except (RuntimeError, MemoryError, OSError) as error:
+        memory = lacking_memory(error)
+        if memory is None:
             raise
-        raise UserError(f"out of {'CPU' if of_cpu else 'GPU'} memory; {remedy}.") from error
+        raise UserError(f"out of {memory} memory; {remedy}.") from error
+
+
+def lacking_memory(error: Exception) -> str | None:
+    """Return which memory was not enough, CPU or GPU, if that caused the error."""
+    no_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    if no_memory or CPU_ALLOCATOR in str(error):
+        return "CPU"
+    of_gpu = isinstance(error, torch.OutOfMemoryError)
+    return "GPU" if of_gpu or any(phrase in str(error) for phrase in OUT_OF_MEMORY) else None
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
         for name, parameter in module.named_parameters(prefix=prefix, recurse=False):
             if not parameter.requires_grad:
                 continue
-            if name.endswith("bias"):
+            if name.rpartition(".")[2] == "bias":  # not that of attention, as upstream
                 groups.bias[name] = parameter
             elif isinstance(module, NORM_LAYERS):
                 groups.norm[name] = parameter

@@ -57,7 +57,8 @@ def evaluate_average(
     model.load_state_dict(state.average.model.state_dict())
     model = model.to(device).to(memory_format=torch.channels_last)
     progress = Progress(batches, len(batches), "Batch-norm statistics")
-    recompute_statistics(model, progress, device, validator.interrupts.check_own)
+    held = [model.model[layer] for layer in state.model.held]
+    recompute_statistics(model, progress, device, validator.interrupts.check_own, held)
     content = stripped(model.state_dict(), config, Best(epoch=state.epoch - 1, fitness=math.nan))
     model.load_state_dict(content["weights"])  # evaluate the fp16 weights that are written
     found = validator.evaluate_model(model).evaluation

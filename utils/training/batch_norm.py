@@ -84,15 +84,22 @@ class BatchNormStats:
 
 @torch.no_grad()
 def recompute_statistics(
-    model: nn.Module, batches: Iterable[Batch], device: torch.device, check: Callable[[], None]
+    model: nn.Module,
+    batches: Iterable[Batch],
+    device: torch.device,
+    check: Callable[[], None],
+    held: Iterable[nn.Module] = (),
 ) -> None:
     """Replace all batch-norm statistics by their cumulative mean over batches, in fp32.
 
     The mean of several weights needs its own statistics, because activations are not linear in the
     weights (Izmailov et al. 2018, arXiv 1803.05407, section 3.2). Leaves the model in eval mode.
-    `check` is called after each batch; it may raise an exception to stop.
+    `check` is called after each batch; it may raise an exception to stop. The statistics of `held`
+    layers stay.
     """
-    norms = [module for module in model.eval().modules() if isinstance(module, NORM_LAYERS)]
+    kept = {id(part) for layer in held for part in layer.modules()}
+    parts = (part for part in model.eval().modules() if id(part) not in kept)
+    norms = [part for part in parts if isinstance(part, NORM_LAYERS)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # for torch: a cumulative mean

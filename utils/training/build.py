@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from models.cost import gflops
@@ -116,7 +117,7 @@ def _new_model(
             fit=not run.options.noautoanchor,
             seed=run.options.seed,
         )
-    spec = distributed.broadcast(spec)
+    spec = _with_anchors_by_stride(distributed.broadcast(spec))
     torch.manual_seed(run.options.seed)
     model = Detector(spec)
     if source.weights is not None:
@@ -132,9 +133,22 @@ def _new_model(
     return model
 
 
+def _with_anchors_by_stride(spec: ModelSpec) -> ModelSpec:
+    """Return the model with its rows of anchors reversed if they fall where the strides rise."""
+    with torch.device("meta"):
+        strides = Detector(spec).strides
+    areas = [sum(np.prod(np.reshape(row, (-1, 2)), axis=1)) for row in spec.anchors]
+    if (areas[-1] - areas[0]) * (strides[-1] - strides[0]) >= 0:
+        return spec
+    log.warning(
+        "The levels of Detect have the strides %s: the anchors are used in reverse order.", strides
+    )
+    return spec.with_anchors(spec.anchors[::-1])
+
+
 def _freeze(model: Detector, run: Run) -> None:
-    layers, frozen = len(model.model), list(run.options.frozen_layers())
-    if any(layer >= layers for layer in frozen):
+    layers, frozen = len(model.model), run.options.frozen_layers()
+    if max(frozen, default=0) >= layers:
         given = " ".join(map(str, run.options.freeze))
         raise UserError(
             f"--freeze {given}: the model has {layers} layers, 0 to {layers - 1}; choose other "
@@ -144,7 +158,12 @@ def _freeze(model: Detector, run: Run) -> None:
     for parameter in parameters:
         parameter.requires_grad_(False)
     if parameters:
-        log.info("Froze %d tensors of the layers %s", len(parameters), frozen)
+        model.held = tuple(frozen) if run.options.freeze_bn else ()
+        log.info(
+            "Froze %d tensors of the layers %s; their batch-norm statistics %s.",
+            *(len(parameters), list(frozen)),
+            "stay" if run.options.freeze_bn else "move, as in YOLOv5; hold them with --freeze-bn",
+        )
 
 
 def build_state(

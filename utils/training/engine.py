@@ -25,6 +25,7 @@ from utils.history import (
     RAW_MAP_COLUMN,
     SKIPPED_COLUMN,
     best_epoch_since,
+    first_epoch_with,
     fitness,
     new_row,
 )
@@ -311,7 +312,7 @@ def finish_epoch(
         metrics = (evaluation.precision, evaluation.recall, evaluation.map50, evaluation.map50_95)
         val_losses = evaluation.losses
         score = fitness(evaluation.map50, evaluation.map50_95)
-        if score > state.best_fitness:
+        if score >= state.best_fitness:  # the newest of equal ones, as while mAP is still 0
             state.replace_best(score, state.epoch)
     rates = [group["lr"] for group in state.optimizer.param_groups]
     row = new_row(
@@ -336,7 +337,8 @@ def finish_epoch(
     state.progress = EpochProgress()
     segment = plan.segment_at(state.epoch - 1)
     if evaluation is not None and state.epoch < plan.total_epochs and segment.mode != FINISH:
-        best = state.best_epoch
+        best = first_epoch_with(state.best_fitness, state.history, state.comparable_since())
+        best = state.best_epoch if best < 0 else best
         if plan.raises_rate(segment):  # mAP drops at first, and climbs for long before a new best
             best = best_epoch_since(state.history, max(segment.start, state.comparable_since()))
         state.stopped_early = should_stop(state.epoch - 1, best, segment.start, patience)

@@ -13,10 +13,7 @@ from utils.checkpoint.format import BEST, ContinuationRecord
 from utils.evaluation.miss_rate import log_miss_rates, percentages
 from utils.evaluation.report import BatchPlots, log_table, save_metrics, save_plots
 from utils.history import Row
-from utils.options.option import flag_of
-from utils.options.train_options import NOT_INHERITED_NAMES, TrainOptions
 from utils.runs.changes import changed_text
-from utils.runtime.distributed import Distributed
 from utils.solver.schedule import Plan
 from utils.solver.seam import COMMON_CLASSES, SeamMetrics, seam_metrics
 from utils.training.average import log_average
@@ -26,8 +23,6 @@ from utils.weights import load_model
 
 log = logging.getLogger("yolo")
 
-NOT_REPEATED = {"close_mosaic", "exist_ok"}
-"""Options that are not inherited, but have done their work when a run is resumed."""
 SMALLEST_DROP = 1e-4
 """Drops of mAP below this are only reported as smaller than it."""
 
@@ -176,25 +171,3 @@ def log_next_steps(folder: Path, plan: Plan, completed: int) -> None:
             *(plan.total_epochs - completed, *[quote(str(folder))] * 2),
         )
     log.info("To extend: python train.py --resume %s --extend-epochs X", quote(str(folder)))
-
-
-def log_resume_command(
-    folder: Path, options: TrainOptions, distributed: Distributed, cause: str
-) -> None:
-    """Log the command that resumes a run exactly where a signal or an option stopped it.
-
-    It repeats the options that a resumed run does not inherit.
-    """
-    program = "python"
-    if distributed.world_size > 1:
-        machines = distributed.world_size // distributed.local_world_size
-        nodes = f"--nnodes {machines} " if machines > 1 else ""
-        program = f"torchrun {nodes}--nproc_per_node {distributed.local_world_size}"
-    again = []
-    for name in sorted(NOT_INHERITED_NAMES - NOT_REPEATED):
-        value = getattr(options, name)
-        argument = flag_of(name) if value is True else f"{flag_of(name)} {value}"
-        if value and argument != cause:
-            again.append(argument)
-    command = " ".join([program, "train.py --resume", quote(str(folder)), *again])
-    log.info("\nStopped by %s after a complete step, and saved. To resume: %s", cause, command)

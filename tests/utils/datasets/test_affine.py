@@ -60,16 +60,18 @@ def test_warp_matrix_maps_points(
 def test_rotated_box_is_the_bounding_box_of_its_corners() -> None:
     matrix = warp_matrix(Warp(angle=45), (100, 100), (100, 100))
     half_diagonal = 10 * math.sqrt(2)
-    (box,) = warp_boxes(np.array([[40.0, 40.0, 60.0, 60.0]]), matrix)
+    (box,) = warp_boxes(np.array([[40.0, 40.0, 60.0, 60.0]]), matrix, (100, 100))
     low, high = 50 - half_diagonal, 50 + half_diagonal
     assert box.tolist() == pytest.approx([low, low, high, high])
 
 
 def test_warped_boxes_are_not_clipped() -> None:
     matrix = warp_matrix(Warp(scale=2), (100, 100), (100, 80))
-    boxes = warp_boxes(np.array([[0.0, 40.0, 60.0, 99.0], [0.0, 0.0, 5.0, 5.0]]), matrix)
+    boxes = warp_boxes(
+        np.array([[0.0, 40.0, 60.0, 99.0], [0.0, 0.0, 5.0, 5.0]]), matrix, (200, 200)
+    )
     assert boxes.tolist() == [[-60, 30, 60, 148], [-60, -50, -50, -40]]
-    assert warp_boxes(np.empty((0, 4)), matrix).shape == (0, 4)
+    assert warp_boxes(np.empty((0, 4)), matrix, (200, 200)).shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_warped_boxes_match_warped_pixels(warp: Warp) -> None:
     image[45:80, 60:110] = 255
     matrix = warp_matrix(warp, (120, 160), (100, 100))
     output = warped(image, matrix, (100, 100))
-    (box,) = warp_boxes(np.array([[60.0, 45.0, 110.0, 80.0]]), matrix)
+    (box,) = warp_boxes(np.array([[60.0, 45.0, 110.0, 80.0]]), matrix, (100, 200))
     left, top, width, height = cv2.boundingRect((output[..., 0] > 127).astype(np.uint8))
     # tolerance for half covered pixels at both ends and for rotated corners
     assert box.tolist() == pytest.approx([left, top, left + width, top + height], abs=1.01)
@@ -184,3 +186,52 @@ def test_visible_window_has_a_margin_of_one_pixel() -> None:
     left, _, right, _ = window(Warp(centre=(9.5, 0.5)))  # far to the right
     assert right <= left
     assert window(Warp(perspective=(0.1, 0))) == (0, 0, 200, 100)  # the horizon is visible
+
+
+def drawn_bounds(image: np.ndarray) -> list[int]:
+    """The bounding box of the white pixels, or [] without any."""
+    rows, columns = np.nonzero(image[..., 0] > 200)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else []
+
+
+@pytest.mark.parametrize("strength", [0.001, 0.004, 0.01])
+def test_boxes_of_a_perspective_bound_what_is_drawn_of_them(strength: float) -> None:
+    """Corners are 400 px from the centre: from 0.00125 on, they may be behind the camera."""
+    rng = np.random.default_rng(0)
+    behind, ious = 0, []
+    for _ in range(60):
+        x, y = rng.integers(0, 700, 2)
+        box = np.array([[x, y, *rng.integers((x + 20, y + 20), 800)]], dtype=np.float64)
+        warp = Warp(
+            angle=rng.uniform(-45, 45),
+            scale=rng.uniform(0.5, 1.5),
+            perspective=(rng.uniform(-strength, strength), rng.uniform(-strength, strength)),
+        )
+        matrix = warp_matrix(warp, (800, 800), (400, 400))
+        depths = np.array([[x, y, 1] for x in box[0, ::2] for y in box[0, 1::2]]) @ matrix[2]
+        behind += depths.min() <= 0
+        canvas = np.zeros((800, 800, 3), np.uint8)
+        x1, y1, x2, y2 = box[0].astype(int)
+        canvas[y1:y2, x1:x2] = 255
+        output = np.zeros((400, 400, 3), np.uint8)
+        warp_image(canvas, matrix, output)
+        (found,) = warp_boxes(box, matrix, (400, 400)).clip(0, 400)
+        drawn = drawn_bounds(output)
+        if (found[2:] - found[:2]).min() < 8:
+            continue  # where the canvas is compressed, OpenCV samples only some of its pixels
+        common = np.minimum(found[2:], drawn[2:]) - np.maximum(found[:2], drawn[:2])
+        areas = [np.prod(np.subtract(b[2:], b[:2])) for b in (found, drawn)]
+        ious.append(common.prod() / (sum(areas) - common.prod()))
+    assert len(ious) > 20
+    assert min(ious) > 0.7
+    assert (behind > 0) == (strength > 0.00125)
+
+
+def test_nothing_is_drawn_beyond_the_horizon() -> None:
+    matrix = warp_matrix(Warp(perspective=(0.02, 0)), (400, 400), (400, 400))
+    output = np.zeros((400, 400, 3), np.uint8)
+    warp_image(np.full((400, 400, 3), 255, np.uint8), matrix, output)
+    # The canvas column 200 + u goes to 200 + u / (1 + 0.02 u): the right edge to 240, the horizon
+    # is at 250, and the left edge, which is behind the camera, would go to 267.
+    assert (output[200, 200:239] == 255).all()
+    assert (output[200, 241:] == 114).all()

@@ -12,7 +12,6 @@ from utils.datasets.image_cache import (
     FileImages,
     PackedImages,
     RecentImages,
-    available_memory,
     free_disk,
     open_image_store,
 )
@@ -91,8 +90,9 @@ def test_memory_mapped_file_is_pickled_by_name(index: Index) -> None:
 
 
 def test_disk_cache_is_reused_until_an_image_changes(
-    index: Index, monkeypatch: pytest.MonkeyPatch
+    index: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "yolo")
     decoded: list[str] = []
 
     def decode(path: str) -> np.ndarray:
@@ -110,6 +110,9 @@ def test_disk_cache_is_reused_until_an_image_changes(
 
     assert reopened() == 4
     assert reopened() == 0
+    (cache,) = image_caches(index)
+    says = [f"Caching images in {cache}, 0.0 GiB", f"Using the image cache {cache}, 0.0 GiB"]
+    assert caplog.messages == says
     assert reopened(shrink_interpolation=cv2.INTER_LINEAR) == 4
     assert reopened(side=32) == 4
     assert len(image_caches(index)) == 3
@@ -197,35 +200,6 @@ def test_sizes_are_known_without_loading() -> None:
     images = CountingImages()
     assert RecentImages(images, 3).size(7) == (1, 7)
     assert images.loaded == []
-
-
-GIB = 1 << 30
-
-
-@pytest.mark.parametrize(
-    ("limit", "used", "available"),
-    [
-        (None, None, 8 * GIB),  # no container
-        ("max", "123", 8 * GIB),  # a container without a limit
-        (str(6 * GIB), str(GIB), 5 * GIB),
-        (str(20 * GIB), str(GIB), 8 * GIB),
-        (str(GIB), str(2 * GIB), 0),
-    ],
-)
-def test_available_memory_is_the_minimum_of_machine_and_container(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    limit: str | None,
-    used: str | None,
-    available: int,
-) -> None:
-    (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable: {8 * 1024 * 1024} kB\n")
-    for name, text in (("memory.max", limit), ("memory.current", used)):
-        if text is not None:
-            (tmp_path / name).write_text(f"{text}\n")
-    monkeypatch.setattr("utils.datasets.image_cache.MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr("utils.datasets.image_cache.CONTROL_GROUP", tmp_path)
-    assert available_memory() == available
 
 
 def test_free_disk_of_a_missing_folder(tmp_path: Path) -> None:

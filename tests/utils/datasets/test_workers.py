@@ -1,10 +1,9 @@
 import os
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 
-from utils.datasets.workers import processors, start_worker, usable_workers
+from utils.datasets.workers import start_worker, usable_workers
 
 
 def test_workers_are_limited_by_processors_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,37 +31,6 @@ def test_default_workers(
     found = [usable_workers(None, 99, processes=processes, for_gpu=g) for g in (True, False)]
     assert found == [gpu, cpu]
     assert usable_workers(None, 1, processes=processes, for_gpu=True) == 1
-
-
-@pytest.mark.parametrize(
-    ("own", "files", "expected"),
-    [
-        ("0::/\n", {"cpu.max": "max 100000"}, 16),
-        ("0::/\n", {}, 16),
-        ("0::/\n", {"cpu.max": "250000 100000"}, 3),
-        ("0::/\n", {"cpu.max": "10000 100000"}, 1),
-        ("0::/job/task\n", {"job/cpu.max": "400000 100000", "job/task/cpu.max": "max 1000"}, 4),
-        ("0::/a:b\n", {"a:b/cpu.max": "200000 100000"}, 2),
-        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "500000", "cpu/cpu.cfs_period_us": "100000"}, 5),
-        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 16),
-    ],
-)
-def test_processors_of_the_affinity_and_the_control_group(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    own: str,
-    files: dict[str, str],
-    expected: int,
-) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
-    for name, text in files.items():
-        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "cgroup" / name).write_text(text + "\n")
-    (tmp_path / "own").write_text(own)
-    monkeypatch.setattr("utils.datasets.workers.CONTROL_GROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr("utils.datasets.workers.OWN_CONTROL_GROUP", tmp_path / "own")
-    assert processors() == expected
 
 
 def worker_niceness(niceness: int) -> int:

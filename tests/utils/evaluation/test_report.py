@@ -18,6 +18,7 @@ from utils.evaluation.report import (
     log_table,
     save_metrics,
     save_plots,
+    text_file_names,
 )
 
 # 100 px high, 200 px wide; letterboxed to 200 x 200 without scaling.
@@ -149,10 +150,22 @@ def test_plots(evaluation: Evaluation, tmp_path: Path) -> None:
     [(False, "1 0.2 0.3 0.2 0.2\n"), (True, "1 0.2 0.3 0.2 0.2 0.75\n")],
 )
 def test_label_files(tmp_path: Path, with_confidence: bool, line: str) -> None:
-    write = TextFiles(tmp_path / "labels", with_confidence=with_confidence)
+    paths = ("x/a.jpg", "x/empty.jpg")
+    write = TextFiles(tmp_path / "labels", paths, with_confidence=with_confidence)
     write(make_batch("x/a.jpg", "x/empty.jpg"), [FOUND, FOUND[:0]])
     assert [path.name for path in (tmp_path / "labels").iterdir()] == ["a.txt"]
     assert (tmp_path / "labels" / "a.txt").read_text() == line
+
+
+def test_images_of_equal_name_have_a_label_file_each(tmp_path: Path) -> None:
+    paths = [f"/d/{name}" for name in ("x/a.jpg", "y/a.jpg", "y/b.jpg", "c.png", "c.jpg")]
+    write = TextFiles(tmp_path, paths, with_confidence=False)
+    for path in paths[::-1]:
+        write(make_batch(path), [FOUND])
+    found = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.txt"))
+    assert found == ["b.txt", "c.jpg.txt", "c.png.txt", "x/a.txt", "y/a.txt"]
+    split = text_file_names(["/d/images/a.jpg", "/e/images/a.jpg"])
+    assert sorted(split.values()) == ["d/images/a.txt", "e/images/a.txt"]
 
 
 def test_three_batches_are_plotted(tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
 import base64
+import io
 import stat
+import tarfile
 import zipfile
 from collections import namedtuple
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from tests.utils.datasets.web import closed_address, serving
 from utils.errors import UserError
-from utils.files.download import download_file, extract_zip, is_url, without_secrets
+from utils.files.download import download_file, extract_archive, is_url, without_secrets
 
 
 def test_is_url() -> None:
@@ -93,9 +95,9 @@ def archive_of(path: Path, entries: dict[str, bytes]) -> Path:
     return path
 
 
-def test_extract_zip(tmp_path: Path) -> None:
+def test_extract_archive(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"coco/": b"", "coco/a/1.txt": b"one", "2..txt": b"2"})
-    extract_zip(archive, tmp_path / "out")
+    extract_archive(archive, tmp_path / "out")
     assert (tmp_path / "out" / "coco" / "a" / "1.txt").read_bytes() == b"one"
     assert (tmp_path / "out" / "2..txt").read_bytes() == b"2"
 
@@ -109,7 +111,7 @@ def test_entries_outside_of_the_folder_are_rejected(tmp_path: Path, name: str) -
     with pytest.raises(
         UserError, match=r"a\.zip is not safe: its entry .* is outside of the folder"
     ):
-        extract_zip(archive, tmp_path / "out")
+        extract_archive(archive, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())  # not even the valid entry
 
 
@@ -120,14 +122,14 @@ def test_links_and_devices_are_rejected(tmp_path: Path, kind: int) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc")
     with pytest.raises(UserError, match="its entry 'odd' is a link or a device"):
-        extract_zip(tmp_path / "a.zip", tmp_path / "out")
+        extract_archive(tmp_path / "a.zip", tmp_path / "out")
 
 
 def test_unusual_compression_is_rejected(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a", b"content")
     with pytest.raises(UserError, match="its entry 'a' has an unusual compression method"):
-        extract_zip(tmp_path / "a.zip", tmp_path / "out")
+        extract_archive(tmp_path / "a.zip", tmp_path / "out")
 
 
 def test_entry_larger_than_declared_is_rejected(tmp_path: Path) -> None:
@@ -137,14 +139,14 @@ def test_entry_larger_than_declared_is_rejected(tmp_path: Path) -> None:
     content[size : size + 4] = (1000).to_bytes(4, "little")
     archive.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.zip is damaged .*Bad CRC-32"):
-        extract_zip(archive, tmp_path / "out")
+        extract_archive(archive, tmp_path / "out")
     assert (tmp_path / "out" / "zeros").stat().st_size <= 1000
 
 
 def test_zip_bombs_are_rejected(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"zeros": bytes(1 << 20)})
     with pytest.raises(UserError, match="unpacks to 1048576 bytes, more than 100 times its size"):
-        extract_zip(archive, tmp_path / "out")
+        extract_archive(archive, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -154,7 +156,7 @@ def test_archive_larger_than_the_free_disk_space(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100, 98, 2))
     with pytest.raises(UserError, match="unpacks to 3 bytes, but only 2 are free"):
-        extract_zip(archive_of(tmp_path / "a.zip", {"a": b"abc"}), tmp_path / "out")
+        extract_archive(archive_of(tmp_path / "a.zip", {"a": b"abc"}), tmp_path / "out")
 
 
 @pytest.mark.parametrize("damage", [lambda _: b"no zip", lambda content: content[:-30]])
@@ -163,13 +165,13 @@ def test_damaged_archives(tmp_path: Path, damage: object) -> None:
     assert callable(damage)
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(UserError, match=r"a\.zip is damaged .* delete it"):
-        extract_zip(archive, tmp_path / "out")
+        extract_archive(archive, tmp_path / "out")
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.zip", {"a": b"abc", "a/b": b"abc"})
     with pytest.raises(UserError, match=r"cannot write .*/out: .*; unpack .*/a\.zip yourself"):
-        extract_zip(archive, tmp_path / "out")
+        extract_archive(archive, tmp_path / "out")
 
 
 def test_random_damage_is_rejected_or_harmless(tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_random_damage_is_rejected_or_harmless(tmp_path: Path) -> None:
             content[place] = rng.integers(256)
         archive.write_bytes(content[: rng.integers(len(content) // 2, 3 * len(content))])
         try:
-            extract_zip(archive, tmp_path / "out")
+            extract_archive(archive, tmp_path / "out")
         except UserError:
             rejected += 1
     assert rejected > 100
@@ -194,7 +196,7 @@ def test_too_many_entries_are_rejected(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("utils.files.download.MAX_ENTRIES", 2)
     archive = archive_of(tmp_path / "a.zip", {"a": b"", "b": b"", "c": b""})
     with pytest.raises(UserError, match=r"a\.zip has 3 entries, more than 2"):
-        extract_zip(archive, tmp_path / "out")
+        extract_archive(archive, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -257,3 +259,62 @@ def test_basic_authentication_stays_with_its_host(tmp_path: Path) -> None:
         download_file(f"{address}/a", tmp_path / "a")
     here = ("127.0.0.1", login)
     assert Guarded.seen == [here, here, here, here, ("localhost", None), ("127.0.0.1", None)]
+
+
+def tar_of(path: Path, entries: dict[str, bytes], mode: str, kind: bytes = tarfile.REGTYPE) -> Path:
+    how: Any = f"w{mode}"
+    with tarfile.open(path, how) as archive:
+        for name, content in entries.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.type, entry.linkname = len(content), kind, "/etc"
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("mode", ["", ":gz", ":bz2", ":xz"])
+def test_tar_archives(tmp_path: Path, mode: str) -> None:
+    archive = tar_of(tmp_path / "a.tar.gz", {"coco/a/1.txt": b"one", "2..txt": b"2"}, mode)
+    extract_archive(archive, tmp_path / "out")
+    assert (tmp_path / "out" / "coco" / "a" / "1.txt").read_bytes() == b"one"
+    assert (tmp_path / "out" / "2..txt").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("../evil.txt", tarfile.REGTYPE, "is outside of the folder"),
+        ("/tmp/evil.txt", tarfile.REGTYPE, "is outside of the folder"),  # noqa: S108
+        ("C:/evil.txt", tarfile.REGTYPE, "is outside of the folder"),
+        *(
+            (("odd", kind, "is a link or a device"))
+            for kind in (
+                tarfile.SYMTYPE,
+                tarfile.LNKTYPE,
+                tarfile.CHRTYPE,
+                tarfile.BLKTYPE,
+                tarfile.FIFOTYPE,
+            )
+        ),
+    ],
+)
+def test_unsafe_entries_of_tar_archives(
+    tmp_path: Path, name: str, kind: bytes, message: str
+) -> None:
+    archive = tar_of(tmp_path / "a.tar.gz", {name: b""}, ":gz", kind)
+    with pytest.raises(UserError, match=f"a.tar.gz is not safe: its entry .* {message}"):
+        extract_archive(archive, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_bombs_and_damage_of_tar_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tar_of(tmp_path / "a.tgz", {"b": bytes(1 << 22), "c": bytes(1 << 22)}, ":gz")
+    with pytest.raises(UserError, match="unpacks to 4194304 bytes, more than 100 times its size"):
+        extract_archive(archive, tmp_path / "out")
+    good = tar_of(tmp_path / "b.tgz", {"a": b"abc" * 999, "b": b"x"}, ":gz").read_bytes()
+    monkeypatch.setattr("utils.files.download.MAX_ENTRIES", 1)
+    with pytest.raises(UserError, match="has 2 entries, more than 1"):
+        extract_archive(tmp_path / "b.tgz", tmp_path / "out")
+    monkeypatch.undo()
+    (tmp_path / "b.tgz").write_bytes(good[: len(good) // 2])
+    with pytest.raises(UserError, match=r"b\.tgz is damaged"):
+        extract_archive(tmp_path / "b.tgz", tmp_path / "out")

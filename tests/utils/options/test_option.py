@@ -1,8 +1,9 @@
 import argparse
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_type_hints
 
 import pytest
 
@@ -215,8 +216,53 @@ def test_options_that_may_change_on_resume() -> None:
     }
     assert option_names(TrainOptions, OnResume.ALLOWABLE) == {
         *("data", "hyp", "batch_size", "nominal_batch_size", "imgsz", "optimizer", "seed"),
-        *("freeze", "rect", "multi_scale", "label_smoothing", "amp", "clip_grad_norm", "sync_bn"),
+        *("freeze", "freeze_bn", "rect", "multi_scale", "label_smoothing", "amp"),
+        *("clip_grad_norm", "sync_bn"),
     }
     assert option_names(TrainOptions, OnResume.FIXED) == {
         *("weights", "cfg", "epochs", "single_cls", "cos_lr", "noautoanchor"),
     }
+
+
+def numbers_of(kind: type) -> list[str]:
+    hints = get_type_hints(kind)
+    types = {name: str(hints[name]) for name in options_of(kind)}
+    return [n for n, t in types.items() if "int" in t or "float" in t]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (kind, name)
+        for kind in (TrainOptions, ValOptions, DetectOptions)
+        for name in numbers_of(kind)
+    ],
+)
+@pytest.mark.parametrize("value", [2**70, -(2**70), math.inf, math.nan])
+def test_every_number_is_bounded(kind: type, name: str, value: float) -> None:
+    wrong = [value] if isinstance(getattr(kind(), name), list) else value
+    flag = "--" + name.replace("_", "-")
+    with pytest.raises(UserError, match=f"^{flag} [^ ]+: (must be|choose one of) "):
+        kind(**{name: wrong})
+
+
+def test_largest_values_are_accepted() -> None:
+    assert TrainOptions(seed=2**64 - 1).seed == 2**64 - 1
+    assert TrainOptions(patience=10**9, imgsz=32_768, workers=1024).patience == 10**9
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((TrainOptions, n) for n in ("weights", "cfg", "data", "hyp", "project", "name")),
+        *((ValOptions, n) for n in ("weights", "data", "project", "name")),
+        *((DetectOptions, n) for n in ("weights", "source", "project", "name")),
+        (Continuation, "resume"),
+    ],
+)
+def test_path_that_is_too_long_is_one_sentence(kind: type, name: str) -> None:
+    kind(**{name: "a/" + "n" * 255})
+    for path in ("n" * 256, "é" * 128, "a/" + "n" * 256 + "/b", "n/" * 2048):
+        with pytest.raises(UserError, match=f"^--{name} .{{40}}…: is too long; use a shorter path"):
+            kind(**{name: path})
+    kind(**{name: "https://host/x?token=" + "n" * 300})

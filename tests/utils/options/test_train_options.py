@@ -38,7 +38,7 @@ def test_resume_takes_a_path_or_resumes_the_latest_run(argv: list[str], resume: 
             ["--resume", "a", "--batch-size", "-1", "--allow-change", "batch-size"],
             "--batch-size -1: is measured only when a run starts; give a number with",
         ),
-        (["--imgsz", "16"], "--imgsz 16: must be at least 32"),
+        (["--imgsz", "16"], "--imgsz 16: must be between 32 and 32768"),
         (["--label-smoothing", "1"], "--label-smoothing 1.0"),
         ([*EXTEND, "0"], "--extend-epochs 0: must be between 1 and"),
         ([*EXTEND, "4", "--lrf", "1.5"], "--lrf 1.5: must be between 0 and 1"),

@@ -65,6 +65,17 @@ def test_results_are_plotted(tmp_path: Path) -> None:
     assert ink(tmp_path / "results.png") > ink(tmp_path / "empty.png") > 0.01
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 10])
+def test_no_label_of_the_results_is_cut(tmp_path: Path, epochs: int) -> None:
+    rows = history([0.01] * epochs, validated_every=1)
+    small = [{name: v if name == "epoch" else v * 1e-4 for name, v in row.items()} for row in rows]
+    save_results_plot(small, tmp_path / "results.png")
+    image = cv2.imread(str(tmp_path / "results.png"))
+    assert image is not None
+    assert (image[:, :4] == 255).all()
+    assert (image[:, -4:] == 255).all()
+
+
 def test_plots_do_not_import_pyplot() -> None:
     code = (
         "import sys, utils.plots.run_curves, utils.evaluation.curves;"

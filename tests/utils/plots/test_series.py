@@ -13,7 +13,7 @@ def test_missing_and_infinite_values_are_nan() -> None:
     assert len(history_table([])) == 0
 
 
-def test_best_epoch_is_the_first_validated_epoch_of_highest_fitness() -> None:
+def test_best_epoch_is_the_last_validated_epoch_of_highest_fitness() -> None:
     def best(*scores: float) -> tuple[float, ...] | None:
         names = ("metrics/mAP_0.5", "metrics/mAP_0.5:0.95")
         rows = [
@@ -23,7 +23,7 @@ def test_best_epoch_is_the_first_validated_epoch_of_highest_fitness() -> None:
         found = best_epoch(history_table(rows))
         return None if found is None else (found.name, *found[["epoch", *names]])
 
-    assert best(NAN, 0.4, 0.6, 0.5, 0.6, NAN) == (2, 7, 0.6, 0.3)
+    assert best(NAN, 0.4, 0.6, 0.5, 0.6, NAN) == (4, 9, 0.6, 0.3)
     assert best(NAN) is None
     assert best() is None
 

@@ -8,6 +8,7 @@ from utils.runs.folder import (
     create_run_folder,
     delete_run_files,
     latest_checkpoint,
+    name_within,
     resolve_checkpoint,
     run_folder_of,
 )
@@ -46,6 +47,17 @@ def test_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot create the folder .*file/exp"):
         create_run_folder(tmp_path / "file", "exp", exist_ok=False)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "name"),
+    [
+        *(("exp", "exp"), ("a/b", "b"), ("../../../x", "x"), ("/etc/x", "x"), ("..\\..\\x", "x")),
+        *(("..", "exp"), ("a/..", "exp"), ("", "exp"), ("/", "exp"), ("a/", "a"), ("C:\\x", "x")),
+    ],
+)
+def test_recorded_name_stays_within_the_project(recorded: str, name: str) -> None:
+    assert name_within(recorded) == name
 
 
 def test_only_files_of_a_run_are_deleted(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -163,6 +164,31 @@ def test_patience_follows_the_climb_after_a_rise_of_the_rate(
             break
     assert state.epoch == stops_after
     assert state.best_epoch == 1  # best.pt still has the best weights of all
+
+
+@pytest.mark.parametrize(
+    ("scores", "best", "stops_after"),
+    [
+        ((0.0, 0.0, 0.0, 0.0), 2, 3),
+        ((0.0, 0.0, 0.5, 0.5, 0.5, 0.5), 4, 5),
+        ((0.0, 0.5, 0.4, 0.5), 3, 4),
+        ((0.5, math.nan, 0.5), 2, 3),
+    ],
+)
+def test_newest_of_equal_epochs_is_the_best_but_no_improvement(
+    scores: Sequence[float], best: int, stops_after: int
+) -> None:
+    state = toy_state()
+    plan = plan_of(base_segment(9, "linear", 0.1))
+    empty = evaluate(state.model, [], names=("a", "b"), device=CPU)
+    for value in scores:
+        state.iteration += 1000
+        apply_settings(state.optimizer, plan.settings(state.epoch, state.iteration - 1))
+        measured = ValidationResult(replace(empty, map50=value, map50_95=value), None)
+        finish_epoch(state, plan, [0.1, 0.2, 0.3], measured, patience=2)
+        if state.stopped_early:
+            break
+    assert (state.best_epoch, state.epoch) == (best, stops_after)
 
 
 def test_rate_that_differs_from_the_plan_stops_the_run() -> None:

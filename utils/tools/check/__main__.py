@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.options.arguments import add_options, parse_options
-from utils.options.option import REQUIRED, check, option
+from utils.options.option import MAX_IMAGE_SIZE, REQUIRED, check, option
 from utils.options.script import OptionParser, run_script
 from utils.options.train_options import MIN_IMAGE_SIZE, TrainOptions
 
@@ -48,6 +48,7 @@ class CheckOptions:
         "training image size in pixels (default: {default})",
         flags=("--img", "--img-size"),
         minimum=MIN_IMAGE_SIZE,
+        maximum=MAX_IMAGE_SIZE,
     )
     cfg: str = option(
         "yolov5s.yaml",

@@ -148,10 +148,11 @@ def _about_anchors(splits: Sequence[Split], anchors: np.ndarray) -> list[Finding
     """Return a finding if AutoAnchor will replace the anchors in training."""
     train = next((split for split in splits if split.name == "train"), None)
     recall = None if train is None else train.best_recall(anchors)
-    if recall is None or recall > GOOD_RECALL:
+    if train is None or recall is None or recall > GOOD_RECALL:
         return []
-    text = (
-        f"best possible recall {recall:.4f} is not above {GOOD_RECALL:g}: a new run will fit "
-        "anchors to the data; disable this with --noautoanchor"
-    )
+    text = f"best possible recall {recall:.4f} is not above {GOOD_RECALL:g}: a new run will "
+    if (~train.below_min_side).sum() < len(anchors):
+        text += f"keep the anchors, because there are fewer than {len(anchors)} usable boxes"
+    else:
+        text += "fit anchors to the data; disable this with --noautoanchor"
     return [Finding(NOTE, "train", text)]

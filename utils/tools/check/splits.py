@@ -113,15 +113,14 @@ class Split:
         return [(int(sizes[i, 0]), int(sizes[i, 1]), int(numbers[i])) for i in order]
 
     def best_recall(self, anchors: np.ndarray) -> float | None:
-        """Return the best possible recall, computed as in AutoAnchor; None without usable boxes.
+        """Return the best possible recall, computed as in AutoAnchor; None without boxes.
 
         Args:
             anchors: width and height of the anchors, [k, 2], px.
         """
-        usable = self.sides[~self.below_min_side]
-        if not len(usable):
+        if not len(self.sides):
             return None
-        return best_possible_recall(usable, anchors, Hyp().anchor_t).recall
+        return best_possible_recall(self.sides, anchors, Hyp().anchor_t).recall
 
 
 def spread(values: np.ndarray) -> dict[str, float]:
