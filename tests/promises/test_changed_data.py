@@ -132,7 +132,7 @@ def test_best_weights_are_measured_again_if_the_validation_changes(
     monkeypatch.setattr("utils.training.best.fitness", lambda *_: 0.125)
     monkeypatch.setattr("utils.training.engine.fitness", lambda *_: next(scores))
     branch = resume(run, "--extend-epochs", "2", "--name", "b", *how)
-    assert "the best weights, of epoch 0, is now 0.125, not 0.75." in caplog.text
+    assert "the best weights, of epoch 1, is now 0.125, not 0.75." in caplog.text
     best = read_checkpoint(branch / "weights" / "best.pt")
     last = read_checkpoint(branch / "weights" / "last.pt")["best"]
     assert (best["epoch"], best["fitness"]) == (last["epoch"], last["fitness"]) == (3, 0.2)
