@@ -337,7 +337,7 @@ def test_terminal_report_is_sorted_by_severity(
     ("arguments", "message"),
     [
         (["none.yaml"], "data-set file none.yaml does not exist"),
-        (["coco128.yaml", "--imgsz", "16"], "--imgsz 16: must be at least 32"),
+        (["coco128.yaml", "--imgsz", "16"], "--imgsz 16: must be between 32 and 32768"),
         (["coco128.yaml", "--cfg", "none.yaml"], "none.yaml"),
         (
             ["coco128.yaml", "--weights", "none.pt"],
