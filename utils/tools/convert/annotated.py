@@ -55,7 +55,8 @@ class AnnotatedImage(NamedTuple):
     file: Path
     """The original image; it may not exist."""
     width: int
-    """Width according to the annotations, px; 0 if they do not say it. Later that of the image."""
+    """Width according to the annotations, px; 0 if they do not say it. Later that of the image.
+    1, and a height of 1, if the boxes are fractions of the image."""
     height: int
     annotations: tuple[Annotation, ...]
 
@@ -99,8 +100,6 @@ class Conversion:
     """Additional files to link, by path in the data set."""
     lists: bool = False
     """Whether to write a SPLIT.txt for every split, not only for those that share a folder."""
-    normalised: bool = False
-    """Whether boxes are fractions of the image; width and height are then 1."""
     missing_images_remedy: str = "put them there"
     """What to do if images are missing, as a clause for the message."""
 

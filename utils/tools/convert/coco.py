@@ -29,6 +29,7 @@ from utils.tools.convert.annotated import (
 )
 from utils.tools.convert.coco_values import Entry, Id, is_crowd, read_box, read_id, read_side
 from utils.tools.convert.finder import FileFinder, find_images, require_same
+from utils.tools.convert.sizes import are_fractions, scale_fractions
 from utils.tools.convert.splitting import role_of, shorten_places, with_unlisted
 
 log = logging.getLogger("yolo")
@@ -84,9 +85,10 @@ def read_coco(source: Path, images: Path | None = None, classes: str = "") -> Co
             splits.append(Split(name, role, content.images, None if name else ""))
     problems.raise_if_any()
     splits = with_unlisted(splits, source, finder)
+    of_pixels = not any(map(are_fractions, splits))
     kinds = _names(contents, splits)
     names = chosen_names(classes, kinds)
-    exact = not classes and not any(content.notes for content in contents)
+    exact = of_pixels and not classes and not any(content.notes for content in contents)
     published = [one for one in files if one.file.name.startswith(PREFIX) and one.role and exact]
     truth = next((one.file.name for one in published if one.role == "val"), None)
     return Conversion(
@@ -94,7 +96,7 @@ def read_coco(source: Path, images: Path | None = None, classes: str = "") -> Co
         settings={FOLDER: [str(one.file) for one in files], "classes": list(names)},
         kinds=(*kinds, *map(CROWD.format, kinds)),
         names=names,
-        splits=labelled([shorten_places(split) for split in splits], names),
+        splits=labelled([shorten_places(split) for split in scale_fractions(splits)], names),
         entries={FOLDER: f"{FOLDER}/{truth}"} if truth else {},
         linked_files={f"{FOLDER}/{one.file.name}": one.file for one in published},
         lists=True,  # data/coco.yaml names them

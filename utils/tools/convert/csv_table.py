@@ -30,6 +30,7 @@ from utils.tools.convert.annotated import (
     shown,
 )
 from utils.tools.convert.finder import FileFinder, find_images, require_same
+from utils.tools.convert.sizes import scale_fractions
 from utils.tools.convert.splitting import role_of, shorten_places, with_unlisted
 
 log = logging.getLogger("yolo")
@@ -83,13 +84,6 @@ def read_csv(source: Path, images: Path | None = None, classes: str = "") -> Con
     boxes = [a for split in splits for image in split.images for a in image.annotations]
     if not boxes:
         raise UserError(f"{source} has no boxes; give a table with boxes.")
-    # Fractions of the image, as in Open Images: no box has all its corners within the first pixel.
-    normalised = all(max(annotation.box) <= 1 for annotation in boxes)
-    if normalised:
-        splits = [
-            split._replace(images=[i._replace(width=1, height=1) for i in split.images])
-            for split in splits
-        ]
     kinds = sorted({annotation.kind for annotation in boxes})
     names = chosen_names(classes, kinds)
     return Conversion(
@@ -97,8 +91,7 @@ def read_csv(source: Path, images: Path | None = None, classes: str = "") -> Con
         settings={"tables": [str(table.file) for table, _ in tables], "classes": list(names)},
         kinds=tuple(kinds),
         names=names,
-        splits=labelled([shorten_places(split) for split in splits], names),
-        normalised=normalised,
+        splits=labelled([shorten_places(split) for split in scale_fractions(splits)], names),
         missing_images_remedy="put them there, or give their folder with --images",
     )
 

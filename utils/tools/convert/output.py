@@ -72,8 +72,7 @@ def write_dataset(
     _require_distinct(conversion.splits)
     if not allow_missing_images:
         _require_images(conversion)
-    if not conversion.normalised:
-        conversion = with_real_sizes(conversion)
+    conversion = with_real_sizes(conversion)
     try:
         return _write(conversion, out)
     except OSError as error:

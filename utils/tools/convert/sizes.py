@@ -2,13 +2,14 @@
 
 An annotation tool that ignores the EXIF orientation writes boxes of the image as it is stored; the
 boxes are turned with the image then. Boxes of an image that was resized afterwards are scaled.
+So are boxes that are fractions of the image, as some tools write them in formats of pixels.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from utils.tools.convert.annotated import (
     Conversion,
     Corners,
     Problems,
+    Split,
     shown,
 )
 
@@ -36,6 +38,10 @@ log = logging.getLogger("yolo")
 
 ROUNDING = 1
 """A side of a resized image may differ by this many px from the exact ratio."""
+FRACTIONS = (1, 1)
+"""Width and height of an image whose boxes are fractions of its sides."""
+FRACTION_TOLERANCE = 0.1
+"""By so much a fraction may be outside 0 to 1, for an object at the edge of the image."""
 TURNED = "have the size of the stored image; their boxes are turned by its EXIF orientation"
 SWAPPED = "have width and height exchanged in the annotations; the size of the image is used"
 SCALED = "have another size in the annotations; their boxes are scaled to the image"
@@ -62,6 +68,55 @@ TRANSFORMS: dict[int, Callable[[Corners, int, int], Corners]] = {
     7: lambda box, w, h: Corners(h - box.bottom, w - box.right, h - box.top, w - box.left),
     8: lambda box, w, h: Corners(box.top, w - box.right, box.bottom, w - box.left),
 }
+
+
+def are_fractions(split: Split) -> bool:
+    """Whether all boxes of a split are fractions of the image: none goes beyond the first pixel."""
+    boxes = [annotation.box for image in split.images for annotation in image.annotations]
+    return any(max(box) > 0 for box in boxes) and all(map(_in_first_pixel, boxes))
+
+
+def scale_fractions(splits: Iterable[Split]) -> list[Split]:
+    """Return splits with boxes in pixels, also where `are_fractions`, which is logged.
+
+    In images without a size they stay fractions, and the size becomes `FRACTIONS`.
+    """
+    return [
+        _scaled_split(split) if are_fractions(split) else _checked_split(split) for split in splits
+    ]
+
+
+def _scaled_split(split: Split) -> Split:
+    message = "%s: all boxes are within 0 to 1: they are fractions of the image, and are scaled."
+    log.warning(message, split.name or "the data set")
+    images = []
+    for image in split.images:
+        sides = (image.width, image.height)
+        sides = sides if all(sides) else FRACTIONS
+        sized = image._replace(width=sides[0], height=sides[1])
+        images.append(_scaled(sized, FRACTIONS, sides))
+    return split._replace(images=images)
+
+
+def _checked_split(split: Split) -> Split:
+    """Return a split with boxes in pixels; log if some of them look like fractions."""
+    found = [
+        image.place
+        for image in split.images
+        if image.annotations and all(_in_first_pixel(a.box) for a in image.annotations)
+        if any(max(a.box) > 0 for a in image.annotations)
+    ]
+    if found:
+        log.warning(
+            "%s: in %d images all boxes are within the first pixel, as if they were fractions of "
+            "the image, but other images have boxes in pixels: %s; correct them.",
+            *(split.name or "the data set", len(found), shown(found)),
+        )
+    return split
+
+
+def _in_first_pixel(box: Corners) -> bool:
+    return min(box) >= -FRACTION_TOLERANCE and max(box) <= 1 + FRACTION_TOLERANCE
 
 
 def with_real_sizes(conversion: Conversion) -> Conversion:
@@ -95,6 +150,8 @@ def with_real_sizes(conversion: Conversion) -> Conversion:
 def _checked(image: AnnotatedImage) -> tuple[AnnotatedImage, str, str]:
     """Return the image with its real size, a note about it, and an error; both may be empty."""
     given = (image.width, image.height)
+    if given == FRACTIONS:
+        return image, "", ""
     try:
         header = _read_header(image.file)
     except (*DECODING_ERRORS, ImageError) as error:

@@ -1,15 +1,16 @@
 """Pascal VOC: an XML file per image, and maybe lists of the images of each split.
 
 Corners are pixels counted from 1, and both corners are inside the box (VOC2007 development kit):
-columns 1 to 5 become 0 to 5 px. If a left or upper corner of the data set is below 1, it was
-written by a tool that counts from 0, and corners are the edges of the box. Boxes with equal corners
-would be a single pixel and are errors; they count as boxes without area.
+columns 1 to 5 become 0 to 5 px. If left or upper corners of the data set are at 0, it was written
+by a tool that counts from 0, and corners are the edges of the box. Negative corners do not show it:
+they are outside the image in both ways. Boxes with equal corners would be a single pixel and are
+errors; they count as boxes without area.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree as ET
 
@@ -31,6 +32,7 @@ from utils.tools.convert.annotated import (
     shown,
 )
 from utils.tools.convert.finder import FileFinder, find_files, find_images, stem_of
+from utils.tools.convert.sizes import are_fractions, scale_fractions
 from utils.tools.convert.splitting import TRAINVAL, shorten_places, split_by_folders, split_by_lists
 from utils.tools.convert.voc_xml import read_object, read_side, read_xml
 
@@ -229,14 +231,18 @@ def _annotated(root: ET.Element, file: Path, image: Path, place: Path) -> Annota
 
 
 def _count_pixels(splits: Sequence[Split]) -> list[Split]:
-    """Convert corners counted from 1 to edges, unless a corner shows that they count from 0."""
+    """Convert corners counted from 1 to edges, unless corners show that they count from 0.
 
-    def boxes() -> Iterator[Corners]:
-        return (a.box for split in splits for image in split.images for a in image.annotations)
-
-    if any(min(box.left, box.top) < 1 for box in boxes()):
-        log.info("A corner is below 1, so pixels are counted from 0.")
-        return list(splits)
+    Fractions of the image become pixels.
+    """
+    images = [image for split in splits if not are_fractions(split) for image in split.images]
+    from_zero = [i.place for i in images for a in i.annotations if _starts_at_zero(a.box)]
+    if from_zero:
+        log.warning(
+            "%d of %d boxes have a left or upper corner at 0, so pixels are counted from 0: %s.",
+            *(len(from_zero), sum(len(i.annotations) for i in images)),
+            shown(list(dict.fromkeys(from_zero))),
+        )
 
     def moved(annotation: Annotation) -> Annotation:
         left, top, right, bottom = annotation.box
@@ -244,9 +250,15 @@ def _count_pixels(splits: Sequence[Split]) -> list[Split]:
             return annotation._replace(box=Corners(left - 1, top - 1, right, bottom))
         return annotation
 
-    return [
-        split._replace(
-            images=[i._replace(annotations=tuple(map(moved, i.annotations))) for i in split.images]
-        )
-        for split in splits
-    ]
+    def edges(split: Split) -> Split:
+        if from_zero or are_fractions(split):
+            return split
+        rows = [tuple(map(moved, image.annotations)) for image in split.images]
+        pairs = zip(split.images, rows, strict=True)
+        return split._replace(images=[image._replace(annotations=row) for image, row in pairs])
+
+    return scale_fractions(map(edges, splits))
+
+
+def _starts_at_zero(box: Corners) -> bool:
+    return 0 <= box.left < 1 or 0 <= box.top < 1

@@ -29,6 +29,7 @@ from utils.tools.convert.annotated import (
     shown,
 )
 from utils.tools.convert.finder import find_files, find_images
+from utils.tools.convert.sizes import FRACTIONS
 from utils.tools.convert.splitting import (
     ROLE_WORDS,
     read_lines,
@@ -65,7 +66,7 @@ def read_yolo(source: Path, images: Path | None = None, classes: str = "") -> Co
         raise UserError(f"{images or source} has no images; give their folder with --images.")
     lists = _list_files(source)
     found: dict[Path, AnnotatedImage] = {
-        image: AnnotatedImage(finder.place(image), image, 1, 1, ()) for image in finder
+        image: AnnotatedImage(finder.place(image), image, *FRACTIONS, ()) for image in finder
     }
     labels = {file for file in files if file not in lists}
     problems, described, unused = Problems(), dict[Path, Path](), list[PurePosixPath]()
@@ -93,7 +94,6 @@ def read_yolo(source: Path, images: Path | None = None, classes: str = "") -> Co
         kinds=kinds,
         names=names,
         splits=labelled([shorten_places(split) for split in splits], names),
-        normalised=True,
     )
 
 

@@ -91,6 +91,32 @@ def test_conversion_in_place(tmp_path: Path) -> None:
     assert record["dropped_rows"] == ["a.png: toothbrush (5, 5, 5, 8) is without area"]
 
 
+def test_fractions_of_the_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are scaled; their file is no ground truth, because it is not in pixels."""
+    box = {"id": 1, "image_id": 7, "category_id": 13, "bbox": [0.25, 0.5, 0.5, 0.5]}
+    pixels = {"id": 1, "image_id": 139, "category_id": 13, "bbox": [10, 5, 20, 10]}
+    for split, name, boxes in [
+        ("train2017", "a", [pixels]),
+        ("val2017", "b", [box]),
+    ]:
+        entries = [e for e in instances()["images"] if e["file_name"] == f"{name}.png"]
+        write(tmp_path, instances(images=entries, annotations=boxes), split)
+        drawn = draw(tmp_path / "drawn", name, (20, 40), [])
+        (tmp_path / split).mkdir()
+        drawn.rename(tmp_path / split / drawn.name)
+    main(["coco", str(tmp_path), "--out", str(tmp_path / "out")])
+    rows = [
+        (tmp_path / f"out/labels/{split}2017/{name}.txt").read_text()
+        for split, name in (("train", "a"), ("val", "b"))
+    ]
+    assert rows == [
+        "1 0.500000 0.500000 0.500000 0.500000\n",
+        "1 0.500000 0.750000 0.500000 0.500000\n",
+    ]
+    assert "val2017: all boxes are within 0 to 1" in caplog.text
+    assert "annotations" not in yaml.safe_load((tmp_path / "out/data.yaml").read_text())
+
+
 def test_coco_ids_become_the_usual_80_classes(tmp_path: Path) -> None:
     """COCO does not use these ids of 1 to 90; the others are the usual classes, in order."""
     names = yaml.safe_load((DATA_FOLDER / "coco.yaml").read_text())["names"]

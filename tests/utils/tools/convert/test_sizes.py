@@ -13,7 +13,7 @@ from utils.tools.convert.annotated import (
     Corners,
     Split,
 )
-from utils.tools.convert.sizes import with_real_sizes
+from utils.tools.convert.sizes import scale_fractions, with_real_sizes
 
 STORED = (60, 40)  # width and height of the stored image, px
 BOX = Corners(5, 10, 25, 18)
@@ -123,3 +123,26 @@ def test_images_without_boxes_and_unreadable_images(tmp_path: Path) -> None:
         UserError, match=r"b\.png has no size in the annotations and cannot be read"
     ):
         converted(tmp_path / "b.png", (0, 0))
+
+
+def test_images_whose_boxes_look_like_fractions_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """A split has fractions in all files or in none, so these are not scaled."""
+    images = [
+        AnnotatedImage(PurePosixPath(name), Path(name), 60, 40, (Annotation("cat", box),))
+        for name, box in (("a.png", BOX), ("b.png", Corners(0.1, 0.2, 0.3, 0.4)))
+    ]
+    (split,) = scale_fractions([Split("train", "train", images)])
+    assert split.images == images
+    assert "train: in 1 images all boxes are within the first pixel" in caplog.text
+    assert "b.png" in caplog.text
+    assert "a.png" not in caplog.text
+
+
+def test_turned_fractions(tmp_path: Path) -> None:
+    """Fractions of the stored image are turned with it, if the size is that of the stored image."""
+    file = save(tmp_path / "a.jpg", 6)
+    box = Corners(BOX.left / 60, BOX.top / 40, BOX.right / 60, BOX.bottom / 40)
+    image = AnnotatedImage(PurePosixPath("a.jpg"), file, *STORED, (Annotation("cat", box),))
+    splits = tuple(scale_fractions([Split("train", "train", [image])]))
+    found = with_real_sizes(Conversion("voc", {}, ("cat",), ("cat",), splits)).splits[0].images[0]
+    assert found.annotations[0].box == pytest.approx(white(file))

@@ -263,6 +263,32 @@ def test_nothing_for_training_is_an_exit_code(tmp_path: Path, split: str, more: 
     assert (tmp_path / "out/images/val/a.png").is_file()  # for val.py
 
 
+@pytest.mark.parametrize("size", [SIZE, ""])
+def test_fractions_of_the_image(
+    tmp_path: Path, size: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The columns 0.25 to 0.75 of the image, whether the file says its size or not."""
+    write(tmp_path, "a", size + thing("dog", (0.25, 0.5, 0.75, 1.0)))
+    write(tmp_path, "b", SIZE + thing("dog", (1, 1, 20, 10)), "val")
+    for stem in "ab":
+        draw_into(tmp_path, stem)
+    main(["voc", str(tmp_path), "--out", str(tmp_path / "out")])
+    for split, stem, row in [
+        ("train", "a", "0 0.500000 0.750000 0.500000 0.500000\n"),
+        ("val", "b", "0 0.250000 0.250000 0.500000 0.500000\n"),  # pixels, as before
+    ]:
+        assert (tmp_path / f"out/labels/{split}/{stem}.txt").read_text() == row
+    assert "train: all boxes are within 0 to 1: they are fractions of the image" in caplog.text
+    assert "val: all" not in caplog.text
+
+
+def test_pixels_counted_from_zero_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    annotations(tmp_path, SIZE + thing("dog", (0, 2, 9, 9)) + thing("dog", (3, 2, 9, 9)))
+    assert "1 of 2 boxes have a left or upper corner at 0, so pixels are counted" in caplog.text
+
+
 def test_names_with_spaces_and_lists_of_a_class(tmp_path: Path) -> None:
     stems = ["my dog 1", "my dog", "photo 2", "photo", "plain", "deep/er", "dots.v2.final"]
     for stem in stems:
@@ -370,6 +396,7 @@ def test_xml_files_of_pairs_that_are_refused(tmp_path: Path) -> None:
         (1.5, 1),
         (0, 0),  # CVAT and Roboflow count from 0; one such corner shows it for all boxes
         (0.5, 0),
+        (-1, 1),  # outside the image in both ways of counting
     ],
 )
 def test_first_pixel(tmp_path: Path, left: float, shift: int) -> None:
