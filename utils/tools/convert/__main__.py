@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.datasets.locate import find_root
     from utils.tools.convert.made_files import SOURCE, require_same_source
     from utils.tools.convert.output import log_next_steps, write_dataset
-    from utils.tools.convert.splitting import SplitRule, divide
+    from utils.tools.convert.splitting import SplitRule, divide, without_repeats
 
     out = output.out or find_root(f"../datasets/{_output_name(form, source.source)}", Path.cwd())
     origin = str(source.source.resolve())
@@ -255,6 +255,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         require_same_source(out, origin)
     conversion = form.read(source)
     settings = {**conversion.settings, SOURCE: origin}
+    conversion = replace(conversion, splits=without_repeats(conversion.splits))
     if form.options is not CityPersonsOptions:
         splits = divide(conversion.splits, SplitRule(rule.val_share, rule.group, rule.seed))
         settings |= asdict(rule)

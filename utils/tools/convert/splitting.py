@@ -31,6 +31,8 @@ ROLE_WORDS = {
 TRAINVAL = "trainval"
 CLASS_FLAG = re.compile(r"(.+?)\s+(?:-1|0|1)")
 """A line of a list for one class: the image, and whether it shows the class."""
+ROLE_ORDER = ("val", "test", "train", "")
+"""The first split of an image keeps it."""
 WORDS = re.compile(r"[a-z]+")
 DEFAULT_SHARE = 0.2
 BACKGROUND = ""
@@ -177,6 +179,41 @@ def with_unlisted(splits: list[Split], source: Path, finder: FileFinder) -> list
     if rest:
         log.warning("%d images that the annotations do not list are background.", len(rest))
     return [split._replace(images=[*split.images, *rest])]
+
+
+def without_repeats(splits: Iterable[Split]) -> tuple[Split, ...]:
+    """Return splits that share no image: validation keeps it, before test and training.
+
+    Otherwise the images of validation would also be trained on, and its results be too good. A
+    split whose images are all in another one keeps them. Both is logged.
+    """
+    splits = tuple(splits)
+    owners: dict[Path, str] = {}
+    kept: dict[str, Split] = {}
+    for split in sorted(splits, key=lambda split: ROLE_ORDER.index(split.role)):
+        others = [owners.get(image.file, split.name) for image in split.images]
+        repeated = {
+            image.place: other
+            for image, other in zip(split.images, others, strict=True)
+            if other != split.name
+        }
+        every = len(repeated) == len(split.images)
+        if repeated:
+            log.warning(
+                "%s: %d of %d images are also in %s: %s. %s",
+                *(split.name, len(repeated), len(split.images)),
+                " and ".join(sorted(set(repeated.values()))),
+                shown(list(repeated)),
+                "They stay in both, because none would be left; results on them say nothing about "
+                "other images."
+                if every
+                else f"They are left out of {split.name}.",
+            )
+        images = split.images if every else [i for i in split.images if i.place not in repeated]
+        kept[split.name] = split._replace(images=images)
+        for image in images:
+            owners.setdefault(image.file, split.name)
+    return tuple(kept[split.name] for split in splits)
 
 
 def divide(splits: Iterable[Split], rule: SplitRule) -> tuple[Split, ...]:

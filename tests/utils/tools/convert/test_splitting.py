@@ -15,6 +15,7 @@ from utils.tools.convert.splitting import (
     role_of,
     shorten_places,
     split_by_folders,
+    without_repeats,
 )
 
 
@@ -143,3 +144,40 @@ def test_divide() -> None:
     assert divide(whole, SplitRule()) == tuple(whole)
     with pytest.raises(UserError, match="the annotations have the splits train, val; leave"):
         divide(whole, SplitRule(seed=3))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "reported"),
+    [
+        ({"train": "abc", "val": "cd"}, {"train": "ab", "val": "cd"}, ["train"]),
+        (
+            {"train": "abc", "val": "cd", "test": "dbe"},
+            {"train": "a", "val": "cd", "test": "be"},
+            ["test", "train"],
+        ),
+        (
+            {"train": "ab", "val": "ab"},
+            {"train": "ab", "val": "ab"},
+            ["train"],
+        ),  # none would be left
+        (
+            {"train": "ab", "val": "cd", "test": "d"},
+            {"train": "ab", "val": "cd", "test": "d"},
+            ["test"],
+        ),
+        ({"train": "aab", "val": "cc"}, {"train": "aab", "val": "cc"}, []),  # reported elsewhere
+    ],
+)
+def test_images_in_several_splits(
+    given: dict[str, str],
+    kept: dict[str, str],
+    reported: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = without_repeats(
+        Split(role, role, [image(f"{name}.jpg") for name in names]) for role, names in given.items()
+    )
+    assert {split.name: "".join(i.place.stem for i in split.images) for split in found} == kept
+    assert [record.args[0] for record in caplog.records if record.args] == reported
+    repeated = [n for n in "abcde" if sum(n in names for names in given.values()) > 1]
+    assert all(f"{name}.jpg" in caplog.text for name in repeated)

@@ -139,6 +139,19 @@ def test_arrangements(
     assert set(boxes) == {BOX}
 
 
+def test_image_in_two_lists_is_for_validation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = CVAT | {"valid.txt": "data/obj_train_data/a.png\n"}
+    write(tmp_path / "in", both)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):  # `b c` has no box
+        main(["yolo", str(tmp_path / "in"), "--out", str(out)])
+    assert [path.name for path in (out / "images/train").iterdir()] == ["b c.png"]
+    assert [path.name for path in (out / "images/val").rglob("*.png")] == ["a.png"]
+    assert "train: 1 of 2 images are also in val: a.png. They are left out of" in caplog.text
+
+
 def test_conversion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Polygons become boxes; the order of --classes is that of the labels."""
     write(tmp_path / "in", LABELIMG | {"b c.txt": "0 0.1 0.2 0.3 0.2 0.2 0.4\n"})
