@@ -13,6 +13,7 @@ from utils.datasets.image_files import IMAGE_SUFFIXES, list_images
 from utils.datasets.matching import name_key
 from utils.errors import UserError
 from utils.tools.convert.annotated import shown
+from utils.tools.convert.made_files import made_below
 
 UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
 """Label Studio writes it before the names of uploaded images."""
@@ -141,7 +142,7 @@ def find_images(folder: Path) -> FileFinder:
     if not root.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of the images.")
     folders: dict[Path, Path] = {}
-    found = []
+    found, made = [], made_below(root)
     try:
         listed = list_images([root])
     except UserError:  # there are none
@@ -152,18 +153,22 @@ def find_images(folder: Path) -> FileFinder:
         real = folders[path.parent] / path.name
         real = real.resolve() if path.is_symlink() else real
         # A link to another of the images was made by an earlier conversion in this folder.
-        if real == path or not real.is_relative_to(root):
+        if path not in made and (real == path or not real.is_relative_to(root)):
             found.append(path)
     return FileFinder(root, found, IMAGE_SUFFIXES)
 
 
 def find_files(folder: Path, suffix: str) -> FileFinder:
-    """Return the files with this suffix of a folder, searched recursively, without hidden ones."""
-    root = folder.resolve()
+    """Return the files with this suffix of a folder, searched recursively.
+
+    Hidden files, and those that earlier conversions of the folder made, are left out.
+    """
+    root, made = folder.resolve(), made_below(folder)
     files = (
         path
         for path in root.rglob("*")
         if path.suffix.lower() == suffix
+        and path not in made
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     )
     return FileFinder(root, files, frozenset({suffix}))

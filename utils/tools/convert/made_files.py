@@ -57,6 +57,28 @@ def read_made_files(out: Path) -> Files | None:
     return files
 
 
+def made_below(folder: Path) -> frozenset[Path]:
+    """Return the files in a folder that conversions of this folder, or of a part of it, made.
+
+    They are not read as annotations when it is converted again. What was converted from elsewhere
+    is a data set like any other.
+    """
+    folder = folder.resolve()
+    found: set[Path] = set()
+    for record in folder.rglob(RECORD):
+        try:
+            content = read_json(record)
+        except UserError:  # reported where the record is needed
+            continue
+        files = content.get(FILES) if isinstance(content, dict) else None
+        source = content.get(SOURCE) if isinstance(content, dict) else None
+        if isinstance(files, dict) and isinstance(source, str):
+            origin = Path(source)
+            if origin.is_relative_to(folder) or folder.is_relative_to(origin):
+                found.update(record.parent / place for place in files)
+    return frozenset(found)
+
+
 def require_same_source(out: Path, source: str) -> None:
     """Check that no other data set was converted to a folder that the user has not chosen.
 

@@ -8,7 +8,7 @@ data.yaml, train/, valid/ and test/; Darknet's own data sets have lists and a fi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -29,6 +29,7 @@ from utils.tools.convert.annotated import (
     shown,
 )
 from utils.tools.convert.finder import find_files, find_images
+from utils.tools.convert.made_files import made_below
 from utils.tools.convert.sizes import FRACTIONS
 from utils.tools.convert.splitting import (
     ROLE_WORDS,
@@ -59,12 +60,13 @@ def read_yolo(source: Path, images: Path | None = None, classes: str = "") -> Co
     Raises:
         UserError: there are no class names or no images, or files are damaged.
     """
-    kinds = _class_names(source)
+    made = made_below(source)
+    kinds = _class_names(source, made)
     names = chosen_names(classes, kinds)
     finder, files = find_images(images or source), find_files(source, ".txt")
     if not any(finder):
         raise UserError(f"{images or source} has no images; give their folder with --images.")
-    lists = _list_files(source)
+    lists = {file: role for file, role in _list_files(source).items() if file not in made}
     found: dict[Path, AnnotatedImage] = {
         image: AnnotatedImage(finder.place(image), image, *FRACTIONS, ()) for image in finder
     }
@@ -97,8 +99,8 @@ def read_yolo(source: Path, images: Path | None = None, classes: str = "") -> Co
     )
 
 
-def _class_names(source: Path) -> tuple[str, ...]:
-    """Return the class names from the first file that has them.
+def _class_names(source: Path, made: Set[Path]) -> tuple[str, ...]:
+    """Return the class names from the first file that has them and is not `made` by a conversion.
 
     Raises:
         UserError: no file has them.
@@ -112,6 +114,8 @@ def _class_names(source: Path) -> tuple[str, ...]:
     for pattern, read in readers:
         for depth in ("", "*/"):
             for file in sorted(source.glob(depth + pattern)):
+                if file.resolve() in made:
+                    continue
                 names = read(file)
                 if len(set(names)) < len(names):
                     raise UserError(f"{file} has a class name twice; change one of them.")

@@ -152,6 +152,30 @@ def test_image_in_two_lists_is_for_validation(
     assert "train: 1 of 2 images are also in val: a.png. They are left out of" in caplog.text
 
 
+@pytest.mark.parametrize("inner", ["", "out", "data/yolo"])
+def test_what_a_conversion_made_is_no_source(tmp_path: Path, inner: str) -> None:
+    """Neither labels, lists, names nor links that are in the source folder because of --out."""
+    write(tmp_path, LABELIMG | {"c.png": "", "c.txt": ROW})
+    out = tmp_path / inner
+
+    def result() -> dict[str, str]:
+        main(["yolo", str(tmp_path), "--out", str(out), "--classes", "dog", "--val-share", "0.5"])
+        record = json.loads((out / "conversion.json").read_text())
+        return {place: (out / place).read_text() for place, mark in record["files"].items() if mark}
+
+    first = result()
+    assert [result(), result()] == [first, first]
+    assert sum(place.startswith("labels/") for place in first) == 2
+
+
+def test_converted_data_set_is_a_source(tmp_path: Path) -> None:
+    write(tmp_path / "in", LABELIMG | {"c.png": "", "c.txt": ROW})
+    main(["yolo", str(tmp_path / "in"), "--out", str(tmp_path / "made")])
+    main(["yolo", str(tmp_path / "made"), "--out", str(tmp_path / "again")])
+    found = [*tmp_path.glob("*/labels/**/a.txt")]
+    assert [path.read_text() for path in found] == ["1 0.500000 0.500000 0.500000 0.250000\n"] * 2
+
+
 def test_conversion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Polygons become boxes; the order of --classes is that of the labels."""
     write(tmp_path / "in", LABELIMG | {"b c.txt": "0 0.1 0.2 0.3 0.2 0.2 0.4\n"})
