@@ -74,18 +74,18 @@ def download_dataset(root: Path, archives: Sequence[Archive], obtain: str = "") 
 
 
 def missing_dataset_error(
-    root: Path, why: str, obtain: str, places: Sequence[Path] = ()
+    root: Path, why: str, obtain: str, places: Sequence[Path] = (), title: str = ""
 ) -> MissingDataError:
     """Build the error for a missing data set, which was looked for in the `places`.
 
     Two clauses say `why` the program cannot download it, and how the user can `obtain` it; the
-    second may be empty.
+    second may be empty. The `title` is the data set's folder as messages name it, if not `root`.
     """
     remedy = f"put it there, or set {DATASETS_VARIABLE} to the folder that contains {root.name}/"
     if obtain:
         remedy = f"{obtain}; if you already have it, {remedy}"
     return MissingDataError(
-        f"data set {root} does not exist{looked_in(places, root)} and {why}", remedy
+        f"data set {title or root} does not exist{looked_in(places, root)} and {why}", remedy
     )
 
 

@@ -17,7 +17,14 @@ from utils.datasets.acquire import (
     missing_dataset_error,
 )
 from utils.datasets.class_names import class_names
-from utils.datasets.locate import can_mean, find_root, moved_copy, native_path, root_places
+from utils.datasets.locate import (
+    can_mean,
+    find_root,
+    moved_copy,
+    native_path,
+    report_moved,
+    root_places,
+)
 from utils.datasets.matching import find_files
 from utils.errors import UserError
 from utils.files.download import is_url, without_secrets
@@ -60,6 +67,8 @@ class DatasetDescription:
     """How to get data that the program cannot download, as a clause for messages."""
     places: tuple[Path, ...] = field(default=(), compare=False)
     """Folders in which the data were looked for."""
+    title: str = field(default="", compare=False)
+    """The folder as messages name it: as the file does if that is a path of another system."""
 
     def split(self, name: str) -> tuple[Path, ...]:
         """Return the sources of the split `train`, `val` or `test`.
@@ -106,6 +115,7 @@ def _described(
         if kept is not None and can_mean(entry, kept):
             places = [kept, *places]
         root = _root_with_data(content, places, path) or find_root(entry, path.parent, places)
+        report_moved(entry, root)
     except RuntimeError as error:
         raise UserError(
             f"{path}: the home folder of `path: {entry}` does not exist; correct the path."
@@ -128,6 +138,7 @@ def _described(
         scripted=_is_script(content.get("download")),
         obtain=_text(content, "obtain", path).strip(" \n.;"),
         places=tuple(places),
+        title=entry if root == native_path(entry) else str(root),
     )
 
 
@@ -203,16 +214,16 @@ def check_obtainable(
         partly = any(source.exists() for source in sources)
         also = "" if partly else looked_in(description.places, root)
         raise MissingDataError(
-            f"{missing} does not exist{also}, so the data set {root} is incomplete",
+            f"{missing} does not exist{also}, so the data set {description.title} is incomplete",
             f"{remedy}, or correct {description.path}",
         )
     if description.scripted:
         why = f"the `download:` entry of {description.path} is a script, which is never run"
         obtain = obtain or "read the script and get the data by hand"
-        raise missing_dataset_error(root, why, obtain, description.places)
+        raise missing_dataset_error(root, why, obtain, description.places, description.title)
     if not description.embedded and not description.download:
         why = f"{description.path} has no download address"
-        raise missing_dataset_error(root, why, obtain, description.places)
+        raise missing_dataset_error(root, why, obtain, description.places, description.title)
 
 
 def _missing(description: DatasetDescription, splits: Sequence[str]) -> Path | None:
@@ -229,6 +240,7 @@ def _find_file(data: Path) -> Path:
         return _file_in(data)
     moved = moved_copy(data)
     if moved is not None and moved.is_file():
+        log.warning("%s does not exist; using %s.", data, moved)
         return moved
     raise MissingDataError(
         f"data-set file {data} does not exist",

@@ -42,8 +42,9 @@ def find_root(entry: str, beside: Path, places: Sequence[Path] = ()) -> Path:
 def root_places(entry: str, beside: Path) -> list[Path]:
     """Return the folders that the `path:` entry of a data-set file can mean, the first preferred.
 
-    An absolute path is used as it is, or its copy in $YOLO_DATASETS_DIR, see `moved_copy`, or the
-    folder `beside` of the data-set file, which may have moved together with the data. An empty
+    An absolute path is used as it is. If it does not exist, as on another machine, it means its
+    copy in $YOLO_DATASETS_DIR, see `moved_copy`, or the folder `beside` of the data-set file, which
+    may have moved together with the data, or what its last part means as an entry. An empty
     entry, or one like `.` or `../datasets`, is relative to the file, to the working directory and
     to the repository. Otherwise the places are (NAME is the entry without leading `..`, `.` and
     `datasets`; for ../datasets/coco128 it is coco128):
@@ -59,7 +60,10 @@ def root_places(entry: str, beside: Path) -> list[Path]:
     given = native_path(entry).expanduser()
     name = _bare_name(given)
     if given.is_absolute():
-        return [given] if given.exists() else [moved_copy(given) or given, beside.resolve()]
+        if given.exists():
+            return [given]
+        moved, last = [moved_copy(given) or given, given], root_places(given.name, beside)
+        return list(dict.fromkeys([*moved, *_copies(given), beside.resolve(), *last]))
     folders = (Path.cwd(), REPOSITORY, beside)
     if name is None:
         places = [beside / given, *(folder / given for folder in folders)]
@@ -71,6 +75,13 @@ def root_places(entry: str, beside: Path) -> list[Path]:
             *(home / name for home in _homes()),
         ]
     return list(dict.fromkeys(place.resolve() for place in places))
+
+
+def report_moved(entry: str, root: Path) -> None:
+    """Log which folder is used for a `path:` entry that is an absolute path and does not exist."""
+    given = native_path(entry).expanduser()
+    if given.is_absolute() and root != given and not given.exists():
+        log.warning("%s does not exist; using %s.", entry, root)
 
 
 def can_mean(entry: str, folder: Path) -> bool:
@@ -103,15 +114,12 @@ def moved_copy(path: Path) -> Path | None:
     For /home/me/sets/cells/data.yaml it is sets/cells/data.yaml, cells/data.yaml or data.yaml in
     this folder: the first that exists. None if there is none, or if the path itself exists.
     """
-    base = os.environ.get(DATASETS_VARIABLE)
-    if not base or path.exists():
-        return None
+    return None if path.exists() else next((copy for copy in _copies(path) if copy.exists()), None)
+
+
+def _copies(path: Path) -> list[Path]:
     parts = [part for part in path.parts if part not in (path.anchor, "..")]
-    candidates = (Path(base).expanduser().joinpath(*parts[i:]) for i in range(len(parts)))
-    found = next((candidate for candidate in candidates if candidate.exists()), None)
-    if found is not None:
-        log.warning("%s does not exist; using %s.", path, found)
-    return found
+    return [home.joinpath(*parts[i:]) for home in _chosen() for i in range(len(parts))]
 
 
 def _bare_name(given: Path) -> Path | None:

@@ -265,6 +265,28 @@ def test_all_places_are_named_where_nothing_is_found(clone: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("entry", ["/content/mine", "C:/content/mine", "C:\\content\\mine"])
+@pytest.mark.parametrize("place", ["data/mine", "mine", "data"])
+def test_absolute_path_of_another_machine(
+    clone: Path, caplog: pytest.LogCaptureFixture, entry: str, place: str
+) -> None:
+    """The data are beside the file or in the repository; otherwise the path is named as written."""
+    file = clone / "data" / "mine.yaml"
+    file.write_text(f"path: '{entry}'\ntrain: train\nval: val\nnames: [a]")
+    with pytest.raises(MissingDataError) as caught:
+        check_obtainable(load_description(file))
+    message = str(caught.value)
+    assert message.startswith(f"data set {entry} does not exist (also looked in ")
+    assert str(clone / place) in message
+    assert not caplog.records
+    for split in ("train", "val"):
+        (clone / place / split).mkdir(parents=True)
+    description = load_description(file)
+    check_obtainable(description)
+    assert description.root == clone / place
+    assert caplog.messages == [f"{entry} does not exist; using {clone / place}."]
+
+
 def test_folder_with_one_data_set_file(clone: Path) -> None:
     folder = clone / "export"
     folder.mkdir()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.datasets.locate import find_root, moved_copy
+from utils.datasets.locate import find_root, moved_copy, root_places
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_absolute_paths_and_paths_relative_to_the_file(
 
 
 def test_missing_absolute_path_is_found_in_the_variable(
-    tree: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = tree / "old" / "sets" / "mine"
     copies = [tree / "variable" / "mine", tree / "variable" / "sets" / "mine"]
@@ -85,7 +85,21 @@ def test_missing_absolute_path_is_found_in_the_variable(
     for copy in copies:
         copy.mkdir(parents=True)
         assert find_root(str(old), tree / "yaml") == copy
-        assert f"{old} does not exist; using {copy}." in caplog.text
     assert moved_copy(Path("../sets/mine")) == copies[1]
     old.mkdir(parents=True)
     assert find_root(str(old), tree / "yaml") == old
+
+
+def test_places_of_an_absolute_path_of_another_machine(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, cache_home: Path
+) -> None:
+    monkeypatch.setenv("YOLO_DATASETS_DIR", str(tree / "variable"))
+    expected = [
+        Path("/content/mine"),
+        *(tree / "variable" / name for name in ("content/mine", "mine")),
+        *(tree / name for name in ("yaml", "work/mine", "home/repository/mine", "yaml/mine")),
+        tree / "home/datasets/mine",
+        cache_home / "datasets/mine",
+    ]
+    assert root_places("/content/mine", tree / "yaml") == expected
+    assert root_places("C:\\content\\mine", tree / "yaml") == expected
