@@ -28,6 +28,8 @@ ROUNDING = 1e-5
 """By so much a value of a box may be outside 0 to 1; tools write five or more digits."""
 POLYGON_TOLERANCE = 0.1
 """Likewise for the bounding box of a polygon: an outline may leave the image, and is cut off."""
+PIXELS = 2
+"""A coordinate above this is a pixel, not a fraction of the image with an error."""
 MAX_CLASS = 1 << 24
 """Rows are stored as float32, which represents every integer up to this one."""
 
@@ -148,11 +150,9 @@ def _parse_row(fields: list[str], number: int) -> _Box:
     if len(fields) != BOX_COLUMNS and not is_polygon:
         raise LabelError(
             f"line {number} has {len(fields)} columns; a box has 5, a polygon an odd number from 7"
+            + _columns_remedy(fields)
         )
-    try:
-        values = [float(field) for field in fields]
-    except ValueError as error:
-        raise LabelError(f"line {number} has a value that is not a number") from error
+    values = [_number(field, number) for field in fields]
     if not all(map(math.isfinite, values)):
         raise LabelError(f"line {number} has a value that is not finite")
     label, *coordinates = values
@@ -161,10 +161,40 @@ def _parse_row(fields: list[str], number: int) -> _Box:
     box = _bounding_box(coordinates) if is_polygon else coordinates
     tolerance = POLYGON_TOLERANCE if is_polygon else ROUNDING
     if min(box) < -tolerance or max(box) > 1 + tolerance:
-        raise LabelError(f"line {number} has a coordinate outside 0 to 1")
+        raise LabelError(f"line {number} has a coordinate outside 0 to 1{_remedy(box)}")
     if is_polygon:
         return _Box(label, *_bounding_box(_limited(coordinates)))
     return _Box(label, *_limited(coordinates))
+
+
+def _number(field: str, number: int) -> float:
+    try:
+        return float(field)
+    except ValueError as error:
+        remedy = (
+            "write decimal points"
+            if "," in field
+            else "write the class as its index in the list of names, 0, 1, 2 …, and the box in "
+            "fractions of the image"
+        )
+        message = f"line {number} has a value that is not a number, {field!r:.40}; {remedy}"
+        raise LabelError(message) from error
+
+
+def _columns_remedy(fields: list[str]) -> str:
+    if len(fields) == BOX_COLUMNS + 1:
+        return "; if the last one is a confidence, as --save-conf writes, remove it"
+    return "; separate the columns by spaces" if len(fields) == 1 else ""
+
+
+def _remedy(box: list[float]) -> str:
+    """Return what to do about a coordinate outside 0 to 1."""
+    if max(box) <= PIXELS:
+        return "; correct it"
+    return (
+        " and looks like pixels; divide x and width by the width of the image, y and height by its "
+        "height"
+    )
 
 
 def _limited(values: list[float]) -> list[float]:

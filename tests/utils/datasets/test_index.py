@@ -105,7 +105,8 @@ def test_unusable_files_are_skipped_and_logged(
     broken, wrong, repaired = index.messages
     assert broken.startswith(f"{folder / '0.png'} is skipped: corrupt image (")
     assert (
-        wrong == f"{folder / '1.png'} is skipped: {label}: line 1 has a coordinate outside 0 to 1."
+        wrong == f"{folder / '1.png'} is skipped: {label}: line 1 has a coordinate outside 0 to 1; "
+        "correct it."
     )
     assert repaired == f"{label.with_name('2.txt')}: 1 duplicate row(s) removed."
     assert caplog.messages == list(index.messages)

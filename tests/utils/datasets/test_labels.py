@@ -158,13 +158,36 @@ def test_parse_labels(text: str, rows: list[list[float]], notes: tuple[str, ...]
     assert parsed.notes == notes
 
 
+PIXELS = (
+    " and looks like pixels; divide x and width by the width of the image, y and height by its "
+    "height"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("0 .5 .5 .5", "line 1 has 4 columns; a box has 5, a polygon an odd number from 7"),
-        ("0 .5 .5 .5 .5\n0 .5 .5 .5 .5 .9", "line 2 has 6 columns"),
+        (
+            "0 .5 .5 .5 .5\n0 .5 .5 .5 .5 .9",
+            "line 2 has 6 columns; a box has 5, a polygon an odd number from 7; if the last one is "
+            "a confidence, as --save-conf writes, remove it",
+        ),
+        (
+            "0,.5,.5,.5,.5",
+            "line 1 has 1 columns; a box has 5, a polygon an odd number from 7; separate the "
+            "columns by spaces",
+        ),
         ("0 .1 .1 .2 .2 .3 .3 .4", "line 1 has 8 columns"),
-        ("person .5 .5 .5 .5", "line 1 has a value that is not a number"),
+        (
+            "person .5 .5 .5 .5",
+            "line 1 has a value that is not a number, 'person'; write the class as its index in "
+            "the list of names, 0, 1, 2 …, and the box in fractions of the image",
+        ),
+        (
+            "0 0,5 .5 .5 .5",
+            "line 1 has a value that is not a number, '0,5'; write decimal points",
+        ),
         ("0 .5 nan .5 .5", "line 1 has a value that is not finite"),
         ("0 .5 inf .5 .5", "line 1 has a value that is not finite"),
         ("1.5 .5 .5 .5 .5", "line 1 has class 1.5"),
@@ -175,10 +198,11 @@ def test_parse_labels(text: str, rows: list[list[float]], notes: tuple[str, ...]
             "line 1 has class 16777216",
         ),  # float32 does not represent the next integer
         ("0 .5 .5 .5 1.0001", "line 1 has a coordinate outside 0 to 1"),
-        ("0 .5 .5 .5 1.01", "line 1 has a coordinate outside 0 to 1"),
+        ("0 .5 .5 .5 1.01", "line 1 has a coordinate outside 0 to 1; correct it"),
         ("0 -.1 .5 .5 .5", "line 1 has a coordinate outside 0 to 1"),
         # a polygon in pixels, and one far outside
-        ("0 20 10 60 10 60 90", "line 1 has a coordinate outside 0 to 1"),
+        ("0 20 10 60 10 60 90", f"line 1 has a coordinate outside 0 to 1{PIXELS}"),
+        ("0 .5 .5 .5 40", f"line 1 has a coordinate outside 0 to 1{PIXELS}"),
         ("0 -.4 .1 .8 .1 .8 .9", "line 1 has a coordinate outside 0 to 1"),
     ],
 )

@@ -120,8 +120,11 @@ def test_every_kind_of_problem_is_found(tmp_path: Path) -> None:
     (case,) = result.cases("stop", "train: 1 image with an unusable image or label file")
     assert case.startswith(broken)
     assert result.cases("stop", "val: 2 images with an unusable image or label file") == [
-        "images/val/0.png is skipped: labels/val/0.txt: line 1 has a coordinate outside 0 to 1.",
-        "images/val/2.png is skipped: labels/val/2.txt: line 1 has a value that is not a number.",
+        "images/val/0.png is skipped: labels/val/0.txt: line 1 has a coordinate outside 0 to 1; "
+        "correct it.",
+        "images/val/2.png is skipped: labels/val/2.txt: line 1 has a value that is not a number, "
+        "'cat'; write the class as its index in the list of names, 0, 1, 2 …, and the box in "
+        "fractions of the image.",
     ]
     assert result.cases("stop", "train: 1 box with a class out of range") == [
         "labels/train/2.txt: class 80"
