@@ -45,6 +45,7 @@ FRACTION_TOLERANCE = 0.1
 TURNED = "have the size of the stored image; their boxes are turned by its EXIF orientation"
 SWAPPED = "have width and height exchanged in the annotations; the size of the image is used"
 SCALED = "have another size in the annotations; their boxes are scaled to the image"
+UNREADABLE = "cannot be read as images; training skips them"
 UNCERTAIN = (
     "have an EXIF orientation, and their size does not show whether the annotation tool applied "
     "it; if it did not, their boxes are at wrong places"
@@ -124,7 +125,7 @@ def with_real_sizes(conversion: Conversion) -> Conversion:
 
     Raises:
         UserError: sizes differ, and it is not clear what happened to the images, or an image has
-            no size in the annotations and cannot be read.
+            no size in the annotations and cannot be read, or no image of a split can be read.
     """
     problems, notes = Problems(), defaultdict[str, list[Path]](list)
     splits = []
@@ -143,6 +144,14 @@ def with_real_sizes(conversion: Conversion) -> Conversion:
         splits.append(split._replace(images=images))
     for note, files in notes.items():
         log.warning("%d images %s: %s.", len(files), note, shown(files))
+    broken = frozenset(notes[UNREADABLE])
+    for split in splits:
+        files = [image.file for image in split.images]
+        if broken.issuperset(file for file in files if file.is_file()) and broken & set(files):
+            problems.found.append(
+                f"no image of {split.name or 'the data set'} can be read: {shown(files)}; "
+                "get them again, or check that they are images."
+            )
     problems.raise_if_any()
     return replace(conversion, splits=tuple(splits))
 
@@ -150,19 +159,19 @@ def with_real_sizes(conversion: Conversion) -> Conversion:
 def _checked(image: AnnotatedImage) -> tuple[AnnotatedImage, str, str]:
     """Return the image with its real size, a note about it, and an error; both may be empty."""
     given = (image.width, image.height)
-    if given == FRACTIONS:
-        return image, "", ""
     try:
         header = _read_header(image.file)
     except (*DECODING_ERRORS, ImageError) as error:
-        if all(given):  # training skips the image and reports it
-            return image, "", ""
+        if all(given):
+            return image, UNREADABLE if image.file.is_file() else "", ""
         reason = str(error).replace(str(image.file), "file")
         return (
             image,
             "",
             f"{image.file} has no size in the annotations and cannot be read: {reason}.",
         )
+    if given == FRACTIONS:
+        return image, "", ""
     width, height = header.upright
     real = image._replace(width=width, height=height)
     if not all(given) or not image.annotations or given == header.upright:

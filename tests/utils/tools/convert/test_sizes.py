@@ -111,6 +111,32 @@ def test_other_sizes_are_refused_and_named(tmp_path: Path) -> None:
     assert lines[-1] == "  … and 2 more"
 
 
+@pytest.mark.parametrize("given", [(100, 40), (1, 1)], ids=["pixels", "fractions"])
+def test_unreadable_images_are_named(
+    tmp_path: Path, given: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """In all formats; a split of which nothing else exists is refused."""
+    box = (Annotation("cat", Corners(0, 0, 1, 1)),)
+    good = AnnotatedImage(PurePosixPath("a.png"), save(tmp_path / "a.png"), *given, ())
+    bad = AnnotatedImage(PurePosixPath("b.png"), tmp_path / "b.png", *given, box)
+    gone = AnnotatedImage(PurePosixPath("c.png"), tmp_path / "c.png", *given, box)
+    bad.file.write_bytes(b"")
+
+    def read(*images: AnnotatedImage) -> None:
+        splits = (Split("train", "train", list(images)),)
+        with_real_sizes(Conversion("voc", {}, ("cat",), ("cat",), splits))
+
+    read(good, gone)
+    read(gone)
+    assert not caplog.records
+    read(good, bad, gone)
+    assert caplog.messages == [
+        f"1 images cannot be read as images; training skips them: {bad.file}."
+    ]
+    with pytest.raises(UserError, match=r"no image of train can be read: .*b\.png"):
+        read(bad, gone)
+
+
 def test_images_without_boxes_and_unreadable_images(tmp_path: Path) -> None:
     file = save(tmp_path / "a.png")
     background = AnnotatedImage(PurePosixPath("a.png"), file, 100, 40, ())
