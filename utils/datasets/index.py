@@ -50,7 +50,7 @@ from utils.errors import UserError
 
 log = logging.getLogger("yolo")
 
-FORMAT = "index 4"
+FORMAT = "index 5"
 """Part of every cache's digest; increase the number when the content of the arrays changes."""
 CHUNK = 32
 """Images per task of a thread pool; a task takes milliseconds, far more than its overhead."""
@@ -144,6 +144,7 @@ def build_index(
         index = replace(index, ignored=load_ignore_regions(index.paths))
         _write_cache(places, index, digest)
     index = replace(index, key=key)
+    _log_shared_labels(images, labels)
     _log_summary(index, sources)
     _require_boxes(index, sources, needs_boxes=needs_boxes)
     if single_class:
@@ -190,7 +191,9 @@ def _check_image(image: str, label: str) -> _CheckedImage:
         return _CheckedImage(image, None, NO_BOXES, (f"{image} is skipped: {label}: {error}.",))
     expected = label_path(image)
     if label != expected:
-        notes = (f"used for {image}, because {Path(expected).name} does not exist", *notes)
+        same = Path(label).name == Path(expected).name  # in another folder
+        missing = expected if same else Path(expected).name
+        notes = (f"used for {image}, because {missing} does not exist", *notes)
     messages = [f"{label}: {note}." for note in notes]
     messages += [f"{image} is {dark}."] if dark else []
     return _CheckedImage(image, size, rows, tuple(messages))
@@ -304,6 +307,23 @@ def _write_cache(places: Sequence[Path], index: Index, digest: str) -> None:
         write_to_first_writable(places, write)
     except UserError as error:
         log.warning("The index is rebuilt at every start: %s", error)
+
+
+def _log_shared_labels(images: Sequence[str], labels: Sequence[str]) -> None:
+    """Log how many label files are used by several images, such as a.jpg and a.png."""
+    if len(set(labels)) == len(set(images)):
+        return
+    users: dict[str, set[str]] = {}
+    for image, label in zip(images, labels, strict=True):
+        users.setdefault(label, set()).add(image)
+    shared = [label for label, found in users.items() if len(found) > 1 and Path(label).is_file()]
+    if shared:
+        names = ", ".join(sorted(Path(image).name for image in users[shared[0]]))
+        log.warning(
+            "Label files that are used by several images: %d, for example %s for %s; rename or "
+            "remove images.",
+            *(len(shared), shared[0], names),
+        )
 
 
 def _log_summary(index: Index, sources: Sequence[Path]) -> None:

@@ -15,6 +15,7 @@ from tests.paths import ROOT, SHARED, requires_shared
 from tests.utils.datasets.drawn import draw
 from utils.datasets.image_files import ImageHeader
 from utils.datasets.index import Index, build_index
+from utils.datasets.labels import label_path
 from utils.errors import UserError
 
 NAMES = ["a", "b"]
@@ -389,3 +390,33 @@ def test_modules_without_torch_do_not_import_it() -> None:
     modules = "index, description, letterbox, augment, augment_params"
     code = f"import sys; from utils.datasets import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_images_that_share_a_label_file_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for all images and at every start; an image that is listed twice is one image."""
+    draw(tmp_path, "a", (20, 40), [(5, 5, 15, 15)])
+    first = draw(tmp_path, "b", (20, 40), [(5, 5, 15, 15)])
+    cv2.imwrite(str(first.with_suffix(".jpg")), np.zeros((20, 40, 3), np.uint8))
+    (tmp_path / "list.txt").write_text(f"{first}\n{first}\n")
+    build_index([tmp_path / "list.txt"], NAMES)
+    assert not caplog.records
+    for _ in range(2):
+        caplog.clear()
+        build_index([first.parent], NAMES)
+        (message,) = caplog.messages
+        assert message.startswith("Label files that are used by several images: 1, for example ")
+        assert message.endswith("b.txt for b.jpg, b.png; rename or remove images.")
+
+
+def test_label_in_a_folder_of_other_case_is_named_with_its_folder(tmp_path: Path) -> None:
+    image = draw(tmp_path, "a", (20, 40), [(5, 5, 15, 15)])
+    expected = Path(label_path(str(image)))
+    used = tmp_path / "Labels" / expected.relative_to(tmp_path / "labels")
+    if not used.exists():  # a file system that distinguishes case
+        (tmp_path / "labels").rename(tmp_path / "Labels")
+        index = build_index([image.parent], NAMES)
+        assert list(index.messages) == [
+            f"{used}: used for {image}, because {expected} does not exist."
+        ]
