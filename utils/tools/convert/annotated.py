@@ -153,7 +153,8 @@ def image_place(name: object, origin: str) -> PurePosixPath:
     """
     if not isinstance(name, str) or UNSAFE_CATEGORIES & set(map(unicodedata.category, name)):
         raise UserError(f"{origin}: image name {name!r:.80} is not a printable string; correct it.")
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    plain = without_query(name).replace("\\", "/")
+    parts = [part for part in plain.split("/") if part not in ("", ".", "..")]
     if parts and parts[0].endswith(":"):  # a drive, or the scheme of a URL
         parts.pop(0)
     path = PurePosixPath(*parts)
@@ -163,6 +164,13 @@ def image_place(name: object, origin: str) -> PurePosixPath:
             f"choose one of {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
     return without_images_folders(path)
+
+
+def without_query(name: str) -> str:
+    """Return an image name without the query of a URL, such as a signature."""
+    path, _, query = name.partition("?")
+    is_url = "://" in path or PurePosixPath(query).suffix.lower() not in IMAGE_SUFFIXES
+    return path if is_url and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def without_images_folders(path: PurePosixPath) -> PurePosixPath:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from utils.datasets.image_files import IMAGE_SUFFIXES, list_images
 from utils.datasets.matching import name_key
 from utils.errors import UserError
-from utils.tools.convert.annotated import shown
+from utils.tools.convert.annotated import shown, without_query
 from utils.tools.convert.made_files import made_below
 
 UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
@@ -38,7 +38,8 @@ def require_same(one: str, other: str, place: PurePosixPath) -> None:
     Raises:
         UserError: they name two files.
     """
-    texts = (unquote(name).replace("\\", "/").removeprefix("./") for name in (one, other))
+    names = map(without_query, (one, other))
+    texts = (unquote(name).replace("\\", "/").removeprefix("./") for name in names)
     shorter, longer = sorted(map(name_key, texts), key=len)
     if not f"/{longer}".endswith(f"/{shorter}"):
         raise UserError(
@@ -94,7 +95,7 @@ class FileFinder:
         Raises:
             UserError: two files fit equally well.
         """
-        name = name.rpartition(LOCAL_FILES)[2].replace("\\", "/")
+        name = without_query(name).rpartition(LOCAL_FILES)[2].replace("\\", "/")
         plain = unquote(name)
         folder, slash, last = plain.rpartition("/")
         variants = (name, plain, f"{folder}{slash}{UPLOAD_PREFIX.sub('', last, count=1)}")

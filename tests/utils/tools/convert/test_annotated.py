@@ -18,6 +18,10 @@ from utils.tools.convert.annotated import Problems, chosen_names, image_place
         ("../a.jpg", "a.jpg"),
         ("a/../../b.jpg", "a/b.jpg"),
         ("/etc/a.jpg", "etc/a.jpg"),
+        ("https://b.net/x/a.jpg?sign=1/2", "b.net/x/a.jpg"),
+        ("https://b.net/a.jpg?of=b.png", "b.net/a.jpg"),
+        ("what?.jpg", "what?.jpg"),
+        ("a.jpg?b.jpg", "a.jpg?b.jpg"),  # a file may be called so
         ("C:/x/a.jpg", "x/a.jpg"),
         ("..\\b\\images\\a.jpg", "b/a.jpg"),
         ("http://host/a.jpg", "host/a.jpg"),

@@ -302,6 +302,8 @@ def places(conversion: Conversion) -> dict[str, dict[str, int]]:
         ("data/a.png", "a.png"),
         ("C:\\Users\\me\\pets\\a.png", "pets/a.png"),
         ("/home/me/pets/A.PNG", "pets/a.png"),
+        ("https://bucket.net/my%20pets/a.png?X-Sign=a/b&n=1.5", "my pets/a.png"),  # signed URL
+        ("https://bucket.net/a.png?d=1", "pets/a.png"),
         ("caf%C3%A9.png", "caf\u00e9.png"),
         ("caf\u00e9.png", "cafe\u0301.png"),
     ],
