@@ -156,7 +156,7 @@ def _entries(file: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is damaged ({error}); save it as UTF-8 text.") from error
-    entries = [line.strip() for line in lines if line.strip()]
+    entries = [line.strip() for line in lines if line.strip() and not is_comment(line)]
     for entry in entries:
         if "\0" in entry or len(entry) > MAX_ENTRY_LENGTH:
             raise UserError(
@@ -164,6 +164,12 @@ def _entries(file: Path) -> list[str]:
                 "write one path per line."
             )
     return entries
+
+
+def is_comment(line: str) -> bool:
+    """Return whether a line of a list is a comment: # and a space, or # and no name of a file."""
+    text = line.strip()
+    return text.startswith("#") and (text[1:2].isspace() or "." not in text)
 
 
 def _places(file: Path, sample: Sequence[str]) -> Iterator[Callable[[str], str]]:

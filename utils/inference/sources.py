@@ -22,6 +22,7 @@ from utils.datasets.image_files import (
     ImageError,
     check_pixels,
     darkness,
+    is_comment,
     open_image_file,
     read_image,
     suffix_of,
@@ -191,7 +192,7 @@ def _listed_locations(file: Path) -> list[str]:
             f"--source {file} is not a UTF-8 text file ({error}); put one path on each line."
         ) from error
     locations: list[str] = []
-    for line in filter(None, lines):
+    for line in (line for line in lines if line and not is_comment(line)):
         if is_stream(line) or _scheme(line) in URL_SCHEMES:
             locations.append(line)
         else:

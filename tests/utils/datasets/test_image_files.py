@@ -218,6 +218,15 @@ def test_folder_of_a_list_is_that_of_most_entries(tmp_path: Path) -> None:
     assert found == [str(tmp_path / entry) for entry in entries]
 
 
+def test_comments_in_lists(tmp_path: Path) -> None:
+    for name in ("#1.jpg", "a.jpg"):
+        (tmp_path / name).touch()
+    file = written_list(
+        tmp_path, ["# 2 images, v1.2", "#", "#1.jpg", "#second:", "a.jpg", "# b.jpg"]
+    )
+    assert list_images([file]) == [str(tmp_path / "#1.jpg"), str(tmp_path / "a.jpg")]
+
+
 @pytest.mark.parametrize("prefix", [".\\", "", "D:\\sets\\mine\\", "/content/mine/", "C:/mine/"])
 def test_lists_of_another_system_or_machine(tmp_path: Path, prefix: str) -> None:
     (tmp_path / "images" / "train").mkdir(parents=True)

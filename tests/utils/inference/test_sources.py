@@ -82,11 +82,11 @@ def test_file_name_with_glob_characters(tmp_path: Path) -> None:
 
 
 def test_list_of_paths(tmp_path: Path) -> None:
-    """Absolute paths, paths relative to the list, and one of Windows; blank lines are skipped."""
+    """Absolute paths, relative ones, and one of Windows; comments and blank lines are skipped."""
     image(tmp_path / "b.png")
     first = image(tmp_path / "inner" / "a.png")
     listing = tmp_path / "list.txt"
-    listing.write_text(f"{first}\n\n  b.png\ninner\\a.png")
+    listing.write_text(f"# my list\n{first}\n\n#\n  b.png\ninner\\a.png")
     assert names(load(listing)) == ["a.png", "b.png", "a.png"]
 
 

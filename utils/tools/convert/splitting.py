@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from utils.datasets.image_files import is_comment
 from utils.datasets.matching import name_key
 from utils.errors import UserError
 from utils.tools.convert.annotated import (
@@ -107,7 +108,9 @@ def split_by_lists(
     for file, role in lists.items():
         before = {image for images in by_role.values() for image in images}
         rest = before if file.stem.lower() == TRAINVAL else ()
-        for line in filter(None, read_lines(file)):
+        for line in read_lines(file):
+            if not line or is_comment(line):
+                continue
             with problems.collected():
                 flagged = CLASS_FLAG.fullmatch(line)
                 image = finder.find(line) or (finder.find(flagged[1]) if flagged else None)

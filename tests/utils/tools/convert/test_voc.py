@@ -293,7 +293,15 @@ def test_names_with_spaces_and_lists_of_a_class(tmp_path: Path) -> None:
     stems = ["my dog 1", "my dog", "photo 2", "photo", "plain", "deep/er", "dots.v2.final"]
     for stem in stems:
         write(tmp_path, stem, SIZE + thing("dog", (1, 1, 9, 9)), "old")
-    lines = ["my dog 1", "photo 2  -1", "plain  1", "deep/er", "dots.v2.final", "my dog.jpg"]
+    lines = [
+        "# dogs",
+        "my dog 1",
+        "photo 2  -1",
+        "plain  1",
+        "deep/er",
+        "dots.v2.final",
+        "my dog.jpg",
+    ]
     (tmp_path / "ImageSets/Main/old.txt").rename(tmp_path / "ImageSets/Main/train.txt")
     (tmp_path / "ImageSets/Main/train.txt").write_text("\n".join(lines))
     (split,) = read_voc(tmp_path).splits
