@@ -43,6 +43,7 @@ from utils.datasets.labels import (
     LabelError,
     find_labels,
     label_path,
+    log_shared_labels,
     read_labels,
 )
 from utils.datasets.packed_strings import PackedStrings
@@ -144,7 +145,7 @@ def build_index(
         index = replace(index, ignored=load_ignore_regions(index.paths))
         _write_cache(places, index, digest)
     index = replace(index, key=key)
-    _log_shared_labels(images, labels)
+    log_shared_labels(images, labels)
     _log_summary(index, sources)
     _require_boxes(index, sources, needs_boxes=needs_boxes)
     if single_class:
@@ -191,8 +192,7 @@ def _check_image(image: str, label: str) -> _CheckedImage:
         return _CheckedImage(image, None, NO_BOXES, (f"{image} is skipped: {label}: {error}.",))
     expected = label_path(image)
     if label != expected:
-        same = Path(label).name == Path(expected).name  # in another folder
-        missing = expected if same else Path(expected).name
+        missing = expected.removeprefix(f"{label.rpartition(os.sep)[0]}{os.sep}")
         notes = (f"used for {image}, because {missing} does not exist", *notes)
     messages = [f"{label}: {note}." for note in notes]
     messages += [f"{image} is {dark}."] if dark else []
@@ -307,23 +307,6 @@ def _write_cache(places: Sequence[Path], index: Index, digest: str) -> None:
         write_to_first_writable(places, write)
     except UserError as error:
         log.warning("The index is rebuilt at every start: %s", error)
-
-
-def _log_shared_labels(images: Sequence[str], labels: Sequence[str]) -> None:
-    """Log how many label files are used by several images, such as a.jpg and a.png."""
-    if len(set(labels)) == len(set(images)):
-        return
-    users: dict[str, set[str]] = {}
-    for image, label in zip(images, labels, strict=True):
-        users.setdefault(label, set()).add(image)
-    shared = [label for label, found in users.items() if len(found) > 1 and Path(label).is_file()]
-    if shared:
-        names = ", ".join(sorted(Path(image).name for image in users[shared[0]]))
-        log.warning(
-            "Label files that are used by several images: %d, for example %s for %s; rename or "
-            "remove images.",
-            *(len(shared), shared[0], names),
-        )
 
 
 def _log_summary(index: Index, sources: Sequence[Path]) -> None:

@@ -5,6 +5,7 @@ Rows with 7 or more columns are polygons, `class x1 y1 x2 y2 …`, and are read 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ import numpy as np
 
 from utils.datasets.matching import find_files
 from utils.files.regular_file import open_regular_file
+
+log = logging.getLogger("yolo")
 
 BOX_COLUMNS = 5
 MIN_POLYGON_COLUMNS = 7  # class and three points
@@ -95,6 +98,23 @@ def _labels_like(folder: str) -> str | None:
     parts = Path(folder).parts
     at = [i for i, part in enumerate(parts) if part.casefold() == IMAGE_FOLDER]
     return str(Path(*parts[: at[-1]], LABEL_FOLDER, *parts[at[-1] + 1 :])) if at else None
+
+
+def log_shared_labels(images: Sequence[str], labels: Sequence[str]) -> None:
+    """Log how many label files are used by several images, such as a.jpg and a.png."""
+    if len(set(labels)) == len(set(images)):
+        return
+    users: dict[str, set[str]] = {}
+    for image, label in zip(images, labels, strict=True):
+        users.setdefault(label, set()).add(image)
+    shared = [label for label, found in users.items() if len(found) > 1 and Path(label).is_file()]
+    if shared:
+        names = ", ".join(sorted(Path(image).name for image in users[shared[0]]))
+        log.warning(
+            "Label files that are used by several images: %d, for example %s for %s; rename or "
+            "remove images.",
+            *(len(shared), shared[0], names),
+        )
 
 
 def read_labels(path: str) -> ParsedLabels:
