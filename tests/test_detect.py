@@ -270,6 +270,30 @@ def test_outputs_of_equally_named_files_are_numbered(tmp_path: Path) -> None:
     assert tree(tmp_path) == images + labels
 
 
+def test_no_crop_or_label_file_replaces_another(tmp_path: Path) -> None:
+    """The names of crops and frames end with numbers, as those of other images may."""
+    boxes = FOUND[[0] * 11]
+    items = [
+        *(loaded(f"/in/{name}", "image") for name in ("1.png", "12.png", "111.png", "1_2.png")),
+        *(loaded("/in/clip.mp4", "video", frame) for frame in (1, 2, 11)),
+        *(loaded(f"/in/clip{end}.jpg") for end in ("_1", "_1_2", "_12")),
+        *(loaded("/in/again.mp4", "video", 1)._replace(number=number) for number in (1, 2)),
+    ]
+    settings = OutputSettings(txt=True, crops=True)
+    with PredictionFiles(tmp_path, NAMES, settings) as files:
+        for item in items:
+            files.write(item, boxes)
+    found = tree(tmp_path)
+    assert len([name for name in found if name.startswith("crops/")]) == len(items) * len(boxes)
+    labels = {name for name in found if name.startswith("labels/")}
+    assert len(labels) == len(items) == files.label_files
+    plain = {"1", "12", "111", "1_2", "clip_1", "clip_2", "clip_11", "clip_12", "again_1"}
+    assert {f"labels/{name}.txt" for name in plain} < labels
+    first = {f"crops/a_b_ c/1{number}.jpg" for number in ("", *range(2, 12))}
+    assert first < set(found)  # of the first image, all have plain names
+    assert {"again.mp4", "again2.mp4", "clip.mp4", "clip_1.jpg"} < set(found)
+
+
 def test_video_is_written_as_one_file_per_source(tmp_path: Path) -> None:
     frames = [loaded("/in/v.avi", "video", i) for i in (1, 2, 3)]
     write(tmp_path, OutputSettings(), *frames, loaded("0", "video", 1))

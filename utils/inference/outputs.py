@@ -23,7 +23,8 @@ from utils.plots.images import class_color, draw_boxes, write_image
 
 log = logging.getLogger("yolo")
 
-Owner = TypeVar("Owner", str, int)
+Owner = TypeVar("Owner")
+Source = tuple[str, int]  # path, and index of the file: a file may be given twice
 WRITABLE = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 CROP_GROWTH, CROP_BORDER = 1.02, 10  # a crop is 2 % plus 10 px (5 per side) larger than its box
 YOLO, VOC = 0, 1  # values of --save-format
@@ -70,9 +71,11 @@ class PredictionFiles:
 
     def __init__(self, folder: Path, names: Sequence[str], settings: OutputSettings) -> None:
         self._folder, self._names, self._settings = folder, names, settings
-        self._stems: dict[str, str] = {}  # stem of the outputs -> source
+        self._stems: dict[str, Source] = {}  # stem of the outputs -> source
+        self._labels: dict[str, tuple[Source, int]] = {}  # name -> source and frame
         self._crop_folders: dict[str, int] = {}  # folder of the crops -> class
-        self._videos: dict[str, _Video] = {}  # open ones, by source
+        self._crops: dict[str, tuple[Source, int, int]] = {}  # name -> source, frame and crop
+        self._videos: dict[Source, _Video] = {}  # open ones
         self._told_of_long_names = False
         self.label_files = 0
 
@@ -120,15 +123,19 @@ class PredictionFiles:
     def _write(
         self, loaded: SourceImage, detections: np.ndarray, annotated: np.ndarray | None
     ) -> None:
-        stem = self._stem(loaded.path)
+        stem = self._unique(
+            self._shortened(file_name(loaded.path).stem), self._stems, _source(loaded)
+        )
         frame = f"{stem}_{loaded.frame}" if loaded.kind == "video" else stem
         worst_first = detections[::-1]  # the order of the lines in upstream's files
         if self._settings.txt and len(detections):
-            self._write_labels(frame, loaded.original.shape[:2], worst_first)
+            # An image may have the name of a frame: clip_1.jpg beside clip.mp4.
+            name = self._unique(frame, self._labels, (_source(loaded), loaded.frame))
+            self._write_labels(name, loaded.original.shape[:2], worst_first)
         if self._settings.csv:
             self._write_rows(loaded, worst_first)
         if self._settings.crops:
-            self._write_crops(frame, loaded.original, worst_first)
+            self._write_crops(frame, loaded, worst_first)
         if self._settings.images:
             drawn = self.annotate(loaded, detections) if annotated is None else annotated
             self._write_image(loaded, stem, drawn)
@@ -139,16 +146,12 @@ class PredictionFiles:
         name = drawable_names(self._names)[label]
         return name if self._settings.hide_conf else f"{name} {confidence:.2f}"
 
-    def _stem(self, source: str) -> str:
-        """Return the stem of a source's output files; numbers avoid conflicts between sources."""
-        return self._unique(file_name(source).stem, self._stems, source)
-
     def _unique(self, name: str, owners: dict[str, Owner], owner: Owner) -> str:
-        """Return the name that belongs to an owner: this one, shortened, or with a number."""
-        short, number = self._shortened(name), 2
-        candidate = short
+        """Return the name that belongs to an owner: this one, or with a number."""
+        candidate, number = name, 2
+        separator = "_" if name[-1:].isdecimal() else ""
         while owners.setdefault(candidate, owner) != owner:
-            candidate, number = f"{short}{number}", number + 1
+            candidate, number = f"{name}{separator}{number}", number + 1
         return candidate
 
     def _shortened(self, name: str) -> str:
@@ -192,14 +195,17 @@ class PredictionFiles:
         with (self._folder / "predictions.csv").open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
 
-    def _write_crops(self, name: str, image: np.ndarray, detections: np.ndarray) -> None:
+    def _write_crops(self, name: str, loaded: SourceImage, detections: np.ndarray) -> None:
         for number, row in enumerate(detections, start=1):
             label = int(row[5])
             plain = re.sub(INVALID_NAME_CHARACTERS, "_", self._names[label]).strip(". ") or "_"
-            folder = self._folder / "crops" / self._unique(plain, self._crop_folders, label)
-            folder.mkdir(parents=True, exist_ok=True)
-            crop = crop_box(image, row[:4])
-            write_image(folder / f"{name}{'' if number == 1 else number}.jpg", crop)
+            folder = self._unique(self._shortened(plain), self._crop_folders, label)
+            # Crop 2 of image 1 and crop 1 of image 12 would both be 12.jpg.
+            wanted = f"{folder}/{name}{'' if number == 1 else number}"
+            found = self._unique(wanted, self._crops, (_source(loaded), loaded.frame, number))
+            target = self._folder / "crops" / f"{found}.jpg"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_image(target, crop_box(loaded.original, row[:4]))
 
     def _write_image(self, loaded: SourceImage, stem: str, annotated: np.ndarray) -> None:
         if loaded.kind == "video":
@@ -214,8 +220,9 @@ class PredictionFiles:
 
     def _video(self, loaded: SourceImage, stem: str, size: tuple[int, int]) -> _Video:
         """Return the open video of a source. Those of files are closed when the next one begins."""
-        if loaded.path in self._videos:
-            return self._videos[loaded.path]
+        source = _source(loaded)
+        if source in self._videos:
+            return self._videos[source]
         if not loaded.is_live:
             self._close_videos()
         path = self._folder / f"{stem}.mp4"
@@ -226,7 +233,7 @@ class PredictionFiles:
                 f"cannot write {path}: OpenCV cannot open an MP4 writer; "
                 "use --nosave, or --nosave with --save-txt."
             )
-        return self._videos.setdefault(loaded.path, _Video(writer, path, size))
+        return self._videos.setdefault(source, _Video(writer, path, size))
 
     def _close_videos(self, *, check: bool = True) -> None:
         videos, self._videos = list(self._videos.values()), {}
@@ -249,6 +256,10 @@ def spreadsheet_text(text: str) -> str:
     """
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return f"'{shown}" if text.lstrip().startswith(FORMULA_STARTS) else shown
+
+
+def _source(loaded: SourceImage) -> Source:
+    return loaded.path, loaded.number
 
 
 def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:

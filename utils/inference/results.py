@@ -203,8 +203,9 @@ class Results:
         parent, name = Path(save_dir).parent, Path(save_dir).name
         folder = create_run_folder(parent, name, exist_ok)
         with self._files(folder, **settings) as files:
-            for image, found in zip(self._images, self._detections, strict=True):
-                files.write(image, found)
+            pairs = zip(self._images, self._detections, strict=True)
+            for number, (image, found) in enumerate(pairs, start=1):
+                files.write(image._replace(number=number), found)  # names may be equal
         return folder
 
 

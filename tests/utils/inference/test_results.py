@@ -129,6 +129,17 @@ def test_crop(results: Results, tmp_path: Path) -> None:
     assert not (tmp_path / "exp2").exists()
 
 
+def test_equally_named_images_are_written_one_by_one(results: Results, tmp_path: Path) -> None:
+    """As of y.png and y.jpg, and of images 1 and 12, whose crops end with numbers."""
+    images = [results._images[0]._replace(path=f"A/{name}.jpg") for name in ("y", "y", "1", "12")]
+    found = [results._detections[0]] * 4
+    same = Results(images, found, NAMES, SPEED)
+    folder = same.save(save_dir=tmp_path / "save")
+    assert sorted(file.name for file in folder.iterdir()) == ["1.jpg", "12.jpg", "y.jpg", "y2.jpg"]
+    assert len(same.crop(save_dir=tmp_path / "crop")) == 12
+    assert len(list((tmp_path / "crop").rglob("*.jpg"))) == 12
+
+
 def test_show_in_a_viewer(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Image.Image] = []
 
