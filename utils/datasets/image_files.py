@@ -256,7 +256,7 @@ def probe_image(path: str | Path) -> ImageHeader:
     """
     with open_image_file(path) as stream:
         try:
-            size, is_deep = _read_header(stream)
+            size, is_deep = read_header(stream)
         except UnidentifiedImageError as error:
             raise ImageError("corrupt image (unknown image format)") from error
         except DECODING_ERRORS as error:
@@ -315,7 +315,7 @@ def darkness(deep: np.ndarray) -> str:
     )
 
 
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, int] | None, bool]:
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, int] | None, bool]:
     """Return (height, width) of a complete, upright JPEG or PNG, and whether it is deep.
 
     The size is None for an image that must be decoded.

@@ -13,7 +13,7 @@ from utils.datasets.image_files import DECODING_ERRORS
 from utils.datasets.rect_batches import round_up_to_stride
 from utils.errors import UserError
 from utils.files.download import is_url, without_secrets
-from utils.inference.sources import load_rgb
+from utils.inference.image_source import load_rgb
 
 MAX_CHANNELS, MAX_SIZES = 4, 2
 IMAGE_SIDES = 3

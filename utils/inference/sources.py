@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import http.client
-import io
 import itertools
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,17 +18,14 @@ from utils.datasets.image_files import (
     IMAGE_SUFFIXES,
     UNREAD_SUFFIXES,
     ImageError,
-    check_pixels,
-    darkness,
     is_comment,
-    open_image_file,
-    read_image,
     suffix_of,
 )
 from utils.datasets.letterbox import Letterboxed, letterbox
 from utils.datasets.locate import native_path
 from utils.errors import UserError
-from utils.files.download import open_url, without_secrets
+from utils.files.download import without_secrets
+from utils.inference.image_source import WEB_SCHEMES, load_rgb
 from utils.inference.streams import SCREEN, ScreenReader, in_turns, is_screen
 from utils.inference.video import VideoReader
 
@@ -42,9 +37,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 MEDIA_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 LIST_SUFFIXES = (".txt", ".streams")
-WEB_SCHEMES = ("http", "https")
 URL_SCHEMES = (*WEB_SCHEMES, "rtsp", "rtmp", "tcp")
-MAX_BYTES = 256 << 20  # of a downloaded image
 MAX_SHOWN_CHARACTERS = 80  # of an invalid source, in a message
 
 Kind = Literal["image", "video"]
@@ -224,9 +217,9 @@ def _load(
         nonlocal reason
         location = ordered[number - 1]
         is_image = file_name(location).suffix.lower() in IMAGE_SUFFIXES and location not in streams
-        video = partial(_load_video, vid_stride=vid_stride, failed=failed)
+        video = partial(_load_video, vid_stride=vid_stride)
         try:
-            for item in (_load_image if is_image else video)(location, fit):
+            for item in (_load_image if is_image else video)(location, fit, failed=failed):
                 yield item._replace(number=number, files=len(ordered))
         except ImageError as error:
             reason = str(error)
@@ -251,47 +244,9 @@ def _load(
         )
 
 
-def _load_image(location: str, fit: Fit) -> Iterator[SourceImage]:
-    rgb = load_rgb(location)
+def _load_image(location: str, fit: Fit, failed: list[str]) -> Iterator[SourceImage]:
+    rgb = load_rgb(location, failed)
     yield SourceImage(location, "image", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), *fit(rgb))
-
-
-def load_rgb(location: str) -> np.ndarray:
-    """Return the image of a path or of an http(s) URL, uint8 [h, w, 3] RGB, upright.
-
-    The limits of training apply.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    if _scheme(location) in WEB_SCHEMES:
-        return _fetch_image(location)
-    with open_image_file(location) as stream:
-        is_deep = check_pixels(stream)
-    image = read_image(location)
-    dark = darkness(image) if is_deep else ""
-    if dark:
-        log.warning("%s is %s.", location, dark)
-    return image
-
-
-def _fetch_image(url: str) -> np.ndarray:
-    """Download an image; return it as uint8 [h, w, 3] RGB."""
-    try:
-        with open_url(url) as response:
-            content = response.read(MAX_BYTES + 1)
-    except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
-        raise ImageError(f"it cannot be downloaded ({getattr(error, 'reason', error)})") from error
-    if len(content) > MAX_BYTES:
-        raise ImageError(f"it is larger than {MAX_BYTES >> 20} MiB")
-    check_pixels(io.BytesIO(content))
-    try:
-        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-    except cv2.error as error:  # e.g. a header that claims more pixels than OpenCV accepts
-        raise ImageError(f"it cannot be decoded ({error.err})") from error
-    if bgr is None:
-        raise ImageError("it is not an image")
-    return np.ascontiguousarray(bgr[..., ::-1])
 
 
 def _load_video(

@@ -46,6 +46,25 @@ def names(loaded: list[SourceImage]) -> list[str]:
     return [Path(item.path).name for item in loaded]
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_damaged_image_is_named_and_has_failed(
+    suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half of a JPEG is shown; a PNG that cannot be decoded at all is skipped."""
+    path, failed = tmp_path / f"a{suffix}", list[str]()
+    assert cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    whole = path.read_bytes()
+    image(tmp_path / "b.png")
+    assert names(load(path, tmp_path / "b.png", failed=failed)) == [path.name, "b.png"]
+    assert (failed, caplog.messages) == ([], [])
+    path.write_bytes(whole[: len(whole) // 2])
+    found = load(path, tmp_path / "b.png", failed=failed)
+    assert names(found) == ["a.jpg", "b.png"][suffix == ".png" :]
+    assert failed == [str(path)]
+    start = f"{path} is damaged (" if suffix == ".jpg" else f"Skipped {path}: it cannot be decoded"
+    assert [message[: len(start)] for message in caplog.messages] == [start]
+
+
 def test_image_file(tmp_path: Path) -> None:
     (item,) = load(image(tmp_path / "a.png", size=(20, 64)))
     assert (item.kind, item.number, item.files, item.frame, item.fps) == ("image", 1, 1, 0, 0.0)
@@ -197,7 +216,7 @@ def test_names_that_are_not_utf8_are_refused_before_opencv(tmp_path: Path, suffi
 def test_size_of_a_downloaded_image_is_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.inference.sources.MAX_BYTES", 3 << 20)
+    monkeypatch.setattr("utils.inference.image_source.MAX_BYTES", 3 << 20)
     with (
         serving(tmp_path) as address,
         pytest.raises(UserError, match=r"cannot be used \(it is larger than 3 MiB\)"),
