@@ -60,19 +60,25 @@ def export(options: ExportOptions) -> list[Path]:
     """
     from utils.export.compare import comparison_images, log_table
     from utils.export.heads import NmsSettings, with_export_head
+    from utils.export.targets import ANCHORS, PACKAGES, check_replaceable, target_of
+    from utils.files.atomic_write import exporting
     from utils.files.writable import is_writable
-    from utils.inference.backend import TorchBackend, network_size
+    from utils.inference.backend import TorchBackend, is_exported, network_size
     from utils.inference.sessions import import_package
     from utils.runtime.device import select_device
     from utils.weights import load_model
 
-    for name in ("onnx", "openvino"):  # before anything is written
-        if name in options.include:
-            import_package(name, f"--include {name}")
+    kinds = list(dict.fromkeys(options.include))
+    for kind in kinds:  # before anything is written
+        for package in PACKAGES.get(kind, ()):
+            import_package(package, f"--include {kind}")
     if options.simplify:
         import_package("onnxslim", "--simplify")
-    loaded = load_model(options.weights, select_device(options.device))
-    if not is_writable(Path(options.weights).parent):
+    weights = Path(options.weights)
+    if is_exported(weights):
+        raise UserError(f"{weights} is an exported model; give the .pt file that it was made from.")
+    loaded = load_model(weights, select_device(options.device))
+    if not is_writable(weights.parent):
         raise UserError(
             f"the folder of {options.weights} is read-only; copy the weights to another folder."
         )
@@ -81,11 +87,13 @@ def export(options: ExportOptions) -> list[Path]:
     batches = comparison_images(image_sources(options), size, options.batch_size)
     nms = NmsSettings(options.conf_thres, options.iou_thres, options.topk_per_class)
     module = partial(with_export_head, loaded.model, options.outputs, settings=nms)
-    paths = [
-        write(options, kind, loaded, module, batches[0]) for kind in dict.fromkeys(options.include)
-    ]
-    if options.heads != "decoded":
-        write_anchors(options, loaded)
+    has_maps = options.heads != "decoded"
+    anchors = [weights.with_name(ANCHORS)] * has_maps
+    check_replaceable([*(target_of(weights, kind) for kind in kinds), *anchors])
+    with exporting(weights.parent):
+        paths = [write(options, kind, loaded, module, batches[0]) for kind in kinds]
+        if has_maps:
+            write_anchors(options, loaded)
     log_table(compare(options, paths, nms, batches))
     return paths
 
@@ -113,12 +121,13 @@ def write(
     `module` is `with_export_head` without the size of the images and `half`.
     """
     from utils.export import formats
-    from utils.inference.backend import OPENVINO_FOLDER
+    from utils.export.targets import target_of
     from utils.inference.exported import ModelFacts
-    from utils.upstream.writer import upstream_path, write_upstream
+    from utils.upstream.facts import complete_facts
+    from utils.upstream.writer import write_upstream
 
     weights, model = Path(options.weights), loaded.model
-    target = weights.with_suffix(f".{kind}")
+    target = target_of(weights, kind)
     size = None if options.dynamic else (images.shape[2], images.shape[3])
     facts = ModelFacts(loaded.names, model.max_stride, options.outputs, options.dynamic)
 
@@ -129,9 +138,9 @@ def write(
         return formats.Traced(exported, pixels, facts, len(model.strides))
 
     if kind == "yolov5":
-        target = upstream_path(weights)
         own = {"imgsz": max(options.imgsz), "batch_size": options.batch_size}
-        training = loaded.training._replace(options=own | {**loaded.training.options})
+        known = complete_facts(loaded.training, weights, target, model, loaded.names)
+        training = known._replace(options=own | {**known.options})
         write_upstream(target, model, loaded.names, training)
     elif kind == "onnx":
         model_file = traced(half=options.half)
@@ -139,7 +148,6 @@ def write(
     elif kind == "torchscript":
         formats.write_torchscript(traced(half=options.half), target, optimize=options.optimize)
     else:  # OpenVINO converts its weights to fp16 itself
-        target = weights.with_name(weights.stem + OPENVINO_FOLDER)
         formats.write_openvino(traced(half=False), target, options.opset, half=options.half)
     log.info("%s", target)
     return target
@@ -147,10 +155,11 @@ def write(
 
 def write_anchors(options: ExportOptions, loaded: LoadedModel) -> None:
     """Write anchors.txt: width and height of each anchor in pixels, one number per line."""
+    from utils.export.targets import ANCHORS
     from utils.files.atomic_write import atomic_write_text
 
     sides = [side for level in loaded.model.spec.anchors for side in level]
-    target = Path(options.weights).with_name("anchors.txt")
+    target = Path(options.weights).with_name(ANCHORS)
     atomic_write_text(target, "".join(f"{side}\n" for side in sides))
     log.info("%s", target)
 
@@ -164,6 +173,7 @@ def compare(
     """The rows of the table: PyTorch with fused layers, and each file."""
     from utils.export.compare import Row, difference, measure, torch_run
     from utils.export.heads import with_export_head
+    from utils.inference.backend import is_exported
     from utils.inference.sessions import open_session
     from utils.runtime.device import select_device
     from utils.weights import load_model
@@ -171,7 +181,7 @@ def compare(
     device = select_device(options.device)
 
     def run_of(path: Path) -> Run:
-        if path.suffix == ".pt":
+        if not is_exported(path):
             model = load_model(path, device).model
             return partial(torch_run, with_export_head(model, options.outputs, None, nms))
         session = open_session(path, device)

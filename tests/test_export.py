@@ -22,7 +22,7 @@ from tests.paths import ROOT, SHARED, SHARED_GOLDENS, requires_shared
 from tests.toy import make_toy_weights
 from utils.errors import UserError
 from utils.export.compare import comparison_images, difference
-from utils.files.atomic_write import remove_temporary_files
+from utils.files.atomic_write import exporting
 from utils.inference.backend import open_backend
 from utils.inference.sessions import open_session, torchscript_warnings_ignored
 from utils.options.arguments import parse_options
@@ -344,11 +344,22 @@ def test_a_kill_leaves_the_earlier_files_or_none(toy: Path, tmp_path: Path) -> N
     assert len(before) == 1 + 3 + 3  # the folder has three files
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert complete() == before
-    left = [file for file in tmp_path.iterdir() if file.name.startswith(".")]
-    assert len(left) == 8
-    remove_temporary_files(tmp_path)
-    assert not any(file.exists() for file in left)
+    def left() -> set[str]:
+        return {file.name for file in tmp_path.iterdir() if file.name.startswith(".")}
+
+    assert [name[:20] for name in left()] == [".toy_openvino_model."]  # of the last kill
+    others = {f".toy.{'0' * 12}.pt", f".toy.{'0' * 12}", ".toy.onnx", ".toy.123.onnx"}
+    for name in others:
+        (tmp_path / name).touch()
+    with exporting(tmp_path):  # another process exports into the folder
+        code = "import sys; from pathlib import Path; from utils.files.atomic_write import *\n"
+        code += "with exporting(Path(sys.argv[1])): pass"
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        before_cleaning = left()
+        subprocess.run(command, cwd=ROOT, check=True)
+        assert left() == before_cleaning
     run("--weights", weights, "--include", "openvino", "--imgsz", 64)  # replaces the folder
+    assert left() == others
     assert open_backend(of_format(weights, "openvino"), CPU).input_size == (64, 64)
     assert complete().keys() == before.keys()
 

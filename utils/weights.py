@@ -107,7 +107,7 @@ def read_weights(path: Path) -> Weights:
     if is_upstream_file(path):
         upstream = read_upstream(path)
         state, described, names = upstream.weights, upstream.spec, list(upstream.names)
-        training = TrainingFacts(upstream.options or {}, {}, upstream.best_fitness)
+        training = TrainingFacts(upstream.options or {}, upstream.hyp, upstream.best_fitness)
     else:
         data = read_checkpoint(path)
         if data["kind"] == "deploy":

@@ -36,7 +36,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "plots": frozenset({"history", "datasets", "solver"}),
     "runs": FLOOR | {"history", "hyp", "solver", "checkpoint", "options", "upstream", "plots"},
     "inference": FLOOR | {"boxes", "models", "datasets", "weights", "plots", "runs"},
-    "export": FLOOR | {"boxes", "models", "datasets", "inference", "data.street_scenes"},
+    "export": FLOOR
+    | {"boxes", "models", "datasets", "upstream", "inference", "data.street_scenes"},
     "evaluation": FLOOR | {"boxes", "runtime", "models", "datasets", "plots"},
     "training": FLOOR
     | {"history", "runtime", "models", "datasets", "solver", "checkpoint", "autoanchor"}

@@ -7,13 +7,23 @@ import errno
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from utils.errors import UserError
 
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
+
 TEMPORARY_FILE = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")
+UNFINISHED_EXPORT = re.compile(
+    r"\..+(\.[0-9a-f]{12}\.(onnx|torchscript)|_yolov5\.[0-9a-f]{12}\.pt"
+    r"|_openvino_model\.[0-9a-f]{12})"
+)
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space, then resume or run again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make its folder writable"),
@@ -107,12 +117,34 @@ def atomic_write_folder(target: Path, write: Callable[[Path], object]) -> None:
 
 def remove_temporary_files(folder: Path) -> None:
     """Delete the temporary files and folders that killed processes left in a folder."""
+    _remove_matching(folder, TEMPORARY_FILE)
+
+
+def _remove_matching(folder: Path, pattern: re.Pattern[str]) -> None:
     for file in folder.glob(".*"):
-        if TEMPORARY_FILE.fullmatch(file.name):
+        if pattern.fullmatch(file.name):
             if file.is_dir():
                 shutil.rmtree(file)
             else:
                 file.unlink()
+
+
+@contextlib.contextmanager
+def exporting(folder: Path) -> Iterator[None]:
+    """Mark that models are exported into a folder, and first remove what killed exports left.
+
+    Nothing is removed while another process exports into the folder, or if the system cannot tell.
+    """
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # some network drives have no such locks
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove_matching(folder, UNFINISHED_EXPORT)
+                fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
 
 
 def atomic_copy(source: Path, target: Path) -> None:

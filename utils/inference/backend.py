@@ -182,8 +182,8 @@ def open_backend(
     """Open model files; the name of a file decides what runs it.
 
     Args:
-        weights: `.pt` of this project or of YOLOv5, or the name of a published model; `.onnx`;
-            `.torchscript`; a folder `*_openvino_model`. Several are an ensemble.
+        weights: `.onnx`; `.torchscript`; a folder `*_openvino_model`; any other name is a `.pt`
+            file of this project or of YOLOv5, or a published model. Several are an ensemble.
         device: device to compute on.
         half: compute in fp16, which is fast on GPUs only.
         augment: use test-time augmentation.
@@ -202,9 +202,15 @@ def open_backend(
     return backend
 
 
+def is_exported(weights: str | Path) -> bool:
+    """Return whether a file or folder is an exported model by its name; all others are weights."""
+    path = Path(weights)
+    return path.suffix.lower() in EXPORTED_SUFFIXES or path.name.endswith(OPENVINO_FOLDER)
+
+
 def _open(weights: str | Path, device: torch.device, *, half: bool) -> Backend:
     path = Path(weights)
-    if path.suffix in EXPORTED_SUFFIXES or path.name.endswith(OPENVINO_FOLDER):
+    if is_exported(path):
         from utils.inference.exported import open_exported
 
         return open_exported(path, device, half=half)

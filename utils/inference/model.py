@@ -18,7 +18,7 @@ from models.spec import load_spec
 from utils.datasets.letterbox import letterbox
 from utils.errors import UserError
 from utils.inference.augmented import augmented
-from utils.inference.backend import Backend, Ensemble, TorchBackend, open_backend
+from utils.inference.backend import Backend, Ensemble, TorchBackend, is_exported, open_backend
 from utils.inference.inputs import ImageInput, common_shape, load_image
 from utils.inference.predictor import DetectSettings, Predictor
 from utils.inference.results import Results
@@ -206,7 +206,7 @@ def load_model(
         model = Model(open_backend(weights, device))
         log.info("Loaded %s: %d classes, on %s", model.backend.origin, len(model.names), device)
         return model
-    if not isinstance(weights, str | Path) or Path(weights).suffix != ".pt":
+    if not isinstance(weights, str | Path) or is_exported(weights):
         raise UserError(f"autoshape=False needs one .pt file, but the weights are {weights}.")
     return load_detector(weights, device).model
 

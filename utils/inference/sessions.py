@@ -22,7 +22,7 @@ log = logging.getLogger("yolo")
 CONFIG_FILE = "config.txt"
 """Metadata in a TorchScript file, JSON."""
 METADATA_FILE = "metadata.yaml"
-"""Metadata in the folder of an OpenVINO model."""
+"""Metadata in the folder of an OpenVINO model; some YOLOv5 name it after the model."""
 DYNAMIC_KEY = "yolov5_extend.dynamic"
 """Of the metadata: whether the model accepts images of any number and size."""
 INPUT_DIMENSIONS = 4
@@ -78,9 +78,10 @@ def open_session(path: Path, device: torch.device) -> Session:
     """
     if not path.exists():
         raise UserError(f"{path} does not exist; write it with export.py.")
-    if path.suffix == ".onnx":
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
         return _open_onnx(path, device)
-    if path.suffix == ".torchscript":
+    if suffix == ".torchscript":
         return _open_torchscript(path, device)
     return _open_openvino(path, device)
 
@@ -184,6 +185,22 @@ def _open_torchscript(path: Path, device: torch.device) -> Session:
     )
 
 
+def _metadata_file(folder: Path, model: Path) -> Path:
+    """Return the metadata of an OpenVINO model: metadata.yaml or, of some YOLOv5, best.yaml.
+
+    Raises:
+        UserError: there is neither.
+    """
+    places = folder / METADATA_FILE, model.with_suffix(".yaml")
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(
+        f"{folder} has neither {places[0].name} nor {places[1].name}, which has the class names; "
+        "export the model again with export.py."
+    )
+
+
 def _open_openvino(folder: Path, device: torch.device) -> Session:
     openvino = import_package("openvino", str(folder))
     files = sorted(folder.glob("*.xml"))
@@ -191,7 +208,7 @@ def _open_openvino(folder: Path, device: torch.device) -> Session:
         raise UserError(
             f"{folder} has {len(files)} .xml files; give a folder that export.py has written."
         )
-    metadata = read_yaml(folder / METADATA_FILE)
+    metadata = read_yaml(_metadata_file(folder, files[0]))
     try:
         # Without the first hint, OpenVINO computes in bf16 on newer CPUs.
         hints = {

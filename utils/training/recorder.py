@@ -12,7 +12,7 @@ import torch
 
 from utils.checkpoint.format import AVERAGE, Config, TrainingCheckpoint
 from utils.checkpoint.store import read_checkpoint, save_checkpoint
-from utils.files.atomic_write import atomic_copy, remove_temporary_files
+from utils.files.atomic_write import atomic_copy, exporting, remove_temporary_files
 from utils.options.train_options import TrainOptions
 from utils.runs.run import Run
 from utils.runtime.background import BackgroundWorker
@@ -139,7 +139,8 @@ class RunRecorder:
             if path.is_file():
                 loaded, target = load_model(path, torch.device("cpu")), upstream_path(path)
                 training = loaded.training._replace(options=options, hyp=hyp)
-                write_upstream(target, loaded.model, loaded.names, training)
+                with exporting(self.weights):
+                    write_upstream(target, loaded.model, loaded.names, training)
                 log.info("The weights for YOLOv5 are in %s", target)
 
     def finalize(self, state: TrainingState) -> None:

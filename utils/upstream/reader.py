@@ -53,6 +53,8 @@ class UpstreamCheckpoint:
 
     AutoAnchor changes the anchors of the model, not those of the model file in the checkpoint."""
     names: tuple[str, ...]
+    hyp: dict[str, float]
+    """Hyper-parameters, an attribute of the model; empty if it has none."""
     options: dict[str, object] | None
     """Training options, since v6.2; paths are strings."""
     date: str | None
@@ -62,6 +64,9 @@ class UpstreamCheckpoint:
     """`bias`, `norm` (of a normalization layer) or `weight` by name, as `named_parameters()`."""
     training_results: str | None
     """Text of results.txt, v5.0 only."""
+    is_ours: bool = False
+    """Whether `utils.upstream.writer` has written it: it uses the class name of all versions, and
+    keys of v7.0, which itself has another class name."""
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -129,6 +134,7 @@ def _interpret(path: Path, archive: TorchArchive) -> UpstreamCheckpoint:
         spec=require_type(plain(attributes["yaml"]), dict)
         | _anchors_in_pixels(ema_state or model_state, archive.tensor(attributes["stride"])),
         names=tuple(require_type(name, str) for name in names),
+        hyp=numbers(plain(attributes.get("hyp"))),
         options=_optional(dict, plain(content.get("opt"))),
         date=_optional(str, plain(content.get("date"))),
         version=_version(content, tree),
@@ -138,6 +144,7 @@ def _interpret(path: Path, archive: TorchArchive) -> UpstreamCheckpoint:
             for name in part.parameters
         },
         training_results=_optional(str, plain(content.get("training_results"))),
+        is_ours=model.kind == "models.yolo.Model" and "git" in content,
     )
 
 
@@ -217,6 +224,16 @@ def _fitness(value: object) -> float | None:
     if isinstance(value, list):
         (value,) = value
     return optional_number(value)
+
+
+def numbers(values: object) -> dict[str, float]:
+    """Return the numbers of a mapping by name; empty if it is none."""
+    items = values.items() if isinstance(values, Mapping) else ()
+    return {
+        str(name): value
+        for name, value in items
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def optional_number(value: object) -> float | None:
