@@ -20,10 +20,12 @@ from export import build_parser, export
 from models.nms import non_max_suppression
 from tests.paths import ROOT, SHARED, SHARED_GOLDENS, requires_shared
 from tests.toy import make_toy_weights
+from utils.checkpoint.store import read_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.export.compare import comparison_images, difference
 from utils.files.atomic_write import exporting
 from utils.inference.backend import open_backend
+from utils.inference.model import load_model as load_model_for_python
 from utils.inference.sessions import open_session, torchscript_warnings_ignored
 from utils.options.arguments import parse_options
 from utils.options.export_options import ExportOptions
@@ -344,6 +346,7 @@ def test_a_kill_leaves_the_earlier_files_or_none(toy: Path, tmp_path: Path) -> N
     assert len(before) == 1 + 3 + 3  # the folder has three files
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert complete() == before
+
     def left() -> set[str]:
         return {file.name for file in tmp_path.iterdir() if file.name.startswith(".")}
 
@@ -395,6 +398,7 @@ def test_wrong_options_are_one_sentence(arguments: str, message: str) -> None:
         ("onnx", "--include yolov5 onnx", "--include onnx needs the package onnx, which is not "),
         ("onnxslim", "--include onnx --simplify", "--simplify needs the package onnxslim, which"),
         ("openvino", "--include torchscript openvino", "--include openvino needs the package op"),
+        ("onnx", "--include torchscript openvino", "--include openvino needs the package onnx, wh"),
     ],
 )
 def test_a_missing_package_is_named_before_anything_is_written(
@@ -423,6 +427,141 @@ def test_a_file_that_cannot_be_run_here_is_written_anyway(
     assert "was written, but not compared: " in caplog.text
     assert "pip install onnxruntime " in caplog.text
     assert caplog.messages[-1].split()[2:] == ["-", "-", "-"]
+
+
+@pytest.mark.parametrize(("kind", "package"), [("yolov5", "onnx"), ("torchscript", "onnx")])
+def test_other_formats_need_no_package(
+    kind: str, package: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = Path(shutil.copy(toy, tmp_path))
+    for name in (package, "openvino", "onnxslim", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    (path,) = run("--weights", weights, "--include", kind, "--imgsz", 32)
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("name", ["best.pth", "x.PT", "best"])
+def test_any_other_suffix_is_that_of_weights(
+    name: str, toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = Path(shutil.copy(toy, tmp_path / name))
+    made = run("--weights", weights, "--include", "yolov5", *FORMATS, "--imgsz", 32)
+    stem = weights.stem
+    expected = [f"{stem}_yolov5.pt", *(MADE[kind].format(stem) for kind in FORMATS)]
+    assert [path.name for path in made] == expected
+    assert not caplog.messages  # all are compared
+    assert not load_model_for_python(weights, CPU, autoshape=False).training
+    assert load_model_for_python(weights, CPU).names == {0: "green", 1: "red"}
+    upper = made[1].rename(tmp_path / "upper.ONNX")
+    assert open_backend(upper, CPU).names == ("green", "red")
+    for one in (upper, made[3]):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(UserError, match=r"is an exported model; give the \.pt file that"):
+            run("--weights", one, "--include", "torchscript")
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("target", ["toy_yolov5.pt", *(MADE[k].format("toy") for k in FORMATS)])
+def test_what_no_export_wrote_is_never_replaced(target: str, toy: Path, tmp_path: Path) -> None:
+    weights = Path(shutil.copy(toy, tmp_path))
+    kinds = ("yolov5", *FORMATS)
+    run("--weights", weights, "--include", *kinds, "--imgsz", 32)
+    run("--weights", weights, "--include", *kinds, "--imgsz", 32)  # its own files are replaced
+    path = tmp_path / target
+    foreign = path / "notes.txt" if path.is_dir() else path
+    if path.is_file():
+        path.unlink()
+    foreign.write_bytes(b"mine")
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    with pytest.raises(UserError, match=f"{foreign.name} would be lost: export.py replaces only"):
+        run("--weights", weights, "--include", *kinds, "--imgsz", 32)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.mkdir()
+        (path / "toy.xml").write_bytes(b"mine")  # of another program: without our metadata
+    else:
+        path.unlink()
+        path.mkdir()
+    with pytest.raises(UserError, match=f"{path.name} would be lost"):
+        run("--weights", weights, "--include", *kinds, "--imgsz", 32)
+
+
+def test_foreign_anchors_and_weights_of_yolov5_are_never_replaced(
+    toy: Path, tmp_path: Path
+) -> None:
+    weights = Path(shutil.copy(toy, tmp_path))
+    anchors = tmp_path / "anchors.txt"
+    anchors.write_text("10,13, 16,30")
+    arguments = ("--weights", weights, "--include", "onnx", "--imgsz", 32, "--heads", "raw")
+    with pytest.raises(UserError, match=r"anchors.txt would be lost"):
+        run(*arguments)
+    assert sorted(tmp_path.iterdir()) == [anchors, weights]
+    anchors.unlink()
+    run(*arguments)
+    assert run(*arguments) == [weights.with_suffix(".onnx")]
+    if SHARED.is_dir():
+        target = Path(
+            shutil.copy(SHARED / "legacy/v7/last_stripped.pt", tmp_path / "toy_yolov5.pt")
+        )
+        before = target.read_bytes()
+        with pytest.raises(UserError, match=r"toy_yolov5.pt would be lost"):
+            run("--weights", weights, "--include", "yolov5", "--imgsz", 32)
+        assert target.read_bytes() == before
+
+
+def facts_of(path: Path) -> tuple[dict[str, object], dict[str, float]]:
+    content = read_upstream(path)
+    return content.options or {}, content.hyp
+
+
+def test_the_file_for_yolov5_has_what_is_known_of_the_training(tmp_path: Path) -> None:
+    """Of a kept run: in its last.pt, else in opt.yaml and hyp.yaml, else in an earlier export."""
+    folder = Path(shutil.copytree(ROOT / "tests/kept_runs/version_1/finished", tmp_path / "run"))
+    best, last = folder / "weights/best.pt", folder / "weights/last.pt"
+    arguments = ("--include", "yolov5", "--imgsz", 32)
+    config = read_checkpoint(last)["config"]  # type: ignore[typeddict-item]
+    options = {"imgsz": 32, "batch_size": 1} | config["options"]
+    (path,) = run("--weights", best, *arguments)
+    assert facts_of(path) == (options, config["hyp"])
+    assert options["imgsz"] == 64
+    path.unlink()
+    last.unlink()
+    (path,) = run("--weights", best, *arguments)
+    written, hyp = facts_of(path)
+    assert (written["seed"], written["imgsz"], hyp) == (7, 64, config["hyp"])
+    for name in ("opt.yaml", "hyp.yaml"):
+        (folder / name).unlink()
+    run("--weights", best, *arguments)
+    assert facts_of(path) == (written, hyp)
+    other = read_checkpoint(best)
+    other["weights"]["model.0.bn.bias"] += 1  # type: ignore[typeddict-item]
+    save_checkpoint(other, best)
+    run("--weights", best, *arguments)  # of other weights, the earlier export says nothing
+    assert facts_of(path) == ({"imgsz": 32, "batch_size": 1}, {})
+
+
+@requires_shared
+@pytest.mark.parametrize("name", ["weights/yolov5n.pt", "legacy/v7/last_stripped.pt"])
+def test_facts_of_yolov5_are_kept(name: str, tmp_path: Path) -> None:
+    weights = Path(shutil.copy(SHARED / name, tmp_path))
+    (path,) = run("--weights", weights, "--include", "yolov5", "--imgsz", 32)
+    options, hyp = facts_of(weights)
+    assert facts_of(path) == ({"imgsz": 32, "batch_size": 1} | options, hyp)
+    assert hyp["momentum"] == 0.937
+
+
+@pytest.mark.parametrize("name", ["metadata.yaml", "toy.yaml"])
+def test_openvino_metadata_may_have_the_name_of_the_model(
+    name: str, toy: Path, tmp_path: Path
+) -> None:
+    weights = Path(shutil.copy(toy, tmp_path))
+    (folder,) = run("--weights", weights, "--include", "openvino", "--imgsz", 32)
+    (folder / "metadata.yaml").rename(folder / name)
+    assert open_backend(folder, CPU).names == ("green", "red")
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=r"has neither metadata.yaml nor toy.yaml, which has the"):
+        open_backend(folder, CPU)
 
 
 def test_a_read_only_folder_is_one_sentence(toy: Path, tmp_path: Path) -> None:

@@ -193,6 +193,8 @@ def open_backend(
             is not installed; or the models of an ensemble do not match.
     """
     paths = [weights] if isinstance(weights, str | Path) else weights
+    if not isinstance(paths, Sequence) or not paths:
+        raise UserError(f"the weights are {weights}; give a model file, or a list of them.")
     members = [_open(path, device, half=half) for path in paths]
     backend = Ensemble(members) if len(members) > 1 else members[0]
     if augment:

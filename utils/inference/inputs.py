@@ -37,8 +37,11 @@ def common_shape(
     Raises:
         UserError: the size is not positive, or has more than two sides.
     """
-    sides = np.atleast_1d(size).tolist()
-    if min(sides) < 1 or len(sides) > MAX_SIZES:
+    try:
+        sides = [int(side) for side in np.atleast_1d(size).tolist()]
+    except (TypeError, ValueError, OverflowError):
+        sides = []
+    if len(sides) not in (1, MAX_SIZES) or min(sides) < 1:
         raise UserError(f"size {size}: give one side in pixels, at least 1, or (height, width).")
     if len(sides) == 1:
         # Rounded down: an error of rounding must not add a stride.

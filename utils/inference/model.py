@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,7 +51,7 @@ class Model(nn.Module):
     """Boxes of different classes suppress each other."""
     multi_label: bool = False
     """A box may yield a detection for each class above `conf`."""
-    classes: Sequence[int] | None = None
+    classes: int | Collection[int] | np.ndarray | Tensor | None = None
     """Indices of the classes to detect; None for all."""
     max_det: int = 1000
     """Maximum number of detections per image."""
@@ -60,11 +62,19 @@ class Model(nn.Module):
         super().__init__()
         self.backend = backend
         self.names = dict(enumerate(backend.names))
+        self.nc = len(self.names)
         self.stride = backend.max_stride
         members = backend.members if isinstance(backend, Ensemble) else [backend]
         detectors = [one.model for one in members if isinstance(one, TorchBackend)]
         self.model = nn.ModuleList(detectors)
+        self.yaml = detectors[0].spec.to_dict() if detectors else None
+        """The model file of a plain `.pt` model; None for an exported one."""
         self._exported = [one for one in members if not isinstance(one, TorchBackend)]
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model computes on."""
+        return self.backend.device
 
     def forward(
         self,
@@ -137,20 +147,33 @@ class Model(nn.Module):
 
     def _settings(self) -> DetectSettings:
         """Return the attributes, checked."""
-        classes = [self.classes] if isinstance(self.classes, int) else self.classes
-        for name in ("conf", "iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"model.{name} {getattr(self, name)}: must be between 0 and 1.")
-        if self.max_det < 1:
-            raise UserError(f"model.max_det {self.max_det}: must be at least 1.")
-        for label in classes or ():
-            if label not in self.names:
-                raise UserError(
-                    f"model.classes {label}: must be between 0 and {len(self.names) - 1}."
-                )
+        classes = None if self.classes is None else self._listed_classes()
+        limits = {"conf": (0, 1), "iou": (0, 1), "max_det": (1, math.inf)}
+        values = {}
+        for name, (low, high) in limits.items():
+            given = getattr(self, name)
+            try:
+                values[name] = float(given)
+            except (TypeError, ValueError):
+                values[name] = math.nan
+            if not low <= values[name] <= high:
+                wanted = f"between {low} and {high}" if high == 1 else f"at least {low}"
+                raise UserError(f"model.{name} {given}: must be {wanted}.")
         return DetectSettings(
-            *(self.conf, self.iou, self.max_det, classes, self.agnostic, self.multi_label)
+            *(values["conf"], values["iou"], int(min(values["max_det"], sys.maxsize)), classes),
+            *(self.agnostic, self.multi_label),
         )
+
+    def _listed_classes(self) -> list[int]:
+        given = self.classes
+        plain = given.tolist() if isinstance(given, Tensor | np.ndarray | np.generic) else given
+        labels = (
+            [*plain] if isinstance(plain, Collection) and not isinstance(plain, str) else [plain]
+        )
+        for label in labels:
+            if not isinstance(label, Hashable) or label not in self.names:
+                raise UserError(f"model.classes {label}: must be between 0 and {self.nc - 1}.")
+        return sorted(int(label) for label in labels)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Model:
         """Move or convert the weights; called by `to`, `cuda`, `cpu`, `half` and `float`.

@@ -93,6 +93,13 @@ def test_grey_and_empty_images(yolov5n: Model) -> None:
     ("name", "value", "sentence"),
     [
         ("conf", 25, r"model\.conf 25: must be between 0 and 1"),
+        ("conf", "x", r"model\.conf x: must be between 0 and 1"),
+        ("iou", None, r"model\.iou None: must be between 0 and 1"),
+        ("conf", float("nan"), r"model\.conf nan: must be between 0 and 1"),
+        ("max_det", "many", r"model\.max_det many: must be at least 1"),
+        ("classes", "person", r"model\.classes person: must be between 0 and 1"),
+        ("classes", np.array([0.5]), r"model\.classes 0\.5: must be between 0 and 1"),
+        ("classes", [[0]], r"model\.classes \[0\]: must be between 0 and 1"),
         ("iou", -0.1, r"model\.iou -0\.1: must be between 0 and 1"),
         ("max_det", 0, r"model\.max_det 0: must be at least 1"),
         ("classes", [0, 2], r"model\.classes 2: must be between 0 and 1"),
@@ -113,10 +120,14 @@ def test_attributes_select_detections(toy: Model) -> None:
 
     one_label = labels()
     assert set(one_label) == {0, 1}
-    toy.classes = 1  # type: ignore[assignment]
-    assert labels() == [1] * one_label.count(1)
-    toy.classes = [1]
-    assert labels() == [1] * one_label.count(1)
+    for one in (1, [1], (1,), {1}, range(1, 2), np.array([1]), np.int64(1), [np.int64(1)]):
+        toy.classes = one
+        assert labels() == [1] * one_label.count(1)
+    for tensor in (torch.tensor([1]), torch.tensor(1)):
+        toy.classes = tensor
+        assert labels() == [1] * one_label.count(1)
+    toy.classes = np.array([0, 1])
+    assert labels() == one_label
     toy.classes, toy.multi_label = None, True
     assert len(labels()) > len(one_label)
     toy.max_det = 3
@@ -203,6 +214,29 @@ def test_several_files_are_an_ensemble(tmp_path: Path) -> None:
     assert isinstance(model, Model)
     model.conf, model.iou = 0.001, 1.0
     assert both.xyxy[0].shape[0] == 2 * detect(model, tmp_path / "a.png", 64).xyxy[0].shape[0] > 0
+
+
+def test_facts_of_the_model(toy: Model) -> None:
+    assert (toy.nc, toy.device, toy.stride) == (2, torch.device("cpu"), 32)
+    assert toy.yaml is not None
+    assert toy.yaml["nc"] == 2
+    assert toy.to("meta").device.type == "meta"
+    exported = Model(Fake())
+    assert (exported.yaml, exported.device) == (None, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("weights", [[], None, 5])
+def test_no_weights_are_one_sentence(weights: Any) -> None:
+    with pytest.raises(UserError, match=r"the weights are .*; give a model file, or a list of"):
+        load_model(weights, CPU)
+
+
+@pytest.mark.parametrize("size", ["x", None, [], [64, 64, 64], 0, float("inf"), [[64]]])
+def test_what_is_no_size_is_one_sentence(toy: Model, size: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"give one side in pixels, at least 1, or \(height, width\)"
+    ):
+        toy(np.zeros((64, 64, 3), np.uint8), size)
 
 
 def test_an_empty_list_is_refused(toy: Model) -> None:
