@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("yolo")
 
 STOP_KEYS = (27, ord("q"))  # escape is 27
+OPENCV_QUIET = "SILENT"  # what cannot be opened is reported in one sentence of our own
 FFMPEG_QUIET = "-8"  # its messages name URLs with passwords, and come by the hundred
 INCOMPLETE = 1  # exit code
 READ_AHEAD = 4  # images; a batch, if it is larger
@@ -54,6 +55,7 @@ def main() -> None:
         require_display()
     from utils.runtime.device import out_of_memory_as_user_error
 
+    os.environ.setdefault("OPENCV_LOG_LEVEL", OPENCV_QUIET)  # read when cv2 is imported
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", FFMPEG_QUIET)
     failed: list[str] = []
     with out_of_memory_as_user_error("use a smaller --batch-size or --imgsz"):

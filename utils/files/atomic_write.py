@@ -133,7 +133,8 @@ def _remove_matching(folder: Path, pattern: re.Pattern[str]) -> None:
 def exporting(folder: Path) -> Iterator[None]:
     """Mark that models are exported into a folder, and first remove what killed exports left.
 
-    Nothing is removed while another process exports into the folder, or if the system cannot tell.
+    Nothing is removed while another process exports into the folder, or where the system has no such
+    locks.
     """
     with contextlib.ExitStack() as stack:
         if fcntl is not None:

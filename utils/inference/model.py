@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,7 +52,7 @@ class Model(nn.Module):
     """Boxes of different classes suppress each other."""
     multi_label: bool = False
     """A box may yield a detection for each class above `conf`."""
-    classes: int | Collection[int] | np.ndarray | Tensor | None = None
+    classes: int | Collection[int] | np.ndarray | np.generic | Tensor | None = None
     """Indices of the classes to detect; None for all."""
     max_det: int = 1000
     """Maximum number of detections per image."""
@@ -166,7 +167,9 @@ class Model(nn.Module):
 
     def _listed_classes(self) -> list[int]:
         given = self.classes
-        plain = given.tolist() if isinstance(given, Tensor | np.ndarray | np.generic) else given
+        plain: Any = (
+            given.tolist() if isinstance(given, Tensor | np.ndarray | np.generic) else given
+        )
         labels = (
             [*plain] if isinstance(plain, Collection) and not isinstance(plain, str) else [plain]
         )

@@ -10,20 +10,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from utils.errors import UserError
 from utils.files.atomic_write import REMEDIES
+from utils.files.unique_names import unique_name
 from utils.inference.sources import SourceImage, file_name
 from utils.plots.fonts import drawable_names
 from utils.plots.images import class_color, draw_boxes, write_image
 
 log = logging.getLogger("yolo")
 
-Owner = TypeVar("Owner")
 Source = tuple[str, int]  # path, and index of the file: a file may be given twice
 WRITABLE = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 CROP_GROWTH, CROP_BORDER = 1.02, 10  # a crop is 2 % plus 10 px (5 per side) larger than its box
@@ -123,14 +123,14 @@ class PredictionFiles:
     def _write(
         self, loaded: SourceImage, detections: np.ndarray, annotated: np.ndarray | None
     ) -> None:
-        stem = self._unique(
+        stem = unique_name(
             self._shortened(file_name(loaded.path).stem), self._stems, _source(loaded)
         )
         frame = f"{stem}_{loaded.frame}" if loaded.kind == "video" else stem
         worst_first = detections[::-1]  # the order of the lines in upstream's files
         if self._settings.txt and len(detections):
             # An image may have the name of a frame: clip_1.jpg beside clip.mp4.
-            name = self._unique(frame, self._labels, (_source(loaded), loaded.frame))
+            name = unique_name(frame, self._labels, (_source(loaded), loaded.frame))
             self._write_labels(name, loaded.original.shape[:2], worst_first)
         if self._settings.csv:
             self._write_rows(loaded, worst_first)
@@ -145,14 +145,6 @@ class PredictionFiles:
             return None
         name = drawable_names(self._names)[label]
         return name if self._settings.hide_conf else f"{name} {confidence:.2f}"
-
-    def _unique(self, name: str, owners: dict[str, Owner], owner: Owner) -> str:
-        """Return the name that belongs to an owner: this one, or with a number."""
-        candidate, number = name, 2
-        separator = "_" if name[-1:].isdecimal() else ""
-        while owners.setdefault(candidate, owner) != owner:
-            candidate, number = f"{name}{separator}{number}", number + 1
-        return candidate
 
     def _shortened(self, name: str) -> str:
         """Return a name with as many bytes as fit, with an appendix such as `_1000000.jpeg`."""
@@ -199,10 +191,10 @@ class PredictionFiles:
         for number, row in enumerate(detections, start=1):
             label = int(row[5])
             plain = re.sub(INVALID_NAME_CHARACTERS, "_", self._names[label]).strip(". ") or "_"
-            folder = self._unique(self._shortened(plain), self._crop_folders, label)
+            folder = unique_name(self._shortened(plain), self._crop_folders, label)
             # Crop 2 of image 1 and crop 1 of image 12 would both be 12.jpg.
             wanted = f"{folder}/{name}{'' if number == 1 else number}"
-            found = self._unique(wanted, self._crops, (_source(loaded), loaded.frame, number))
+            found = unique_name(wanted, self._crops, (_source(loaded), loaded.frame, number))
             target = self._folder / "crops" / f"{found}.jpg"
             target.parent.mkdir(parents=True, exist_ok=True)
             write_image(target, crop_box(loaded.original, row[:4]))

@@ -177,7 +177,10 @@ def _media_files(files: Sequence[Path], source: str) -> list[str]:
 
 
 def _listed_locations(file: Path) -> list[str]:
-    """Return the lines of a list file; paths are relative to the working or the list's folder."""
+    """Return the locations in a list file, which may have lines of comment: `# text`.
+
+    Paths are relative to the working folder or to that of the list.
+    """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
@@ -191,6 +194,8 @@ def _listed_locations(file: Path) -> list[str]:
         else:
             places = [Path(line), file.parent / line, file.parent / native_path(line)]
             found = next((place for place in places if place.is_file()), places[1])
+            if line.startswith("#") and not found.is_file():
+                continue  # a comment
             locations += _media_files([found], line)
     if not locations:
         raise UserError(f"--source {file} is empty; put one path on each line.")
@@ -265,8 +270,12 @@ def _load_video(
         if video.position == 0:
             raise ImageError("none of its frames can be read")
         if video.damaged:
-            message = "%s: %d damaged frames were skipped."
-            log.warning(message, without_secrets(location), video.damaged)
+            frames = (
+                "1 damaged frame was"
+                if video.damaged == 1
+                else f"{video.damaged} damaged frames were"
+            )
+            log.warning("%s: %s skipped.", without_secrets(location), frames)
         missing = video.shortfall()
         if missing:
             failed += [location] if missing.is_early else []

@@ -120,7 +120,8 @@ def test_attributes_select_detections(toy: Model) -> None:
 
     one_label = labels()
     assert set(one_label) == {0, 1}
-    for one in (1, [1], (1,), {1}, range(1, 2), np.array([1]), np.int64(1), [np.int64(1)]):
+    kinds: list[Any] = [1, [1], (1,), {1}, range(1, 2), np.array([1]), np.int64(1), [np.int64(1)]]
+    for one in kinds:
         toy.classes = one
         assert labels() == [1] * one_label.count(1)
     for tensor in (torch.tensor([1]), torch.tensor(1)):
