@@ -133,8 +133,8 @@ def _remove_matching(folder: Path, pattern: re.Pattern[str]) -> None:
 def exporting(folder: Path) -> Iterator[None]:
     """Mark that models are exported into a folder, and first remove what killed exports left.
 
-    Nothing is removed while another process exports into the folder, or where the system has no such
-    locks.
+    Nothing is removed while another process exports into the folder, or where the system has no
+    locks of folders.
     """
     with contextlib.ExitStack() as stack:
         if fcntl is not None:
