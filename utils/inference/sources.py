@@ -194,8 +194,6 @@ def _listed_locations(file: Path) -> list[str]:
         else:
             places = [Path(line), file.parent / line, file.parent / native_path(line)]
             found = next((place for place in places if place.is_file()), places[1])
-            if line.startswith("#") and not found.is_file():
-                continue  # a comment
             locations += _media_files([found], line)
     if not locations:
         raise UserError(f"--source {file} is empty; put one path on each line.")
