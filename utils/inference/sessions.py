@@ -8,6 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -216,7 +217,11 @@ def _open_openvino(folder: Path, device: torch.device) -> Session:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        compiled = openvino.Core().compile_model(files[0], "CPU", hints)
+        # In a thread of its own, because the model replaces the stack for signals of the thread
+        # that compiles it, and may unmap it while it is in use: the next signal ends the process.
+        with ThreadPoolExecutor(1) as other:
+            core = openvino.Core()
+            compiled = other.submit(core.compile_model, files[0], "CPU", hints).result()
     except RuntimeError as error:
         raise unreadable(folder, "an OpenVINO model", error) from error
     shape = compiled.inputs[0].partial_shape

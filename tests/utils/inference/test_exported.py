@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from export import build_parser, export
-from tests.paths import SHARED, requires_shared
+from tests.paths import ROOT, SHARED, requires_shared
 from tests.toy import make_toy, make_toy_weights
 from utils.errors import UserError
 from utils.inference.backend import TorchBackend, open_backend
@@ -318,3 +320,23 @@ def test_confident_boxes_need_objectness_and_a_class_above_the_threshold() -> No
     )
     assert confident(boxes, 0.3)[:, 4].tolist() == pytest.approx([0.9, 0.9, 0.31])
     assert len(confident(boxes, -1.0)) == 5
+
+
+SIGNALLED = """
+import signal, subprocess, sys
+from pathlib import Path
+import torch
+from utils.inference.backend import open_backend
+
+signal.signal(signal.SIGCHLD, lambda *_: None)  # as the loader of torch does
+models = [open_backend(Path(sys.argv[1]), torch.device("cpu")) for _ in range(2)]
+del models[0]
+del models[0]
+subprocess.run([sys.executable, "-c", ""], check=True)
+"""
+
+
+def test_process_survives_a_signal_after_openvino_models_are_freed(toy: Path) -> None:
+    arguments = [sys.executable, "-c", SIGNALLED, str(toy / "toy_openvino_model")]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
