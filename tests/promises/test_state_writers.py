@@ -12,7 +12,8 @@ import pytest
 
 from tests.paths import ROOT
 from tests.promises.test_layering import SCRIPTS, SOURCES
-from utils.training.state import EpochProgress, TrainingState
+from utils.training.state import TrainingState
+from utils.training.step_outcome import EpochProgress
 
 WRITERS = {f"utils/training/{name}.py" for name in ("engine", "state")}
 PRODUCT = [*SOURCES, *(ROOT / f"{script}.py" for script in SCRIPTS)]

@@ -44,7 +44,8 @@ from utils.solver.guard import check_applied_rates
 from utils.solver.param_groups import apply_settings
 from utils.solver.schedule import FINISH, Plan
 from utils.training.batch_norm import BatchNormStats
-from utils.training.state import EpochProgress, StepOutcome, StepSource, TrainingState
+from utils.training.state import TrainingState
+from utils.training.step_outcome import EpochProgress, StepOutcome, StepSource
 from utils.training.validation import ValidationResult, common_maps
 
 log = logging.getLogger("yolo")

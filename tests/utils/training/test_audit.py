@@ -23,7 +23,8 @@ from utils.solver.schedule import base_segment
 from utils.solver.seam import EMA_MAP_COLUMN
 from utils.training.audit import AuditItem, audit_state
 from utils.training.engine import train_step
-from utils.training.state import EpochProgress, TrainingState
+from utils.training.state import TrainingState
+from utils.training.step_outcome import EpochProgress
 
 PLAN = plan_of(base_segment(3, "linear", 0.1))
 DATA = {

@@ -4,7 +4,7 @@ from tests.utils.training.test_audit import trained
 from utils.history import ITERATION_COLUMN
 from utils.training.audit import AuditItem
 from utils.training.seam_check import SeamCheck, compare_metrics, log_audit
-from utils.training.state import EpochProgress
+from utils.training.step_outcome import EpochProgress
 from utils.training.validation import NOT_VALIDATED
 
 
