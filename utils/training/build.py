@@ -33,6 +33,7 @@ from utils.training.class_rows import with_classes
 from utils.training.data import TrainingData
 from utils.training.engine import TrainContext
 from utils.training.state import TrainingState
+from utils.upstream.writer import check_layers
 from utils.weights import Weights, find_weights, read_weights, spec_from_checkpoint
 
 log = logging.getLogger("yolo")
@@ -93,6 +94,8 @@ def build_model(
         f"Model: {count_parameters(model):,} parameters, {gflops(model, image_size):.3g} GFLOPs "
         f"at {image_size} pixels, {model.classes} classes, strides {model.strides}"
     )
+    if run.options.export_yolov5:
+        check_layers(model)  # now, and not after the last epoch
     _freeze(model, run)
     if run.options.sync_bn and distributed.world_size > 1:
         model = convert_sync_batchnorm(model)

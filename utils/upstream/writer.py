@@ -23,6 +23,7 @@ from models.head import BOX_FIELDS, DetectionHead
 from models.layers import C3, SPP, SPPF, Activation, Bottleneck, Concat, Conv, Focus
 from utils.checkpoint.pickle_records import GlobalName, PickleRecord
 from utils.checkpoint.store import write_torch_file
+from utils.errors import UserError
 from utils.files.atomic_write import atomic_write
 
 PROTOCOL = 2  # of all files that YOLOv5 writes
@@ -96,6 +97,21 @@ def upstream_path(weights: Path) -> Path:
     return weights.with_name(f"{weights.stem}_yolov5.pt")
 
 
+def check_layers(model: Detector) -> None:
+    """Check that a YOLOv5 file can describe all layers of a model.
+
+    Raises:
+        UserError: it has a layer or an activation that `LAYERS` does not list.
+    """
+    unknown = {type(part).__name__ for part in model.modules()}
+    unknown -= {kind.__name__ for kind in (*LAYERS, Detector)}
+    if unknown:
+        raise UserError(
+            f"the YOLOv5 file cannot contain {', '.join(sorted(unknown))} of this model; export it "
+            "to another format, such as onnx."
+        )
+
+
 def write_upstream(
     path: Path, model: Detector, names: Sequence[str], training: TrainingFacts
 ) -> None:
@@ -108,8 +124,9 @@ def write_upstream(
         training: facts about the training.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or cannot describe the model.
     """
+    check_layers(model)
     fitness = training.fitness
     measured = fitness is not None and math.isfinite(fitness)
     content = {

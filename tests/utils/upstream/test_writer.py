@@ -221,7 +221,7 @@ def test_an_unknown_fitness_and_a_fused_model(tmp_path: Path) -> None:
     path = tmp_path / "best_yolov5.pt"
     write_upstream(path, Detector(spec), ["x"] * 80, TrainingFacts({}, {}))
     assert read_upstream(path).best_fitness is None
-    with pytest.raises(KeyError):
+    with pytest.raises(UserError, match="cannot contain Identity"):
         write_upstream(path, fuse(Detector(spec)), ["x"] * 80, FACTS)
     assert read_upstream(path).best_fitness is None  # the file is unchanged
     assert [file.name for file in tmp_path.iterdir()] == ["best_yolov5.pt"]
@@ -232,3 +232,22 @@ def test_an_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         write_upstream(tmp_path / "file" / "best_yolov5.pt", Detector(spec), ["x"] * 80, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"activation": "nn.ReLU()"}, "ReLU"), ({"layer": "C3Ghost"}, "C3Ghost")],
+)
+def test_model_that_the_file_cannot_describe_is_refused(
+    changes: dict[str, str], named: str, tmp_path: Path
+) -> None:
+    content = load_spec("yolov5n.yaml").to_dict()
+    if "layer" in changes:
+        rows: Any = content["backbone"]
+        rows[2][2] = changes["layer"]
+    else:
+        content |= changes
+    model = Detector(ModelSpec.from_dict(content))
+    with pytest.raises(UserError, match=f"cannot contain .*{named}.* of this model; export it"):
+        write_upstream(tmp_path / "a.pt", model, ["a"] * 80, FACTS)
+    assert list(tmp_path.iterdir()) == []
